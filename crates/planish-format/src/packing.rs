@@ -1,0 +1,37 @@
+//! Bits and group of a packed matrix, and the rules by which codes are chosen.
+
+/// Bits per code and codes per scale. Constructed only for what the format allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Packing {
+    bits: u32,
+    group: usize,
+}
+
+impl Packing {
+    /// `bits` is 2, 3, 4, 5, 6 or 8; `group` is a positive multiple of 8. `None` otherwise.
+    pub fn new(bits: u32, group: usize) -> Option<Packing> {
+        let fits = matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) && group > 0 && group.is_multiple_of(8);
+        fits.then_some(Packing { bits, group })
+    }
+
+    /// Bits per code.
+    pub fn bits(self) -> u32 {
+        self.bits
+    }
+
+    /// Codes that share one scale and one bias.
+    pub fn group(self) -> usize {
+        self.group
+    }
+}
+
+/// How scale, bias and codes of a group are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoder {
+    /// `_affine_quantize_tensor` of transformers 5.23.
+    Transformers,
+    /// `mlx.core.quantize` on the CPU.
+    MlxCpu,
+    /// The kernels of MLX on Metal and CUDA, which made the published MLX checkpoints.
+    MlxMetal,
+}

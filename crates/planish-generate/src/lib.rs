@@ -1,0 +1,1 @@
+//! Tokens in, tokens out: tokenizer, chat templates, sampling, stop rules.

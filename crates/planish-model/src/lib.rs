@@ -1,0 +1,1 @@
+//! Architectures as data, shared blocks, the decoder and its key-value cache.

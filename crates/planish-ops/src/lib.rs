@@ -1,0 +1,1 @@
+//! The operations language models are made of: formula, checks, reference and variants.

@@ -1,0 +1,1 @@
+//! Which layers are quantized, how their codes are chosen, and whole-checkpoint conversion.

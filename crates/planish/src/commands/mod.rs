@@ -1,0 +1,10 @@
+//! One file per command.
+
+pub mod bench;
+pub mod chat;
+pub mod convert;
+pub mod dequantize;
+pub mod evaluate;
+pub mod generate;
+pub mod inspect;
+pub mod quantize;
