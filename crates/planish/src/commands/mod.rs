@@ -8,3 +8,4 @@ pub mod evaluate;
 pub mod generate;
 pub mod inspect;
 pub mod quantize;
+pub mod run_flags;
