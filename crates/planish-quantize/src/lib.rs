@@ -1,1 +1,17 @@
-//! Which layers are quantized, how their codes are chosen, and whole-checkpoint conversion.
+//! Which layers are packed, how their codes are chosen, and whole-checkpoint conversion in bounded memory.
+//!
+//! A [`Recipe`] says what is wanted, [`Recipe::plan`] decides it for every entry of a checkpoint without reading weights, and
+//! [`pack_weight`] does one entry. The commands `quantize`, `dequantize`, `convert` and `inspect` are built from these.
+
+mod error;
+mod layers;
+mod pack;
+mod patterns;
+mod plan;
+mod recipe;
+
+pub use error::Error;
+pub use pack::pack_weight;
+pub use patterns::Patterns;
+pub use plan::{Action, Plan, Reason, Step};
+pub use recipe::{Choice, Override, Recipe, Target};

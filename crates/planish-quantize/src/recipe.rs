@@ -1,0 +1,167 @@
+//! What a user asks of a quantization: the dialect, bits and group, the rule for codes, exceptions.
+
+use fancy_regex::Regex;
+use planish_format::{Encoder, FloatType, Packing};
+
+use crate::Error;
+
+/// The dialect that a packed checkpoint is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// `quantization_config.quant_method = "metal"` of transformers.
+    Metal,
+    /// `quantization` of MLX and mlx-lm.
+    Mlx,
+}
+
+impl Target {
+    /// The dialect's name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Metal => "metal",
+            Target::Mlx => "mlx",
+        }
+    }
+
+    /// The rule by which the dialect's own library chooses codes.
+    pub fn default_encoder(self) -> Encoder {
+        match self {
+            Target::Metal => Encoder::Transformers,
+            Target::Mlx => Encoder::MlxMetal,
+        }
+    }
+}
+
+/// What becomes of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// It is packed.
+    Pack(Packing),
+    /// It stays plain.
+    Plain,
+}
+
+/// An exception for the layers whose module name a regular expression finds (anywhere in the name).
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// Searched for in the module name, e.g. `mlp\.down_proj$`.
+    pub pattern: Regex,
+    /// What becomes of these layers.
+    pub choice: Choice,
+}
+
+impl Override {
+    /// Reads `REGEX=BITS`, `REGEX=BITS,GROUP` or `REGEX=none`; the group defaults to that of `packing`.
+    ///
+    /// # Errors
+    /// [`Error::Override`] and [`Error::Pattern`] name the part that is wrong.
+    pub fn parse(text: &str, packing: Packing) -> Result<Override, Error> {
+        let wrong = |what: &str| Error::Override {
+            text: text.to_owned(),
+            what: what.to_owned(),
+        };
+        let (pattern, choice) = text.rsplit_once('=').ok_or_else(|| wrong("there is no '='"))?;
+        let regex = Regex::new(pattern).map_err(|error| Error::Pattern {
+            pattern: pattern.to_owned(),
+            what: error.to_string(),
+        })?;
+        if choice == "none" {
+            return Ok(Override {
+                pattern: regex,
+                choice: Choice::Plain,
+            });
+        }
+        let (bits, group) = choice
+            .split_once(',')
+            .map_or((choice, None), |(bits, group)| (bits, Some(group)));
+        let bits = bits.trim().parse().map_err(|_| wrong("the bits are not a number"))?;
+        let group = match group {
+            Some(group) => group.trim().parse().map_err(|_| wrong("the group is not a number"))?,
+            None => packing.group(),
+        };
+        let packing = Packing::new(bits, group)
+            .ok_or_else(|| wrong("bits are 2, 3, 4, 5, 6 or 8 and a group is a positive multiple of 8"))?;
+        Ok(Override {
+            pattern: regex,
+            choice: Choice::Pack(packing),
+        })
+    }
+}
+
+/// A quantization as a user asks for it.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The dialect whose rules choose the layers.
+    pub target: Target,
+    /// Bits and group of every layer without an exception.
+    pub packing: Packing,
+    /// How codes are chosen.
+    pub encoder: Encoder,
+    /// Patterns of modules that stay plain, matched as transformers matches `modules_to_not_convert`.
+    pub exclude: Vec<String>,
+    /// Also pack the output head, which the metal rules leave plain.
+    pub include_head: bool,
+    /// Exceptions by layer; the first that matches counts. Only MLX can hold them.
+    pub overrides: Vec<Override>,
+    /// The type of the plain tensors, scales and biases; `None` keeps that of each weight.
+    pub dtype: Option<FloatType>,
+    /// Quantize weights that hold NaN or infinity instead of refusing them.
+    pub allow_nonfinite: bool,
+}
+
+impl Recipe {
+    /// `packing` for every layer that `target`'s own library would pack, with its own rule for the codes.
+    pub fn new(target: Target, packing: Packing) -> Recipe {
+        Recipe {
+            target,
+            packing,
+            encoder: target.default_encoder(),
+            exclude: Vec::new(),
+            include_head: false,
+            overrides: Vec::new(),
+            dtype: None,
+            allow_nonfinite: false,
+        }
+    }
+
+    /// What the target dialect cannot hold is refused here.
+    ///
+    /// # Errors
+    /// [`Error::Inexpressible`] names the way out.
+    pub fn check(&self) -> Result<(), Error> {
+        let bits = self.packing.bits();
+        let group = self.packing.group();
+        match self.target {
+            Target::Metal if !matches!(bits, 2 | 4 | 8) => Err(Error::Inexpressible(format!(
+                "the metal format holds 2, 4 and 8 bits, not {bits}: choose one of these, or --format mlx"
+            ))),
+            Target::Metal if !self.overrides.is_empty() => Err(Error::Inexpressible(
+                "the metal format has one bit-width for all layers, so it cannot hold --override: \
+                 use --format mlx, or --exclude to keep layers plain"
+                    .to_owned(),
+            )),
+            Target::Mlx => std::iter::once(group)
+                .chain(self.overrides.iter().filter_map(Override::group))
+                .try_for_each(check_mlx_group),
+            Target::Metal => Ok(()),
+        }
+    }
+}
+
+impl Override {
+    fn group(&self) -> Option<usize> {
+        match self.choice {
+            Choice::Pack(packing) => Some(packing.group()),
+            Choice::Plain => None,
+        }
+    }
+}
+
+fn check_mlx_group(group: usize) -> Result<(), Error> {
+    if matches!(group, 32 | 64 | 128) {
+        return Ok(());
+    }
+    Err(Error::Inexpressible(format!(
+        "MLX has kernels for groups of 32, 64 and 128, not {group}: choose one of these, or --format metal"
+    )))
+}
