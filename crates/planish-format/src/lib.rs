@@ -3,10 +3,19 @@
 //! A row of `cols` codes of `bits` bits is one little-endian bit stream: code `i` is bits `[i * bits, (i + 1) * bits)`.
 //! Along a row every `group` codes share one scale and one bias, and `weight = scale * code + bias`.
 
+mod affine;
+mod bits;
+mod dequantize;
+mod error;
 mod float;
 mod matrix;
 mod packing;
+mod quantize;
 
+pub use bits::{code_at, pack_codes, unpack_codes};
+pub use dequantize::dequantize;
+pub use error::FormatError;
 pub use float::FloatType;
-pub use matrix::PackedMatrix;
+pub use matrix::{FloatMatrix, PackedMatrix, PackedRow, PackedShape};
 pub use packing::{Encoder, Packing};
+pub use quantize::{QuantizeOptions, first_non_finite, quantize, quantize_with};

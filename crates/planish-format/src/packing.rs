@@ -1,5 +1,7 @@
 //! Bits and group of a packed matrix, and the rules by which codes are chosen.
 
+use crate::FormatError;
+
 /// Bits per code and codes per scale. Constructed only for what the format allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Packing {
@@ -22,6 +24,22 @@ impl Packing {
     /// Codes that share one scale and one bias.
     pub fn group(self) -> usize {
         self.group
+    }
+
+    /// Whether rows of `cols` weights can be packed so: whole groups and whole 32-bit words.
+    ///
+    /// # Errors
+    /// Says which of the two fails.
+    pub fn check_cols(self, cols: usize) -> Result<(), FormatError> {
+        let Packing { bits, group } = self;
+        if !cols.is_multiple_of(group) {
+            return Err(FormatError::GroupDoesNotDivide { cols, group });
+        }
+        // Whole groups are whole bytes, so only the bytes of a row have to be counted.
+        if !(cols / 8 * bits as usize).is_multiple_of(4) {
+            return Err(FormatError::PartialWord { cols, bits });
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,55 @@
+//! What a caller can hand in wrongly, with what was expected and what was found.
+
+/// A request that the format cannot hold, or data that contradict their shape.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// Groups do not fill a row.
+    #[error("{cols} columns are not a multiple of the group size {group}")]
+    GroupDoesNotDivide {
+        /// Columns of the matrix.
+        cols: usize,
+        /// Codes per scale.
+        group: usize,
+    },
+    /// A row of codes would end inside a word.
+    #[error("a row of {cols} codes of {bits} bits does not fill whole 32-bit words")]
+    PartialWord {
+        /// Columns of the matrix.
+        cols: usize,
+        /// Bits per code.
+        bits: u32,
+    },
+    /// The number of bytes does not fit in memory addresses.
+    #[error("a matrix of {rows} x {cols} is too large")]
+    TooLarge {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
+    /// A buffer is shorter or longer than its shape says.
+    #[error("{part} of a {rows} x {cols} matrix: expected {expected} bytes, found {found}")]
+    Length {
+        /// "weights", "codes", "scales" or "biases".
+        part: &'static str,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+        /// Bytes that the shape asks for.
+        expected: usize,
+        /// Bytes that were given.
+        found: usize,
+    },
+    /// A weight is NaN or infinite, and the options do not allow it.
+    #[error("the weight at row {row}, column {col} is {value}")]
+    NonFinite {
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+}
