@@ -20,4 +20,7 @@ pub enum Error {
         /// The tensor or key, what was expected and what was found.
         what: String,
     },
+    /// A model that could not be fetched from the Hub.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
 }

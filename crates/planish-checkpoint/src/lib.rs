@@ -4,7 +4,9 @@
 //! their dialect calls the parts.
 
 mod error;
+pub mod hub;
 mod weight;
 
 pub use error::Error;
+pub use hub::resolve;
 pub use weight::{Dtype, Entry, Layout, Tensor, Weight};
