@@ -1,0 +1,92 @@
+//! Tokens to text as they come: what is returned is final, never half a character, and adds up to the text of all tokens.
+//!
+//! A token alone has no text of its own: a character may span several, and the first word of a text may lose its space. So a
+//! window of tokens is decoded, the context that is already shown and the news, and what goes beyond the shown text is new.
+
+use crate::{Error, Tokenizer};
+
+/// Stands for bytes that are no character (yet).
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+
+/// A character has at most 4 bytes, and a token at least one: more tokens than these cannot be waiting for one character.
+const LONGEST_WAIT_TOKENS: usize = 4;
+
+/// The state of one stream of tokens.
+#[derive(Clone, Debug)]
+pub struct Detokenizer<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Tokens of the window.
+    window: Vec<u32>,
+    /// How many tokens at the window's start are shown in full.
+    context: usize,
+    /// The part of the window's text that is shown.
+    shown: String,
+}
+
+impl<'a> Detokenizer<'a> {
+    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Detokenizer<'a> {
+        Detokenizer {
+            tokenizer,
+            window: Vec::new(),
+            context: 0,
+            shown: String::new(),
+        }
+    }
+
+    /// Takes one token; returns the text that is now certain, often empty.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn push(&mut self, token: u32) -> Result<String, Error> {
+        self.window.push(token);
+        let text = self.tokenizer.decode(&self.window)?;
+        let pending = self.window.len() - self.context;
+        let certain = match text.strip_suffix(REPLACEMENT) {
+            None => text.as_str(),
+            Some(_) if pending <= LONGEST_WAIT_TOKENS => return Ok(String::new()),
+            // Broken bytes, not an unfinished character; but the last ones may yet begin one.
+            Some(_) => without_last_replacements(&text),
+        };
+        let complete = certain.len() == text.len();
+        let news = match certain.strip_prefix(self.shown.as_str()) {
+            Some(news) => news.to_owned(),
+            // A decoder that shows a whole run of bytes as broken if its end is: what is shown stays, the rest follows.
+            None if complete => self.tokenizer.decode(&self.window[self.context..])?,
+            None => String::new(),
+        };
+        if news.is_empty() {
+            return Ok(news);
+        }
+        if complete {
+            self.window.drain(..self.context);
+            self.context = self.window.len();
+            self.shown = self.tokenizer.decode(&self.window)?;
+        } else {
+            self.shown = certain.to_owned();
+        }
+        Ok(news)
+    }
+
+    /// The end of the stream: the text of what was still waiting, broken characters shown as U+FFFD.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn finish(&mut self) -> Result<String, Error> {
+        let text = self.tokenizer.decode(&self.window)?;
+        let news = match text.strip_prefix(self.shown.as_str()) {
+            Some(news) => news.to_owned(),
+            None => self.tokenizer.decode(&self.window[self.context..])?,
+        };
+        *self = Detokenizer::new(self.tokenizer);
+        Ok(news)
+    }
+}
+
+/// `text` without its last replacement characters, at most three: as many bytes as an unfinished character can have.
+fn without_last_replacements(text: &str) -> &str {
+    let mut rest = text;
+    for _ in 0..LONGEST_WAIT_TOKENS - 1 {
+        rest = rest.strip_suffix(REPLACEMENT).unwrap_or(rest);
+    }
+    rest
+}

@@ -1,0 +1,41 @@
+//! The small files beside the weights that text generation reads, as bytes: where they lie is the checkpoint's business.
+
+use serde_json::{Map, Value};
+
+use crate::Error;
+
+/// The bytes of each file, `None` where the checkpoint has none.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// `tokenizer.json`.
+    pub tokenizer: Option<Vec<u8>>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<Vec<u8>>,
+    /// `special_tokens_map.json`, written by older versions of transformers.
+    pub special_tokens_map: Option<Vec<u8>>,
+    /// `chat_template.jinja`, which goes before the template in `tokenizer_config.json`.
+    pub chat_template: Option<Vec<u8>>,
+    /// `additional_chat_templates/tool_use.jinja`.
+    pub tool_use_template: Option<Vec<u8>>,
+    /// `generation_config.json`.
+    pub generation_config: Option<Vec<u8>>,
+    /// `config.json`.
+    pub config: Map<String, Value>,
+}
+
+/// A JSON object, or an empty one if the file is absent.
+pub(crate) fn parse_object(file: &str, bytes: Option<&[u8]>) -> Result<Map<String, Value>, Error> {
+    let Some(bytes) = bytes else { return Ok(Map::new()) };
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Error::bad_file(file, "expected a JSON object")),
+        Err(error) => Err(Error::bad_file(file, error)),
+    }
+}
+
+/// A text file, or `None` if it is absent.
+pub(crate) fn parse_text<'a>(file: &str, bytes: Option<&'a [u8]>) -> Result<Option<&'a str>, Error> {
+    bytes
+        .map(|bytes| std::str::from_utf8(bytes).map_err(|error| Error::bad_file(file, error)))
+        .transpose()
+}

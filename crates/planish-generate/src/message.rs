@@ -1,0 +1,52 @@
+//! One message of a conversation, as chat templates see it.
+
+use serde_json::{Map, Value};
+
+/// Who says what; further fields (`tool_calls`, `name`, `reasoning_content`) as the template knows them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    fields: Map<String, Value>,
+}
+
+/// Names under which a message's reasoning goes; templates read the first, and `thinking` in gpt-oss.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+impl Message {
+    /// A message of this role (`system`, `user`, `assistant`, `tool`).
+    pub fn new(role: &str, content: impl Into<String>) -> Message {
+        let mut fields = Map::new();
+        fields.insert("role".into(), Value::from(role));
+        fields.insert("content".into(), Value::from(content.into()));
+        Message { fields }
+    }
+
+    /// A message with any fields.
+    pub fn from_fields(fields: Map<String, Value>) -> Message {
+        Message { fields }
+    }
+
+    /// The role, empty if it has none.
+    pub fn role(&self) -> &str {
+        self.fields.get("role").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The content if it is text.
+    pub fn content(&self) -> Option<&str> {
+        self.fields.get("content").and_then(Value::as_str)
+    }
+
+    /// The fields as a template gets them: none that is null, and reasoning under each of its names.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let mut fields: Map<String, Value> = self
+            .fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if let Some(reasoning) = REASONING.iter().find_map(|name| fields.get(*name)).cloned() {
+            fields.entry("thinking").or_insert_with(|| reasoning.clone());
+            fields.insert("reasoning_content".into(), reasoning);
+        }
+        fields
+    }
+}

@@ -1,0 +1,86 @@
+//! The Jinja environment of transformers: its whitespace rules, functions, filters and tags.
+
+use std::sync::LazyLock;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind};
+
+use super::{json, python};
+
+/// Marks an error that the template raised itself.
+pub(super) const REFUSAL: &str = "raise_exception: ";
+
+/// An environment without templates.
+pub(super) fn new() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(whitespace.expect("the standard delimiters do not clash"));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(python::method);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", to_json);
+    environment.add_test("sequence", is_sequence);
+    environment
+}
+
+/// Refuses the messages in the template's own words.
+fn raise_exception(message: Value) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, format!("{REFUSAL}{message}")))
+}
+
+/// The local date and time by a C `strftime` format.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|error| {
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now({format:?}): {error}"),
+        )
+    })
+}
+
+/// Python's `json.dumps`: nothing is escaped for HTML, and other scripts stay readable.
+fn to_json(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
+    let style = json::Style {
+        ensure_ascii: ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false),
+        indent: options
+            .get::<Option<Value>>("indent")?
+            .filter(|indent| !indent.is_none()),
+        separators: options
+            .get::<Option<Value>>("separators")?
+            .map(|pair| separators(&pair))
+            .transpose()?,
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    options.assert_all_used()?;
+    json::dumps(value, &style)
+}
+
+/// The pair (between items, between key and value).
+fn separators(pair: &Value) -> Result<(String, String), Error> {
+    let texts: Vec<String> = pair
+        .try_iter()?
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect();
+    let error = || Error::new(ErrorKind::InvalidOperation, "tojson: separators are two texts");
+    let [item, key] = <[String; 2]>::try_from(texts).map_err(|_| error())?;
+    Ok((item, key))
+}
+
+/// What has a length and can be indexed: in Python texts and mappings too.
+fn is_sequence(value: &Value) -> bool {
+    value.is_undefined() || matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
+}
+
+/// `{% generation %}`, which marks the assistant's words for training, as a block without effect.
+pub(super) fn plain_blocks(source: &str) -> String {
+    static TAG: LazyLock<regex::Regex> = LazyLock::new(|| {
+        regex::Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is valid")
+    });
+    TAG.replace_all(source, |tag: &regex::Captures| {
+        let end = tag.get(2).map_or("", |end| end.as_str());
+        format!("{{%{} {end}with {}%}}", &tag[1], &tag[3])
+    })
+    .into_owned()
+}
