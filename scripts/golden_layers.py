@@ -54,6 +54,11 @@ MODELS = [
     ("opt", "opt", dict(ffn_dim=128, word_embed_proj_dim=64)),
     ("bert", "bert", {}),
 ]
+# Keys that mlx-lm asks for and that transformers 5 writes under another name.
+FOR_MLX = {
+    "granite": dict(rope_theta=10000.0), "qwen3_moe": dict(rope_theta=10000.0, num_experts=4),
+    "stablelm": dict(rope_theta=10000.0, partial_rotary_factor=0.25),
+}
 EXPERTS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
 
@@ -78,8 +83,9 @@ def metal_modules(config, auto):
 
 def mlx_modules(folder, tensors):
     """Paths of the checkpoint that mlx-lm packs, or None where it has no such model or names the tensors otherwise."""
+    config = json.loads((folder / "config.json").read_text())
     try:
-        model, config = mlx_lm.utils.load_model(folder)
+        model, config = mlx_lm.utils.load_model(folder, model_config=FOR_MLX.get(config["model_type"]))
     except (ValueError, TypeError, FileNotFoundError) as error:
         print("  mlx-lm:", str(error).splitlines()[0])
         return None

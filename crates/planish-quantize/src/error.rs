@@ -28,22 +28,33 @@ pub enum Error {
     Inexpressible(String),
     /// A weight with a value that no code can stand for.
     #[error(
-        "{tensor}: {count} of {total} values are NaN or infinite (the first is {value} at row {row}, column {col}); \
-         mend the source, or pass --allow-nan to quantize all the same"
+        "{tensor} holds {value} at row {row}, column {col}: mend the source, or pass --allow-nan to go on all the same"
     )]
     NonFinite {
         /// The tensor.
         tensor: String,
-        /// How many such values were seen in the rows read so far.
-        count: usize,
-        /// How many values were read so far.
-        total: usize,
-        /// The first one.
+        /// NaN or an infinity.
         value: f32,
         /// Its row.
         row: usize,
         /// Its column.
         col: usize,
+    },
+    /// A finite value that the type asked for cannot hold.
+    #[error(
+        "{tensor} holds {value} at row {row}, column {col}, which {float_type} cannot hold: choose another --dtype"
+    )]
+    Overflow {
+        /// The tensor.
+        tensor: String,
+        /// The value.
+        value: f32,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+        /// The name of the type.
+        float_type: &'static str,
     },
     /// A weight that is not what its plan says.
     #[error("{tensor}: {what}")]

@@ -5,6 +5,7 @@
 
 mod error;
 mod layers;
+mod mlx_rules;
 mod pack;
 mod patterns;
 mod plan;

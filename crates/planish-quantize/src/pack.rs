@@ -1,9 +1,18 @@
-//! One weight to codes, scales and biases.
+//! One weight, or some of its rows, to codes, scales and biases.
 
-use planish_checkpoint::Weight;
-use planish_format::{PackedMatrix, Packing};
+use std::borrow::Cow;
+use std::ops::Range;
+
+use planish_checkpoint::{Dtype, Tensor, Weight};
+use planish_format::{
+    FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, dequantize, first_non_finite,
+    quantize_with,
+};
 
 use crate::{Error, Recipe};
+
+/// The type that weights without one of their own (those of GGUF files) are given.
+pub(crate) const DEFAULT_TYPE: FloatType = FloatType::BF16;
 
 /// Packs the weight called `name` with `packing`, the rule and the types that `recipe` asks for. A plain weight of more than
 /// two dimensions counts as the matrix of all its rows; a packed one (from a GGUF file) is decoded first.
@@ -11,9 +20,186 @@ use crate::{Error, Recipe};
 /// # Errors
 /// NaN or infinity unless the recipe allows them; a shape or type that cannot be packed.
 pub fn pack_weight(name: &str, weight: &Weight, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
-    let _ = (weight, packing, recipe);
-    Err(Error::Weight {
-        tensor: name.to_owned(),
-        what: "packing is not there yet".to_owned(),
-    })
+    let floats = Floats::new(name, weight, recipe.dtype)?;
+    floats.pack(0..floats.rows, packing, recipe)
+}
+
+/// A weight as rows of floats of one type, whatever it is stored as.
+pub(crate) struct Floats<'a> {
+    name: &'a str,
+    stored: Stored<'a>,
+    /// Product of all sizes but the last.
+    pub rows: usize,
+    pub cols: usize,
+    /// The type of the rows that [`Floats::rows`] gives.
+    pub float_type: FloatType,
+}
+
+enum Stored<'a> {
+    Plain { float_type: FloatType, data: &'a [u8] },
+    Packed(&'a PackedMatrix),
+}
+
+impl<'a> Floats<'a> {
+    /// Views `weight` as floats of type `dtype`; `None` means its own type, and [`DEFAULT_TYPE`] for a packed one.
+    pub fn new(name: &'a str, weight: &'a Weight, dtype: Option<FloatType>) -> Result<Floats<'a>, Error> {
+        match weight {
+            Weight::Plain(tensor) => {
+                let float_type = float_type(name, tensor)?;
+                let (rows, cols) = rows_and_cols(&tensor.shape);
+                let stored = Stored::Plain {
+                    float_type,
+                    data: &tensor.data,
+                };
+                Ok(Floats {
+                    name,
+                    stored,
+                    rows,
+                    cols,
+                    float_type: dtype.unwrap_or(float_type),
+                })
+            }
+            Weight::Packed(matrix) => {
+                let float_type = dtype.unwrap_or(DEFAULT_TYPE);
+                Ok(Floats {
+                    name,
+                    stored: Stored::Packed(matrix),
+                    rows: matrix.rows,
+                    cols: matrix.cols,
+                    float_type,
+                })
+            }
+        }
+    }
+
+    /// Some rows as little-endian values of `self.float_type`. // (rows.len(), cols)
+    pub fn rows(&self, rows: Range<usize>) -> Cow<'a, [u8]> {
+        match &self.stored {
+            Stored::Plain { float_type, data } => {
+                let row_bytes = self.cols * float_type.size_bytes();
+                let bytes = &data[rows.start * row_bytes..rows.end * row_bytes];
+                if *float_type == self.float_type {
+                    return Cow::Borrowed(bytes);
+                }
+                Cow::Owned(cast(bytes, *float_type, self.float_type))
+            }
+            Stored::Packed(matrix) => Cow::Owned(dequantize(&matrix.slice_rows(rows), self.float_type)),
+        }
+    }
+
+    /// Packs some rows.
+    pub fn pack(&self, rows: Range<usize>, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
+        let bytes = self.rows(rows.clone());
+        let options = QuantizeOptions {
+            packing,
+            encoder: recipe.encoder,
+            scale_type: self.float_type,
+            allow_non_finite: recipe.allow_nonfinite,
+        };
+        let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
+        let packed = matrix.and_then(|matrix| quantize_with(matrix, options));
+        packed.map_err(|error| match error {
+            FormatError::NonFinite { row, col, value } => self.non_finite(rows.start + row, col, value),
+            other => Error::Weight {
+                tensor: self.name.to_owned(),
+                what: other.to_string(),
+            },
+        })
+    }
+
+    /// Refuses some rows if one of their values is NaN or infinite.
+    pub fn check_finite(&self, rows: Range<usize>) -> Result<(), Error> {
+        let bytes = self.rows(rows.clone());
+        let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
+        let matrix = matrix.map_err(|error| Error::Weight {
+            tensor: self.name.to_owned(),
+            what: error.to_string(),
+        })?;
+        first_non_finite(matrix).map_or(Ok(()), |(row, col, value)| {
+            Err(self.non_finite(rows.start + row, col, value))
+        })
+    }
+
+    fn non_finite(&self, row: usize, col: usize, value: f32) -> Error {
+        let tensor = self.name.to_owned();
+        match self.original(row, col) {
+            original if original.is_finite() => Error::Overflow {
+                tensor,
+                value: original,
+                row,
+                col,
+                float_type: type_name(self.float_type),
+            },
+            _ => Error::NonFinite {
+                tensor,
+                value,
+                row,
+                col,
+            },
+        }
+    }
+
+    /// One value before any cast.
+    fn original(&self, row: usize, col: usize) -> f32 {
+        match &self.stored {
+            Stored::Plain { float_type, data } => {
+                let size = float_type.size_bytes();
+                let mut value = [0.0];
+                float_type.decode(&data[(row * self.cols + col) * size..][..size], &mut value);
+                value[0]
+            }
+            Stored::Packed(matrix) => {
+                let mut values = vec![0.0; self.cols];
+                matrix.dequantize_row(row, &mut values);
+                values[col]
+            }
+        }
+    }
+}
+
+/// The name of a float type in config.json and on the command line.
+pub(crate) fn type_name(float_type: FloatType) -> &'static str {
+    match float_type {
+        FloatType::F32 => "float32",
+        FloatType::F16 => "float16",
+        FloatType::BF16 => "bfloat16",
+    }
+}
+
+fn float_type(name: &str, tensor: &Tensor) -> Result<FloatType, Error> {
+    match tensor.dtype {
+        Dtype::F32 => Ok(FloatType::F32),
+        Dtype::F16 => Ok(FloatType::F16),
+        Dtype::BF16 => Ok(FloatType::BF16),
+        other => {
+            let what = format!("expected F32, F16 or BF16 values, found {other:?}");
+            Err(Error::Weight {
+                tensor: name.to_owned(),
+                what,
+            })
+        }
+    }
+}
+
+fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
+    shape
+        .split_last()
+        .map_or((1, 1), |(cols, leading)| (leading.iter().product(), *cols))
+}
+
+/// Values of one type as values of another, rounded to nearest even.
+fn cast(bytes: &[u8], from: FloatType, to: FloatType) -> Vec<u8> {
+    const BLOCK: usize = 4096;
+    let count = bytes.len() / from.size_bytes();
+    let mut cast = vec![0; count * to.size_bytes()];
+    let mut values = [0.0; BLOCK];
+    let blocks = bytes
+        .chunks(BLOCK * from.size_bytes())
+        .zip(cast.chunks_mut(BLOCK * to.size_bytes()));
+    for (source, target) in blocks {
+        let values = &mut values[..source.len() / from.size_bytes()];
+        from.decode(source, values);
+        to.encode(values, target);
+    }
+    cast
 }

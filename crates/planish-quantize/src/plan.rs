@@ -7,6 +7,7 @@ use planish_format::Packing;
 use serde_json::{Map, Value};
 
 use crate::layers::{Classifier, Role};
+use crate::mlx_rules;
 use crate::{Choice, Error, Patterns, Recipe, Target};
 
 /// Why an entry stays plain.
@@ -172,12 +173,22 @@ impl Planner<'_> {
 
     /// Bits and group of a module, before its shape has a say.
     fn choice(&self, module: &str) -> Choice {
-        let chosen = self
-            .recipe
-            .overrides
-            .iter()
-            .find(|exception| exception.pattern.is_match(module).unwrap_or(false));
-        chosen.map_or(Choice::Pack(self.recipe.packing), |exception| exception.choice)
+        let mut overrides = self.recipe.overrides.iter();
+        if let Some(found) = overrides.find(|exception| exception.pattern.is_match(module).unwrap_or(false)) {
+            return found.choice;
+        }
+        let insisted = match self.recipe.target {
+            Target::Metal => None,
+            Target::Mlx => mlx_rules::packing(self.model_type(), module),
+        };
+        Choice::Pack(insisted.unwrap_or(self.recipe.packing))
+    }
+
+    fn model_type(&self) -> &str {
+        self.config
+            .get("model_type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     fn is_tied(&self) -> bool {

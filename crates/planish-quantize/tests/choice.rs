@@ -1,0 +1,222 @@
+//! Which layers are packed, against transformers and mlx-lm (golden files made by scripts/golden_layers.py and
+//! scripts/golden_patterns.py).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use planish_checkpoint::{Dtype, Entry, Layout};
+use planish_format::Packing;
+use planish_quantize::{Action, Override, Patterns, Plan, Reason, Recipe, Target};
+use serde_json::{Map, Value, json};
+
+fn golden(file: &str) -> Value {
+    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn entry(name: &str, shape: &[usize]) -> Entry {
+    Entry {
+        name: name.to_owned(),
+        shape: shape.to_vec(),
+        layout: Layout::Plain(Dtype::BF16),
+        stored_bytes: 0,
+    }
+}
+
+fn entries(tensors: &Value) -> Vec<Entry> {
+    let shape = |sizes: &Value| -> Vec<usize> { serde_json::from_value(sizes.clone()).unwrap() };
+    tensors
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, sizes)| entry(name, &shape(sizes)))
+        .collect()
+}
+
+fn packed(plan: &Plan) -> BTreeMap<String, (u32, usize)> {
+    let packing = |action| match action {
+        Action::Pack(packing) => Some((packing.bits(), packing.group())),
+        Action::Keep(_) => None,
+    };
+    plan.steps
+        .iter()
+        .filter_map(|step| Some((step.module().to_owned(), packing(step.action)?)))
+        .collect()
+}
+
+fn recipe(target: Target) -> Recipe {
+    Recipe::new(target, Packing::new(4, 32).unwrap())
+}
+
+fn llama(untied: bool) -> (Map<String, Value>, Vec<Entry>) {
+    let mut tensors = vec![
+        entry("model.embed_tokens.weight", &[96, 64]),
+        entry("model.layers.0.self_attn.q_proj.weight", &[64, 64]),
+        entry("model.layers.0.mlp.down_proj.weight", &[64, 80]),
+        entry("model.layers.1.self_attn.q_proj.weight", &[64, 64]),
+        entry("model.norm.weight", &[64]),
+    ];
+    if untied {
+        tensors.push(entry("lm_head.weight", &[96, 64]));
+    }
+    let config = json!({"model_type": "llama", "tie_word_embeddings": !untied});
+    (config.as_object().unwrap().clone(), tensors)
+}
+
+#[test]
+fn patterns_match_as_in_transformers() {
+    let table = golden("patterns.json");
+    let names: Vec<String> = serde_json::from_value(table["names"].clone()).unwrap();
+    for row in table["kept_plain"].as_array().unwrap() {
+        let (list, expected): (Vec<String>, Vec<bool>) = serde_json::from_value(row.clone()).unwrap();
+        let patterns = Patterns::new(&list).unwrap();
+        for (name, expected) in names.iter().zip(expected) {
+            assert_eq!(patterns.matches(name), expected, "{name:?} against {list:?}");
+        }
+    }
+}
+
+#[test]
+fn metal_packs_what_transformers_packs() {
+    for model in golden("layers.json")["models"].as_array().unwrap() {
+        let tensors = entries(&model["tensors"]);
+        let divides = |module: &str| {
+            tensors
+                .iter()
+                .any(|e| e.name.strip_suffix(".weight") == Some(module) && e.shape[1].is_multiple_of(32))
+        };
+        let expected: BTreeSet<String> = serde_json::from_value(model["metal"].clone()).unwrap();
+        let expected: BTreeSet<String> = expected.into_iter().filter(|module| divides(module)).collect();
+        let plan = recipe(Target::Metal).plan(model["config"].as_object().unwrap(), &tensors);
+        let found = plan.map_or_else(|_| BTreeSet::new(), |plan| packed(&plan).into_keys().collect());
+        assert_eq!(found, expected, "{}", model["label"]);
+    }
+}
+
+#[test]
+fn mlx_packs_what_mlx_lm_packs() {
+    let mut compared = 0;
+    for model in golden("layers.json")["models"].as_array().unwrap() {
+        if model["mlx"].is_null() {
+            continue; // mlx-lm has no such architecture
+        }
+        let expected: BTreeMap<String, (u32, usize)> = serde_json::from_value(model["mlx"].clone()).unwrap();
+        let plan = recipe(Target::Mlx)
+            .plan(model["config"].as_object().unwrap(), &entries(&model["tensors"]))
+            .unwrap();
+        assert_eq!(packed(&plan), expected, "{}", model["label"]);
+        compared += 1;
+    }
+    assert!(compared >= 20, "only {compared} models were compared");
+}
+
+#[test]
+fn metal_lists_what_transformers_would_not_know() {
+    let (config, tensors) = llama(true);
+    let plan = recipe(Target::Metal).plan(&config, &tensors).unwrap();
+    let listed = plan.modules_to_not_convert.clone().unwrap();
+    assert_eq!(listed, ["lm_head", "model.layers.0.mlp.down_proj"]);
+    let action = plan.action("model.layers.0.mlp.down_proj.weight");
+    assert_eq!(action, Some(Action::Keep(Reason::NotDivisible { cols: 80, group: 32 })));
+
+    let tensors: Vec<Entry> = tensors
+        .into_iter()
+        .filter(|entry| !entry.name.contains("down_proj"))
+        .collect();
+    let plan = recipe(Target::Metal).plan(&config, &tensors).unwrap();
+    assert_eq!(plan.modules_to_not_convert, None, "transformers' default says the same");
+    let asked = Recipe {
+        include_head: true,
+        ..recipe(Target::Metal)
+    }
+    .plan(&config, &tensors)
+    .unwrap();
+    assert_eq!(asked.modules_to_not_convert, Some(vec![]));
+    assert!(packed(&asked).contains_key("lm_head"));
+}
+
+#[test]
+fn exclusions_follow_the_patterns() {
+    let (config, tensors) = llama(true);
+    let exclude = vec!["model.layers.1".to_owned()];
+    let plan = Recipe {
+        exclude,
+        ..recipe(Target::Metal)
+    }
+    .plan(&config, &tensors)
+    .unwrap();
+    assert_eq!(
+        packed(&plan).into_keys().collect::<Vec<_>>(),
+        ["model.layers.0.self_attn.q_proj"]
+    );
+    let listed = plan.modules_to_not_convert.unwrap();
+    assert_eq!(listed, ["lm_head", "model.layers.1", "model.layers.0.mlp.down_proj"]);
+}
+
+#[test]
+fn overrides_choose_by_layer_in_mlx_only() {
+    let (config, tensors) = llama(true);
+    let base = Packing::new(4, 32).unwrap();
+    let overrides = ["q_proj$=6", r"layers\.0\.=8,64", "lm_head=none"].map(|text| Override::parse(text, base).unwrap());
+    let mixed = Recipe {
+        overrides: overrides.to_vec(),
+        ..recipe(Target::Mlx)
+    };
+    let expected = [
+        ("model.embed_tokens".to_owned(), (4, 32)),
+        ("model.layers.0.self_attn.q_proj".to_owned(), (6, 32)),
+        ("model.layers.1.self_attn.q_proj".to_owned(), (6, 32)),
+    ];
+    assert_eq!(
+        packed(&mixed.plan(&config, &tensors).unwrap()),
+        BTreeMap::from(expected)
+    );
+    let metal = Recipe {
+        target: Target::Metal,
+        ..mixed
+    };
+    let message = metal.plan(&config, &tensors).unwrap_err().to_string();
+    assert!(message.contains("--format mlx"), "{message}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_way_out() {
+    let (config, tensors) = llama(true);
+    for bits in [3, 5, 6] {
+        let message = Recipe::new(Target::Metal, Packing::new(bits, 64).unwrap()).plan(&config, &tensors);
+        let message = message.unwrap_err().to_string();
+        assert!(
+            message.contains("2, 4 and 8 bits") && message.contains("--format mlx"),
+            "{message}"
+        );
+    }
+    let message = Recipe::new(Target::Mlx, Packing::new(4, 16).unwrap())
+        .plan(&config, &tensors)
+        .unwrap_err();
+    assert!(message.to_string().contains("32, 64 and 128"), "{message}");
+    let exclude = vec!["*.down_proj".to_owned()];
+    let message = Recipe {
+        exclude,
+        ..recipe(Target::Metal)
+    }
+    .plan(&config, &tensors)
+    .unwrap_err()
+    .to_string();
+    assert!(
+        message.contains("\"*.down_proj\" is not a regular expression"),
+        "{message}"
+    );
+    let everything = vec!["model".to_owned()];
+    let message = Recipe {
+        exclude: everything,
+        ..recipe(Target::Metal)
+    }
+    .plan(&config, &tensors)
+    .unwrap_err();
+    assert!(message.to_string().starts_with("none of the 6 tensors"), "{message}");
+    for text in ["q_proj", "q_proj=", "q_proj=7", "q_proj=4,12", "q_proj=4,", "(=4"] {
+        let message = Override::parse(text, Packing::new(4, 32).unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(text.split('=').next().unwrap()), "{message}");
+    }
+}
