@@ -1,26 +1,88 @@
 //! What can be wrong with a checkpoint, in words a user can act on.
 
+use std::path::{Path, PathBuf};
+
 /// Names the file, the tensor or key, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file that cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", path.display())]
     Io {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file whose content contradicts its format.
-    #[error("{path}: {what}")]
+    /// A file, folder or tensor that should be there.
+    #[error("{}: not found; {what}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Why it is needed, or what is there instead.
+        what: String,
+    },
+    /// A file whose content contradicts its format, or another file.
+    #[error("{}: {what}", path.display())]
     Malformed {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// The tensor or key, what was expected and what was found.
         what: String,
     },
     /// A model that could not be fetched from the Hub.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
+    /// A valid file that holds what planish does not read.
+    #[error("{}: {what}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The method, type or mode, and what is read instead.
+        what: String,
+    },
+    /// An output that must not be, or cannot be, replaced.
+    #[error("{}: {what}", path.display())]
+    Output {
+        /// The output folder.
+        path: PathBuf,
+        /// What stands in the way.
+        what: String,
+    },
+}
+
+impl Error {
+    /// For `map_err`: an I/O error of `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+
+    pub(crate) fn missing(path: &Path, what: impl Into<String>) -> Error {
+        Error::Missing {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn malformed(path: &Path, what: impl Into<String>) -> Error {
+        Error::Malformed {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> Error {
+        Error::Unsupported {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn output(path: &Path, what: impl Into<String>) -> Error {
+        Error::Output {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
 }

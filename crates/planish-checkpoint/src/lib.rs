@@ -1,12 +1,24 @@
 //! A Hugging Face folder, Hub id or GGUF file as named tensors, and back.
 //!
 //! Names are always Hugging Face names (`model.layers.0.self_attn.q_proj.weight`); packed modules are one [`Entry`], whatever
-//! their dialect calls the parts.
+//! their dialect calls the parts. [`Checkpoint`] reads, [`Writer`] writes.
 
+mod checkpoint;
+mod dialect;
+mod dtype;
 mod error;
+mod folder;
+mod gguf;
 pub mod hub;
+mod modules;
+mod source;
 mod weight;
+mod writer;
 
+pub use checkpoint::Checkpoint;
+pub use dialect::{Dialect, Mode, Override, Scheme};
+pub use dtype::Dtype;
 pub use error::Error;
 pub use hub::resolve;
-pub use weight::{Dtype, Entry, Layout, Tensor, Weight};
+pub use weight::{Entry, Layout, Tensor, Weight};
+pub use writer::{Planned, Writer, WriterOptions};

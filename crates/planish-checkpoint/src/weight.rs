@@ -3,26 +3,7 @@
 use bytes::Bytes;
 use planish_format::{FloatType, PackedMatrix, Packing};
 
-/// Element type of a stored tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are the types")]
-pub enum Dtype {
-    F64,
-    F32,
-    F16,
-    BF16,
-    I64,
-    I32,
-    I16,
-    I8,
-    U64,
-    U32,
-    U16,
-    U8,
-    Bool,
-    F8E4M3,
-    F8E5M2,
-}
+use crate::{Dtype, Scheme};
 
 /// A plain tensor: row-major, contiguous. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -47,6 +28,8 @@ pub enum Layout {
         /// Type of scales and biases.
         scale_type: FloatType,
     },
+    /// Packed in a mode that is listed but cannot be read (mxfp4, mxfp8, nvfp4).
+    Unsupported(Scheme),
 }
 
 /// One named weight of a checkpoint: known without reading its data.
@@ -60,6 +43,22 @@ pub struct Entry {
     pub layout: Layout,
     /// Bytes in the source file, scales and biases included.
     pub stored_bytes: u64,
+}
+
+impl Entry {
+    /// The module of a weight: the name without `.weight`; `None` for other tensors.
+    pub fn module(&self) -> Option<&str> {
+        self.name.strip_suffix(".weight")
+    }
+
+    /// Rows and columns of the weight as a matrix: the last size, and the product of all others.
+    pub fn rows_cols(&self) -> (usize, usize) {
+        let (cols, leading) = self
+            .shape
+            .split_last()
+            .map_or((1, &[][..]), |(cols, leading)| (*cols, leading));
+        (leading.iter().product(), cols)
+    }
 }
 
 /// The data of an entry.

@@ -236,6 +236,7 @@ fn fit(entry: &Entry, packing: Packing) -> Action {
     let float = match entry.layout {
         Layout::Plain(dtype) => matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16),
         Layout::Packed { .. } => true,
+        Layout::Unsupported(_) => false,
     };
     if !float {
         Action::Keep(Reason::NotFloat)

@@ -1,0 +1,107 @@
+//! Element types of stored tensors, their sizes and their names in safetensors files.
+
+use planish_format::FloatType;
+
+/// Element type of a stored tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the types")]
+pub enum Dtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+    F8E4M3,
+    F8E5M2,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::I8 | Dtype::U8 | Dtype::Bool | Dtype::F8E4M3 | Dtype::F8E5M2 => 1,
+        }
+    }
+
+    /// The float type of this name, if it is one that weights are computed from.
+    pub fn float_type(self) -> Option<FloatType> {
+        match self {
+            Dtype::F32 => Some(FloatType::F32),
+            Dtype::F16 => Some(FloatType::F16),
+            Dtype::BF16 => Some(FloatType::BF16),
+            _ => None,
+        }
+    }
+
+    /// `None` for the types that planish does not carry (4- and 6-bit floats, complex numbers, ..).
+    pub(crate) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Dtype> {
+        use safetensors::Dtype as Stored;
+        Some(match dtype {
+            Stored::F64 => Dtype::F64,
+            Stored::F32 => Dtype::F32,
+            Stored::F16 => Dtype::F16,
+            Stored::BF16 => Dtype::BF16,
+            Stored::I64 => Dtype::I64,
+            Stored::I32 => Dtype::I32,
+            Stored::I16 => Dtype::I16,
+            Stored::I8 => Dtype::I8,
+            Stored::U64 => Dtype::U64,
+            Stored::U32 => Dtype::U32,
+            Stored::U16 => Dtype::U16,
+            Stored::U8 => Dtype::U8,
+            Stored::BOOL => Dtype::Bool,
+            Stored::F8_E4M3 => Dtype::F8E4M3,
+            Stored::F8_E5M2 => Dtype::F8E5M2,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn to_safetensors(self) -> safetensors::Dtype {
+        use safetensors::Dtype as Stored;
+        match self {
+            Dtype::F64 => Stored::F64,
+            Dtype::F32 => Stored::F32,
+            Dtype::F16 => Stored::F16,
+            Dtype::BF16 => Stored::BF16,
+            Dtype::I64 => Stored::I64,
+            Dtype::I32 => Stored::I32,
+            Dtype::I16 => Stored::I16,
+            Dtype::I8 => Stored::I8,
+            Dtype::U64 => Stored::U64,
+            Dtype::U32 => Stored::U32,
+            Dtype::U16 => Stored::U16,
+            Dtype::U8 => Stored::U8,
+            Dtype::Bool => Stored::BOOL,
+            Dtype::F8E4M3 => Stored::F8_E4M3,
+            Dtype::F8E5M2 => Stored::F8_E5M2,
+        }
+    }
+}
+
+impl From<FloatType> for Dtype {
+    fn from(float_type: FloatType) -> Dtype {
+        match float_type {
+            FloatType::F32 => Dtype::F32,
+            FloatType::F16 => Dtype::F16,
+            FloatType::BF16 => Dtype::BF16,
+        }
+    }
+}
+
+/// The name that safetensors files use.
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_safetensors().fmt(out)
+    }
+}

@@ -1,0 +1,73 @@
+//! Read-only mapped files as `Bytes`.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memmap2::Mmap;
+
+use crate::Error;
+
+/// A mapped file. Slices keep the mapping alive.
+#[derive(Clone)]
+pub(crate) struct MappedFile {
+    map: Option<Arc<Mmap>>,
+    bytes: Bytes,
+}
+
+/// Lets `Bytes` own a share of the mapping.
+struct Owner(Arc<Mmap>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl MappedFile {
+    /// Maps a whole file.
+    pub fn open(path: &Path) -> Result<MappedFile, Error> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if !metadata.is_file() {
+            return Err(Error::malformed(path, "expected a file, found something else"));
+        }
+        if metadata.len() == 0 {
+            return Ok(MappedFile {
+                map: None,
+                bytes: Bytes::new(),
+            });
+        }
+        // SAFETY: the mapping is read-only and private. Changing the file under it is excluded by the documentation of
+        // `Checkpoint`; what is read is validated bytes, in which any bit pattern is allowed.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let map = Arc::new(map);
+        let bytes = Bytes::from_owner(Owner(map.clone()));
+        Ok(MappedFile { map: Some(map), bytes })
+    }
+
+    /// The whole content.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Drops the resident pages that lie wholly in `range`; later reads fetch them from the file again.
+    #[cfg(unix)]
+    pub fn release(&self, range: Range<usize>) {
+        use memmap2::UncheckedAdvice;
+        let Some(map) = &self.map else { return };
+        // Whole pages only: the neighbours may be in use. 64 KiB is a multiple of every page size met.
+        let page = 1 << 16;
+        let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
+        if start < end {
+            // SAFETY: the mapping is read-only and backed by a file, so dropped pages come back with the same content.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+
+    /// Nothing to tell the system here.
+    #[cfg(not(unix))]
+    pub fn release(&self, _range: Range<usize>) {}
+}

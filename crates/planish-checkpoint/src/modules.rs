@@ -1,0 +1,273 @@
+//! Stored tensors to entries: the parts of a packed module become one entry, and what the parts are is checked against
+//! config.json.
+
+use std::cmp::Ordering;
+use std::path::Path;
+
+use crate::dialect::Override;
+use crate::folder::tensors::{Stored, Tensors};
+use crate::{Dialect, Dtype, Entry, Error, Layout, Scheme};
+
+/// Every weight once, in the natural order of names (layer 2 before layer 10).
+pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) -> Result<Vec<Entry>, Error> {
+    let modules = Modules {
+        tensors,
+        dialect,
+        config_file,
+    };
+    let mut entries = Vec::new();
+    let mut parts = Vec::new();
+    for (name, stored) in tensors.iter() {
+        let packed = match name.strip_suffix(".weight") {
+            Some(module) => modules.packed(module, stored)?,
+            None => None,
+        };
+        if let Some((entry, part_names)) = packed {
+            entries.push(entry);
+            parts.extend(part_names);
+        } else {
+            entries.push(Entry {
+                name: name.to_string(),
+                shape: stored.shape.clone(),
+                layout: Layout::Plain(stored.dtype),
+                stored_bytes: stored.size_bytes(),
+            });
+        }
+    }
+    let parts: std::collections::HashSet<String> = parts.into_iter().collect();
+    entries.retain(|entry| !parts.contains(&entry.name));
+    entries.sort_by(|left, right| natural_order(&left.name, &right.name));
+    Ok(entries)
+}
+
+struct Modules<'a> {
+    tensors: &'a Tensors,
+    dialect: &'a Dialect,
+    config_file: &'a Path,
+}
+
+impl Modules<'_> {
+    /// The entry of a packed module and the names of its parts beside `.weight`; `None` if the module is plain.
+    fn packed(&self, module: &str, weight: &Stored) -> Result<Option<(Entry, Vec<String>)>, Error> {
+        let scales_name = format!("{module}.scales");
+        let key = self.dialect.config_key();
+        let words = weight.dtype == Dtype::U32;
+        let (word, scheme) = self.dialect.scheme(module);
+        let Some(scales) = self.tensors.get(&scales_name) else {
+            let announced = matches!(word, Some(Override::Default | Override::Packed(_)));
+            if announced || (words && scheme.is_some()) {
+                let what = format!("tensor `{module}.weight` is packed, but there is no tensor `{scales_name}`");
+                return Err(self.contradiction(weight, what));
+            }
+            return Ok(None);
+        };
+        let Some(scheme) = scheme else {
+            if !words {
+                return Ok(None);
+            }
+            let says = match word {
+                Some(_) => format!("`{key}` says that `{module}` is plain (false)"),
+                None => "it has no `quantization_config` or `quantization` that says so".to_string(),
+            };
+            let what = format!("{says}, but tensor `{module}.weight` is packed: U32 with `{scales_name}`");
+            return Err(Error::malformed(self.config_file, what));
+        };
+        if !words {
+            let what = format!(
+                "tensor `{module}.weight`: expected U32 words, because there is a tensor `{scales_name}`; found {}",
+                weight.dtype
+            );
+            return Err(self.contradiction(weight, what));
+        }
+        let parts = Parts {
+            modules: self,
+            module,
+            weight,
+            scales,
+            scheme,
+        };
+        let (entry, names) = if scheme.packing().is_some() {
+            parts.affine()?
+        } else {
+            parts.unsupported()?
+        };
+        Ok(Some((entry, names)))
+    }
+
+    fn contradiction(&self, stored: &Stored, what: String) -> Error {
+        Error::malformed(self.tensors.file(stored), what)
+    }
+}
+
+/// The tensors of one packed module.
+struct Parts<'a> {
+    modules: &'a Modules<'a>,
+    module: &'a str,
+    weight: &'a Stored, // (.., cols * bits / 32)
+    scales: &'a Stored, // (.., cols / group)
+    scheme: Scheme,
+}
+
+impl Parts<'_> {
+    fn affine(&self) -> Result<(Entry, Vec<String>), Error> {
+        let module = self.module;
+        let Some(packing) = self.scheme.packing() else {
+            return self.unsupported();
+        };
+        let suffix = self.modules.dialect.biases_suffix().unwrap_or(".biases");
+        let biases_name = format!("{module}{suffix}");
+        let Some(biases) = self.modules.tensors.get(&biases_name) else {
+            return Err(self.missing_biases(&biases_name));
+        };
+        let Some(scale_type) = self.scales.dtype.float_type() else {
+            let what = format!(
+                "tensor `{module}.scales`: expected F32, F16 or BF16, found {}",
+                self.scales.dtype
+            );
+            return Err(self.modules.contradiction(self.scales, what));
+        };
+        if (biases.dtype, &biases.shape) != (self.scales.dtype, &self.scales.shape) {
+            let what = format!(
+                "tensor `{biases_name}`: expected {} {:?} as `{module}.scales`, found {} {:?}",
+                self.scales.dtype, self.scales.shape, biases.dtype, biases.shape
+            );
+            return Err(self.modules.contradiction(biases, what));
+        }
+        let shape = self.shape()?;
+        let stored_bytes = self.weight.size_bytes() + self.scales.size_bytes() + biases.size_bytes();
+        let layout = Layout::Packed { packing, scale_type };
+        let entry = Entry {
+            name: format!("{module}.weight"),
+            shape,
+            layout,
+            stored_bytes,
+        };
+        Ok((entry, vec![format!("{module}.scales"), biases_name]))
+    }
+
+    /// The shape as plain floats. The columns are known from the scales, so the words can be checked.
+    fn shape(&self) -> Result<Vec<usize>, Error> {
+        let module = self.module;
+        let Scheme { bits, group, .. } = self.scheme;
+        let weight = &self.weight.shape;
+        let scales = &self.scales.shape;
+        let (Some((&words, leading)), Some((&groups, scales_leading))) = (weight.split_last(), scales.split_last())
+        else {
+            let what = format!("tensor `{module}.weight`: expected at least 2 sizes, found {weight:?}");
+            return Err(self.modules.contradiction(self.weight, what));
+        };
+        if leading.is_empty() || leading != scales_leading {
+            let what = format!(
+                "tensor `{module}.scales`: expected shape [.., rows, cols / {group}] with the rows of \
+                 `{module}.weight` {weight:?}, found {scales:?}"
+            );
+            return Err(self.modules.contradiction(self.scales, what));
+        }
+        let cols = groups.checked_mul(group);
+        let expected = cols
+            .and_then(|cols| cols.checked_mul(bits as usize))
+            .map(|bits| bits / 32);
+        let (Some(cols), true) = (cols, expected == Some(words)) else {
+            let expected = expected.map_or("fewer".to_string(), |words| words.to_string());
+            let what = format!(
+                "tensor `{module}.weight`: expected {expected} words in a row ({groups} groups in `{module}.scales`, \
+                 and config.json says {bits} bits in groups of {group}), found {words}"
+            );
+            return Err(self.modules.contradiction(self.weight, what));
+        };
+        Ok([leading, &[cols]].concat())
+    }
+
+    /// Biases under the other dialect's name are the likely reason: say so.
+    fn missing_biases(&self, biases_name: &str) -> Error {
+        let module = self.module;
+        let other = if biases_name.ends_with(".qbiases") {
+            ".biases"
+        } else {
+            ".qbiases"
+        };
+        let hint = match self.modules.tensors.get(&format!("{module}{other}")) {
+            Some(_) => format!("; found `{module}{other}`, a name of the other dialect: correct config.json"),
+            None => String::new(),
+        };
+        let what = format!("tensor `{module}.scales` has no tensor `{biases_name}` beside it{hint}");
+        self.modules.contradiction(self.scales, what)
+    }
+
+    /// A listed entry of a mode that cannot be read.
+    fn unsupported(&self) -> Result<(Entry, Vec<String>), Error> {
+        let shape = match self.weight.shape.split_last() {
+            Some((&words, leading)) => {
+                let cols = words.saturating_mul(32) / self.scheme.bits as usize;
+                [leading, &[cols]].concat()
+            }
+            None => Vec::new(),
+        };
+        let entry = Entry {
+            name: format!("{}.weight", self.module),
+            shape,
+            layout: Layout::Unsupported(self.scheme),
+            stored_bytes: self.weight.size_bytes() + self.scales.size_bytes(),
+        };
+        Ok((entry, vec![format!("{}.scales", self.module)]))
+    }
+}
+
+/// Alphabetical, except that runs of digits compare as numbers.
+fn natural_order(left: &str, right: &str) -> Ordering {
+    let (mut left_rest, mut right_rest) = (left.as_bytes(), right.as_bytes());
+    while let (Some(&a), Some(&b)) = (left_rest.first(), right_rest.first()) {
+        let order = if a.is_ascii_digit() && b.is_ascii_digit() {
+            let (a, b) = (take_number(&mut left_rest), take_number(&mut right_rest));
+            a.len().cmp(&b.len()).then(a.cmp(b))
+        } else {
+            (left_rest, right_rest) = (&left_rest[1..], &right_rest[1..]);
+            a.cmp(&b)
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    left_rest.len().cmp(&right_rest.len()).then(left.cmp(right))
+}
+
+/// The digits in front, without leading zeros.
+fn take_number<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let end = rest
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let (digits, tail) = rest.split_at(end);
+    *rest = tail;
+    let zeros = digits.iter().position(|&digit| digit != b'0').unwrap_or(digits.len());
+    &digits[zeros..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_sort_by_number() {
+        let mut names = [
+            "layers.10.b",
+            "layers.2.b",
+            "layers.2.a",
+            "layers.1",
+            "embed",
+            "layers.02.a",
+        ];
+        names.sort_by(|left, right| natural_order(left, right));
+        assert_eq!(
+            names,
+            [
+                "embed",
+                "layers.1",
+                "layers.02.a",
+                "layers.2.a",
+                "layers.2.b",
+                "layers.10.b"
+            ]
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! Writes a model folder: safetensors of planned tensors, other files, all or nothing.
+//!
+//! The tensors are planned first, because the header precedes the data and sizes fix every position; then each is written
+//! once, in any order, straight to its place. Within a file the widest types come first, as safetensors orders them, so that
+//! every tensor is aligned.
+
+mod plan;
+mod staging;
+mod swap;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::{Dtype, Error};
+use plan::{Place, Shard};
+use staging::Staging;
+
+/// A tensor that will be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// Its name in the file.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// How a folder is written.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Replace an existing model folder.
+    pub force: bool,
+    /// Data of one file at most, unless a single tensor is larger.
+    pub max_shard_bytes: u64,
+    /// `format` in the metadata of the files: [`crate::Dialect::safetensors_format`].
+    pub format: &'static str,
+}
+
+impl Default for WriterOptions {
+    fn default() -> WriterOptions {
+        WriterOptions {
+            force: false,
+            max_shard_bytes: 5_000_000_000,
+            format: "pt",
+        }
+    }
+}
+
+/// A folder being written. It lies beside the target under a hidden name until [`Writer::finish`] renames it; dropped
+/// before, it is removed.
+pub struct Writer {
+    staging: Staging,
+    shards: Vec<Shard>,
+    files: Vec<File>,
+    places: HashMap<String, Place>,
+    unwritten: usize,
+}
+
+impl Writer {
+    /// Starts writing `target`, a folder that must not exist unless `force` is set.
+    ///
+    /// # Errors
+    /// A target that exists or cannot be written; two tensors of one name; sizes that overflow.
+    pub fn create(target: &Path, planned: Vec<Planned>, options: &WriterOptions) -> Result<Writer, Error> {
+        let (shards, places) = plan::shards(target, planned, options)?;
+        let staging = Staging::create(target, options.force)?;
+        let unwritten = places.len();
+        let mut writer = Writer {
+            staging,
+            shards,
+            files: Vec::new(),
+            places,
+            unwritten,
+        };
+        for index in 0..writer.shards.len() {
+            let file = writer.start_shard(index)?;
+            writer.files.push(file);
+        }
+        Ok(writer)
+    }
+
+    /// Writes the data of a planned tensor: little-endian, row-major.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    ///
+    /// # Panics
+    /// If the tensor is not planned, has another size, or was written before.
+    pub fn write(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
+        let place = self.places.get_mut(name);
+        let place = place.unwrap_or_else(|| panic!("tensor `{name}` is not planned"));
+        assert_eq!(data.len() as u64, place.size_bytes, "size of tensor `{name}`");
+        assert!(!place.written, "tensor `{name}` is written twice");
+        place.written = true;
+        self.unwritten -= 1;
+        let (shard, position) = (place.shard, place.position);
+        let mut file = &self.files[shard];
+        let done = file.seek(SeekFrom::Start(position)).and_then(|_| file.write_all(data));
+        done.map_err(Error::io(&self.staging.target().join(&self.shards[shard].name)))
+    }
+
+    /// Writes another file. `name` may have folders, joined by `/`.
+    ///
+    /// # Errors
+    /// The disk is full or fails, or the name leaves the folder.
+    pub fn add_file(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
+        let shown = self.staging.target().join(name);
+        if !crate::folder::paths::is_inside(name) {
+            return Err(Error::output(
+                self.staging.target(),
+                format!("`{name}` is not the name of a file in a folder"),
+            ));
+        }
+        let path = self.staging.folder().join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(Error::io(&shown))?;
+        }
+        let mut file = File::create(&path).map_err(Error::io(&shown))?;
+        file.write_all(data)
+            .and_then(|()| file.sync_all())
+            .map_err(Error::io(&shown))
+    }
+
+    /// Makes sure that everything is on the disk and gives the folder its name. Returns the folder.
+    ///
+    /// # Errors
+    /// The disk is full or fails; another program made the target meanwhile.
+    ///
+    /// # Panics
+    /// If a planned tensor was not written.
+    pub fn finish(mut self) -> Result<PathBuf, Error> {
+        assert_eq!(self.unwritten, 0, "planned tensors that were not written");
+        for (file, shard) in self.files.drain(..).zip(&self.shards) {
+            file.sync_all()
+                .map_err(Error::io(&self.staging.target().join(&shard.name)))?;
+        }
+        if self.shards.len() > 1 {
+            let index = self.index();
+            self.add_file("model.safetensors.index.json", index.as_bytes())?;
+        }
+        self.staging.publish()
+    }
+
+    /// Creates a shard's file, with its header and full length.
+    fn start_shard(&self, index: usize) -> Result<File, Error> {
+        let shard = &self.shards[index];
+        let shown = self.staging.target().join(&shard.name);
+        let mut file = File::create_new(self.staging.folder().join(&shard.name)).map_err(Error::io(&shown))?;
+        let done = file
+            .write_all(&shard.header)
+            .and_then(|()| file.set_len(shard.size_bytes));
+        done.map_err(Error::io(&shown))?;
+        Ok(file)
+    }
+
+    fn index(&self) -> String {
+        let mut names: Vec<&String> = self.places.keys().collect();
+        names.sort();
+        let file_of = |name: &String| self.shards[self.places[name].shard].name.clone().into();
+        let weight_map: serde_json::Map<_, _> = names.into_iter().map(|name| (name.clone(), file_of(name))).collect();
+        let total_size: u64 = self.places.values().map(|place| place.size_bytes).sum();
+        let index = json!({"metadata": {"total_size": total_size}, "weight_map": weight_map});
+        format!("{index:#}\n")
+    }
+}
