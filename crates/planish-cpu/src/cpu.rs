@@ -1,0 +1,436 @@
+//! The front door: matrix products and row lookups, spread over the pool.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use planish_format::{PackedMatrix, Packing};
+
+use crate::input::{ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
+use crate::matrix::{Matrix, PlainMatrix};
+use crate::pool::Pool;
+use crate::scalar::{float_at, packed_row};
+use crate::scratch::WorkerScratch;
+use crate::table::{self, ExactProduct, InstructionSet, Int8Product, Output, PlainProduct};
+
+/// Weights that one dispatch takes at most; longer lists are cut.
+const MAX_WEIGHTS: usize = 8;
+/// Below so many values of x one thread prepares them all: handing over would cost more.
+const SERIAL_VALUES: usize = 16 * 1024;
+/// A thread takes at least so many bytes of weights (times rows of x) at once.
+const MIN_CHUNK_BYTES: usize = 16 * 1024;
+/// Rows of a chunk are a multiple of this, the height of the tallest tile.
+const CHUNK_ROWS: usize = 32;
+
+/// How packed weights are multiplied. Plain weights are always multiplied in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// x stays f32, products and sums are f32.
+    Exact,
+    /// x is rounded to 8 bits per group of the weights, sums of a group are exact integers.
+    Int8,
+}
+
+/// `outputs[i] = input * weights[i]^T` for every i.
+pub struct Matmul<'a> {
+    /// Matrices with the same number of columns, of (rows_i, cols) each.
+    pub weights: &'a [&'a Matrix],
+    /// x, row-major. // (m, cols)
+    pub input: &'a [f32],
+    /// Rows of x.
+    pub m: usize,
+    /// Row-major, overwritten. // (m, rows_i) each
+    pub outputs: &'a mut [&'a mut [f32]],
+    /// How packed weights are multiplied.
+    pub precision: Precision,
+}
+
+/// Why there is no [`Cpu`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum CpuError {
+    /// An instruction set was asked for by name that this program does not know or this machine does not have.
+    InstructionSet {
+        /// The name asked for.
+        name: String,
+        /// The names that work here.
+        available: Vec<&'static str>,
+    },
+}
+
+impl std::fmt::Display for CpuError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let CpuError::InstructionSet { name, available } = self;
+        write!(
+            formatter,
+            "PLANISH_CPU: this machine cannot run {name:?}, only {}",
+            available.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for CpuError {}
+
+/// The threads and the kernels of this machine.
+pub struct Cpu {
+    pool: Pool,
+    set: &'static InstructionSet,
+    /// Scratch of calls that are not running.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+struct Scratch {
+    input: InputBuffers,
+    /// One for each slot of the pool.
+    workers: Vec<Mutex<WorkerScratch>>,
+}
+
+impl Cpu {
+    /// The best instruction set of this machine (or the one that `PLANISH_CPU` names) on `threads` threads, the caller's
+    /// included; 0 means one per physical core.
+    pub fn new(threads: usize) -> Result<Cpu, CpuError> {
+        Cpu::with_instructions(threads, std::env::var("PLANISH_CPU").ok().as_deref())
+    }
+
+    /// As [`Cpu::new`] with the instruction set given by name: one of [`instruction_sets`], or the best.
+    pub fn with_instructions(threads: usize, name: Option<&str>) -> Result<Cpu, CpuError> {
+        let wanted = |set: &&InstructionSet| name.is_none_or(|name| name == set.name);
+        let set = table::supported()
+            .find(wanted)
+            .ok_or_else(|| CpuError::InstructionSet {
+                name: name.unwrap_or_default().to_owned(),
+                available: instruction_sets(),
+            })?;
+        Ok(Cpu {
+            pool: Pool::new(threads),
+            set,
+            scratch: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The threads, for other work between products.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Name of the instruction set in use.
+    pub fn instructions(&self) -> &'static str {
+        self.set.name
+    }
+
+    /// Multiplies x with every weight. Neighbouring weights of one packing share the prepared input and the dispatch.
+    ///
+    /// Panics when shapes and lengths contradict each other.
+    pub fn matmul(&self, problem: Matmul<'_>) {
+        let Matmul {
+            weights,
+            input,
+            m,
+            outputs,
+            precision,
+        } = problem;
+        assert_eq!(weights.len(), outputs.len(), "one output for each weight");
+        for weight in weights {
+            weight.check();
+            assert_eq!(input.len(), m * weight.cols(), "values of {m} rows of x");
+        }
+        if m == 0 {
+            return;
+        }
+        let mut scratch = self.take_scratch();
+        let mut start = 0;
+        for alike in weights.chunk_by(|left, right| packing(left) == packing(right)) {
+            for weights in alike.chunks(MAX_WEIGHTS) {
+                let outputs = &mut outputs[start..start + weights.len()];
+                start += weights.len();
+                let parts = Parts::new(weights, outputs, m);
+                self.multiply(
+                    &parts,
+                    &Input {
+                        values: input,
+                        m,
+                        precision,
+                    },
+                    &mut scratch,
+                );
+            }
+        }
+        self.return_scratch(scratch);
+    }
+
+    /// Rows of a matrix as f32: the lookup of an embedding.
+    ///
+    /// `out` is (ids, cols). Panics when an id is not below the matrix's rows.
+    pub fn rows(&self, matrix: &Matrix, ids: &[u32], out: &mut [f32]) {
+        matrix.check();
+        let cols = matrix.cols();
+        let output = Output::new(out, ids.len(), cols);
+        self.pool.chunks(ids.len(), |_, index| {
+            let row = ids[index] as usize;
+            assert!(row < matrix.rows(), "row {row} of a matrix of {} rows", matrix.rows());
+            // SAFETY: every index is given to one call, and a row of the output has `cols` values.
+            let into = unsafe { std::slice::from_raw_parts_mut(output.at(index, 0), cols) };
+            match matrix {
+                Matrix::Packed(matrix) => packed_row(matrix, row, into),
+                Matrix::Plain(PlainMatrix { float_type, data, .. }) => {
+                    let values = (0..cols).map(|col| float_at(data, *float_type, row * cols + col));
+                    into.iter_mut().zip(values).for_each(|(into, value)| *into = value);
+                }
+            }
+        });
+    }
+
+    fn multiply(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
+        let Scratch {
+            input: buffers,
+            workers,
+        } = scratch;
+        match (parts.packing(), input.precision) {
+            (None, _) => self.each_chunk(parts, input.m, workers, |weight, output, rows, scratch| {
+                if let Matrix::Plain(matrix) = weight {
+                    let product = PlainProduct {
+                        matrix,
+                        input: input.values,
+                        m: input.m,
+                        output,
+                    };
+                    (self.set.plain)(&product, rows, scratch);
+                }
+            }),
+            (Some(packing), Precision::Int8) => {
+                let prepared = self.round_input(input.shape(packing), input.values, buffers);
+                self.each_packed_chunk(parts, input.m, workers, |matrix, output, rows, scratch| {
+                    (self.set.int8)(
+                        &Int8Product {
+                            matrix,
+                            input: prepared,
+                            output,
+                        },
+                        rows,
+                        scratch,
+                    );
+                });
+            }
+            (Some(packing), Precision::Exact) => {
+                let prepared = self.arrange_input(input.shape(packing), input.values, buffers);
+                self.each_packed_chunk(parts, input.m, workers, |matrix, output, rows, scratch| {
+                    (self.set.exact)(
+                        &ExactProduct {
+                            matrix,
+                            input: prepared,
+                            output,
+                        },
+                        rows,
+                        scratch,
+                    );
+                });
+            }
+        }
+    }
+
+    fn round_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> Int8Input<'a> {
+        let (stride, group_stride) = (shape.stride(), shape.group_stride());
+        let codes = Split::new(buffers.values.take::<i8>(shape.m * stride), stride);
+        let scales = Split::new(buffers.scales.take::<f32>(shape.m * group_stride), group_stride);
+        let sums = Split::new(buffers.sums.take::<f32>(shape.m * group_stride), group_stride);
+        self.each_input_row(&shape, |row| {
+            // SAFETY: every row is given to one call.
+            let into = unsafe {
+                Int8Row {
+                    codes: codes.part(row),
+                    scales: scales.part(row),
+                    sums: sums.part(row),
+                }
+            };
+            (self.set.arrange_int8)(&input[row * shape.cols..][..shape.cols], &shape, into);
+        });
+        Int8Input {
+            shape,
+            codes: buffers.values.get(shape.m * stride),
+            scales: buffers.scales.get(shape.m * group_stride),
+            sums: buffers.sums.get(shape.m * group_stride),
+        }
+    }
+
+    fn arrange_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> ExactInput<'a> {
+        let (stride, group_stride) = (shape.stride(), shape.group_stride());
+        let values = Split::new(buffers.values.take::<f32>(shape.m * stride), stride);
+        let sums = Split::new(buffers.sums.take::<f32>(shape.m * group_stride), group_stride);
+        self.each_input_row(&shape, |row| {
+            // SAFETY: every row is given to one call.
+            let into = unsafe {
+                ExactRow {
+                    values: values.part(row),
+                    sums: sums.part(row),
+                }
+            };
+            (self.set.arrange_exact)(&input[row * shape.cols..][..shape.cols], &shape, into);
+        });
+        let values = buffers.values.get(shape.m * stride);
+        ExactInput {
+            shape,
+            values,
+            sums: buffers.sums.get(shape.m * group_stride),
+        }
+    }
+
+    fn each_input_row(&self, shape: &Shape, arrange: impl Fn(usize) + Sync) {
+        if shape.m * shape.cols < SERIAL_VALUES {
+            (0..shape.m).for_each(arrange);
+        } else {
+            self.pool.chunks(shape.m.div_ceil(4), |_, chunk| {
+                (chunk * 4..(chunk * 4 + 4).min(shape.m)).for_each(&arrange);
+            });
+        }
+    }
+
+    fn each_packed_chunk(
+        &self,
+        parts: &Parts<'_>,
+        m: usize,
+        workers: &[Mutex<WorkerScratch>],
+        job: impl Fn(&PackedMatrix, Output, Range<usize>, &mut WorkerScratch) + Sync,
+    ) {
+        self.each_chunk(parts, m, workers, |weight, output, rows, scratch| {
+            if let Matrix::Packed(matrix) = weight {
+                job(matrix, output, rows, scratch);
+            }
+        });
+    }
+
+    /// Calls `job` with every chunk of rows of every weight, spread over the pool.
+    fn each_chunk(
+        &self,
+        parts: &Parts<'_>,
+        m: usize,
+        workers: &[Mutex<WorkerScratch>],
+        job: impl Fn(&Matrix, Output, Range<usize>, &mut WorkerScratch) + Sync,
+    ) {
+        let chunk_rows = parts.chunk_rows(self.pool.threads(), m);
+        let chunks = parts
+            .weights
+            .iter()
+            .map(|weight| weight.rows().div_ceil(chunk_rows))
+            .sum();
+        self.pool.chunks(chunks, |slot, chunk| {
+            let (part, rows) = parts.locate(chunk, chunk_rows);
+            let mut scratch = workers[slot].lock().unwrap_or_else(PoisonError::into_inner);
+            job(parts.weights[part], parts.outputs[part], rows, &mut scratch);
+        });
+    }
+
+    fn take_scratch(&self) -> Scratch {
+        let spare = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Scratch {
+            input: InputBuffers::default(),
+            workers: (0..self.pool.threads()).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    fn return_scratch(&self, scratch: Scratch) {
+        self.scratch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(scratch);
+    }
+}
+
+/// Names of the instruction sets that this machine has, best first.
+pub fn instruction_sets() -> Vec<&'static str> {
+    table::supported().map(|set| set.name).collect()
+}
+
+/// The rows of x as the caller gave them.
+struct Input<'a> {
+    values: &'a [f32],
+    m: usize,
+    precision: Precision,
+}
+
+impl Input<'_> {
+    fn shape(&self, packing: Packing) -> Shape {
+        Shape {
+            m: self.m,
+            cols: self.values.len() / self.m,
+            packing,
+        }
+    }
+}
+
+/// The weights of one dispatch and where their products go.
+struct Parts<'a> {
+    weights: &'a [&'a Matrix],
+    outputs: [Output; MAX_WEIGHTS],
+}
+
+impl<'a> Parts<'a> {
+    fn new(weights: &'a [&'a Matrix], outputs: &mut [&mut [f32]], m: usize) -> Parts<'a> {
+        let output = |part: usize| match weights.get(part) {
+            Some(weight) => Output::new(outputs[part], m, weight.rows()),
+            None => Output::new(&mut [], 0, 0),
+        };
+        Parts {
+            weights,
+            outputs: std::array::from_fn(output),
+        }
+    }
+
+    fn packing(&self) -> Option<Packing> {
+        self.weights.first().and_then(|weight| packing(weight))
+    }
+
+    /// Rows of a chunk: small enough to share well, large enough to be worth handing over.
+    fn chunk_rows(&self, threads: usize, m: usize) -> usize {
+        let rows: usize = self.weights.iter().map(|weight| weight.rows()).sum();
+        let bytes: usize = self.weights.iter().map(|weight| weight.bytes()).sum();
+        let row_bytes = (bytes / rows.max(1)).max(1) * m;
+        let shared = rows.div_ceil(threads * 4);
+        shared.max(MIN_CHUNK_BYTES / row_bytes).next_multiple_of(CHUNK_ROWS)
+    }
+
+    /// Weight and rows of a chunk.
+    fn locate(&self, mut chunk: usize, chunk_rows: usize) -> (usize, Range<usize>) {
+        for (part, weight) in self.weights.iter().enumerate() {
+            let chunks = weight.rows().div_ceil(chunk_rows);
+            if chunk < chunks {
+                return (part, chunk * chunk_rows..((chunk + 1) * chunk_rows).min(weight.rows()));
+            }
+            chunk -= chunks;
+        }
+        unreachable!("chunks are counted by the same rule")
+    }
+}
+
+/// A slice cut into parts of equal length that several threads write.
+struct Split<T> {
+    data: *mut T,
+    count: usize,
+    length: usize,
+}
+
+// SAFETY: every part is given to one thread only, see `part`.
+unsafe impl<T: Send> Sync for Split<T> {}
+
+impl<T> Split<T> {
+    fn new(data: &mut [T], length: usize) -> Split<T> {
+        Split {
+            data: data.as_mut_ptr(),
+            count: data.len() / length.max(1),
+            length,
+        }
+    }
+
+    /// # Safety
+    /// No part may be taken twice, and the slice must outlive it.
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint")]
+    unsafe fn part(&self, index: usize) -> &mut [T] {
+        assert!(index < self.count);
+        // SAFETY: inside the slice by the assertion, and nobody else has it by the contract.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(index * self.length), self.length) }
+    }
+}
+
+fn packing(weight: &Matrix) -> Option<Packing> {
+    match weight {
+        Matrix::Packed(matrix) => Some(matrix.packing),
+        Matrix::Plain(_) => None,
+    }
+}

@@ -1,0 +1,369 @@
+//! A pool of threads for many short jobs: a job is handed over by one store that the spinning workers see.
+//!
+//! A job is a closure over `slots` numbered 0..threads. The caller takes slot 0, workers claim the others, and what no
+//! worker has claimed when the caller is done (asleep, or the machine is busy) the caller runs itself. Workers spin for
+//! some microseconds, then offer their core to others between looks, then park.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long an idle worker spins before it yields its core between looks.
+const SPIN: Duration = Duration::from_micros(40);
+/// How long an idle worker looks for work at all before it parks.
+const LINGER: Duration = Duration::from_micros(1000);
+
+type Job = dyn Fn(usize, usize) + Sync;
+
+/// Keeps its value on cache lines of its own (two: processors fetch pairs of lines).
+#[repr(align(128))]
+struct Padded<T>(T);
+
+struct Shared {
+    /// Generation of the job in the upper half, the next unclaimed slot in the lower.
+    ticket: Padded<AtomicU64>,
+    /// Slots of the current job that have finished.
+    done: Padded<AtomicU32>,
+    /// The current job: written only while no slot can be claimed, read only after claiming one.
+    job: UnsafeCell<Option<*const Job>>,
+    slots: u32,
+    asleep: Vec<AtomicBool>,
+    closing: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `job` is the only field that is not Sync; the ticket protocol above orders its writes and reads, and the
+// closure behind it is Sync.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is only followed while the caller of `run` keeps the closure alive.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// Takes the next slot of the current job, if there is one left.
+    fn claim(&self) -> Option<usize> {
+        let mut ticket = self.ticket.0.load(Ordering::Acquire);
+        loop {
+            let slot = ticket as u32;
+            if slot >= self.slots {
+                return None;
+            }
+            match self
+                .ticket
+                .0
+                .compare_exchange_weak(ticket, ticket + 1, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Some(slot as usize),
+                Err(now) => ticket = now,
+            }
+        }
+    }
+
+    /// Runs one claimed slot and counts it as done, also when it panics.
+    fn execute(&self, slot: usize) {
+        // SAFETY: this slot is claimed and not done, so `run` waits for it: the job is set and its closure is alive.
+        let job = unsafe { (*self.job.get()).map(|job| &*job) };
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(job) = job {
+                job(slot, self.slots as usize);
+            }
+        }));
+        if let Err(payload) = outcome {
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+        }
+        self.done.0.fetch_add(1, Ordering::Release);
+    }
+
+    fn work(&self, worker: usize) {
+        while !self.closing.load(Ordering::Acquire) {
+            match self.claim() {
+                Some(slot) => self.execute(slot),
+                None => self.idle(worker),
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        (self.ticket.0.load(Ordering::Relaxed) as u32) < self.slots || self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Returns when there may be work: spins, then yields, then parks.
+    fn idle(&self, worker: usize) {
+        let start = Instant::now();
+        loop {
+            for _ in 0..64 {
+                if self.has_work() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            let waited = start.elapsed();
+            if waited > LINGER {
+                break;
+            }
+            if waited > SPIN {
+                std::thread::yield_now();
+            }
+        }
+        self.asleep[worker].store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        while self.asleep[worker].load(Ordering::SeqCst) && !self.has_work() {
+            std::thread::park();
+        }
+        self.asleep[worker].store(false, Ordering::SeqCst);
+    }
+}
+
+/// Threads that share short jobs with the thread that calls [`Pool::run`].
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held while a job runs; who finds it taken runs its job alone.
+    turn: Mutex<()>,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller's included; 0 means one per physical core.
+    pub fn new(threads: usize) -> Pool {
+        let threads = if threads == 0 { physical_cores() } else { threads };
+        let workers = threads - 1;
+        let shared = Arc::new(Shared {
+            ticket: Padded(AtomicU64::new(threads as u64)),
+            done: Padded(AtomicU32::new(0)),
+            job: UnsafeCell::new(None),
+            slots: threads as u32,
+            asleep: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            closing: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let spawn = |worker: usize| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(format!("planish-cpu-{worker}"))
+                .spawn(move || shared.work(worker))
+        };
+        // A system that refuses more threads leaves a smaller crew: the caller runs the slots that nobody claims.
+        let workers = (0..workers).map_while(|worker| spawn(worker).ok()).collect();
+        Pool {
+            shared,
+            workers,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Slots of every job: the threads of the pool, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.shared.slots as usize
+    }
+
+    /// Calls `job(slot, slots)` once for every slot in 0..[`Pool::threads`], in parallel, and returns when all are done.
+    ///
+    /// Slots must not wait for one another: one thread may run several in turn. A panic in a slot is passed on here. From
+    /// inside a job, or while another thread's job runs, all slots run on the calling thread.
+    pub fn run(&self, job: impl Fn(usize, usize) + Sync) {
+        let slots = self.threads();
+        let turn = if slots == 1 { None } else { self.turn.try_lock().ok() };
+        if turn.is_none() {
+            (0..slots).for_each(|slot| job(slot, slots));
+            return;
+        }
+        self.publish(&job);
+        self.shared.execute(0);
+        while let Some(slot) = self.shared.claim() {
+            self.shared.execute(slot);
+        }
+        self.wait();
+        let panicked = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(turn);
+        if let Some(payload) = panicked {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Calls `job(slot, chunk)` for every chunk in 0..`chunks`, each slot taking the next chunk when it is free.
+    ///
+    /// `slot` is below [`Pool::threads`] and no two calls with the same slot overlap: it can select scratch memory.
+    pub fn chunks(&self, chunks: usize, job: impl Fn(usize, usize) + Sync) {
+        if chunks <= 1 {
+            (0..chunks).for_each(|chunk| job(0, chunk));
+            return;
+        }
+        let next = Padded(AtomicUsize::new(0));
+        self.run(|slot, _| {
+            loop {
+                let chunk = next.0.fetch_add(1, Ordering::Relaxed);
+                if chunk >= chunks {
+                    break;
+                }
+                job(slot, chunk);
+            }
+        });
+    }
+
+    /// Makes `job` the current one, slot 0 already claimed by the caller. The caller must wait before `job` ends.
+    fn publish<'a>(&self, job: &'a (dyn Fn(usize, usize) + Sync + 'a)) {
+        // SAFETY: only the lifetime changes; `run` does not return, nor unwind, before every slot is done.
+        let job = unsafe { std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + 'a), *const Job>(job) };
+        // SAFETY: all slots of the last job are claimed and done, so no thread reads `job` until the ticket is renewed,
+        // and `turn` keeps other callers out.
+        unsafe { *self.shared.job.get() = Some(job) };
+        self.shared.done.0.store(0, Ordering::Relaxed);
+        let generation = (self.shared.ticket.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        self.shared.ticket.0.store((generation << 32) | 1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for (worker, asleep) in self.workers.iter().zip(&self.shared.asleep) {
+            if asleep.load(Ordering::Relaxed) && asleep.swap(false, Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+    }
+
+    /// Waits until every slot is done, leaving the core to others when that takes long.
+    fn wait(&self) {
+        let mut looks = 0u32;
+        while self.shared.done.0.load(Ordering::Acquire) < self.shared.slots {
+            looks += 1;
+            if looks < 2000 {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.wake();
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker never panics outside of `execute`, which catches it.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Cores without counting their hyper-threads twice, and at most as many as this process may use.
+pub fn physical_cores() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, |count| count.get());
+    counted_cores().map_or(allowed, |cores| cores.clamp(1, allowed))
+}
+
+#[cfg(target_os = "linux")]
+fn counted_cores() -> Option<usize> {
+    let read = |cpu: usize, name: &str| {
+        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{name}")).ok()
+    };
+    let cores: std::collections::HashSet<_> = (0..4096)
+        .map_while(|cpu| Some((read(cpu, "physical_package_id")?, read(cpu, "core_id")?)))
+        .collect();
+    (!cores.is_empty()).then_some(cores.len())
+}
+
+#[cfg(target_vendor = "apple")]
+fn counted_cores() -> Option<usize> {
+    // The performance cores where the chip has two kinds: one slow core would hold up every job.
+    [c"hw.perflevel0.physicalcpu", c"hw.physicalcpu"]
+        .into_iter()
+        .find_map(|name| {
+            let (mut value, mut size) = (0i32, size_of::<i32>());
+            // SAFETY: `value` and `size` are valid for writes and `size` is the size of `value`.
+            let status = unsafe {
+                libc::sysctlbyname(
+                    name.as_ptr(),
+                    (&raw mut value).cast(),
+                    &raw mut size,
+                    std::ptr::null_mut(),
+                    0,
+                )
+            };
+            (status == 0 && value > 0).then_some(value as usize)
+        })
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn counted_cores() -> Option<usize> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_and_chunk_runs_once() {
+        for threads in [1, 2, 3, 7] {
+            let pool = Pool::new(threads);
+            for round in 0..200 {
+                let seen: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
+                pool.run(|slot, slots| {
+                    assert_eq!(slots, threads);
+                    seen[slot].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                let chunks: Vec<AtomicU32> = (0..round).map(|_| AtomicU32::new(0)).collect();
+                pool.chunks(round, |_, chunk| {
+                    chunks[chunk].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(chunks.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake_up() {
+        let pool = Pool::new(3);
+        let count = AtomicU32::new(0);
+        for _ in 0..5 {
+            std::thread::sleep(LINGER * 5);
+            pool.run(|_, _| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(count.into_inner(), 15);
+    }
+
+    #[test]
+    fn nested_and_concurrent_jobs_finish() {
+        let pool = Pool::new(2);
+        let count = AtomicU32::new(0);
+        let nested = || {
+            pool.run(|_, _| {
+                pool.run(|_, _| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| nested()));
+            }
+        });
+        assert_eq!(count.into_inner(), 4 * 100 * 4);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_survives() {
+        let pool = Pool::new(2);
+        for guilty in 0..2 {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(|slot, _| assert!(slot != guilty, "guilty"));
+            }));
+            assert!(outcome.is_err());
+        }
+        let count = AtomicU32::new(0);
+        pool.run(|_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 2);
+    }
+}

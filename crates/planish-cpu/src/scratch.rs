@@ -1,0 +1,34 @@
+//! Memory that calls reuse: aligned to cache lines, grown when needed, never shrunk.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line; the alignment of all buffers.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A buffer of plain values that starts at a cache line.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// The first `count` values, with whatever they held before; zero when new.
+    pub fn take<T: Pod>(&mut self, count: usize) -> &mut [T] {
+        let lines = (count * size_of::<T>()).div_ceil(size_of::<Line>());
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line::zeroed());
+        }
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..count]
+    }
+
+    /// The first `count` values as last written.
+    pub fn get<T: Pod>(&self, count: usize) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..count]
+    }
+}
+
+/// What one worker needs besides the shared input.
+#[derive(Default)]
+pub(crate) struct WorkerScratch {}

@@ -1,0 +1,101 @@
+//! The instruction sets, best first. One is chosen when the program starts; `PLANISH_CPU=name` forces another.
+
+use std::ops::Range;
+
+use planish_format::PackedMatrix;
+
+use crate::input::{ExactInput, ExactRow, Int8Input, Int8Row, Shape};
+use crate::matrix::PlainMatrix;
+use crate::scalar;
+use crate::scratch::WorkerScratch;
+
+/// Where the products go. // (m, rows)
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    data: *mut f32,
+    m: usize,
+    rows: usize,
+}
+
+// SAFETY: threads write through it only the rows that they were given, and nobody reads until all are done.
+unsafe impl Sync for Output {}
+// SAFETY: as above.
+unsafe impl Send for Output {}
+
+impl Output {
+    /// Panics unless `data` has m x rows values.
+    pub fn new(data: &mut [f32], m: usize, rows: usize) -> Output {
+        assert_eq!(data.len(), m * rows, "values of an output of {m} x {rows}");
+        Output {
+            data: data.as_mut_ptr(),
+            m,
+            rows,
+        }
+    }
+
+    /// Address of the product of one row of x with `row` and those after it.
+    ///
+    /// # Safety
+    /// Only the thread that was given the rows may write there.
+    pub unsafe fn at(&self, input_row: usize, row: usize) -> *mut f32 {
+        assert!(input_row < self.m && row < self.rows);
+        // SAFETY: inside the output by the assertion above.
+        unsafe { self.data.add(input_row * self.rows + row) }
+    }
+}
+
+/// A packed matrix times an input rounded to 8 bits.
+pub(crate) struct Int8Product<'a> {
+    pub matrix: &'a PackedMatrix,
+    pub input: Int8Input<'a>,
+    pub output: Output,
+}
+
+/// A packed matrix times an input of floats.
+pub(crate) struct ExactProduct<'a> {
+    pub matrix: &'a PackedMatrix,
+    pub input: ExactInput<'a>,
+    pub output: Output,
+}
+
+/// A plain matrix times an input of floats.
+pub(crate) struct PlainProduct<'a> {
+    pub matrix: &'a PlainMatrix,
+    /// // (m, cols)
+    pub input: &'a [f32],
+    pub m: usize,
+    pub output: Output,
+}
+
+/// The kernels of one instruction set.
+pub(crate) struct InstructionSet {
+    pub name: &'static str,
+    /// Whether this machine has it.
+    pub supported: fn() -> bool,
+    /// Rounds one row of x into the order that `int8` reads.
+    pub arrange_int8: fn(&[f32], &Shape, Int8Row<'_>),
+    /// Writes the products of the given rows of the matrix with all rows of x.
+    pub int8: fn(&Int8Product<'_>, Range<usize>, &mut WorkerScratch),
+    /// Copies one row of x into the order that `exact` reads.
+    pub arrange_exact: fn(&[f32], &Shape, ExactRow<'_>),
+    /// Writes the products of the given rows of the matrix with all rows of x.
+    pub exact: fn(&ExactProduct<'_>, Range<usize>, &mut WorkerScratch),
+    /// Writes the products of the given rows of the matrix with all rows of x.
+    pub plain: fn(&PlainProduct<'_>, Range<usize>, &mut WorkerScratch),
+}
+
+/// Best first; the last one runs everywhere.
+pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[InstructionSet {
+    name: "scalar",
+    supported: || true,
+    arrange_int8: scalar::arrange_int8,
+    int8: scalar::int8,
+    arrange_exact: scalar::arrange_exact,
+    exact: scalar::exact,
+    plain: scalar::plain,
+}];
+
+/// The rows that this machine runs, best first.
+pub(crate) fn supported() -> impl Iterator<Item = &'static InstructionSet> {
+    INSTRUCTION_SETS.iter().filter(|set| (set.supported)())
+}
