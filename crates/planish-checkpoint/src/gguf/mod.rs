@@ -1,34 +1,262 @@
-//! GGUF files as a [`Source`]: not read yet.
+//! GGUF files (versions 2 and 3, little-endian, llama family) as a [`Source`] under Hugging Face names.
+//!
+//! The file is mapped. Float tensors are read in place; block types become packed weights when an entry is read, one tensor
+//! at a time. config.json and the tokenizer files are rebuilt from the metadata.
 
-use std::path::Path;
+mod architecture;
+mod config;
+mod cursor;
+mod fault;
+mod header;
+mod k_blocks;
+mod metadata;
+mod rope;
+mod row_order;
+mod simple_blocks;
+mod tensor_type;
+mod tokenizer;
+mod transcode;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use planish_format::FloatType;
+use serde_json::{Map, Value};
 
-use crate::source::Source;
-use crate::{Entry, Error, Tensor, Weight};
+use self::architecture::{Architecture, Role};
+use self::config::{Facts, Sizes};
+use self::fault::Fault;
+use self::header::{Header, TensorInfo};
+use self::row_order::RowOrder;
+use self::tensor_type::Storage;
+use crate::folder::map::MappedFile;
+use crate::source::{self, Source};
+use crate::{Dialect, Entry, Error, Layout, Tensor, Weight};
 
 /// Reads the data of a GGUF file.
-pub(crate) enum Reader {}
+pub(crate) struct Reader {
+    path: PathBuf,
+    file: MappedFile,
+    header: Header,
+    /// Hugging Face name to tensor.
+    places: HashMap<String, Place>,
+    config: Map<String, Value>,
+}
 
-/// Opens a GGUF file.
+/// Where a weight is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Index in the header.
+    tensor: usize,
+    order: RowOrder,
+}
+
+/// Opens a GGUF file: reads and checks its header, and rebuilds the config.
+///
+/// # Errors
+/// A file that cannot be read, that is cut or damaged, or that holds what planish does not read.
 pub(crate) fn open(path: &Path) -> Result<Source, Error> {
-    Err(Error::unsupported(path, "GGUF files are not read yet"))
+    let file = MappedFile::open(path)?;
+    let opened = open_bytes(file.bytes()).map_err(|fault| fault.at(path))?;
+    let files = tokenizer::files(&opened.header.metadata);
+    let reader = Reader {
+        path: path.to_path_buf(),
+        file,
+        header: opened.header,
+        places: opened.places,
+        config: opened.config.clone(),
+    };
+    Ok(Source {
+        path: path.to_path_buf(),
+        config: opened.config,
+        dialect: Dialect::Plain,
+        entries: opened.entries,
+        files,
+        reader: source::Reader::Gguf(reader),
+    })
+}
+
+/// A parsed file.
+struct Opened {
+    header: Header,
+    entries: Vec<Entry>,
+    places: HashMap<String, Place>,
+    config: Map<String, Value>,
+}
+
+fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
+    let header = header::parse(file)?;
+    let architecture = architecture::of(&header.metadata)?;
+    let sizes = Sizes::read(architecture, &header.metadata)?;
+    let mut listed = Vec::new();
+    let mut places = HashMap::new();
+    let mut rope_factors = None;
+    for (index, tensor) in header.tensors.iter().enumerate() {
+        match architecture::role(&tensor.name) {
+            Some(Role::Weight(name)) => {
+                let order = row_order_of(architecture, &sizes, tensor, &name)?;
+                places.insert(name.clone(), Place { tensor: index, order });
+                listed.push(entry_of(name, tensor));
+            }
+            Some(Role::RopeFactors) => rope_factors = Some(read_factors(file, tensor)?),
+            None => {
+                let what = format!(
+                    "tensor `{}` is not known for the architecture `{}`",
+                    tensor.name, architecture.name
+                );
+                return Err(Fault::unsupported(what));
+            }
+        }
+    }
+    let facts = Facts {
+        architecture,
+        metadata: &header.metadata,
+        vocab_size: vocab_size(&header, &sizes)?,
+        tied: !places.contains_key("lm_head.weight"),
+        attention_bias: places.contains_key("model.layers.0.self_attn.q_proj.bias"),
+        mlp_bias: places.contains_key("model.layers.0.mlp.gate_proj.bias"),
+        dtype: dtype_of(&listed),
+        rope_factors,
+    };
+    let config = config::rebuild(&facts, &sizes)?;
+    Ok(Opened {
+        entries: listed,
+        places,
+        config,
+        header,
+    })
+}
+
+fn entry_of(name: String, tensor: &TensorInfo) -> Entry {
+    let layout = match &tensor.tensor_type.storage {
+        Storage::Floats(float_type) => Layout::Plain((*float_type).into()),
+        Storage::Codes(codes) => Layout::Packed {
+            packing: codes.packing(),
+            scale_type: codes.scale_type,
+        },
+    };
+    Entry {
+        name,
+        shape: tensor.shape.clone(),
+        layout,
+        stored_bytes: tensor.range.len() as u64,
+    }
+}
+
+/// How the rows of a tensor lie, having checked that they are whole heads.
+fn row_order_of(
+    architecture: &Architecture,
+    sizes: &Sizes,
+    tensor: &TensorInfo,
+    name: &str,
+) -> Result<RowOrder, Fault> {
+    let heads = if name.contains(".self_attn.q_proj.") {
+        sizes.heads
+    } else if name.contains(".self_attn.k_proj.") {
+        sizes.key_value_heads
+    } else {
+        return Ok(RowOrder::AsStored);
+    };
+    let (expected, found) = (heads * sizes.head_dim, tensor.shape[0]);
+    if expected != found {
+        let what = format!(
+            "tensor `{}`: expected {heads} heads of {} rows, {expected} in all, found {found}",
+            tensor.name, sizes.head_dim
+        );
+        return Err(Fault::malformed(what));
+    }
+    Ok(if architecture.neighbours {
+        RowOrder::Neighbours {
+            head_dim: sizes.head_dim,
+        }
+    } else {
+        RowOrder::AsStored
+    })
+}
+
+fn vocab_size(header: &Header, sizes: &Sizes) -> Result<usize, Fault> {
+    let name = "token_embd.weight";
+    let embedding = header.tensors.iter().find(|tensor| tensor.name == name);
+    let embedding = embedding.ok_or_else(|| Fault::malformed(format!("there is no tensor `{name}`")))?;
+    match embedding.shape[..] {
+        [rows, cols] if cols == sizes.hidden => Ok(rows),
+        _ => Err(Fault::malformed(format!(
+            "tensor `{name}`: expected the shape (vocabulary, {}), found {:?}",
+            sizes.hidden, embedding.shape
+        ))),
+    }
+}
+
+/// The float type that the matrices of the layers, or their scales, have; f32 holds all others.
+fn dtype_of(entries: &[Entry]) -> &'static str {
+    let matrices = entries
+        .iter()
+        .filter(|entry| entry.shape.len() == 2 && entry.name.contains(".layers."));
+    let mut float_types = matrices.map(|entry| match entry.layout {
+        Layout::Packed { scale_type, .. } => Some(scale_type),
+        Layout::Plain(dtype) => dtype.float_type(),
+        Layout::Unsupported(_) => None,
+    });
+    let first = float_types.next().flatten();
+    match first.filter(|first| float_types.all(|other| other == Some(*first))) {
+        Some(FloatType::F16) => "float16",
+        Some(FloatType::BF16) => "bfloat16",
+        _ => "float32",
+    }
+}
+
+fn read_factors(file: &Bytes, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
+    let Storage::Floats(FloatType::F32) = tensor.tensor_type.storage else {
+        let what = format!(
+            "tensor `{}`: expected type F32, found {}",
+            tensor.name, tensor.tensor_type.name
+        );
+        return Err(Fault::unsupported(what));
+    };
+    let bytes = &file[tensor.range.clone()];
+    let mut factors = vec![0.0; bytes.len() / 4];
+    FloatType::F32.decode(bytes, &mut factors);
+    Ok(factors)
 }
 
 impl Reader {
-    pub fn read(&self, _entry: &Entry) -> Result<Weight, Error> {
-        match *self {}
+    /// The weight of an entry: mapped floats, or codes that are this call's own.
+    pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+        let place = self.places.get(&entry.name);
+        let place = place.ok_or_else(|| Error::missing(&self.path, format!("there is no weight `{}`", entry.name)))?;
+        let tensor = &self.header.tensors[place.tensor];
+        transcode::read(self.file.bytes(), tensor, place.order).map_err(|fault| fault.at(&self.path))
     }
 
-    pub fn tensor(&self, _name: &str) -> Result<Option<Tensor>, Error> {
-        match *self {}
+    /// A plain tensor, or the codes (as `P.weight`), scales or biases of a packed one.
+    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
+        let (weight, part) = match name.strip_suffix(".scales").or(name.strip_suffix(".biases")) {
+            Some(module) => (format!("{module}.weight"), &name[module.len()..]),
+            None => (name.to_string(), ".weight"),
+        };
+        let Some(place) = self.places.get(&weight) else {
+            return Ok(None);
+        };
+        let tensor = &self.header.tensors[place.tensor];
+        match transcode::read(self.file.bytes(), tensor, place.order).map_err(|fault| fault.at(&self.path))? {
+            Weight::Plain(tensor) => Ok((part == ".weight").then_some(tensor)),
+            Weight::Packed(matrix) => Ok(Some(transcode::part_of(matrix, part))),
+        }
     }
 
-    pub fn file(&self, _name: &str) -> Result<Option<Bytes>, Error> {
-        match *self {}
+    /// A rebuilt file: config.json and those that the source lists.
+    pub fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        if name == "config.json" {
+            return Ok(Some(tokenizer::to_json(&Value::Object(self.config.clone()))));
+        }
+        tokenizer::file(&self.header.metadata, name).map_err(|fault| fault.at(&self.path))
     }
 
-    pub fn release(&self, _entry: &Entry) {
-        match *self {}
+    /// Gives the mapped pages of an entry back to the system.
+    pub fn release(&self, entry: &Entry) {
+        if let Some(place) = self.places.get(&entry.name) {
+            self.file.release(self.header.tensors[place.tensor].range.clone());
+        }
     }
 }

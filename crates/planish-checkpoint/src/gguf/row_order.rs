@@ -1,0 +1,41 @@
+//! The order of the rows of query and key projections.
+//!
+//! Hugging Face rotates the two halves of a head against each other; llama.cpp's `llama` architecture rotates neighbours, so
+//! its converter moves row `half * (head_dim / 2) + position` of a head to row `2 * position + half`.
+//! Source: `permute` in <https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py>.
+
+/// How the rows of a tensor lie in the file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum RowOrder {
+    AsStored,
+    /// Neighbouring rows of each head belong together.
+    Neighbours {
+        head_dim: usize,
+    },
+}
+
+impl RowOrder {
+    /// Where the file has the row that Hugging Face has at `row`.
+    pub fn stored_row(self, row: usize) -> usize {
+        match self {
+            RowOrder::AsStored => row,
+            RowOrder::Neighbours { head_dim } => {
+                let (head, within) = (row / head_dim, row % head_dim);
+                let (half, position) = (within / (head_dim / 2), within % (head_dim / 2));
+                head * head_dim + 2 * position + half
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_heads_of_six_rows() {
+        let order = RowOrder::Neighbours { head_dim: 6 };
+        let stored: Vec<usize> = (0..12).map(|row| order.stored_row(row)).collect();
+        assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+}

@@ -1,0 +1,179 @@
+//! Tensor data as weights: floats stay in the map, blocks become packed codes, scales and biases; rows in parallel.
+//!
+//! Nothing is lost: codes are moved, and scales and biases are exact in the type the table gives, so dequantizing the result
+//! in f32 gives the very numbers of the original (zeros may differ in sign).
+
+use bytes::Bytes;
+use half::f16;
+use planish_format::{FloatType, PackedMatrix, PackedShape};
+use rayon::prelude::*;
+
+use super::fault::Fault;
+use super::header::TensorInfo;
+use super::row_order::RowOrder;
+use super::tensor_type::{BlockCodes, Storage, Unpacked};
+use crate::{Dtype, Tensor, Weight};
+
+/// Reads a tensor of the mapped file, its rows in Hugging Face order.
+pub(super) fn read(file: &Bytes, tensor: &TensorInfo, order: RowOrder) -> Result<Weight, Fault> {
+    let stored = Stored::new(file, tensor, order);
+    match &tensor.tensor_type.storage {
+        Storage::Floats(float_type) => {
+            let dtype = (*float_type).into();
+            Ok(Weight::Plain(Tensor {
+                dtype,
+                shape: tensor.shape.clone(),
+                data: stored.floats(),
+            }))
+        }
+        Storage::Codes(codes) => stored.pack(codes).map(Weight::Packed),
+    }
+}
+
+/// A tensor as rows of bytes.
+struct Stored<'a> {
+    tensor: &'a TensorInfo,
+    order: RowOrder,
+    data: Bytes, // (rows, row_bytes)
+    rows: usize,
+    cols: usize,
+    row_bytes: usize,
+}
+
+impl<'a> Stored<'a> {
+    fn new(file: &Bytes, tensor: &'a TensorInfo, order: RowOrder) -> Stored<'a> {
+        // A vector is permuted by element: as many rows of one column.
+        let by_element = tensor.shape.len() == 1 && order != RowOrder::AsStored;
+        let cols = if by_element {
+            1
+        } else {
+            tensor.shape.last().copied().unwrap_or(1)
+        };
+        let rows = tensor.shape.iter().product::<usize>() / cols;
+        let row_bytes = tensor.tensor_type.row_bytes(cols);
+        Stored {
+            tensor,
+            order,
+            data: file.slice(tensor.range.clone()),
+            rows,
+            cols,
+            row_bytes,
+        }
+    }
+
+    /// The bytes of the row that Hugging Face has at `row`.
+    fn row(&self, row: usize) -> &[u8] {
+        let stored = self.order.stored_row(row);
+        &self.data[stored * self.row_bytes..][..self.row_bytes]
+    }
+
+    fn floats(&self) -> Bytes {
+        if self.order == RowOrder::AsStored {
+            return self.data.clone();
+        }
+        let mut moved = Vec::with_capacity(self.data.len());
+        for row in 0..self.rows {
+            moved.extend_from_slice(self.row(row));
+        }
+        moved.into()
+    }
+
+    fn pack(&self, block_codes: &BlockCodes) -> Result<PackedMatrix, Fault> {
+        let packing = block_codes.packing();
+        let shape = PackedShape::new(self.rows, self.cols, packing, block_codes.scale_type)
+            .map_err(|error| Fault::malformed(format!("tensor `{}`: {error}", self.tensor.name)))?;
+        let mut codes = vec![0; shape.code_bytes()];
+        let mut scales = vec![0; shape.scale_bytes()];
+        let mut biases = vec![0; shape.scale_bytes()];
+        let rows = codes
+            .par_chunks_exact_mut(shape.code_row_bytes())
+            .zip(scales.par_chunks_exact_mut(shape.scale_row_bytes()))
+            .zip(biases.par_chunks_exact_mut(shape.scale_row_bytes()))
+            .enumerate();
+        let fits = rows
+            .map_init(
+                || Row::new(shape.cols, shape.groups()),
+                |scratch, (row, ((codes, scales), biases))| {
+                    scratch.unpack(self.row(row), self.tensor, block_codes);
+                    planish_format::pack_codes(&scratch.codes, packing.bits(), codes);
+                    write_scales(&scratch.scales, block_codes.scale_type, scales);
+                    write_scales(&scratch.biases, block_codes.scale_type, biases);
+                    scratch.biases_fit(block_codes.scale_type)
+                },
+            )
+            .reduce(|| true, |all, one| all && one);
+        if !fits {
+            let what = format!(
+                "tensor `{}`: its scales are too large for half precision",
+                self.tensor.name
+            );
+            return Err(Fault::unsupported(what));
+        }
+        let matrix = PackedMatrix::new(shape, codes.into(), scales.into(), biases.into());
+        Ok(matrix.expect("the parts were made for the shape"))
+    }
+}
+
+/// One row taken apart.
+struct Row {
+    codes: Vec<u8>,   // (cols)
+    scales: Vec<f32>, // (cols / group)
+    biases: Vec<f32>, // (cols / group)
+}
+
+impl Row {
+    fn new(cols: usize, groups: usize) -> Row {
+        Row {
+            codes: vec![0; cols],
+            scales: vec![0.0; groups],
+            biases: vec![0.0; groups],
+        }
+    }
+
+    fn unpack(&mut self, bytes: &[u8], tensor: &TensorInfo, block_codes: &BlockCodes) {
+        let block = tensor.tensor_type.block;
+        let groups = block / block_codes.group;
+        let blocks = bytes
+            .chunks_exact(tensor.tensor_type.block_bytes)
+            .zip(self.codes.chunks_exact_mut(block))
+            .zip(self.scales.chunks_exact_mut(groups))
+            .zip(self.biases.chunks_exact_mut(groups));
+        for (((bytes, codes), scales), biases) in blocks {
+            (block_codes.unpack)(bytes, &mut Unpacked { codes, scales, biases });
+        }
+    }
+
+    /// False if a bias made from a finite scale overflows: weights beyond 65504, which no real model has.
+    fn biases_fit(&self, scale_type: FloatType) -> bool {
+        let overflows =
+            |(&scale, &bias): (&f32, &f32)| scale.is_finite() && f16::from_f32(bias).is_infinite() && bias.is_finite();
+        scale_type != FloatType::F16 || !self.scales.iter().zip(&self.biases).any(overflows)
+    }
+}
+
+/// Writes numbers that the type holds exactly.
+fn write_scales(values: &[f32], scale_type: FloatType, out: &mut [u8]) {
+    scale_type.encode(values, out);
+}
+
+/// One of the three arrays of a packed matrix as a tensor.
+pub(super) fn part_of(matrix: PackedMatrix, part: &str) -> Tensor {
+    let shape = matrix.shape();
+    if part == ".weight" {
+        return Tensor {
+            dtype: Dtype::U32,
+            shape: vec![shape.rows, shape.code_row_bytes() / 4],
+            data: matrix.codes,
+        };
+    }
+    let data = if part == ".scales" {
+        matrix.scales
+    } else {
+        matrix.biases
+    };
+    Tensor {
+        dtype: shape.scale_type.into(),
+        shape: vec![shape.rows, shape.groups()],
+        data,
+    }
+}
