@@ -2,15 +2,29 @@
 //!
 //! All values are f32 outside; weights are read in place in the format's own layout (see planish-format), mapped files
 //! included, at any alignment. [`Cpu`] is the way in: it owns the threads and has one instruction set of the table.
+//! What else a model computes (norms, rotation, attention, activations) runs on the same pool; see [`vector`].
 
+mod activation;
+mod attention;
 mod cpu;
 mod input;
+mod key_values;
 mod matrix;
+mod norm;
 mod pool;
+mod rope;
 mod scalar;
 mod scratch;
+mod share;
 mod table;
+pub mod vector;
 
+pub use activation::{Activate, activate};
+pub use attention::{Attention, AttentionWorkspace, attention};
 pub use cpu::{Cpu, CpuError, Matmul, Precision, instruction_sets};
+pub use key_values::{KeyValueShape, KeyValues};
 pub use matrix::{Matrix, PlainMatrix};
+pub use norm::{RmsNorm, rms_norm};
 pub use pool::{Pool, physical_cores};
+pub use rope::{Rope, RopeAngles, rope, rope_angles};
+pub use vector::Activation;

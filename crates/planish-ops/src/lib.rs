@@ -1,1 +1,108 @@
-//! The operations language models are made of: formula, checks, reference and variants.
+//! The operations that language models are made of.
+//!
+//! One file per operation: formula, Problem with its shapes, checks, a scalar reference. [`Ops`] is the narrow waist
+//! between models and devices: tensors stay on the device, launches may be asynchronous, and only [`Ops::read`] waits.
+
+mod activation;
+mod append;
+mod attention;
+mod cpu;
+mod embed;
+mod linear;
+mod norm;
+mod rope;
+
+use std::ops::Range;
+
+pub use activation::{Gate, gate_reference};
+pub use append::Append;
+pub use attention::{Attention, attention_reference};
+pub use cpu::{CpuOps, CpuTensor};
+pub use embed::Embed;
+pub use linear::{Linear, linear_reference};
+pub use norm::{RmsNorm, rms_norm_reference};
+pub use planish_cpu::{Activation, KeyValueShape, Matrix, PlainMatrix};
+pub use rope::{Rope, RopeAngles, rope_reference};
+
+/// Something of rows and columns.
+pub trait Shape {
+    /// Rows; of a tensor, how many there is room for.
+    fn rows(&self) -> usize;
+    /// Columns.
+    fn cols(&self) -> usize;
+}
+
+/// A device that computes the operations. Sizes are checked by the Problem; a wrong one is a programmer's mistake and
+/// panics. What can fail at run time (memory, a lost device) fails in the methods that return a `Result`.
+pub trait Ops: Send + Sync + Sized + 'static {
+    /// Contiguous activations (rows, cols) on the device.
+    type Tensor: Shape + Send + Sync;
+    /// A matrix (rows, cols), packed or plain, on the device.
+    type Weight: Shape + Send + Sync;
+    /// Keys and values of one layer.
+    type KeyValues: Send + Sync;
+    /// What can go wrong with the device.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Zeros. // (rows, cols)
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, Self::Error>;
+
+    /// One row of values. // (1, values.len())
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn vector(&self, values: &[f32]) -> Result<Self::Tensor, Self::Error>;
+
+    /// Puts a matrix where the device can read it; mapped bytes stay mapped where they can.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn weight(&self, matrix: Matrix) -> Result<Self::Weight, Self::Error>;
+
+    /// An empty cache of one layer.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn key_values(&self, heads: usize, head_dim: usize) -> Result<Self::KeyValues, Self::Error>;
+
+    /// Waits for everything launched and returns rows of a tensor, in `staging` if they must be copied.
+    ///
+    /// # Errors
+    /// The device was lost or a launch failed.
+    fn read<'a>(
+        &self,
+        tensor: &'a Self::Tensor,
+        rows: Range<usize>,
+        staging: &'a mut Vec<f32>,
+    ) -> Result<&'a [f32], Self::Error>;
+
+    /// Rows of an embedding table.
+    fn embed(&self, problem: Embed<'_, Self>);
+
+    /// RMS norm, with the residual added first where there is one.
+    fn rms_norm(&self, problem: RmsNorm<'_, Self>);
+
+    /// Linear layers that share one input.
+    fn linear(&self, problem: Linear<'_, Self>);
+
+    /// Cosines and sines for [`Ops::rope`].
+    fn rope_angles(&self, problem: RopeAngles<'_, Self>);
+
+    /// Rotary position embedding, in place.
+    fn rope(&self, problem: Rope<'_, Self>);
+
+    /// Stores keys and values.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn append(&self, problem: Append<'_, Self>) -> Result<(), Self::Error>;
+
+    /// Causal attention over stored keys and values.
+    fn attention(&self, problem: Attention<'_, Self>);
+
+    /// Activation, multiplied by a second tensor where there is one.
+    fn gate(&self, problem: Gate<'_, Self>);
+}

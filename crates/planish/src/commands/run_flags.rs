@@ -1,5 +1,9 @@
 //! Flags shared by every command that runs a model: device, threads, quantizing while loading, precision.
-#![allow(dead_code)] // until every command that takes them is there
+
+use anyhow::Context;
+use planish_format::Packing;
+use planish_model::{Device, LoadOptions};
+use planish_quantize::{Override, Recipe, Target};
 
 /// Where to compute.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +18,7 @@ pub enum DeviceFlag {
     Cpu,
 }
 
+#[allow(dead_code, reason = "the commands that take them follow")]
 /// Flags of commands that run a model.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RunFlags {
@@ -44,4 +49,62 @@ pub struct RunFlags {
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
+}
+
+const DEFAULT_GROUP: usize = 64;
+
+#[allow(dead_code, reason = "the commands that take them follow")]
+impl RunFlags {
+    /// How to load the model that these flags ask for.
+    pub fn load_options(&self) -> anyhow::Result<LoadOptions> {
+        let device = match self.device {
+            DeviceFlag::Auto => Device::Auto,
+            DeviceFlag::Metal => Device::Metal,
+            DeviceFlag::Cuda => Device::Cuda,
+            DeviceFlag::Cpu => Device::Cpu,
+        };
+        anyhow::ensure!(
+            self.threads != Some(0),
+            "--threads 0: there must be at least one thread"
+        );
+        let quantize = self.recipe()?;
+        Ok(LoadOptions {
+            device,
+            threads: self.threads,
+            exact: self.exact,
+            quantize,
+            dequantize: self.dequantize,
+        })
+    }
+
+    /// The rules of the metal dialect, or of MLX where metal has no words for what is asked.
+    fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
+        let Some(bits) = self.bits else { return Ok(None) };
+        let group = self.group_size.unwrap_or(DEFAULT_GROUP);
+        let packing = Packing::new(bits, group).with_context(|| {
+            format!(
+                "--bits {bits} --group-size {group}: bits are 2, 3, 4, 5, 6 or 8, a group is a positive multiple of 8"
+            )
+        })?;
+        let overrides = self
+            .overrides
+            .iter()
+            .map(|text| Override::parse(text, packing))
+            .collect::<Result<Vec<_>, _>>()?;
+        let metal = Recipe {
+            exclude: self.exclude.clone(),
+            overrides,
+            ..Recipe::new(Target::Metal, packing)
+        };
+        if metal.check().is_ok() {
+            return Ok(Some(metal));
+        }
+        let mlx = Recipe {
+            target: Target::Mlx,
+            encoder: Target::Mlx.default_encoder(),
+            ..metal
+        };
+        mlx.check()?;
+        Ok(Some(mlx))
+    }
 }

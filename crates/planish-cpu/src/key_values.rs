@@ -1,0 +1,129 @@
+//! The keys and values that one attention layer remembers, laid out for the kernels of `attention.rs`.
+//!
+//! Positions come in blocks of 64. In a block keys are transposed, (heads, head_dim, 64), so that a product of queries
+//! and keys runs along positions; values are (heads, 64, width) with head_dim padded to `width`, a multiple of 16.
+//! Blocks are allocated as positions fill.
+
+use half::f16;
+
+use crate::Pool;
+use crate::share::{SharedSlice, share_rows};
+use crate::vector::Element;
+
+/// Positions in a block.
+pub const BLOCK: usize = 64;
+
+/// What does not change over the life of a layer's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyValueShape {
+    /// Heads of keys and of values.
+    pub heads: usize,
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Store f32; otherwise f16.
+    pub exact: bool,
+}
+
+impl KeyValueShape {
+    /// Values of a head with padding.
+    pub(crate) fn width(&self) -> usize {
+        self.head_dim.next_multiple_of(16)
+    }
+}
+
+pub(crate) struct Block<T> {
+    pub(crate) keys: Box<[T]>,   // (heads, head_dim, BLOCK)
+    pub(crate) values: Box<[T]>, // (heads, BLOCK, width)
+}
+
+pub(crate) enum Blocks {
+    Single(Vec<Block<f32>>),
+    Half(Vec<Block<f16>>),
+}
+
+/// Keys and values of one layer.
+pub struct KeyValues {
+    shape: KeyValueShape,
+    blocks: Blocks,
+}
+
+impl KeyValues {
+    /// Nothing remembered yet.
+    pub fn new(shape: KeyValueShape) -> KeyValues {
+        let blocks = if shape.exact {
+            Blocks::Single(Vec::new())
+        } else {
+            Blocks::Half(Vec::new())
+        };
+        KeyValues { shape, blocks }
+    }
+
+    /// Heads, sizes and element.
+    pub fn shape(&self) -> KeyValueShape {
+        self.shape
+    }
+
+    pub(crate) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// Stores `keys` and `values` (rows, heads, head_dim) at `first_position` and on.
+    pub fn append(&mut self, pool: &Pool, first_position: usize, keys: &[f32], values: &[f32]) {
+        match &mut self.blocks {
+            Blocks::Single(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
+            Blocks::Half(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
+        }
+    }
+}
+
+fn append<T: Element>(
+    pool: &Pool,
+    shape: KeyValueShape,
+    blocks: &mut Vec<Block<T>>,
+    first_position: usize,
+    keys: &[f32],
+    values: &[f32],
+) {
+    let cols = shape.heads * shape.head_dim;
+    let rows = keys.len() / cols;
+    assert!(keys.len() == rows * cols && values.len() == rows * cols);
+    let needed = (first_position + rows).div_ceil(BLOCK);
+    let zeros = |len: usize| vec![T::from_f32(0.0); len].into_boxed_slice();
+    while blocks.len() < needed {
+        let (keys, values) = (zeros(cols * BLOCK), zeros(shape.heads * BLOCK * shape.width()));
+        blocks.push(Block { keys, values });
+    }
+    let first_block = first_position / BLOCK;
+    let blocks = SharedSlice::new(&mut blocks[first_block..needed]);
+    share_rows(pool, needed - first_block, BLOCK * cols, |share| {
+        for index in share {
+            let start = (first_block + index) * BLOCK;
+            // SAFETY: every block belongs to one share.
+            let block = unsafe { &mut blocks.range(index..index + 1)[0] };
+            for position in start.max(first_position)..(start + BLOCK).min(first_position + rows) {
+                let row = (position - first_position) * cols;
+                store_position(
+                    shape,
+                    block,
+                    position - start,
+                    &keys[row..row + cols],
+                    &values[row..row + cols],
+                );
+            }
+        }
+    });
+}
+
+/// Stores one position. `keys` and `values` are (heads, head_dim).
+fn store_position<T: Element>(shape: KeyValueShape, block: &mut Block<T>, slot: usize, keys: &[f32], values: &[f32]) {
+    for (key, stored) in keys.iter().zip(block.keys.chunks_exact_mut(BLOCK)) {
+        stored[slot] = T::from_f32(*key);
+    }
+    let heads = values.chunks_exact(shape.head_dim);
+    for (value, stored) in heads.zip(block.values.chunks_exact_mut(BLOCK * shape.width())) {
+        let stored = &mut stored[slot * shape.width()..][..shape.head_dim];
+        for (stored, value) in stored.iter_mut().zip(value) {
+            *stored = T::from_f32(*value);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The bodies of the vector kernels, generic over the register; inlined into the entry points of `table.rs`.
+
+use super::exp::{exp, gelu_tanh, multiply_add, silu, tanh};
+use super::lanes::{Element, Lanes};
+use super::table::{Activation, NormRow, Product, SoftmaxBlock};
+
+/// Rows of a tile whose sums stay in registers.
+const TILE_ROWS: usize = 6;
+
+/// `output (rows, cols) (+)= left (rows, depth) x right (depth, cols)`; cols is a multiple of 16.
+///
+/// # Safety
+/// The instruction set of `L`; the slices are as long as the sizes say (checked by `Product::check`).
+#[inline(always)]
+pub(super) unsafe fn product<L: Lanes, T: Element>(product: &mut Product<'_, T>) {
+    product.check();
+    let wide = L::COUNT * L::TILE;
+    let mut col = 0;
+    while col + wide <= product.cols {
+        // SAFETY: the caller's promise; columns up to `col + wide` exist.
+        unsafe {
+            match L::TILE {
+                4 => strip::<L, T, 4>(product, col),
+                _ => strip::<L, T, 2>(product, col),
+            }
+        }
+        col += wide;
+    }
+    while col < product.cols {
+        // SAFETY: as above; cols is a multiple of every register's length.
+        unsafe { strip::<L, T, 1>(product, col) }
+        col += L::COUNT;
+    }
+}
+
+/// All rows of `W` registers of columns.
+#[inline(always)]
+unsafe fn strip<L: Lanes, T: Element, const W: usize>(product: &mut Product<'_, T>, col: usize) {
+    let mut row = 0;
+    while row < product.rows {
+        // SAFETY: the caller's promise; the rows exist.
+        unsafe {
+            match product.rows - row {
+                1 => tile::<L, T, 1, W>(product, row, col),
+                2 => tile::<L, T, 2, W>(product, row, col),
+                3 => tile::<L, T, 3, W>(product, row, col),
+                4 => tile::<L, T, 4, W>(product, row, col),
+                5 => tile::<L, T, 5, W>(product, row, col),
+                _ => tile::<L, T, TILE_ROWS, W>(product, row, col),
+            }
+        }
+        row += TILE_ROWS;
+    }
+}
+
+/// `R` rows of `W` registers of columns: sums in registers, one pass over the depth.
+#[inline(always)]
+unsafe fn tile<L: Lanes, T: Element, const R: usize, const W: usize>(
+    product: &mut Product<'_, T>,
+    row: usize,
+    col: usize,
+) {
+    // SAFETY: `Product::check` has compared the lengths with the sizes; row + R and col + W registers are within them.
+    unsafe {
+        let left = product.left.as_ptr().add(row * product.left_stride);
+        let right = product.right.as_ptr().add(col);
+        let output = product.output.as_mut_ptr().add(row * product.cols + col);
+        let mut sums = [[L::splat(0.0); W]; R];
+        if product.accumulate {
+            for r in 0..R {
+                for w in 0..W {
+                    sums[r][w] = L::load(output.add(r * product.cols + w * L::COUNT));
+                }
+            }
+        }
+        for k in 0..product.depth {
+            let mut values = [L::splat(0.0); W];
+            for (w, value) in values.iter_mut().enumerate() {
+                *value = T::load::<L>(right.add(k * product.cols + w * L::COUNT));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let factor = L::splat(*left.add(r * product.left_stride + k));
+                for w in 0..W {
+                    sums[w] = L::multiply_add(factor, values[w], sums[w]);
+                }
+            }
+        }
+        for r in 0..R {
+            for w in 0..W {
+                L::store(output.add(r * product.cols + w * L::COUNT), sums[r][w]);
+            }
+        }
+    }
+}
+
+/// One step of the online softmax (Milakov and Gimelshein, 2018) for one row: scores of a block become
+/// `exp(score - maximum)`; returns the factor by which earlier sums shrink.
+#[inline(always)]
+pub(super) fn softmax_block<const FUSED: bool>(block: &mut SoftmaxBlock<'_>) -> f32 {
+    if let Some(cap) = block.softcap {
+        for score in block.scores.iter_mut() {
+            *score = cap * tanh::<FUSED>(*score / cap);
+        }
+    }
+    let (from, to) = (block.valid.start, block.valid.end);
+    block.scores[..from].fill(f32::NEG_INFINITY);
+    block.scores[to..].fill(f32::NEG_INFINITY);
+    if from >= to {
+        block.scores.fill(0.0);
+        return 1.0;
+    }
+    let mut maxima = [f32::NEG_INFINITY; 16];
+    for chunk in block.scores.chunks_exact(16) {
+        for (maximum, &score) in maxima.iter_mut().zip(chunk) {
+            *maximum = if score > *maximum { score } else { *maximum };
+        }
+    }
+    let maximum = maxima.iter().fold(*block.maximum, |a, &b| a.max(b));
+    let shrink = if *block.sum > 0.0 {
+        exp::<FUSED>(*block.maximum - maximum)
+    } else {
+        0.0
+    };
+    let mut sums = [0.0f32; 16];
+    for chunk in block.scores.chunks_exact_mut(16) {
+        for (sum, score) in sums.iter_mut().zip(chunk) {
+            *score = exp::<FUSED>(*score - maximum);
+            *sum += *score;
+        }
+    }
+    *block.maximum = maximum;
+    *block.sum = *block.sum * shrink + sums.iter().sum::<f32>();
+    shrink
+}
+
+/// `hidden += residual; output = hidden / sqrt(mean(hidden^2) + epsilon) * weight` for one row.
+#[inline(always)]
+pub(super) fn norm_row<const FUSED: bool>(row: &mut NormRow<'_>) {
+    if let Some(residual) = row.residual {
+        for (hidden, add) in row.hidden.iter_mut().zip(residual) {
+            *hidden += add;
+        }
+    }
+    let mut sums = [0.0f32; 16];
+    let (chunks, rest) = row.hidden.as_chunks::<16>();
+    for chunk in chunks {
+        for (sum, &value) in sums.iter_mut().zip(chunk) {
+            *sum = multiply_add::<FUSED>(value, value, *sum);
+        }
+    }
+    let squares = sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>();
+    let factor = 1.0 / (squares / row.hidden.len() as f32 + row.epsilon).sqrt();
+    match row.output.as_deref_mut() {
+        Some(output) => {
+            for ((output, &hidden), &weight) in output.iter_mut().zip(row.hidden.iter()).zip(row.weight) {
+                *output = hidden * factor * weight;
+            }
+        }
+        None => {
+            for (hidden, &weight) in row.hidden.iter_mut().zip(row.weight) {
+                *hidden = *hidden * factor * weight;
+            }
+        }
+    }
+}
+
+/// Rotates one head: pairs are (i, i + half); `angles` holds half cosines, then half sines.
+#[inline(always)]
+pub(super) fn rotate_head(head: &mut [f32], angles: &[f32]) {
+    let (cosines, sines) = angles.split_at(angles.len() / 2);
+    let half = cosines.len();
+    let (first, second) = head[..2 * half].split_at_mut(half);
+    for (((a, b), &cosine), &sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+        (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+    }
+}
+
+/// `gate = activation(gate) * up`, or without `up` just the activation.
+#[inline(always)]
+pub(super) fn activate<const FUSED: bool>(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
+    match activation {
+        Activation::Silu => apply(gate, up, silu::<FUSED>),
+        Activation::GeluTanh => apply(gate, up, gelu_tanh::<FUSED>),
+        Activation::Relu => apply(gate, up, |x| x.max(0.0)),
+    }
+}
+
+#[inline(always)]
+fn apply(gate: &mut [f32], up: Option<&[f32]>, function: impl Fn(f32) -> f32) {
+    match up {
+        Some(up) => gate
+            .iter_mut()
+            .zip(up)
+            .for_each(|(gate, &up)| *gate = function(*gate) * up),
+        None => gate.iter_mut().for_each(|gate| *gate = function(*gate)),
+    }
+}

@@ -1,0 +1,18 @@
+//! Element-wise and attention kernels over f32 rows: one text, compiled for each instruction set.
+//!
+//! [`Lanes`] spells one vector register; the bodies in `bodies.rs` are generic over it and are inlined into entry points
+//! that enable the instruction set. [`VARIANTS`] lists these, best first.
+
+mod bodies;
+mod exp;
+mod lanes;
+mod table;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use lanes::Element;
+pub(crate) use table::ProductElement;
+pub use table::{Activation, NormRow, Product, SoftmaxBlock, VARIANTS, Variant, VectorFunctions, vector_functions};

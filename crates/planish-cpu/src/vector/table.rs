@@ -1,0 +1,284 @@
+//! The table of vector kernels: one row for each instruction set, best first.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use half::f16;
+
+use super::bodies;
+use super::lanes::{Element, Portable};
+
+/// The non-linearity of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + e^-x).
+    Silu,
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+}
+
+/// A small matrix product: `output (+)= left x right`.
+pub struct Product<'a, T> {
+    /// Rows of `left` lie `left_stride` apart. // (rows, depth)
+    pub left: &'a [f32],
+    /// Distance between rows of `left`, at least `depth`.
+    pub left_stride: usize,
+    /// Contiguous. // (depth, cols)
+    pub right: &'a [T],
+    /// Rows of `left` and `output`.
+    pub rows: usize,
+    /// Columns of `left`, rows of `right`.
+    pub depth: usize,
+    /// Columns of `right` and `output`: a multiple of 16.
+    pub cols: usize,
+    /// Add to what `output` holds.
+    pub accumulate: bool,
+    /// Contiguous. // (rows, cols)
+    pub output: &'a mut [f32],
+}
+
+impl<T> Product<'_, T> {
+    pub(super) fn check(&self) {
+        assert!(self.cols.is_multiple_of(16) && self.left_stride >= self.depth && self.rows > 0 && self.depth > 0);
+        assert!(self.left.len() >= (self.rows - 1) * self.left_stride + self.depth);
+        assert!(self.right.len() >= self.depth * self.cols && self.output.len() >= self.rows * self.cols);
+    }
+}
+
+/// One row of scores against one block of keys.
+pub struct SoftmaxBlock<'a> {
+    /// Scores in, exp(score - maximum) out, 0 where not valid; a multiple of 16 long.
+    pub scores: &'a mut [f32],
+    /// The keys that this row may see.
+    pub valid: Range<usize>,
+    /// Replaces scores by `cap * tanh(score / cap)` first.
+    pub softcap: Option<f32>,
+    /// Largest score so far.
+    pub maximum: &'a mut f32,
+    /// Sum of exp(score - maximum) so far.
+    pub sum: &'a mut f32,
+}
+
+/// One row to normalize. All slices are as long as the row.
+pub struct NormRow<'a> {
+    /// The row; holds `hidden + residual` afterwards.
+    pub hidden: &'a mut [f32],
+    /// Added first.
+    pub residual: Option<&'a [f32]>,
+    /// Factors of the normalized values.
+    pub weight: &'a [f32],
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// The result; `None` writes it over `hidden`.
+    pub output: Option<&'a mut [f32]>,
+}
+
+/// The kernels of one instruction set.
+///
+/// # Safety
+/// Calling any of them needs the instruction set: take them from a [`Variant`] whose `supported` says so.
+pub struct VectorFunctions {
+    /// RMS norm of a row.
+    pub norm_row: unsafe fn(&mut NormRow<'_>),
+    /// Rotary embedding of a head by (cosines, sines).
+    pub rotate_head: unsafe fn(&mut [f32], &[f32]),
+    /// Activation, times `up` where there is one.
+    pub activate: unsafe fn(Activation, &mut [f32], Option<&[f32]>),
+    /// One step of the online softmax; returns the factor for earlier sums.
+    pub softmax_block: unsafe fn(&mut SoftmaxBlock<'_>) -> f32,
+    /// Small product with an f32 right side.
+    pub product_f32: unsafe fn(&mut Product<'_, f32>),
+    /// Small product with an f16 right side.
+    pub product_f16: unsafe fn(&mut Product<'_, f16>),
+}
+
+/// A row of the table.
+pub struct Variant {
+    /// What it is called in reports.
+    pub name: &'static str,
+    /// Whether this machine has the instruction set.
+    pub supported: fn() -> bool,
+    /// The kernels.
+    pub functions: VectorFunctions,
+}
+
+/// Every instruction set of this architecture, best first.
+pub static VARIANTS: &[Variant] = &[
+    #[cfg(target_arch = "x86_64")]
+    Variant {
+        name: "avx512",
+        supported: || is_x86_feature_detected!("avx512f"),
+        functions: avx512::FUNCTIONS,
+    },
+    #[cfg(target_arch = "x86_64")]
+    Variant {
+        name: "avx2",
+        supported: avx2::supported,
+        functions: avx2::FUNCTIONS,
+    },
+    #[cfg(target_arch = "aarch64")]
+    Variant {
+        name: "neon",
+        supported: || true,
+        functions: neon::FUNCTIONS,
+    },
+    Variant {
+        name: "portable",
+        supported: || true,
+        functions: portable::FUNCTIONS,
+    },
+];
+
+/// The best kernels that this machine supports.
+pub fn vector_functions() -> &'static VectorFunctions {
+    static BEST: OnceLock<&'static VectorFunctions> = OnceLock::new();
+    BEST.get_or_init(|| {
+        let best = VARIANTS.iter().find(|variant| (variant.supported)());
+        &best.unwrap_or(&VARIANTS[VARIANTS.len() - 1]).functions
+    })
+}
+
+/// Which of the two products an element of the cache needs.
+pub(crate) trait ProductElement: Element {
+    fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, Self>);
+}
+
+impl ProductElement for f32 {
+    fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, f32>) {
+        functions.product_f32
+    }
+}
+
+impl ProductElement for f16 {
+    fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, f16>) {
+        functions.product_f16
+    }
+}
+
+mod portable {
+    use super::*;
+
+    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
+        norm_row: bodies::norm_row::<false>,
+        rotate_head: bodies::rotate_head,
+        activate: bodies::activate::<false>,
+        softmax_block: bodies::softmax_block::<false>,
+        product_f32: bodies::product::<Portable, f32>,
+        product_f16: bodies::product::<Portable, f16>,
+    };
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::super::neon::Neon;
+    use super::*;
+
+    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
+        norm_row: bodies::norm_row::<true>,
+        rotate_head: bodies::rotate_head,
+        activate: bodies::activate::<true>,
+        softmax_block: bodies::softmax_block::<true>,
+        product_f32: bodies::product::<Neon, f32>,
+        product_f16: bodies::product::<Neon, f16>,
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::super::x86::Avx512;
+    use super::*;
+
+    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
+        norm_row,
+        rotate_head,
+        activate,
+        softmax_block,
+        product_f32,
+        product_f16,
+    };
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn norm_row(row: &mut NormRow<'_>) {
+        bodies::norm_row::<true>(row)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn rotate_head(head: &mut [f32], angles: &[f32]) {
+        bodies::rotate_head(head, angles)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn activate(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
+        bodies::activate::<true>(activation, gate, up)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn softmax_block(block: &mut SoftmaxBlock<'_>) -> f32 {
+        bodies::softmax_block::<true>(block)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn product_f32(product: &mut Product<'_, f32>) {
+        // SAFETY: the features of `Avx512` are enabled here.
+        unsafe { bodies::product::<Avx512, f32>(product) }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn product_f16(product: &mut Product<'_, f16>) {
+        // SAFETY: the features of `Avx512` are enabled here.
+        unsafe { bodies::product::<Avx512, f16>(product) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::super::x86::Avx2;
+    use super::*;
+
+    pub(super) fn supported() -> bool {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+    }
+
+    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
+        norm_row,
+        rotate_head,
+        activate,
+        softmax_block,
+        product_f32,
+        product_f16,
+    };
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn norm_row(row: &mut NormRow<'_>) {
+        bodies::norm_row::<true>(row)
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn rotate_head(head: &mut [f32], angles: &[f32]) {
+        bodies::rotate_head(head, angles)
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn activate(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
+        bodies::activate::<true>(activation, gate, up)
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn softmax_block(block: &mut SoftmaxBlock<'_>) -> f32 {
+        bodies::softmax_block::<true>(block)
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn product_f32(product: &mut Product<'_, f32>) {
+        // SAFETY: the features of `Avx2` are enabled here.
+        unsafe { bodies::product::<Avx2, f32>(product) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn product_f16(product: &mut Product<'_, f16>) {
+        // SAFETY: the features of `Avx2` are enabled here.
+        unsafe { bodies::product::<Avx2, f16>(product) }
+    }
+}

@@ -1,0 +1,85 @@
+//! Registers of AVX2 (8 values) and AVX-512 (16 values).
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::lanes::Lanes;
+
+/// AVX2, FMA and F16C.
+pub(crate) struct Avx2;
+
+impl Lanes for Avx2 {
+    type Register = __m256;
+    const COUNT: usize = 8;
+    const TILE: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(values: *const f32) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_ps(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(values: *const f16) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(values: *mut f32, register: __m256) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_ps(values, register) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+}
+
+/// AVX-512F.
+pub(crate) struct Avx512;
+
+impl Lanes for Avx512 {
+    type Register = __m512;
+    const COUNT: usize = 16;
+    const TILE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load(values: *const f32) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_loadu_ps(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(values: *const f16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(values: *mut f32, register: __m512) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_ps(values, register) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+}

@@ -1,0 +1,91 @@
+//! What can be wrong with a model, in words a user can act on.
+
+use planish_checkpoint::Dtype;
+
+/// Why a checkpoint cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The files cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] planish_checkpoint::Error),
+    /// The weights cannot be packed as asked.
+    #[error(transparent)]
+    Quantize(#[from] planish_quantize::Error),
+    /// No family file knows this architecture.
+    #[error("architecture {found:?} is not supported; supported are {}", .known.join(", "))]
+    UnknownArchitecture {
+        /// `architectures[0]`, or `model_type` where there is none.
+        found: String,
+        /// Every architecture that can be run.
+        known: Vec<&'static str>,
+    },
+    /// config.json lacks a key or has the wrong kind of value.
+    #[error("config.json: {key}: expected {expected}, found {found}")]
+    Config {
+        /// The key, dotted where nested.
+        key: String,
+        /// What it should be.
+        expected: String,
+        /// What is there (`nothing` if it is missing).
+        found: String,
+    },
+    /// A tensor that the architecture needs is not in the checkpoint.
+    #[error("tensor {name} is missing from the checkpoint")]
+    MissingTensor {
+        /// Its Hugging Face name.
+        name: String,
+    },
+    /// A tensor has another shape than config.json says.
+    #[error("tensor {name}: expected shape {expected:?} from config.json, found {found:?}")]
+    Shape {
+        /// Its Hugging Face name.
+        name: String,
+        /// From config.json.
+        expected: Vec<usize>,
+        /// In the checkpoint.
+        found: Vec<usize>,
+    },
+    /// A tensor of a type that cannot be computed with.
+    #[error("tensor {name}: expected F32, F16 or BF16 values, found {found:?}")]
+    TensorType {
+        /// Its Hugging Face name.
+        name: String,
+        /// In the checkpoint.
+        found: Dtype,
+    },
+    /// A packed tensor where only a plain one is understood (a norm or a bias).
+    #[error("tensor {name} is packed; only matrices may be")]
+    PackedVector {
+        /// Its Hugging Face name.
+        name: String,
+    },
+    /// A token id outside of the vocabulary.
+    #[error("token {token} is outside of the vocabulary of {vocabulary}")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// The cache is full.
+    #[error("{needed} positions do not fit in a key-value cache of {capacity}")]
+    CacheFull {
+        /// Positions there would be.
+        needed: usize,
+        /// Positions there is room for.
+        capacity: usize,
+    },
+    /// `forward` was called without a token.
+    #[error("no token to compute")]
+    NoTokens,
+    /// The device failed: out of memory, lost.
+    #[error(transparent)]
+    Device(Box<dyn std::error::Error + Send + Sync>),
+    /// The device was asked for by name and is not there.
+    #[error("device {device} is not available in this build on this machine; use --device cpu")]
+    DeviceAbsent {
+        /// Its name.
+        device: &'static str,
+    },
+}

@@ -1,0 +1,17 @@
+//! MistralForCausalLM: Llama with a sliding window in every layer.
+
+use super::Family;
+use super::common::{Differences, llama_like};
+use crate::config::Config;
+use crate::{Architecture, Error};
+
+pub(super) const FAMILY: Family = Family {
+    architecture: "MistralForCausalLM",
+    model_type: "mistral",
+    translate,
+};
+
+fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let window = config.optional_count("sliding_window")?;
+    llama_like(config, FAMILY.architecture, Differences::default(), |_| Ok(window))
+}

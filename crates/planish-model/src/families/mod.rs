@@ -1,0 +1,54 @@
+//! The families: each file translates one kind of config.json into an [`Architecture`] and refuses by name what it does
+//! not understand. To add one: write its file and its row in [`FAMILIES`].
+
+mod common;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::{Architecture, Error};
+
+/// A row of the table of families.
+pub(crate) struct Family {
+    /// The name in `architectures` of config.json.
+    pub(crate) architecture: &'static str,
+    /// `model_type`, for configs without `architectures`.
+    pub(crate) model_type: &'static str,
+    /// From config.json to layers.
+    pub(crate) translate: fn(Config<'_>) -> Result<Architecture, Error>,
+}
+
+static FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+
+impl Architecture {
+    /// Translates config.json.
+    ///
+    /// # Errors
+    /// An architecture that no family knows; a key that is missing, of the wrong kind, or not understood.
+    pub fn from_config(config: &Map<String, Value>) -> Result<Architecture, Error> {
+        let config = Config::new(config);
+        let name = config.texts("architectures")?.and_then(|names| names.first().copied());
+        let model_type = config.optional_text("model_type")?;
+        let family = FAMILIES.iter().find(|family| match name {
+            Some(name) => family.architecture == name,
+            None => model_type == Some(family.model_type),
+        });
+        let Some(family) = family else {
+            let found = name.or(model_type).unwrap_or("").to_owned();
+            return Err(Error::UnknownArchitecture {
+                found,
+                known: Architecture::supported(),
+            });
+        };
+        (family.translate)(config)
+    }
+
+    /// The names of every architecture that can be run, as in `architectures` of config.json.
+    pub fn supported() -> Vec<&'static str> {
+        FAMILIES.iter().map(|family| family.architecture).collect()
+    }
+}

@@ -1,0 +1,287 @@
+//! The operations on the CPU: every method hands its Problem to planish-cpu. Launches are done when they return.
+
+use std::convert::Infallible;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use planish_cpu::{
+    Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, attention,
+    rms_norm, rope, rope_angles,
+};
+
+use crate::{Append, Attention, Embed, Gate, Linear, Ops, RmsNorm, Rope, RopeAngles, Shape};
+
+/// Weights of one [`Linear`] at most: query, key and value.
+const MOST_WEIGHTS: usize = 4;
+
+/// Processor cores.
+pub struct CpuOps {
+    cpu: Cpu,
+    precision: Precision,
+    workspace: Mutex<AttentionWorkspace>,
+}
+
+impl CpuOps {
+    /// `precision` is that of packed matrices; [`Precision::Exact`] also keeps keys and values in f32 instead of f16.
+    pub fn new(cpu: Cpu, precision: Precision) -> CpuOps {
+        CpuOps {
+            cpu,
+            precision,
+            workspace: Mutex::default(),
+        }
+    }
+
+    /// Threads and instruction set.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+}
+
+/// Activations in memory.
+pub struct CpuTensor {
+    rows: usize,
+    cols: usize,
+    values: Vec<f32>, // (rows, cols)
+}
+
+impl CpuTensor {
+    /// The first rows. // (rows, cols)
+    fn first(&self, rows: usize) -> &[f32] {
+        &self.values[..rows * self.cols]
+    }
+
+    fn first_mut(&mut self, rows: usize) -> &mut [f32] {
+        &mut self.values[..rows * self.cols]
+    }
+}
+
+impl Shape for CpuTensor {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+impl Shape for Matrix {
+    fn rows(&self) -> usize {
+        Matrix::rows(self)
+    }
+
+    fn cols(&self) -> usize {
+        Matrix::cols(self)
+    }
+}
+
+impl Ops for CpuOps {
+    type Tensor = CpuTensor;
+    type Weight = Matrix;
+    type KeyValues = KeyValues;
+    type Error = Infallible;
+
+    fn tensor(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
+        Ok(CpuTensor {
+            rows,
+            cols,
+            values: vec![0.0; rows * cols],
+        })
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<CpuTensor, Infallible> {
+        Ok(CpuTensor {
+            rows: 1,
+            cols: values.len(),
+            values: values.to_vec(),
+        })
+    }
+
+    fn weight(&self, matrix: Matrix) -> Result<Matrix, Infallible> {
+        Ok(matrix)
+    }
+
+    fn key_values(&self, heads: usize, head_dim: usize) -> Result<KeyValues, Infallible> {
+        Ok(KeyValues::new(KeyValueShape {
+            heads,
+            head_dim,
+            exact: self.precision == Precision::Exact,
+        }))
+    }
+
+    fn read<'a>(
+        &self,
+        tensor: &'a CpuTensor,
+        rows: Range<usize>,
+        _staging: &'a mut Vec<f32>,
+    ) -> Result<&'a [f32], Infallible> {
+        Ok(&tensor.values[rows.start * tensor.cols..rows.end * tensor.cols])
+    }
+
+    fn embed(&self, problem: Embed<'_, CpuOps>) {
+        problem.check();
+        let Embed {
+            table,
+            tokens,
+            scale,
+            output,
+        } = problem;
+        let output = output.first_mut(tokens.len());
+        self.cpu.rows(table, tokens, output);
+        if scale != 1.0 {
+            output.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+
+    fn rms_norm(&self, problem: RmsNorm<'_, CpuOps>) {
+        problem.check();
+        let RmsNorm {
+            rows,
+            hidden,
+            residual,
+            weight,
+            epsilon,
+            output,
+        } = problem;
+        let range = rows.start * hidden.cols..rows.end * hidden.cols;
+        let problem = planish_cpu::RmsNorm {
+            hidden: &mut hidden.values[range.clone()],
+            residual: residual.map(|residual| &residual.values[range]),
+            weight: &weight.values,
+            epsilon,
+            output: output.map(|output| output.first_mut(rows.len())),
+        };
+        rms_norm(self.cpu.pool(), problem);
+    }
+
+    fn linear(&self, problem: Linear<'_, CpuOps>) {
+        problem.check();
+        let Linear {
+            rows,
+            input,
+            weights,
+            biases,
+            outputs,
+        } = problem;
+        assert!(weights.len() <= MOST_WEIGHTS);
+        let mut targets: [&mut [f32]; MOST_WEIGHTS] = Default::default();
+        for (target, output) in targets.iter_mut().zip(outputs.iter_mut()) {
+            *target = output.first_mut(rows);
+        }
+        self.cpu.matmul(Matmul {
+            weights,
+            input: input.first(rows),
+            m: rows,
+            outputs: &mut targets[..weights.len()],
+            precision: self.precision,
+        });
+        for (bias, output) in biases.iter().zip(outputs.iter_mut()) {
+            if let Some(bias) = bias {
+                add_to_rows(&bias.values, output.first_mut(rows));
+            }
+        }
+    }
+
+    fn rope_angles(&self, problem: RopeAngles<'_, CpuOps>) {
+        problem.check();
+        let RopeAngles {
+            frequencies,
+            factor,
+            first_position,
+            rows,
+            output,
+        } = problem;
+        rope_angles(planish_cpu::RopeAngles {
+            frequencies,
+            factor,
+            first_position,
+            output: output.first_mut(rows),
+        });
+    }
+
+    fn rope(&self, problem: Rope<'_, CpuOps>) {
+        problem.check();
+        let Rope {
+            rows,
+            heads,
+            head_dim,
+            angles,
+        } = problem;
+        let (rotated, angles) = (angles.cols, angles.first(rows));
+        rope(
+            self.cpu.pool(),
+            planish_cpu::Rope {
+                heads: heads.first_mut(rows),
+                head_dim,
+                angles,
+                rotated,
+            },
+        );
+    }
+
+    fn append(&self, problem: Append<'_, CpuOps>) -> Result<(), Infallible> {
+        problem.check();
+        let Append {
+            rows,
+            first_position,
+            keys,
+            values,
+            key_values,
+        } = problem;
+        key_values.append(self.cpu.pool(), first_position, keys.first(rows), values.first(rows));
+        Ok(())
+    }
+
+    fn attention(&self, problem: Attention<'_, CpuOps>) {
+        problem.check();
+        let Attention {
+            rows,
+            first_position,
+            queries,
+            heads,
+            scale,
+            window,
+            softcap,
+            key_values,
+            output,
+        } = problem;
+        let mut problem = planish_cpu::Attention {
+            queries: queries.first(rows),
+            heads,
+            first_position,
+            scale,
+            window,
+            softcap,
+            key_values,
+            output: output.first_mut(rows),
+        };
+        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        attention(self.cpu.pool(), &mut problem, &mut workspace);
+    }
+
+    fn gate(&self, problem: Gate<'_, CpuOps>) {
+        problem.check();
+        let Gate {
+            rows,
+            activation,
+            gate,
+            up,
+        } = problem;
+        let up = up.map(|up| up.first(rows));
+        activate(
+            self.cpu.pool(),
+            Activate {
+                activation,
+                gate: gate.first_mut(rows),
+                up,
+            },
+        );
+    }
+}
+
+/// `rows += values` for every row as long as `values`.
+fn add_to_rows(values: &[f32], rows: &mut [f32]) {
+    for row in rows.chunks_exact_mut(values.len()) {
+        row.iter_mut().zip(values).for_each(|(row, value)| *row += value);
+    }
+}

@@ -1,0 +1,58 @@
+//! Rotary position embedding (Su et al., 2021), pairs (i, i + half) as Hugging Face stores them:
+//! `a' = a cos - b sin, b' = b cos + a sin` with the angle `position * frequencies[i]`.
+
+use crate::{Ops, Shape};
+
+/// Cosines and sines of a run of positions, shared by all heads and layers.
+pub struct RopeAngles<'a, O: Ops> {
+    /// Radians per position. // (rotated / 2)
+    pub frequencies: &'a [f32],
+    /// Multiplies cosines and sines.
+    pub factor: f32,
+    /// Position of row 0.
+    pub first_position: usize,
+    /// Rows to fill.
+    pub rows: usize,
+    /// Cosines, then sines. // (rows, rotated)
+    pub output: &'a mut O::Tensor,
+}
+
+impl<O: Ops> RopeAngles<'_, O> {
+    /// Panics on sizes that do not fit.
+    pub fn check(&self) {
+        assert_eq!(self.output.cols(), 2 * self.frequencies.len());
+        assert!(self.rows <= self.output.rows());
+    }
+}
+
+/// Heads to rotate in place.
+pub struct Rope<'a, O: Ops> {
+    /// Rows to rotate.
+    pub rows: usize,
+    /// Heads side by side. // (rows, heads * head_dim)
+    pub heads: &'a mut O::Tensor,
+    /// Values of a head; those after the rotated ones stay.
+    pub head_dim: usize,
+    /// From [`Ops::rope_angles`]. // (rows, rotated)
+    pub angles: &'a O::Tensor,
+}
+
+impl<O: Ops> Rope<'_, O> {
+    /// Panics on sizes that do not fit.
+    pub fn check(&self) {
+        assert!(self.rows <= self.heads.rows() && self.rows <= self.angles.rows());
+        assert!(self.heads.cols().is_multiple_of(self.head_dim) && self.angles.cols() <= self.head_dim);
+    }
+}
+
+/// The formula for one head, in f64.
+pub fn rope_reference(head: &[f32], frequencies: &[f32], factor: f32, position: usize) -> Vec<f64> {
+    let mut rotated: Vec<f64> = head.iter().map(|&value| f64::from(value)).collect();
+    let half = frequencies.len();
+    for (i, &frequency) in frequencies.iter().enumerate() {
+        let (sine, cosine) = f64::from(position as f32 * frequency).sin_cos();
+        let (a, b) = (rotated[i] * f64::from(factor), rotated[i + half] * f64::from(factor));
+        (rotated[i], rotated[i + half]) = (a * cosine - b * sine, b * cosine + a * sine);
+    }
+    rotated
+}
