@@ -1,8 +1,8 @@
 //! Writes a model folder: safetensors of planned tensors, other files, all or nothing.
 //!
 //! The tensors are planned first, because the header precedes the data and sizes fix every position; then each is written
-//! once, in any order, straight to its place. Within a file the widest types come first, as safetensors orders them, so that
-//! every tensor is aligned.
+//! once, whole or in parts, in any order, straight to its place. Within a file the widest types come first, as safetensors
+//! orders them, so that every tensor is aligned.
 
 mod plan;
 mod staging;
@@ -58,7 +58,7 @@ pub struct Writer {
     shards: Vec<Shard>,
     files: Vec<File>,
     places: HashMap<String, Place>,
-    unwritten: usize,
+    unwritten_bytes: u64,
 }
 
 impl Writer {
@@ -69,13 +69,13 @@ impl Writer {
     pub fn create(target: &Path, planned: Vec<Planned>, options: &WriterOptions) -> Result<Writer, Error> {
         let (shards, places) = plan::shards(target, planned, options)?;
         let staging = Staging::create(target, options.force)?;
-        let unwritten = places.len();
+        let unwritten_bytes = places.values().map(|place| place.size_bytes).sum();
         let mut writer = Writer {
             staging,
             shards,
             files: Vec::new(),
             places,
-            unwritten,
+            unwritten_bytes,
         };
         for index in 0..writer.shards.len() {
             let file = writer.start_shard(index)?;
@@ -84,7 +84,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Writes the data of a planned tensor: little-endian, row-major.
+    /// Writes all data of a planned tensor: little-endian, row-major.
     ///
     /// # Errors
     /// The disk is full or fails.
@@ -92,16 +92,31 @@ impl Writer {
     /// # Panics
     /// If the tensor is not planned, has another size, or was written before.
     pub fn write(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
+        let size_bytes = self.places.get(name).map(|place| place.size_bytes);
+        assert_eq!(Some(data.len() as u64), size_bytes, "size of tensor `{name}`");
+        self.append(name, data)
+    }
+
+    /// Writes the next part of a planned tensor's data; the parts of several tensors may alternate.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    ///
+    /// # Panics
+    /// If the tensor is not planned or the parts exceed its size.
+    pub fn append(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
         let place = self.places.get_mut(name);
         let place = place.unwrap_or_else(|| panic!("tensor `{name}` is not planned"));
-        assert_eq!(data.len() as u64, place.size_bytes, "size of tensor `{name}`");
-        assert!(!place.written, "tensor `{name}` is written twice");
-        place.written = true;
-        self.unwritten -= 1;
-        let (shard, position) = (place.shard, place.position);
-        let mut file = &self.files[shard];
+        let position = place.position + place.written_bytes;
+        place.written_bytes += data.len() as u64;
+        assert!(
+            place.written_bytes <= place.size_bytes,
+            "tensor `{name}` has more data than planned"
+        );
+        self.unwritten_bytes -= data.len() as u64;
+        let mut file = &self.files[place.shard];
         let done = file.seek(SeekFrom::Start(position)).and_then(|_| file.write_all(data));
-        done.map_err(Error::io(&self.staging.target().join(&self.shards[shard].name)))
+        done.map_err(Error::io(&self.staging.target().join(&self.shards[place.shard].name)))
     }
 
     /// Writes another file. `name` may have folders, joined by `/`.
@@ -134,7 +149,10 @@ impl Writer {
     /// # Panics
     /// If a planned tensor was not written.
     pub fn finish(mut self) -> Result<PathBuf, Error> {
-        assert_eq!(self.unwritten, 0, "planned tensors that were not written");
+        assert_eq!(
+            self.unwritten_bytes, 0,
+            "bytes of planned tensors that were not written"
+        );
         for (file, shard) in self.files.drain(..).zip(&self.shards) {
             file.sync_all()
                 .map_err(Error::io(&self.staging.target().join(&shard.name)))?;

@@ -27,6 +27,13 @@ pub(crate) enum Role {
     Other,
 }
 
+impl Role {
+    /// Whether mlx-lm packs this kind of layer.
+    pub(crate) fn is_layer(self) -> bool {
+        !matches!(self, Role::Transposed | Role::Other)
+    }
+}
+
 /// Architectures whose projections are `Conv1D`: (in, out) instead of (out, in).
 const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
 const CONV1D_LAYERS: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];

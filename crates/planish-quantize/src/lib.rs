@@ -3,16 +3,30 @@
 //! A [`Recipe`] says what is wanted, [`Recipe::plan`] decides it for every entry of a checkpoint without reading weights, and
 //! [`pack_weight`] does one entry. The commands `quantize`, `dequantize`, `convert` and `inspect` are built from these.
 
+mod card;
+mod convert;
+mod dequantize;
 mod error;
+mod inspect;
 mod layers;
 mod mlx_rules;
 mod pack;
 mod patterns;
 mod plan;
+mod quantize;
 mod recipe;
+mod report;
+mod source;
+mod transfer;
 
+pub use convert::convert;
+pub use dequantize::dequantize;
 pub use error::Error;
+pub use inspect::{Cost, Inspection, TensorRow, WIDTHS, inspect};
 pub use pack::pack_weight;
 pub use patterns::Patterns;
 pub use plan::{Action, Plan, Reason, Step};
+pub use quantize::quantize;
 pub use recipe::{Choice, Override, Recipe, Target};
+pub use report::Report;
+pub use transfer::{OnProgress, Output, Progress};

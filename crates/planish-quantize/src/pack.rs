@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use planish_checkpoint::{Dtype, Tensor, Weight};
+use planish_checkpoint::{Tensor, Weight};
 use planish_format::{
     FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, dequantize, first_non_finite,
     quantize_with,
@@ -11,8 +11,14 @@ use planish_format::{
 
 use crate::{Error, Recipe};
 
-/// The type that weights without one of their own (those of GGUF files) are given.
-pub(crate) const DEFAULT_TYPE: FloatType = FloatType::BF16;
+/// The type that the floats of a packed weight are given without a wish: that of its scales, and bfloat16 where these are f32
+/// only to hold the products of GGUF's two-level scales.
+pub(crate) fn default_type(scale_type: FloatType) -> FloatType {
+    match scale_type {
+        FloatType::F32 => FloatType::BF16,
+        own => own,
+    }
+}
 
 /// Packs the weight called `name` with `packing`, the rule and the types that `recipe` asks for. A plain weight of more than
 /// two dimensions counts as the matrix of all its rows; a packed one (from a GGUF file) is decoded first.
@@ -41,7 +47,7 @@ enum Stored<'a> {
 }
 
 impl<'a> Floats<'a> {
-    /// Views `weight` as floats of type `dtype`; `None` means its own type, and [`DEFAULT_TYPE`] for a packed one.
+    /// Views `weight` as floats of type `dtype`; `None` means its own type, and [`default_type`] for a packed one.
     pub fn new(name: &'a str, weight: &'a Weight, dtype: Option<FloatType>) -> Result<Floats<'a>, Error> {
         match weight {
             Weight::Plain(tensor) => {
@@ -60,7 +66,7 @@ impl<'a> Floats<'a> {
                 })
             }
             Weight::Packed(matrix) => {
-                let float_type = dtype.unwrap_or(DEFAULT_TYPE);
+                let float_type = dtype.unwrap_or_else(|| default_type(matrix.scale_type));
                 Ok(Floats {
                     name,
                     stored: Stored::Packed(matrix),
@@ -167,18 +173,13 @@ pub(crate) fn type_name(float_type: FloatType) -> &'static str {
 }
 
 fn float_type(name: &str, tensor: &Tensor) -> Result<FloatType, Error> {
-    match tensor.dtype {
-        Dtype::F32 => Ok(FloatType::F32),
-        Dtype::F16 => Ok(FloatType::F16),
-        Dtype::BF16 => Ok(FloatType::BF16),
-        other => {
-            let what = format!("expected F32, F16 or BF16 values, found {other:?}");
-            Err(Error::Weight {
-                tensor: name.to_owned(),
-                what,
-            })
+    tensor.dtype.float_type().ok_or_else(|| {
+        let what = format!("expected F32, F16 or BF16 values, found {}", tensor.dtype);
+        Error::Weight {
+            tensor: name.to_owned(),
+            what,
         }
-    }
+    })
 }
 
 fn rows_and_cols(shape: &[usize]) -> (usize, usize) {

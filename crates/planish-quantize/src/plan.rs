@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use planish_checkpoint::{Dtype, Entry, Layout};
+use planish_checkpoint::{Entry, Layout};
 use planish_format::Packing;
 use serde_json::{Map, Value};
 
@@ -198,43 +198,84 @@ impl Planner<'_> {
             .unwrap_or(false)
     }
 
-    /// The list that makes transformers leave plain what is plain here. A listed name may, as a pattern, match more modules
-    /// than the one it names: those become plain as well, because transformers would expect them so.
+    /// A listed name may, as a pattern, match more modules than the one it names: those become plain as well, because
+    /// transformers would expect them so.
     fn settle_metal(&self, steps: &mut [Step]) -> Result<Option<Vec<String>>, Error> {
-        let is_linear = |step: &Step| matches!(self.classifier.role(&step.entry), Role::Linear | Role::Head);
-        let plain = |step: &&Step| matches!(step.action, Action::Keep(_)) && is_linear(step);
-        let is_default = |step: &&Step| matches!(step.action, Action::Keep(Reason::NotPackedByDialect));
-        let default_suffices = steps.iter().filter(plain).all(|step| is_default(&step)) && !self.recipe.include_head;
-        if default_suffices && self.recipe.exclude.is_empty() {
-            return Ok(None);
+        let roles: Vec<Role> = steps.iter().map(|step| self.classifier.role(&step.entry)).collect();
+        if self.recipe.include_head && !roles.contains(&Role::Head) {
+            return Err(Error::Inexpressible(
+                "there is no output head to pack: it is tied to the embeddings, which the metal format leaves plain; \
+                 --format mlx packs both"
+                    .to_owned(),
+            ));
         }
-        let mut names: Vec<String> = Vec::new();
-        if !self.recipe.include_head {
-            names.push("lm_head".to_owned());
-        }
-        let excluded_by_pattern = |step: &Step| self.exclude.matches(step.module());
-        let by_name = steps
+        let listed =
+            |(step, role): (&'_ Step, &Role)| (step.module().to_owned(), *role, matches!(step.action, Action::Pack(_)));
+        let layers: Vec<(String, Role, bool)> = steps.iter().zip(&roles).map(listed).collect();
+        let layers: Vec<Listed> = layers
             .iter()
-            .filter(plain)
-            .filter(|step| !excluded_by_pattern(step))
-            .map(|step| step.module().to_owned());
-        names.extend(self.recipe.exclude.iter().cloned().chain(by_name));
-        let mut seen = std::collections::HashSet::new();
-        names.retain(|name| seen.insert(name.clone()));
-        let listed = Patterns::new(&names)?;
+            .map(|(module, role, packed)| Listed {
+                module,
+                role: *role,
+                packed: *packed,
+            })
+            .collect();
+        let names = modules_to_not_convert(&layers, &self.recipe.exclude);
+        let patterns = Patterns::new(names.iter().flatten())?;
         for step in steps.iter_mut().filter(|step| matches!(step.action, Action::Pack(_))) {
-            if listed.matches(step.module()) {
+            if patterns.matches(step.module()) {
                 step.action = Action::Keep(Reason::Excluded);
             }
         }
-        Ok(Some(names))
+        Ok(names)
     }
+}
+
+/// A layer, as the list of exceptions in a metal config sees it.
+pub(crate) struct Listed<'a> {
+    pub module: &'a str,
+    pub role: Role,
+    pub packed: bool,
+}
+
+/// The list that makes transformers leave plain what is plain here: `asked` for by the user, or plain for another reason.
+/// `None` where its own default, which keeps the output head and tied weights, says the same.
+pub(crate) fn modules_to_not_convert(layers: &[Listed], asked: &[String]) -> Option<Vec<String>> {
+    let head_packed = layers.iter().any(|layer| layer.role == Role::Head && layer.packed);
+    let plain_linear = layers
+        .iter()
+        .filter(|layer| layer.role == Role::Linear && !layer.packed);
+    let mut names: Vec<String> = plain_linear.map(|layer| layer.module.to_owned()).collect();
+    if names.is_empty() && asked.is_empty() && !head_packed {
+        return None;
+    }
+    // A name that the user's own patterns cover need not be listed again.
+    if let Ok(patterns) = Patterns::new(asked) {
+        names.retain(|name| !patterns.matches(name));
+    }
+    // A tied head has no tensor of its own, and is a linear layer to transformers all the same.
+    let plain_heads = layers
+        .iter()
+        .filter(|layer| layer.role == Role::Head && !layer.packed)
+        .map(|layer| layer.module);
+    let mut list: Vec<String> = Vec::new();
+    let heads = (!head_packed)
+        .then_some("lm_head")
+        .into_iter()
+        .chain(plain_heads)
+        .map(str::to_owned);
+    for name in heads.chain(asked.iter().cloned()).chain(names) {
+        if !list.contains(&name) {
+            list.push(name);
+        }
+    }
+    Some(list)
 }
 
 fn fit(entry: &Entry, packing: Packing) -> Action {
     let cols = entry.shape.last().copied().unwrap_or(0);
     let float = match entry.layout {
-        Layout::Plain(dtype) => matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16),
+        Layout::Plain(dtype) => dtype.float_type().is_some(),
         Layout::Packed { .. } => true,
         Layout::Unsupported(_) => false,
     };

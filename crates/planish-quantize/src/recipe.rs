@@ -23,6 +23,22 @@ impl Target {
         }
     }
 
+    /// What a person calls the dialect.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Target::Metal => "transformers `MetalConfig`",
+            Target::Mlx => "MLX",
+        }
+    }
+
+    /// The library that loads the dialect, as the Hub calls it.
+    pub(crate) fn library(self) -> &'static str {
+        match self {
+            Target::Metal => "transformers",
+            Target::Mlx => "mlx",
+        }
+    }
+
     /// The rule by which the dialect's own library chooses codes.
     pub fn default_encoder(self) -> Encoder {
         match self {
@@ -157,7 +173,8 @@ impl Override {
     }
 }
 
-fn check_mlx_group(group: usize) -> Result<(), Error> {
+/// MLX has kernels for three groups only.
+pub(crate) fn check_mlx_group(group: usize) -> Result<(), Error> {
     if matches!(group, 32 | 64 | 128) {
         return Ok(());
     }

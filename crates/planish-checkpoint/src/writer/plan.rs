@@ -25,7 +25,7 @@ pub(super) struct Place {
     /// From the start of the file.
     pub position: u64,
     pub size_bytes: u64,
-    pub written: bool,
+    pub written_bytes: u64,
 }
 
 /// A planned tensor with its size.
@@ -52,7 +52,7 @@ pub(super) fn shards(
                 shard: index,
                 position,
                 size_bytes: sized.size_bytes as u64,
-                written: false,
+                written_bytes: 0,
             };
             let name = sized.tensor.name;
             if places.insert(name.clone(), place).is_some() {

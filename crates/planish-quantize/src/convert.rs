@@ -1,0 +1,260 @@
+//! A packed checkpoint from one dialect to the other: codes, scales and biases stay as they are.
+//!
+//! Toward MLX everything can be said. The metal format has one packing and packs linear layers only, so toward it embeddings
+//! become plain, and what differs between linear layers is refused.
+
+use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Mode, Override, Scheme};
+use planish_format::Packing;
+
+use crate::card::Card;
+use crate::layers::{Classifier, Role};
+use crate::plan::{Listed, modules_to_not_convert};
+use crate::quantize::{kept, usage};
+use crate::recipe::check_mlx_group;
+use crate::report::{Report, stored_bytes, weight_count};
+use crate::transfer::{OnProgress, Outcome, Output, Transfer};
+use crate::{Error, Target, source};
+
+/// Writes `checkpoint` in the dialect `target`; packed words are moved untouched.
+///
+/// # Errors
+/// A source that is not packed or is in that dialect already; what the target cannot hold; an output that exists or cannot be
+/// written.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    target: Target,
+    output: &Output,
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    check_source(checkpoint, target)?;
+    let converted = match target {
+        Target::Mlx => to_mlx(checkpoint)?,
+        Target::Metal => to_metal(checkpoint)?,
+    };
+    let packed = converted
+        .outcomes
+        .iter()
+        .filter(|outcome| **outcome == Outcome::Move)
+        .count();
+    let mut transfer = Transfer {
+        checkpoint,
+        config: source::config(checkpoint, &converted.dialect, None),
+        outcomes: converted.outcomes,
+        dialect: converted.dialect,
+        card: String::new(),
+        recipe: None,
+        check_finite: false,
+    };
+    let report = Report {
+        packed,
+        plain: converted.unpacked,
+        notes: Vec::new(),
+        source_bytes: stored_bytes(checkpoint),
+        output_bytes: transfer.output_bytes()?,
+        weights: weight_count(checkpoint),
+    };
+    transfer.card = card(checkpoint, target, &report, output).render(checkpoint, output)?;
+    transfer.run(output, on_progress)?;
+    Ok(report)
+}
+
+fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
+    let path = checkpoint.path().display();
+    let name = target.name();
+    let same = match (checkpoint.dialect(), target) {
+        (Dialect::Plain, _) => {
+            let what = format!("{path} is not packed: make a packed one with `planish quantize --format {name}`");
+            return Err(Error::Source(what));
+        }
+        (Dialect::Metal { .. }, Target::Metal) | (Dialect::Mlx { .. }, Target::Mlx) => true,
+        _ => false,
+    };
+    if same {
+        return Err(Error::Source(format!(
+            "{path} is in the {name} format already: nothing to convert"
+        )));
+    }
+    Ok(())
+}
+
+/// What becomes of each entry, and the words for the config.
+struct Converted {
+    outcomes: Vec<Outcome>,
+    dialect: Dialect,
+    /// Modules that were packed and no longer are, with the reason.
+    unpacked: Vec<(String, String)>,
+}
+
+fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
+    let Dialect::Metal { packing, .. } = checkpoint.dialect() else {
+        unreachable!("checked before")
+    };
+    check_mlx_group(packing.group()).map_err(|_| {
+        Error::Inexpressible(format!(
+            "MLX has kernels for groups of 32, 64 and 128, and this checkpoint has groups of {}: \
+             `planish dequantize` it, then `planish quantize --format mlx`",
+            packing.group()
+        ))
+    })?;
+    let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
+    let plain_layer = |entry: &&Entry| matches!(entry.layout, Layout::Plain(_)) && classifier.role(entry).is_layer();
+    let plain = checkpoint.entries().iter().filter(plain_layer);
+    let overrides = plain
+        .filter_map(|entry| Some((entry.module()?.to_owned(), Override::Plain)))
+        .collect();
+    Ok(Converted {
+        outcomes: checkpoint.entries().iter().map(moved).collect(),
+        dialect: Dialect::Mlx {
+            default: Scheme::affine(*packing),
+            overrides,
+        },
+        unpacked: Vec::new(),
+    })
+}
+
+fn moved(entry: &Entry) -> Outcome {
+    match entry.layout {
+        Layout::Packed { .. } => Outcome::Move,
+        Layout::Plain(_) | Layout::Unsupported(_) => Outcome::Copy,
+    }
+}
+
+fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
+    let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
+    let packing = shared_packing(checkpoint, &classifier)?;
+    let mut converted = Converted {
+        outcomes: Vec::new(),
+        dialect: Dialect::Plain,
+        unpacked: Vec::new(),
+    };
+    let mut layers = Vec::new();
+    for entry in checkpoint.entries() {
+        let role = classifier.role(entry);
+        let outcome = match entry.layout {
+            Layout::Packed { packing: own, .. } if role == Role::Linear || (role == Role::Head && own == packing) => {
+                Outcome::Move
+            }
+            _ => kept(entry, None),
+        };
+        let module = entry.module().unwrap_or(&entry.name);
+        if matches!(outcome, Outcome::Float(_)) {
+            let reason = match role {
+                Role::Head => "its bits or group differ from those of the layers",
+                _ => "the metal format packs linear layers only",
+            };
+            converted
+                .unpacked
+                .push((module.to_owned(), format!("unpacked, because {reason}")));
+        }
+        layers.push(Listed {
+            module,
+            role,
+            packed: outcome == Outcome::Move,
+        });
+        converted.outcomes.push(outcome);
+    }
+    let modules_to_not_convert = modules_to_not_convert(&layers, &[]);
+    converted.dialect = Dialect::Metal {
+        packing,
+        modules_to_not_convert,
+    };
+    Ok(converted)
+}
+
+/// The packing that all packed linear layers have in common.
+fn shared_packing(checkpoint: &Checkpoint, classifier: &Classifier) -> Result<Packing, Error> {
+    let mut shared: Option<(Packing, &str)> = None;
+    for entry in checkpoint.entries() {
+        let packing = match &entry.layout {
+            Layout::Packed { packing, .. } => *packing,
+            Layout::Unsupported(scheme) => return Err(unsupported_mode(entry, scheme.mode)),
+            Layout::Plain(_) => continue,
+        };
+        match classifier.role(entry) {
+            Role::Linear => {}
+            Role::Expert => return Err(stacked_experts(entry)),
+            _ => continue,
+        }
+        if !matches!(packing.bits(), 2 | 4 | 8) {
+            return Err(Error::Inexpressible(format!(
+                "{}: the metal format holds 2, 4 and 8 bits, not {}: {WAY_OUT}",
+                entry.name,
+                packing.bits()
+            )));
+        }
+        match shared {
+            Some((first, name)) if first != packing => {
+                return Err(Error::Inexpressible(format!(
+                    "the metal format has one packing for all layers, but {name} has {} and {} has {}: {WAY_OUT}",
+                    words(first),
+                    entry.name,
+                    words(packing)
+                )));
+            }
+            _ => shared = shared.or(Some((packing, &entry.name))),
+        }
+    }
+    shared.map(|(packing, _)| packing).ok_or_else(|| {
+        Error::Inexpressible(
+            "no linear layer is packed, and the metal format packs nothing else: `planish dequantize` it".to_owned(),
+        )
+    })
+}
+
+const WAY_OUT: &str = "`planish dequantize` it, then `planish quantize --format metal`";
+
+fn words(packing: Packing) -> String {
+    format!("{} bits in groups of {}", packing.bits(), packing.group())
+}
+
+fn unsupported_mode(entry: &Entry, mode: Mode) -> Error {
+    Error::Inexpressible(format!(
+        "{}: the metal format has no {} mode, only affine",
+        entry.name,
+        mode.name()
+    ))
+}
+
+fn stacked_experts(entry: &Entry) -> Error {
+    Error::Inexpressible(format!(
+        "{}: the metal format does not pack experts, and transformers names them otherwise than MLX: \
+         quantize the plain checkpoint with `planish quantize --format metal`",
+        entry.name
+    ))
+}
+
+fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Output) -> Card {
+    let version = env!("CARGO_PKG_VERSION");
+    let source = output
+        .base_model
+        .as_ref()
+        .map_or_else(|| "a local model".to_owned(), |id| format!("`{id}`"));
+    let packed_as = source::packed_as(checkpoint.dialect()).unwrap_or_default();
+    let bits = checkpoint.entries().iter().find_map(|entry| match entry.layout {
+        Layout::Packed { packing, .. } => Some(packing.bits()),
+        _ => None,
+    });
+    let bit_tag = bits.map(|bits| format!("{bits}-bit"));
+    Card {
+        library: target.library(),
+        tags: std::iter::once(target.name().to_owned())
+            .chain(bit_tag)
+            .chain(["planish".to_owned()])
+            .collect(),
+        relation: Some("quantized"),
+        made: format!(
+            "Converted from {source} ({packed_as}) to the format of {} by planish {version}. Packed words, scales and \
+             biases are those of the source, bit for bit.",
+            target.description()
+        ),
+        facts: vec![
+            ("packed tensors", report.packed.to_string()),
+            (
+                "bits per weight, all tensors",
+                format!("{:.3}", report.bits_per_weight()),
+            ),
+        ],
+        plain: report.plain.clone(),
+        usage: usage(target, output),
+    }
+}

@@ -1,0 +1,91 @@
+//! A packed checkpoint or GGUF file to a plain Hugging Face folder.
+
+use planish_checkpoint::{Checkpoint, Dialect, Layout};
+use planish_format::FloatType;
+
+use crate::card::Card;
+use crate::pack::type_name;
+use crate::quantize::kept;
+use crate::report::{Report, stored_bytes, weight_count};
+use crate::transfer::{OnProgress, Output, Transfer};
+use crate::{Error, source};
+
+/// Writes every packed weight of `checkpoint` as plain floats: of `float_type`, else of the type of its scales (bfloat16 for
+/// GGUF blocks whose scales need f32). With a `float_type` the plain tensors are cast as well.
+///
+/// # Errors
+/// A source that is plain already and of the type asked for; a value that the type cannot hold; an output that exists or
+/// cannot be written.
+pub fn dequantize(
+    checkpoint: &Checkpoint,
+    float_type: Option<FloatType>,
+    output: &Output,
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    let packed = checkpoint
+        .entries()
+        .iter()
+        .filter(|entry| matches!(entry.layout, Layout::Packed { .. }))
+        .count();
+    if packed == 0 && float_type.is_none() && !source::is_gguf(checkpoint) {
+        let path = checkpoint.path().display();
+        return Err(Error::Source(format!(
+            "{path} is plain already: --dtype would change the type of its tensors"
+        )));
+    }
+    let float_type = source::float_type(checkpoint, float_type);
+    let mut transfer = Transfer {
+        checkpoint,
+        outcomes: checkpoint
+            .entries()
+            .iter()
+            .map(|entry| kept(entry, float_type))
+            .collect(),
+        dialect: Dialect::Plain,
+        config: source::config(checkpoint, &Dialect::Plain, float_type),
+        card: String::new(),
+        recipe: None,
+        check_finite: false,
+    };
+    let report = Report {
+        packed: 0,
+        plain: Vec::new(),
+        notes: note(float_type, packed).into_iter().collect(),
+        source_bytes: stored_bytes(checkpoint),
+        output_bytes: transfer.output_bytes()?,
+        weights: weight_count(checkpoint),
+    };
+    transfer.card = card(checkpoint, packed, output).render(checkpoint, output)?;
+    transfer.run(output, on_progress)?;
+    Ok(report)
+}
+
+fn note(float_type: Option<FloatType>, packed: usize) -> Option<String> {
+    match float_type {
+        Some(float_type) => Some(format!("every float tensor is {}", type_name(float_type))),
+        None if packed > 0 => Some("each unpacked weight has the type of its scales".to_owned()),
+        None => None,
+    }
+}
+
+fn card(checkpoint: &Checkpoint, packed: usize, output: &Output) -> Card {
+    let version = env!("CARGO_PKG_VERSION");
+    let source = output
+        .base_model
+        .as_ref()
+        .map_or_else(|| "a local model".to_owned(), |id| format!("`{id}`"));
+    let stored = match source::packed_as(checkpoint.dialect()) {
+        Some(packed_as) => format!("{packed} packed weights ({packed_as})"),
+        None if source::is_gguf(checkpoint) => "the weights of a GGUF file".to_owned(),
+        None => "its weights".to_owned(),
+    };
+    Card {
+        library: "transformers",
+        tags: vec!["planish".to_owned()],
+        relation: None,
+        made: format!("Made from {source} by planish {version}: {stored} are written as plain floats."),
+        facts: Vec::new(),
+        plain: Vec::new(),
+        usage: Vec::new(),
+    }
+}

@@ -1,0 +1,42 @@
+//! What a conversion did, for people.
+
+use planish_checkpoint::{Checkpoint, Entry};
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How many weights (tensors) are packed in the output.
+    pub packed: usize,
+    /// Layers that one would expect to be packed and that are not, with the reason.
+    pub plain: Vec<(String, String)>,
+    /// What else the user should know.
+    pub notes: Vec<String>,
+    /// Bytes of all tensors of the source.
+    pub source_bytes: u64,
+    /// Bytes of all tensors of the output.
+    pub output_bytes: u64,
+    /// Numbers in all tensors, each weight counted once.
+    pub weights: u64,
+}
+
+impl Report {
+    /// Bits of the output for each weight, scales and plain tensors included.
+    pub fn bits_per_weight(&self) -> f64 {
+        self.output_bytes as f64 * 8.0 / (self.weights as f64).max(1.0)
+    }
+}
+
+/// Numbers in all tensors.
+pub(crate) fn weight_count(checkpoint: &Checkpoint) -> u64 {
+    checkpoint.entries().iter().map(element_count).sum()
+}
+
+/// Numbers in one tensor.
+pub(crate) fn element_count(entry: &Entry) -> u64 {
+    entry.shape.iter().map(|size| *size as u64).product()
+}
+
+/// Bytes of all tensors.
+pub(crate) fn stored_bytes(checkpoint: &Checkpoint) -> u64 {
+    checkpoint.entries().iter().map(|entry| entry.stored_bytes).sum()
+}
