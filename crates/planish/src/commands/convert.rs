@@ -1,10 +1,23 @@
-//! `planish convert`.
+//! `planish convert`: a packed checkpoint from one dialect to the other, codes untouched.
+
+use planish_quantize::convert;
+
+use super::output_flags::{FormatFlag, OutputFlags};
 
 /// Flags of `planish convert`.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    files: OutputFlags,
+    /// Who shall load the result
+    #[arg(long, value_enum)]
+    to: FormatFlag,
+}
 
 /// Runs the command.
-pub fn run(_arguments: &Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("convert is not there yet")
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let target = arguments.to.target();
+    arguments
+        .files
+        .run(|source, output, on_progress| convert(&source.checkpoint, target, output, on_progress))
 }

@@ -1,10 +1,153 @@
-//! `planish inspect`.
+//! `planish inspect`: a table of what a checkpoint holds, on standard output.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use planish_format::Packing;
+use planish_quantize::{Cost, Inspection, TensorRow, WIDTHS, inspect};
+
+use super::progress::{Bar, bytes};
+use super::source::open;
 
 /// Flags of `planish inspect`.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// A folder, a .gguf file, or a Hub id (org/name)
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// The group for which the error of packing plain layers is measured
+    #[arg(long, value_name = "SIZE", default_value_t = 64)]
+    group_size: usize,
+    /// Branch, tag or commit of a Hub model
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+}
 
 /// Runs the command.
-pub fn run(_arguments: &Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("inspect is not there yet")
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let group = arguments.group_size;
+    anyhow::ensure!(
+        Packing::new(4, group).is_some(),
+        "--group-size {group}: a group is a positive multiple of 8"
+    );
+    let source = open(&arguments.model, arguments.revision.as_deref())?;
+    let bar = Bar::new();
+    let inspection = inspect(&source.checkpoint, group, &mut |progress| bar.conversion(progress))?;
+    drop(bar);
+    let text = if arguments.json {
+        format!("{}\n", serde_json::to_string(&inspection)?)
+    } else {
+        table(&inspection)
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The whole listing: a line for each tensor, columns aligned, then totals.
+fn table(inspection: &Inspection) -> String {
+    let with_cost = inspection.cost.is_some();
+    let mut lines = vec![header(with_cost)];
+    lines.extend(inspection.tensors.iter().map(|tensor| cells(tensor, with_cost)));
+    if let Some(cost) = &inspection.cost {
+        let mut total = vec!["all measured layers".to_owned()];
+        total.extend(vec![String::new(); 5]);
+        total.extend(percentages(cost));
+        lines.push(total);
+    }
+    let mut text = align(&lines);
+    let model_type = inspection.model_type.as_deref().unwrap_or("unknown model type");
+    let _ = writeln!(
+        text,
+        "\n{model_type}, {}: {} tensors, {} weights, {}, {:.3} bits per weight",
+        inspection.format,
+        inspection.tensors.len(),
+        inspection.weights,
+        bytes(inspection.bytes),
+        inspection.bits_per_weight
+    );
+    if let Some(cost) = &inspection.cost {
+        let group = inspection.cost_group_size;
+        let _ = writeln!(
+            text,
+            "error: relative RMS of packing with the rule of MLX, groups of {group}{}",
+            sampled(cost)
+        );
+    }
+    text
+}
+
+fn sampled(cost: &Cost) -> String {
+    if cost.measured_rows == cost.rows {
+        return String::new();
+    }
+    format!(
+        ", measured on {} of {} rows, evenly spread",
+        cost.measured_rows, cost.rows
+    )
+}
+
+fn header(with_cost: bool) -> Vec<String> {
+    let mut header = ["tensor", "shape", "type", "bits", "group", "bytes"]
+        .map(str::to_owned)
+        .to_vec();
+    if with_cost {
+        header.extend(WIDTHS.map(|bits| format!("{bits}-bit error")));
+    }
+    header
+}
+
+fn cells(tensor: &TensorRow, with_cost: bool) -> Vec<String> {
+    let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+    let mut cells = vec![
+        tensor.name.clone(),
+        shape.join(" x "),
+        tensor.element_type.clone(),
+        tensor.bits.map_or_else(String::new, |bits| bits.to_string()),
+        tensor.group_size.map_or_else(String::new, |group| group.to_string()),
+        bytes(tensor.bytes),
+    ];
+    match &tensor.cost {
+        Some(cost) => cells.extend(percentages(cost)),
+        None if with_cost => cells.extend(vec![String::new(); WIDTHS.len()]),
+        None => {}
+    }
+    cells
+}
+
+fn percentages(cost: &Cost) -> impl Iterator<Item = String> {
+    cost.relative_rms.into_iter().map(|rms| format!("{:.2} %", rms * 100.0))
+}
+
+/// Names and shapes to the left, everything else to the right.
+fn align(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(String::len)
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let mut row = String::new();
+        for (column, cell) in line.iter().enumerate() {
+            let width = widths[column];
+            let _ = if column < 3 {
+                write!(row, "{cell:width$}  ")
+            } else {
+                write!(row, "{cell:>width$}  ")
+            };
+        }
+        text += row.trim_end();
+        text.push('\n');
+    }
+    text
 }

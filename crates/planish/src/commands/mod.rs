@@ -7,5 +7,8 @@ pub mod dequantize;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;
+pub mod output_flags;
+pub mod progress;
 pub mod quantize;
 pub mod run_flags;
+pub mod source;

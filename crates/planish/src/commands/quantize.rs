@@ -1,10 +1,94 @@
-//! `planish quantize`.
+//! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
+
+use planish_format::{Encoder, Packing};
+use planish_quantize::{Override, Recipe, quantize};
+
+use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
+
+/// How scale, bias and codes of a group are chosen.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MethodFlag {
+    /// As transformers does it (default for --format metal)
+    Transformers,
+    /// As MLX does it on Metal and CUDA, like the published MLX models (default for --format mlx)
+    Mlx,
+    /// As MLX does it on the CPU
+    MlxCpu,
+}
 
 /// Flags of `planish quantize`.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    files: OutputFlags,
+    /// Bits per weight
+    #[arg(long, value_name = "BITS", default_value = "4", value_parser = ["2", "3", "4", "5", "6", "8"])]
+    bits: String,
+    /// Weights that share a scale and a bias: a multiple of 8 (MLX: 32, 64 or 128)
+    #[arg(long, value_name = "SIZE", default_value_t = 64)]
+    group_size: usize,
+    /// Who shall load the result
+    #[arg(long, value_enum, default_value = "metal")]
+    format: FormatFlag,
+    /// How scales, biases and codes are chosen
+    #[arg(long, value_enum)]
+    method: Option<MethodFlag>,
+    /// Leave this module plain: its full name, the start or end of it, or a regular expression from its start, as in
+    /// transformers' modules_to_not_convert (repeatable)
+    #[arg(long, value_name = "NAME")]
+    exclude: Vec<String>,
+    /// Pack the output head too, which --format metal leaves plain
+    #[arg(long)]
+    include_head: bool,
+    /// Other bits for modules in whose name REGEX is found; the first that matches counts (MLX only, repeatable)
+    #[arg(long = "override", value_name = "REGEX=BITS[,GROUP]|none")]
+    overrides: Vec<String>,
+    /// Type of plain tensors, scales and biases [default: that of the source; for GGUF that of its scales]
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeFlag>,
+    /// Quantize weights that hold NaN or infinity instead of refusing them
+    #[arg(long)]
+    allow_nan: bool,
+}
+
+impl Arguments {
+    fn recipe(&self) -> anyhow::Result<Recipe> {
+        let packing = Packing::new(self.bits.parse()?, self.group_size);
+        let packing = packing
+            .ok_or_else(|| anyhow::anyhow!("--group-size {}: a group is a positive multiple of 8", self.group_size))?;
+        let recipe = Recipe::new(self.format.target(), packing);
+        let overrides: Result<Vec<Override>, _> = self
+            .overrides
+            .iter()
+            .map(|text| Override::parse(text, packing))
+            .collect();
+        Ok(Recipe {
+            encoder: self.method.map_or(recipe.encoder, MethodFlag::encoder),
+            exclude: self.exclude.clone(),
+            include_head: self.include_head,
+            overrides: overrides?,
+            dtype: self.dtype.map(DtypeFlag::float_type),
+            allow_nonfinite: self.allow_nan,
+            ..recipe
+        })
+    }
+}
+
+impl MethodFlag {
+    fn encoder(self) -> Encoder {
+        match self {
+            MethodFlag::Transformers => Encoder::Transformers,
+            MethodFlag::Mlx => Encoder::MlxMetal,
+            MethodFlag::MlxCpu => Encoder::MlxCpu,
+        }
+    }
+}
 
 /// Runs the command.
-pub fn run(_arguments: &Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("quantize is not there yet")
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let recipe = arguments.recipe()?;
+    recipe.check()?;
+    arguments
+        .files
+        .run(|source, output, on_progress| quantize(&source.checkpoint, &recipe, output, on_progress))
 }

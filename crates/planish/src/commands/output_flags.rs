@@ -1,0 +1,107 @@
+//! Flags and messages shared by the commands that write a checkpoint.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use planish_format::FloatType;
+use planish_quantize::{Error, OnProgress, Output, Report};
+
+use super::progress::{Bar, bytes};
+use super::source::{Source, open};
+
+/// The dialects that can be written.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatFlag {
+    /// transformers' MetalConfig: 2, 4 or 8 bits, linear layers only
+    Metal,
+    /// MLX and mlx-lm: 2, 3, 4, 5, 6 or 8 bits, embeddings and output head too
+    Mlx,
+}
+
+impl FormatFlag {
+    /// The dialect.
+    pub fn target(self) -> planish_quantize::Target {
+        match self {
+            FormatFlag::Metal => planish_quantize::Target::Metal,
+            FormatFlag::Mlx => planish_quantize::Target::Mlx,
+        }
+    }
+}
+
+/// Types of plain tensors, scales and biases.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeFlag {
+    /// 16 bits, the range of float32
+    Bfloat16,
+    /// 16 bits, more digits, up to 65504
+    Float16,
+    /// 32 bits
+    Float32,
+}
+
+impl DtypeFlag {
+    /// The type.
+    pub fn float_type(self) -> FloatType {
+        match self {
+            DtypeFlag::Bfloat16 => FloatType::BF16,
+            DtypeFlag::Float16 => FloatType::F16,
+            DtypeFlag::Float32 => FloatType::F32,
+        }
+    }
+}
+
+/// Where a checkpoint comes from and goes to.
+#[derive(clap::Args, Clone, Debug)]
+pub struct OutputFlags {
+    /// A folder, a .gguf file, or a Hub id (org/name)
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// The folder to write; it appears only when whole
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the output folder if it holds a model
+    #[arg(long)]
+    pub force: bool,
+    /// Branch, tag or commit of a Hub model
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
+}
+
+impl OutputFlags {
+    /// Opens the model, runs `convert` with a progress bar, and tells on standard error what was done.
+    pub fn run(
+        &self,
+        convert: impl FnOnce(&Source, &Output, &mut OnProgress) -> Result<Report, Error>,
+    ) -> anyhow::Result<()> {
+        let source = open(&self.model, self.revision.as_deref())?;
+        let output = Output {
+            folder: self.out.clone(),
+            force: self.force,
+            base_model: source.hub_id.clone(),
+        };
+        let start = Instant::now();
+        let bar = Bar::new();
+        let report = convert(&source, &output, &mut |progress| bar.conversion(progress))?;
+        drop(bar);
+        self.tell(&report, start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn tell(&self, report: &Report, seconds: f64) {
+        for (module, reason) in &report.plain {
+            eprintln!("plain: {module}: {reason}");
+        }
+        for note in &report.notes {
+            eprintln!("note: {note}");
+        }
+        let rate = report.source_bytes as f64 / seconds.max(1e-9) / 1e9;
+        eprintln!(
+            "{}: {} ({:.3} bits per weight, {} packed tensors) from {} in {seconds:.1} s, {rate:.2} GB/s",
+            self.out.display(),
+            bytes(report.output_bytes),
+            report.bits_per_weight(),
+            report.packed,
+            bytes(report.source_bytes),
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! Progress on standard error: bars with rate and time left on a terminal, nothing where output is piped.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use planish_checkpoint::hub::Download;
+use planish_quantize::Progress;
+
+/// A bar that counts bytes, with a word about what is being done. Disappears when dropped.
+pub struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    /// Shows itself at the first step, if standard error is a terminal.
+    pub fn new() -> Bar {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let template = "{bytes:>10}/{total_bytes} {bar:24} {binary_bytes_per_sec:>12} {eta:>4} left  {wide_msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Bar { bar }
+    }
+
+    /// A step of a conversion.
+    pub fn conversion(&self, progress: Progress) {
+        self.bar.set_length(progress.total_bytes);
+        self.bar.set_position(progress.done_bytes);
+        self.bar.set_message(progress.tensor.to_owned());
+    }
+
+    /// A step of a download.
+    pub fn download(&self, step: Download) {
+        match step {
+            Download::Start {
+                file,
+                total_bytes,
+                done_bytes,
+            } => {
+                self.bar.set_length(total_bytes);
+                self.bar.set_position(done_bytes);
+                self.bar.reset_eta();
+                self.bar.set_message(file.to_owned());
+            }
+            Download::Received { bytes } => self.bar.inc(bytes),
+            Download::End => self.bar.set_position(self.bar.length().unwrap_or(0)),
+            Download::Notice(text) => self.notice(text),
+        }
+    }
+
+    /// A line on standard error, above the bar; also without a terminal.
+    pub fn notice(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Bytes as people read them, e.g. `1.2 GB`.
+pub fn bytes(count: u64) -> String {
+    indicatif::DecimalBytes(count).to_string()
+}
