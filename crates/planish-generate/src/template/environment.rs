@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State};
 
 use super::{json, python};
 
@@ -21,7 +21,11 @@ pub(super) fn new() -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("int", python::int);
+    environment.add_filter("float", python::float);
     environment.add_test("sequence", is_sequence);
+    environment.add_test("iterable", is_iterable);
+    environment.set_formatter(write_value);
     environment
 }
 
@@ -71,6 +75,20 @@ fn separators(pair: &Value) -> Result<(String, String), Error> {
 /// What has a length and can be indexed: in Python texts and mappings too.
 fn is_sequence(value: &Value) -> bool {
     value.is_undefined() || matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
+}
+
+/// What a loop may go over; in Python `None` is not.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// `{{ value }}`: floats as Python writes them, all else as it comes.
+fn write_value(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        let number = f64::try_from(value.clone())?;
+        return output.write_str(&python::float_text(number)).map_err(Error::from);
+    }
+    minijinja::escape_formatter(output, state, value)
 }
 
 /// `{% generation %}`, which marks the assistant's words for training, as a block without effect.

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::python;
+
 /// The keyword arguments of `json.dumps` that templates use.
 #[derive(Default)]
 pub(super) struct Style {
@@ -169,23 +171,14 @@ fn key_text(key: &Value) -> Result<String, Error> {
     }
 }
 
-/// The shortest text that reads back as the same number, with an exponent below 1e-4 and from 1e16 on, as Python's `repr`.
+/// A float as `json.dumps` writes it: names for what JSON has no number for.
 fn float_text(number: f64) -> String {
-    if number.is_nan() {
-        return "NaN".to_owned();
+    match number {
+        number if number.is_nan() => "NaN".to_owned(),
+        f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
+        number => python::float_text(number),
     }
-    if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    let size = number.abs();
-    if size != 0.0 && !(1e-4..1e16).contains(&size) {
-        let scientific = format!("{number:e}");
-        let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-        let exponent: i32 = exponent.parse().unwrap_or(0);
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{digits}e{sign}{:02}", exponent.abs());
-    }
-    format!("{number:?}")
 }
 
 fn invalid(what: String) -> Error {
