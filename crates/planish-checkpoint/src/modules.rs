@@ -4,6 +4,8 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use planish_format::{FloatType, PackedShape, Packing};
+
 use crate::dialect::Override;
 use crate::folder::tensors::{Stored, Tensors};
 use crate::{Dialect, Dtype, Entry, Error, Layout, Scheme};
@@ -134,6 +136,7 @@ impl Parts<'_> {
             return Err(self.modules.contradiction(biases, what));
         }
         let shape = self.shape()?;
+        self.check_size(&shape, packing, scale_type)?;
         let stored_bytes = self.weight.size_bytes() + self.scales.size_bytes() + biases.size_bytes();
         let layout = Layout::Packed { packing, scale_type };
         let entry = Entry {
@@ -145,18 +148,39 @@ impl Parts<'_> {
         Ok((entry, vec![format!("{module}.scales"), biases_name]))
     }
 
+    /// That the format can hold the matrix at all.
+    fn check_size(&self, shape: &[usize], packing: Packing, scale_type: FloatType) -> Result<(), Error> {
+        let contradiction = |what: &dyn std::fmt::Display| {
+            self.modules
+                .contradiction(self.weight, format!("tensor `{}.weight`: {what}", self.module))
+        };
+        let Some((&cols, leading)) = shape.split_last() else {
+            return Ok(());
+        };
+        let rows = leading.iter().try_fold(1usize, |rows, &next| rows.checked_mul(next));
+        let rows = rows.ok_or_else(|| contradiction(&format!("shape {shape:?} overflows")))?;
+        PackedShape::new(rows, cols, packing, scale_type).map_err(|error| contradiction(&error))?;
+        Ok(())
+    }
+
     /// The shape as plain floats. The columns are known from the scales, so the words can be checked.
     fn shape(&self) -> Result<Vec<usize>, Error> {
         let module = self.module;
         let Scheme { bits, group, .. } = self.scheme;
         let weight = &self.weight.shape;
         let scales = &self.scales.shape;
-        let (Some((&words, leading)), Some((&groups, scales_leading))) = (weight.split_last(), scales.split_last())
-        else {
+        let too_flat = || {
             let what = format!("tensor `{module}.weight`: expected at least 2 sizes, found {weight:?}");
-            return Err(self.modules.contradiction(self.weight, what));
+            self.modules.contradiction(self.weight, what)
         };
-        if leading.is_empty() || leading != scales_leading {
+        let (&words, leading) = weight.split_last().ok_or_else(too_flat)?;
+        if leading.is_empty() {
+            return Err(too_flat());
+        }
+        let (groups, scales_leading) = scales
+            .split_last()
+            .map_or((0, &[][..]), |(&groups, rest)| (groups, rest));
+        if leading != scales_leading {
             let what = format!(
                 "tensor `{module}.scales`: expected shape [.., rows, cols / {group}] with the rows of \
                  `{module}.weight` {weight:?}, found {scales:?}"

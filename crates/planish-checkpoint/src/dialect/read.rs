@@ -143,11 +143,13 @@ impl Section<'_> {
             return Ok(Scheme::affine(self.packing(bits, group)?));
         }
         if (bits, group) != (default_bits.into(), default_group as u64) {
-            let expected = format!(
-                "{default_bits} bits in groups of {default_group} with mode {}",
+            let what = format!(
+                "`{}`: expected {default_bits} bits in groups of {default_group} with mode {}, \
+                 found {bits} bits in groups of {group}",
+                self.key,
                 mode.name()
             );
-            return Err(self.malformed("bits", &expected, &format!("{bits} bits in groups of {group}").into()));
+            return Err(Error::malformed(self.file, what));
         }
         Ok(Scheme {
             mode,

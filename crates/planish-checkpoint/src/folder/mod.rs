@@ -87,9 +87,9 @@ impl Reader {
                 let (rows, cols) = entry.rows_cols();
                 let invalid = |error| Error::malformed(self.root.folder(), format!("tensor `{}`: {error}", entry.name));
                 let shape = PackedShape::new(rows, cols, *packing, *scale_type).map_err(invalid)?;
-                let codes = self.part(&entry.name)?.data;
-                let scales = self.part(&format!("{module}.scales"))?.data;
-                let biases = self.part(&format!("{module}{}", self.biases_suffix))?.data;
+                let codes = aligned(self.part(&entry.name)?);
+                let scales = aligned(self.part(&format!("{module}.scales"))?);
+                let biases = aligned(self.part(&format!("{module}{}", self.biases_suffix))?);
                 PackedMatrix::new(shape, codes, scales, biases)
                     .map(Weight::Packed)
                     .map_err(invalid)
@@ -127,5 +127,25 @@ impl Reader {
     fn part(&self, name: &str) -> Result<Tensor, Error> {
         let missing = || Error::missing(self.root.folder(), format!("the checkpoint has no tensor `{name}`"));
         self.tensors.read(name).ok_or_else(missing)
+    }
+}
+
+/// The data of a tensor at an address that its type asks for. Files by today's writers have it so; older ones are copied.
+fn aligned(tensor: Tensor) -> Bytes {
+    let data = tensor.data;
+    if data.as_ptr().align_offset(tensor.dtype.size_bytes()) == 0 {
+        return data;
+    }
+    let mut words = vec![0u64; data.len().div_ceil(8)];
+    bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(&data);
+    Bytes::from_owner(Words(words)).slice(..data.len())
+}
+
+/// Aligned bytes for `Bytes` to own.
+struct Words(Vec<u64>);
+
+impl AsRef<[u8]> for Words {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
     }
 }

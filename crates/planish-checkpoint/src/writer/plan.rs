@@ -1,6 +1,6 @@
 //! Which tensor goes where: files of bounded size in the order of the plan, aligned positions within each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -78,7 +78,14 @@ fn name(index: usize, count: usize) -> String {
 fn split(target: &Path, planned: Vec<Planned>, max_shard_bytes: u64) -> Result<Vec<Vec<Sized>>, Error> {
     let mut groups = vec![Vec::new()];
     let mut filled = 0u64;
+    let mut names = HashSet::new();
     for tensor in planned {
+        if !names.insert(tensor.name.clone()) {
+            return Err(Error::output(
+                target,
+                format!("two tensors would have the name `{}`", tensor.name),
+            ));
+        }
         let size = tensor
             .shape
             .iter()

@@ -1,0 +1,331 @@
+//! What valid folders give.
+
+use planish_checkpoint::{Checkpoint, Dialect, Dtype, Layout, Mode, Override, Scheme, Weight};
+use planish_format::{FloatType, Packing};
+use serde_json::json;
+
+use crate::sample::{Sample, given, packed, safetensors};
+
+fn names(checkpoint: &Checkpoint) -> Vec<&str> {
+    checkpoint.entries().iter().map(|entry| entry.name.as_str()).collect()
+}
+
+#[test]
+fn a_plain_folder() {
+    let checkpoint = Sample::new().open();
+    assert_eq!(names(&checkpoint), ["lm_head.weight", "model.norm.weight"]);
+    assert_eq!(checkpoint.dialect(), &Dialect::Plain);
+    assert_eq!(checkpoint.config()["model_type"], "llama");
+    let entry = checkpoint.entry("lm_head.weight").unwrap();
+    assert_eq!((entry.rows_cols(), entry.stored_bytes), ((2, 8), 64));
+    assert_eq!(entry.layout, Layout::Plain(Dtype::F32));
+    let Weight::Plain(tensor) = checkpoint.read(entry).unwrap() else {
+        panic!("packed")
+    };
+    assert_eq!(tensor.data, given("", "F32", &[2, 8]).data);
+    assert!(checkpoint.entry("lm_head").is_none());
+}
+
+#[test]
+fn shards_with_an_index() {
+    let sample = Sample::new();
+    sample.remove("model.safetensors");
+    sample.write(
+        "model-00001-of-00002.safetensors",
+        &safetensors(&[given("a", "F32", &[2])]),
+    );
+    sample.write(
+        "model-00002-of-00002.safetensors",
+        &safetensors(&[given("b", "F32", &[3]), given("c", "U8", &[1])]),
+    );
+    assert_eq!(
+        names(&sample.open()),
+        ["a", "b", "c"],
+        "a whole set of shards needs no index"
+    );
+    let weight_map = json!({
+        "a": "model-00001-of-00002.safetensors",
+        "b": "model-00002-of-00002.safetensors",
+        "c": "model-00002-of-00002.safetensors",
+    });
+    sample.write(
+        "model.safetensors.index.json",
+        json!({"weight_map": weight_map}).to_string().as_bytes(),
+    );
+    let checkpoint = sample.open();
+    assert_eq!(names(&checkpoint), ["a", "b", "c"]);
+    assert_eq!(checkpoint.tensor("b").unwrap().shape, [3]);
+}
+
+#[test]
+fn the_only_file_may_have_another_name() {
+    let sample = Sample::new();
+    std::fs::rename(
+        sample.folder().join("model.safetensors"),
+        sample.folder().join("weights.safetensors"),
+    )
+    .unwrap();
+    assert_eq!(sample.open().entries().len(), 2);
+}
+
+#[test]
+fn an_index_left_beside_a_single_file_does_not_count() {
+    let sample = Sample::new();
+    sample.write(
+        "model.safetensors.index.json",
+        br#"{"weight_map": {"old": "model-00001-of-00009.safetensors"}}"#,
+    );
+    assert_eq!(sample.open().entries().len(), 2);
+}
+
+#[test]
+fn metal_modules() {
+    let sample = Sample::new();
+    sample.config(json!({"quantization_config": {
+        "quant_method": "metal", "bits": 8, "group_size": 32, "modules_to_not_convert": ["lm_head"]}}));
+    let mut tensors = packed("p", "qbiases", [3, 64], [8, 32]);
+    tensors.push(given("p.bias", "BF16", &[3]));
+    tensors.push(given("lm_head.weight", "BF16", &[3, 64]));
+    sample.tensors(&tensors);
+    let checkpoint = sample.open();
+    let packing = Packing::new(8, 32).unwrap();
+    let modules_to_not_convert = Some(vec!["lm_head".to_string()]);
+    assert_eq!(
+        checkpoint.dialect(),
+        &Dialect::Metal {
+            packing,
+            modules_to_not_convert
+        }
+    );
+    assert_eq!(names(&checkpoint), ["lm_head.weight", "p.bias", "p.weight"]);
+    let entry = checkpoint.entry("p.weight").unwrap();
+    assert_eq!(
+        (&entry.shape[..], entry.stored_bytes),
+        (&[3, 64][..], 3 * 64 + 2 * 3 * 2 * 2)
+    );
+    assert_eq!(
+        entry.layout,
+        Layout::Packed {
+            packing,
+            scale_type: FloatType::BF16
+        }
+    );
+    let Weight::Packed(matrix) = checkpoint.read(entry).unwrap() else {
+        panic!("plain")
+    };
+    assert_eq!((matrix.rows, matrix.cols), (3, 64));
+    assert_eq!(matrix.codes, tensors[0].data);
+    assert_eq!(matrix.scales, tensors[1].data);
+    assert_eq!(matrix.biases, tensors[2].data);
+    checkpoint.release(entry);
+    assert_eq!(matrix.codes, tensors[0].data, "released pages come back");
+}
+
+#[test]
+fn metal_defaults_are_those_of_transformers() {
+    let sample = Sample::new();
+    sample.config(json!({"quantization_config": {"quant_method": "metal"}}));
+    let packing = Packing::new(4, 64).unwrap();
+    assert_eq!(
+        sample.open().dialect(),
+        &Dialect::Metal {
+            packing,
+            modules_to_not_convert: None
+        }
+    );
+}
+
+#[test]
+fn mlx_modules_with_overrides() {
+    let sample = Sample::new();
+    let mut quantization = json!({"group_size": null, "bits": 4, "tool": "some", "b": {"bits": 6, "group_size": 32},
+        "c": false, "d": true, "gone": {"bits": 8}});
+    sample.config(json!({"quantization": quantization, "quantization_config": quantization}));
+    let mut tensors = packed("a", "biases", [2, 64], [4, 64]);
+    tensors.extend(packed("b", "biases", [2, 64], [6, 32]));
+    tensors.push(given("c.weight", "F16", &[2, 64]));
+    tensors.extend(packed("d", "biases", [2, 64], [4, 64]));
+    sample.tensors(&tensors);
+    let checkpoint = sample.open();
+    let scheme = |bits, group| Scheme::affine(Packing::new(bits, group).unwrap());
+    let overrides = vec![
+        ("b".to_string(), Override::Packed(scheme(6, 32))),
+        ("c".to_string(), Override::Plain),
+        ("d".to_string(), Override::Default),
+        ("gone".to_string(), Override::Packed(scheme(8, 64))),
+    ];
+    assert_eq!(
+        checkpoint.dialect(),
+        &Dialect::Mlx {
+            default: scheme(4, 64),
+            overrides
+        }
+    );
+    let found: Vec<_> = checkpoint
+        .entries()
+        .iter()
+        .map(|entry| (&entry.name[..], entry.rows_cols(), bits(entry)))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("a.weight", (2, 64), Some(4)),
+            ("b.weight", (2, 64), Some(6)),
+            ("c.weight", (2, 64), None),
+            ("d.weight", (2, 64), Some(4)),
+        ]
+    );
+    // Written again: the same, with the mode spelled out and the null resolved.
+    let mut config = checkpoint.config().clone();
+    checkpoint.dialect().write_config(&mut config);
+    quantization = json!({"group_size": 64, "bits": 4, "mode": "affine",
+        "b": {"group_size": 32, "bits": 6, "mode": "affine"}, "c": false, "d": true,
+        "gone": {"group_size": 64, "bits": 8, "mode": "affine"}});
+    assert_eq!(config["quantization"], quantization);
+    assert_eq!(config["quantization_config"], quantization);
+    assert_eq!(
+        Dialect::from_config(&config, "config.json".as_ref()).unwrap(),
+        *checkpoint.dialect()
+    );
+}
+
+fn bits(entry: &planish_checkpoint::Entry) -> Option<u32> {
+    match entry.layout {
+        Layout::Packed { packing, .. } => Some(packing.bits()),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_width_in_both_dialects() {
+    for (bits, group) in [(2, 32), (3, 32), (4, 128), (5, 64), (6, 64), (8, 32)] {
+        let sample = Sample::new();
+        sample.config(json!({"quantization_config": {"bits": bits, "group_size": group}}));
+        sample.tensors(&packed("a", "biases", [2, 128], [bits, group]));
+        let checkpoint = sample.open();
+        let Weight::Packed(matrix) = checkpoint.read(&checkpoint.entries()[0]).unwrap() else {
+            panic!("plain")
+        };
+        assert_eq!(
+            (matrix.cols, matrix.packing),
+            (128, Packing::new(bits as u32, group).unwrap())
+        );
+    }
+}
+
+#[test]
+fn stacked_experts_keep_their_leading_sizes() {
+    let sample = Sample::new();
+    sample.config(json!({"quantization": {"bits": 4, "group_size": 32}}));
+    sample.tensors(&[
+        given("experts.weight", "U32", &[5, 3, 8]),
+        given("experts.scales", "F16", &[5, 3, 2]),
+        given("experts.biases", "F16", &[5, 3, 2]),
+    ]);
+    let checkpoint = sample.open();
+    let entry = &checkpoint.entries()[0];
+    assert_eq!((&entry.shape[..], entry.rows_cols()), (&[5, 3, 64][..], (15, 64)));
+    let Weight::Packed(matrix) = checkpoint.read(entry).unwrap() else {
+        panic!("plain")
+    };
+    assert_eq!(matrix.rows, 15);
+}
+
+#[test]
+fn other_modes_are_listed_and_refused_when_read() {
+    let sample = Sample::new();
+    sample.config(json!({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}));
+    sample.tensors(&[given("a.weight", "U32", &[2, 8]), given("a.scales", "U8", &[2, 2])]);
+    let checkpoint = sample.open();
+    let entry = &checkpoint.entries()[0];
+    assert_eq!(
+        (&entry.name[..], &entry.shape[..], checkpoint.entries().len()),
+        ("a.weight", &[2, 64][..], 1)
+    );
+    assert_eq!(
+        entry.layout,
+        Layout::Unsupported(Scheme {
+            mode: Mode::Mxfp4,
+            bits: 4,
+            group: 32
+        })
+    );
+    let error = checkpoint.read(entry).unwrap_err();
+    assert_eq!(
+        sample.message(&error),
+        "DIR: tensor `a.weight` is packed with mode mxfp4, which planish does not read; it reads affine"
+    );
+}
+
+#[test]
+fn data_at_odd_positions_is_aligned() {
+    let sample = Sample::new();
+    sample.config(json!({"quantization": {"bits": 4, "group_size": 32}}));
+    let mut tensors = vec![given("odd", "U8", &[1])];
+    tensors.extend(packed("a", "biases", [2, 32], [4, 32]));
+    sample.tensors(&tensors);
+    let checkpoint = sample.open();
+    let Weight::Packed(matrix) = checkpoint.read(checkpoint.entry("a.weight").unwrap()).unwrap() else {
+        panic!("plain")
+    };
+    for (part, align) in [(&matrix.codes, 4), (&matrix.scales, 2), (&matrix.biases, 2)] {
+        assert_eq!(part.as_ptr().align_offset(align), 0);
+    }
+    assert_eq!(matrix.codes, tensors[1].data);
+}
+
+#[test]
+fn carried_files() {
+    let sample = Sample::new();
+    for name in [
+        "tokenizer.json",
+        "tokenizer.model",
+        "chat_template.jinja",
+        "LICENSE",
+        "README.md",
+        "modeling.py",
+        ".gitattributes",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        "model.safetensors.index.json",
+        "model.Q4.gguf",
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "1_Pooling/config.json",
+        "additional_chat_templates/tool.jinja",
+        ".cache/huggingface/download/x.lock",
+        "original/params.json",
+    ] {
+        sample.write(name, name.as_bytes());
+    }
+    let checkpoint = sample.open();
+    assert_eq!(
+        checkpoint.files(),
+        [
+            "1_Pooling/config.json",
+            "LICENSE",
+            "additional_chat_templates/tool.jinja",
+            "chat_template.jinja",
+            "modeling.py",
+            "tokenizer.json",
+            "tokenizer.model",
+        ]
+    );
+    for name in ["1_Pooling/config.json", "README.md"] {
+        assert_eq!(checkpoint.file(name).unwrap().unwrap(), name.as_bytes());
+    }
+    assert!(checkpoint.file("vocab.json").unwrap().is_none());
+    sample.write("vocab.json", b"");
+    assert!(checkpoint.file("vocab.json").unwrap().unwrap().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_of_a_hub_cache() {
+    use std::os::unix::fs::symlink;
+    let sample = Sample::at("models--org--name/snapshots/0123");
+    sample.write("../../blobs/abc", &safetensors(&[given("a", "F32", &[1])]));
+    sample.remove("model.safetensors");
+    symlink("../../blobs/abc", sample.folder().join("model.safetensors")).unwrap();
+    assert_eq!(names(&sample.open()), ["a"]);
+}
