@@ -34,7 +34,7 @@ pub fn rms_norm(pool: &Pool, problem: RmsNorm<'_>) {
     assert!(output.as_ref().is_none_or(|output| output.len() == rows * cols));
     let functions = vector_functions();
     let hidden = SharedSlice::new(hidden);
-    let output = output.as_deref_mut().map(SharedSlice::new);
+    let output = output.map(SharedSlice::new);
     share_rows(pool, rows, cols, |share| {
         for row in share {
             let range = row * cols..(row + 1) * cols;

@@ -67,9 +67,9 @@ unsafe fn tile<L: Lanes, T: Element, const R: usize, const W: usize>(
         let output = product.output.as_mut_ptr().add(row * product.cols + col);
         let mut sums = [[L::splat(0.0); W]; R];
         if product.accumulate {
-            for r in 0..R {
-                for w in 0..W {
-                    sums[r][w] = L::load(output.add(r * product.cols + w * L::COUNT));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (w, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(output.add(r * product.cols + w * L::COUNT));
                 }
             }
         }
@@ -80,14 +80,14 @@ unsafe fn tile<L: Lanes, T: Element, const R: usize, const W: usize>(
             }
             for (r, sums) in sums.iter_mut().enumerate() {
                 let factor = L::splat(*left.add(r * product.left_stride + k));
-                for w in 0..W {
-                    sums[w] = L::multiply_add(factor, values[w], sums[w]);
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = L::multiply_add(factor, value, *sum);
                 }
             }
         }
-        for r in 0..R {
-            for w in 0..W {
-                L::store(output.add(r * product.cols + w * L::COUNT), sums[r][w]);
+        for (r, sums) in sums.iter().enumerate() {
+            for (w, sum) in sums.iter().enumerate() {
+                L::store(output.add(r * product.cols + w * L::COUNT), *sum);
             }
         }
     }

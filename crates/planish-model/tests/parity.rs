@@ -1,0 +1,215 @@
+//! Logits equal those of transformers in f32: prefill, step by step, packed and plain.
+
+mod common;
+
+use common::{exact, folder, load};
+use planish_checkpoint::Checkpoint;
+use planish_format::Packing;
+use planish_model::{Architecture, LoadOptions, Model};
+use planish_quantize::{Recipe, Target};
+use safetensors::SafeTensors;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// Every case of the script.
+const CASES: [&str; 8] = [
+    "llama_tied",
+    "llama_llama3_biases",
+    "llama_yarn",
+    "llama_linear_odd",
+    "llama_dynamic",
+    "mistral_window",
+    "qwen2_windows",
+    "qwen3",
+];
+
+/// What transformers computed.
+struct Golden {
+    /// Prompt and the tokens that follow one by one.
+    tokens: Vec<u32>,
+    /// Logits of every token of the prompt. // (prompt, vocabulary)
+    prefill: Vec<f32>,
+    /// Logits of every step. // (steps, vocabulary)
+    steps: Vec<f32>,
+    /// Columns of the logits.
+    vocabulary: usize,
+}
+
+impl Golden {
+    fn read(case: &str) -> Golden {
+        let bytes = std::fs::read(folder(case).join("golden.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let words = |name: &str| -> Vec<u32> {
+            let tensor = file.tensor(name).unwrap();
+            tensor
+                .data()
+                .chunks_exact(4)
+                .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+                .collect()
+        };
+        let floats = |name: &str| words(name).into_iter().map(f32::from_bits).collect();
+        let vocabulary = file.tensor("steps").unwrap().shape()[1];
+        Golden {
+            tokens: words("tokens"),
+            prefill: floats("prefill"),
+            steps: floats("steps"),
+            vocabulary,
+        }
+    }
+
+    /// Tokens before the steps.
+    fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.prefill.len() / self.vocabulary]
+    }
+
+    /// Tokens of the steps.
+    fn following(&self) -> &[u32] {
+        &self.tokens[self.prompt().len()..]
+    }
+}
+
+/// Largest difference, relative to the largest expected value.
+fn error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let worst = found
+        .iter()
+        .zip(expected)
+        .fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+    assert!(found.iter().all(|value| value.is_finite()));
+    worst / largest
+}
+
+/// The prompt at once with all logits, then one token at a time.
+fn run(model: &mut Model, golden: &Golden) -> (Vec<f32>, Vec<f32>) {
+    let mut cache = model.cache(golden.tokens.len()).unwrap();
+    let mut prefill = Vec::new();
+    let mut indices = Vec::new();
+    let mut each = |index: usize, logits: &[f32]| {
+        indices.push(index);
+        prefill.extend_from_slice(logits);
+    };
+    model.forward_all(golden.prompt(), &mut cache, &mut each).unwrap();
+    assert!(indices.into_iter().eq(0..golden.prompt().len()));
+    let mut steps = Vec::new();
+    for &token in golden.following() {
+        steps.extend_from_slice(model.forward(&[token], &mut cache).unwrap());
+    }
+    assert_eq!(cache.len(), golden.tokens.len());
+    (prefill, steps)
+}
+
+fn compare(case: &str, options: LoadOptions, tolerance: f32) {
+    let golden = Golden::read(case);
+    let (prefill, steps) = run(&mut load(case, options), &golden);
+    let (prefill, steps) = (error(&prefill, &golden.prefill), error(&steps, &golden.steps));
+    assert!(prefill < tolerance, "{case}: prefill differs by {prefill}");
+    assert!(steps < tolerance, "{case}: steps differ by {steps}");
+}
+
+#[test]
+fn plain_checkpoints_agree_with_transformers() {
+    for case in CASES {
+        compare(&format!("{case}/plain"), exact(), TOLERANCE);
+    }
+}
+
+#[test]
+fn metal_checkpoints_agree_with_transformers() {
+    for case in CASES {
+        compare(&format!("{case}/metal"), exact(), TOLERANCE);
+        compare(
+            &format!("{case}/metal"),
+            LoadOptions {
+                dequantize: true,
+                ..exact()
+            },
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+fn int8_activations_stay_close() {
+    for case in CASES {
+        compare(&format!("{case}/metal"), LoadOptions::default(), 0.1);
+    }
+}
+
+#[test]
+fn one_prefill_gives_the_last_logits_of_all() {
+    for case in CASES {
+        let case = format!("{case}/plain");
+        let golden = Golden::read(&case);
+        let mut model = load(&case, exact());
+        let mut cache = model.cache(golden.tokens.len()).unwrap();
+        let last = model.forward(golden.prompt(), &mut cache).unwrap();
+        let expected = &golden.prefill[golden.prefill.len() - golden.vocabulary..];
+        assert!(error(last, expected) < TOLERANCE, "{case}");
+    }
+}
+
+#[test]
+fn a_truncated_cache_is_as_good_as_a_new_one() {
+    let case = "llama_tied/plain";
+    let golden = Golden::read(case);
+    let mut model = load(case, exact());
+    let mut cache = model.cache(golden.tokens.len()).unwrap();
+    let half = golden.prompt().len() / 2;
+    model.forward(golden.prompt(), &mut cache).unwrap();
+    cache.truncate(half);
+    model.forward(&golden.prompt()[half..], &mut cache).unwrap();
+    let step = model.forward(&golden.following()[..1], &mut cache).unwrap();
+    assert!(error(step, &golden.steps[..golden.vocabulary]) < TOLERANCE);
+}
+
+#[test]
+fn packing_while_loading_equals_a_packed_checkpoint() {
+    let golden = Golden::read("llama_llama3_biases/metal");
+    let recipe = Recipe::new(Target::Metal, Packing::new(4, 16).unwrap());
+    let options = LoadOptions {
+        quantize: Some(recipe),
+        ..exact()
+    };
+    let (prefill, steps) = run(&mut load("llama_llama3_biases/plain", options), &golden);
+    assert!(error(&prefill, &golden.prefill) < TOLERANCE);
+    assert!(error(&steps, &golden.steps) < TOLERANCE);
+}
+
+/// transformers' frequencies for every scaling, at three lengths.
+#[test]
+fn rope_frequencies_agree_with_transformers() {
+    let text = std::fs::read_to_string(folder("rope.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let checkpoint = Checkpoint::open(&folder("llama_tied/plain")).unwrap();
+    let rows = golden["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 21);
+    for row in rows {
+        let mut config = checkpoint.config().clone();
+        config.extend(row["config"].as_object().unwrap().clone());
+        let rope = Architecture::from_config(&config).unwrap().ropes[0].clone();
+        let found = rope.frequencies(row["length"].as_u64().unwrap() as usize);
+        let expected: Vec<f64> = row["frequencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| value.as_f64().unwrap())
+            .collect();
+        assert_eq!(found.len(), expected.len(), "{}", row["name"]);
+        for (found, expected) in found.iter().zip(&expected) {
+            let relative = (f64::from(*found) - expected).abs() / expected;
+            assert!(
+                relative < 3e-6,
+                "{} at {}: {found} {expected}",
+                row["name"],
+                row["length"]
+            );
+        }
+        let factor = row["factor"].as_f64().unwrap();
+        assert!(
+            (f64::from(rope.attention_factor()) - factor).abs() < 1e-6,
+            "{}",
+            row["name"]
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! What cannot be run is refused by name.
+
+mod common;
+
+use common::{exact, folder, load};
+use planish_checkpoint::Checkpoint;
+use planish_model::{Architecture, Device, Error, LoadOptions, Model};
+use serde_json::{Value, json};
+
+/// The message for the config of a tiny Llama with some keys replaced.
+fn refusal(changes: Value) -> String {
+    let mut config = Checkpoint::open(&folder("llama_tied/plain")).unwrap().config().clone();
+    config.extend(changes.as_object().unwrap().clone());
+    Architecture::from_config(&config).unwrap_err().to_string()
+}
+
+#[test]
+fn unknown_architectures_are_named_with_those_that_exist() {
+    let message = refusal(json!({"architectures": ["BertModel"]}));
+    for name in [
+        "BertModel",
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+    ] {
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_understood_are_named() {
+    let cases = [
+        (json!({"hidden_act": "xielu"}), "hidden_act"),
+        (
+            json!({"rope_parameters": {"rope_type": "spiral"}}),
+            "rope_parameters.rope_type",
+        ),
+        (
+            json!({"rope_scaling": {"type": "su", "factor": 2.0}}),
+            "rope_scaling.type",
+        ),
+        (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
+        (
+            json!({"rope_scaling": {"type": "linear", "factor": 0}}),
+            "rope_scaling.factor",
+        ),
+        (json!({"hidden_size": null}), "hidden_size"),
+        (json!({"hidden_size": "many"}), "hidden_size"),
+        (json!({"hidden_size": -48}), "hidden_size"),
+        (json!({"vocab_size": 1e30}), "vocab_size"),
+        (json!({"num_key_value_heads": 3}), "num_key_value_heads"),
+        (
+            json!({"num_attention_heads": 7, "head_dim": null, "num_key_value_heads": 7}),
+            "num_attention_heads",
+        ),
+        (json!({"head_dim": 13}), "head_dim"),
+        (json!({"architectures": "LlamaForCausalLM"}), "architectures"),
+    ];
+    for (changes, key) in cases {
+        let message = refusal(changes);
+        assert!(
+            message.starts_with(&format!("config.json: {key}: expected ")),
+            "{key}: {message}"
+        );
+    }
+}
+
+/// A copy of a golden checkpoint with some keys of config.json replaced.
+fn changed_checkpoint(case: &str, changes: Value) -> (tempfile::TempDir, Checkpoint) {
+    let folder = folder(case);
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
+    std::fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(copy.path()).unwrap();
+    (copy, checkpoint)
+}
+
+fn load_error(case: &str, changes: Value, options: &LoadOptions) -> Error {
+    let (_copy, checkpoint) = changed_checkpoint(case, changes);
+    match Model::load(&checkpoint, options) {
+        Ok(_) => panic!("{case} was loaded"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named() {
+    let error = load_error("llama_tied/plain", json!({"num_hidden_layers": 3}), &exact());
+    let Error::MissingTensor { name } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(name, "model.layers.2.input_layernorm.weight");
+    let error = load_error("llama_tied/plain", json!({"intermediate_size": 81}), &exact());
+    let Error::Shape { name, expected, found } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(name, "model.layers.0.mlp.gate_proj.weight");
+    assert_eq!((expected, found), (vec![81, 48], vec![80, 48]));
+    let error = load_error("llama_tied/plain", json!({"tie_word_embeddings": false}), &exact());
+    assert!(matches!(error, Error::MissingTensor { name } if name == "lm_head.weight"));
+}
+
+#[test]
+fn absent_devices_are_named() {
+    for (device, name) in [(Device::Metal, "metal"), (Device::Cuda, "cuda")] {
+        let error = load_error("llama_tied/plain", json!({}), &LoadOptions { device, ..exact() });
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn wrong_calls_change_nothing() {
+    let mut model = load("llama_tied/plain", exact());
+    let mut cache = model.cache(3).unwrap();
+    assert!(matches!(model.forward(&[], &mut cache), Err(Error::NoTokens)));
+    assert!(matches!(
+        model.forward(&[1, 96], &mut cache),
+        Err(Error::Token {
+            token: 96,
+            vocabulary: 96
+        })
+    ));
+    model.forward(&[1, 2], &mut cache).unwrap();
+    assert!(matches!(
+        model.forward(&[1, 2], &mut cache),
+        Err(Error::CacheFull { needed: 4, capacity: 3 })
+    ));
+    assert_eq!(cache.len(), 2);
+}
