@@ -29,11 +29,12 @@ impl AsRef<[u8]> for Owner {
 impl MappedFile {
     /// Maps a whole file.
     pub fn open(path: &Path) -> Result<MappedFile, Error> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let metadata = file.metadata().map_err(Error::io(path))?;
+        // Asked before opening: opening a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
             return Err(Error::malformed(path, "expected a file, found something else"));
         }
+        let file = File::open(path).map_err(Error::io(path))?;
         if metadata.len() == 0 {
             return Ok(MappedFile {
                 map: None,
@@ -53,16 +54,19 @@ impl MappedFile {
         &self.bytes
     }
 
-    /// Drops the resident pages that lie wholly in `range`; later reads fetch them from the file again.
+    /// Drops the resident pages that touch `range`; later reads fetch them from the file again.
     #[cfg(unix)]
     pub fn release(&self, range: Range<usize>) {
         use memmap2::UncheckedAdvice;
         let Some(map) = &self.map else { return };
-        // Whole pages only: the neighbours may be in use. 64 KiB is a multiple of every page size met.
+        // 64 KiB is a multiple of every page size met. Pages shared with neighbours are dropped too, or what stays would
+        // grow with the number of tensors.
         let page = 1 << 16;
-        let (start, end) = (range.start.next_multiple_of(page), range.end / page * page);
+        let start = range.start / page * page;
+        let end = range.end.next_multiple_of(page).min(map.len());
         if start < end {
-            // SAFETY: the mapping is read-only and backed by a file, so dropped pages come back with the same content.
+            // SAFETY: the mapping is read-only and backed by a file, so dropped pages come back with the same content, also
+            // under slices that are in use.
             let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
         }
     }

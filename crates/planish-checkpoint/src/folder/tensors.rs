@@ -1,6 +1,6 @@
 //! The tensors of all shards by name.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ struct Shard {
 #[derive(Default)]
 pub(crate) struct Tensors {
     shards: Vec<Shard>,
-    by_name: HashMap<String, Stored>,
+    by_name: BTreeMap<String, Stored>,
 }
 
 impl Tensors {
@@ -57,7 +57,7 @@ impl Tensors {
         self.by_name.get(name)
     }
 
-    /// In no particular order.
+    /// In the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
         self.by_name.iter().map(|(name, stored)| (name.as_str(), stored))
     }

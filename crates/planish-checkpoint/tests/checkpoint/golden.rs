@@ -5,8 +5,11 @@ use std::path::Path;
 
 use planish_checkpoint::{Checkpoint, Layout, Weight};
 
+/// Shape of an entry, and bits and group if it is packed.
+type Kind = (Vec<usize>, Option<(u32, usize)>);
+
 /// Opens a golden folder and compares the first row of every packed weight with the peer's.
-fn check(name: &str) -> BTreeMap<String, (Vec<usize>, Option<(u32, usize)>)> {
+fn check(name: &str) -> BTreeMap<String, Kind> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let checkpoint = Checkpoint::open(&folder).unwrap_or_else(|error| panic!("{error}"));
     let expected = checkpoint.file("expected.json").unwrap().unwrap();

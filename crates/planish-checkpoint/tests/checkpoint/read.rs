@@ -329,3 +329,60 @@ fn links_of_a_hub_cache() {
     symlink("../../blobs/abc", sample.folder().join("model.safetensors")).unwrap();
     assert_eq!(names(&sample.open()), ["a"]);
 }
+
+/// Bytes of mapped files that are resident now.
+#[cfg(target_os = "linux")]
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn released_entries_do_not_add_up() {
+    let sample = Sample::new();
+    let (count, size) = (2048, 100_000);
+    let info = |index| {
+        format!(
+            r#""{index}": {{"dtype": "U8", "shape": [{size}], "data_offsets": [{}, {}]}}"#,
+            index * size,
+            (index + 1) * size
+        )
+    };
+    let header = format!("{{{}}}", (0..count).map(info).collect::<Vec<_>>().join(", "));
+    sample.write(
+        "model.safetensors",
+        &crate::sample::file(&header, &vec![1; count * size]),
+    );
+    let checkpoint = sample.open();
+    let before = resident_bytes();
+    for entry in checkpoint.entries() {
+        let Weight::Plain(tensor) = checkpoint.read(entry).unwrap() else {
+            panic!("packed")
+        };
+        assert_eq!(tensor.data.iter().map(|&byte| byte as usize).sum::<usize>(), size);
+        checkpoint.release(entry);
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} of {} bytes stayed", count * size);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let sample = Sample::new();
+    sample.remove("model.safetensors");
+    let pipe = sample.folder().join("model.safetensors");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(
+        sample.refusal(),
+        "DIR/model.safetensors: expected a file, found something else"
+    );
+}

@@ -323,30 +323,47 @@ fn run_on_a_small_disk() {
     assert!(names(target.parent().unwrap()).is_empty());
 }
 
-/// Needs the right to mount: root, or user namespaces.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "a process that a_disk_that_cannot_be_written starts"]
+fn run_on_a_read_only_disk() {
+    let target = given_target();
+    let message = refusal(&target, &WriterOptions::default());
+    let parent = target.parent().unwrap().display();
+    assert!(
+        message.starts_with(&format!(
+            "OUT: cannot be made: {parent} is not writable: Read-only file system"
+        )),
+        "{message}"
+    );
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk() {
+    on_small_disk("size=64k", "write::run_on_a_small_disk");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_cannot_be_written() {
+    on_small_disk("ro", "write::run_on_a_read_only_disk");
+}
+
+/// Runs a test with its target's folder on a disk of its own. Needs the right to mount: root, or user namespaces.
+#[cfg(target_os = "linux")]
+fn on_small_disk(options: &str, test: &str) {
     let (parent, target) = target();
-    let run = other_process("write::run_on_a_small_disk", &target);
+    let run = other_process(test, &target);
     let mut small_disk = Command::new("unshare");
-    small_disk.args([
-        "-r",
-        "-m",
-        "sh",
-        "-c",
-        "mount -t tmpfs -o size=64k tmpfs \"$0\" && exec \"$@\"",
-    ]);
+    let script = format!("mount -t tmpfs -o {options} tmpfs \"$0\" && exec \"$@\"");
+    small_disk.args(["-r", "-m", "sh", "-c", &script]);
     small_disk
         .arg(parent.path())
         .arg(run.get_program())
-        .args(run.get_args())
-        .env("PLANISH_TEST_TARGET", &target);
-    let output = small_disk.output().unwrap();
+        .args(run.get_args());
+    let output = small_disk.env("PLANISH_TEST_TARGET", &target).output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && shown.contains("1 passed"),
-        "{shown}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && shown.contains("1 passed"), "{shown}{errors}");
 }
