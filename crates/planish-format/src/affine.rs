@@ -85,19 +85,21 @@ fn first_zero_sign(low: f32, weights: &[f32]) -> f32 {
     }
 }
 
-/// The codes of 8 weights. A weight that is NaN gets code 0.
+/// The codes of a group, to nearest; ties go to even (Transformers, MlxCpu) or away from zero (MlxMetal). A weight that
+/// is NaN gets code 0.
 #[inline(always)]
-pub(crate) fn codes(encoder: Encoder, levels: f32, affine: Affine, weights: &[f32; 8]) -> [u8; 8] {
-    std::array::from_fn(|lane| {
-        let exact = (weights[lane] - affine.bias) / affine.scale;
+pub(crate) fn encode_group<const TIES_AWAY: bool>(levels: f32, affine: Affine, weights: &[f32], codes: &mut [u8]) {
+    for (weight, code) in weights.iter().zip(codes) {
+        let exact = (weight - affine.bias) / affine.scale;
         // Clamping to whole numbers first does not change the rounded result.
         let clamped = if exact > 0.0 { exact } else { 0.0 };
         let clamped = if clamped < levels { clamped } else { levels };
-        match encoder {
-            Encoder::Transformers | Encoder::MlxCpu => round_ties_even(clamped),
-            Encoder::MlxMetal => round_ties_away(clamped),
-        }
-    })
+        *code = if TIES_AWAY {
+            round_ties_away(clamped)
+        } else {
+            round_ties_even(clamped)
+        };
+    }
 }
 
 /// From here on up the gap between neighbouring `f32` is one, so that adding it rounds to a whole number.
@@ -114,5 +116,5 @@ fn round_ties_even(value: f32) -> u8 {
 fn round_ties_away(value: f32) -> u8 {
     let even = value + WHOLE;
     let tie_below = value - (even - WHOLE) == 0.5;
-    even.to_bits() as u8 + u8::from(tie_below)
+    (even.to_bits() + u32::from(tie_below)) as u8
 }

@@ -4,6 +4,8 @@
 //! `[i * bits, (i + 1) * bits)`, so 8 codes fill exactly `bits` bytes, for every width. [`code_at`] is the definition;
 //! [`pack_codes`] and [`unpack_codes`] work on 8 codes at a time and are tested against it.
 
+use crate::instructions;
+
 /// The code at `index` of a bit stream: the definition of the layout, one bit at a time.
 ///
 /// # Panics
@@ -22,6 +24,20 @@ pub fn code_at(stream: &[u8], bits: u32, index: usize) -> u8 {
 /// # Panics
 /// If the number of codes is not a multiple of 8, or `stream` is not `codes.len() * bits / 8` bytes.
 pub fn pack_codes(codes: &[u8], bits: u32, stream: &mut [u8]) {
+    instructions::pack(codes, bits, stream);
+}
+
+/// Unpacks a bit stream into codes.
+///
+/// # Panics
+/// If the number of codes is not a multiple of 8, or `stream` is not `codes.len() * bits / 8` bytes.
+pub fn unpack_codes(stream: &[u8], bits: u32, codes: &mut [u8]) {
+    instructions::unpack(stream, bits, codes);
+}
+
+/// The loop of [`pack_codes`], for the instruction table.
+#[inline(always)]
+pub(crate) fn pack(codes: &[u8], bits: u32, stream: &mut [u8]) {
     check_lengths(stream.len(), codes.len(), bits);
     match bits {
         2 => pack_all::<2>(codes, stream),
@@ -34,11 +50,9 @@ pub fn pack_codes(codes: &[u8], bits: u32, stream: &mut [u8]) {
     }
 }
 
-/// Unpacks a bit stream into codes.
-///
-/// # Panics
-/// If the number of codes is not a multiple of 8, or `stream` is not `codes.len() * bits / 8` bytes.
-pub fn unpack_codes(stream: &[u8], bits: u32, codes: &mut [u8]) {
+/// The loop of [`unpack_codes`], for the instruction table.
+#[inline(always)]
+pub(crate) fn unpack(stream: &[u8], bits: u32, codes: &mut [u8]) {
     check_lengths(stream.len(), codes.len(), bits);
     match bits {
         2 => unpack_all::<2>(stream, codes),
@@ -60,12 +74,14 @@ fn check_lengths(stream_bytes: usize, codes: usize, bits: u32) {
     );
 }
 
+#[inline(always)]
 fn pack_all<const BITS: usize>(codes: &[u8], stream: &mut [u8]) {
     for (eight, packed) in codes.as_chunks::<8>().0.iter().zip(stream.as_chunks_mut::<BITS>().0) {
         *packed = pack8::<BITS>(*eight);
     }
 }
 
+#[inline(always)]
 fn unpack_all<const BITS: usize>(stream: &[u8], codes: &mut [u8]) {
     for (packed, eight) in stream.as_chunks::<BITS>().0.iter().zip(codes.as_chunks_mut::<8>().0) {
         *eight = unpack8::<BITS>(*packed);
@@ -74,7 +90,7 @@ fn unpack_all<const BITS: usize>(stream: &[u8], codes: &mut [u8]) {
 
 /// 8 codes below `2^BITS` as `BITS` bytes: closes the gaps between neighbours, then pairs, then fours.
 #[inline(always)]
-pub(crate) fn pack8<const BITS: usize>(codes: [u8; 8]) -> [u8; BITS] {
+fn pack8<const BITS: usize>(codes: [u8; 8]) -> [u8; BITS] {
     let gap = 8 - BITS;
     let mut lanes = u64::from_le_bytes(codes);
     for (half, low) in [
@@ -90,7 +106,7 @@ pub(crate) fn pack8<const BITS: usize>(codes: [u8; 8]) -> [u8; BITS] {
 
 /// The opposite of [`pack8`].
 #[inline(always)]
-pub(crate) fn unpack8<const BITS: usize>(packed: [u8; BITS]) -> [u8; 8] {
+fn unpack8<const BITS: usize>(packed: [u8; BITS]) -> [u8; 8] {
     let gap = 8 - BITS;
     let mut bytes = [0; 8];
     bytes[..BITS].copy_from_slice(&packed);

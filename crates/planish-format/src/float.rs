@@ -2,8 +2,10 @@
 //!
 //! Bytes are little-endian and need no alignment. Narrowing rounds to nearest, ties to even; NaN stays NaN.
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
+
+use crate::instructions;
 
 /// The type of plain weights and of the scales and biases of packed ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,11 +38,7 @@ impl FloatType {
             "bytes of {} {self:?} values",
             values.len()
         );
-        match self {
-            FloatType::F32 => decode_f32(bytes, values),
-            FloatType::F16 => decode_f16(bytes, values),
-            FloatType::BF16 => decode_bf16(bytes, values),
-        }
+        instructions::widen(self, bytes, values);
     }
 
     /// Writes values as this type, rounded to nearest, ties to even.
@@ -54,30 +52,62 @@ impl FloatType {
             "bytes of {} {self:?} values",
             values.len()
         );
-        match self {
-            FloatType::F32 => encode_f32(values, bytes),
-            FloatType::F16 => encode_f16(values, bytes),
-            FloatType::BF16 => encode_bf16(values, bytes),
+        instructions::narrow(self, values, bytes);
+    }
+}
+
+/// The loop of [`FloatType::decode`], for the instruction table.
+#[inline(always)]
+pub(crate) fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
+    match float_type {
+        FloatType::F32 => {
+            for (value, four) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *value = f32::from_le_bytes(*four);
+            }
+        }
+        FloatType::F16 => widen_f16(bytes, values),
+        FloatType::BF16 => {
+            for (value, two) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *value = f32::from_bits(u32::from(u16::from_le_bytes(*two)) << 16);
+            }
         }
     }
 }
 
-/// Half-precision conversion works on runs of this many values, copied to be aligned.
+/// The loop of [`FloatType::encode`], for the instruction table.
+#[inline(always)]
+pub(crate) fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
+    match float_type {
+        FloatType::F32 => {
+            for (value, four) in values.iter().zip(bytes.as_chunks_mut::<4>().0) {
+                *four = value.to_le_bytes();
+            }
+        }
+        FloatType::F16 => narrow_f16(values, bytes),
+        FloatType::BF16 => {
+            for (value, two) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
+                *two = bf16_bits(*value).to_le_bytes();
+            }
+        }
+    }
+}
+
+/// The upper half of an `f32`, rounded to nearest, ties to even. Without branches, so that it is vectorized.
+#[inline(always)]
+fn bf16_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let last_kept = (bits >> 16) & 1;
+    let rounded = bits.wrapping_add(0x7fff + last_kept) >> 16;
+    let quiet_nan = (bits >> 16) | 0x40; // rounding could carry a NaN into infinity or zero
+    (if value.is_nan() { quiet_nan } else { rounded }) as u16
+}
+
+/// Half-precision conversion (the `half` crate's, with F16C where the machine has it) works on runs of this many
+/// values, copied to be aligned.
 const RUN: usize = 64;
 
-fn decode_f32(bytes: &[u8], values: &mut [f32]) {
-    for (value, four) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *value = f32::from_le_bytes(*four);
-    }
-}
-
-fn decode_bf16(bytes: &[u8], values: &mut [f32]) {
-    for (value, two) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *value = f32::from_bits(u32::from(u16::from_le_bytes(*two)) << 16);
-    }
-}
-
-fn decode_f16(bytes: &[u8], values: &mut [f32]) {
+#[inline(always)]
+fn widen_f16(bytes: &[u8], values: &mut [f32]) {
     let mut halves = [f16::ZERO; RUN];
     for (run, bytes) in values.chunks_mut(RUN).zip(bytes.chunks(RUN * 2)) {
         for (half, two) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
@@ -87,19 +117,8 @@ fn decode_f16(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-fn encode_f32(values: &[f32], bytes: &mut [u8]) {
-    for (value, four) in values.iter().zip(bytes.as_chunks_mut::<4>().0) {
-        *four = value.to_le_bytes();
-    }
-}
-
-fn encode_bf16(values: &[f32], bytes: &mut [u8]) {
-    for (value, two) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
-        *two = bf16::from_f32(*value).to_le_bytes();
-    }
-}
-
-fn encode_f16(values: &[f32], bytes: &mut [u8]) {
+#[inline(always)]
+fn narrow_f16(values: &[f32], bytes: &mut [u8]) {
     let mut halves = [f16::ZERO; RUN];
     for (run, bytes) in values.chunks(RUN).zip(bytes.chunks_mut(RUN * 2)) {
         halves[..run.len()].convert_from_f32_slice(run);

@@ -8,14 +8,17 @@ mod bits;
 mod dequantize;
 mod error;
 mod float;
+mod instructions;
 mod matrix;
 mod packing;
 mod quantize;
+mod row;
 
 pub use bits::{code_at, pack_codes, unpack_codes};
-pub use dequantize::dequantize;
+pub use dequantize::{dequantize, dequantize_into};
 pub use error::FormatError;
 pub use float::FloatType;
+pub use instructions::instruction_set;
 pub use matrix::{FloatMatrix, PackedMatrix, PackedRow, PackedShape};
 pub use packing::{Encoder, Packing};
 pub use quantize::{QuantizeOptions, first_non_finite, quantize, quantize_with};

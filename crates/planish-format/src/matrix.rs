@@ -7,7 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::bits::unpack_codes;
-use crate::dequantize::decode_row;
+use crate::instructions::decode_row;
+use crate::row::DecodeRow;
 use crate::{FloatType, FormatError, Packing};
 
 /// Plain weights, `rows` x `cols`, borrowed. The bytes need no alignment.
@@ -210,7 +211,18 @@ impl PackedMatrix {
     /// # Panics
     /// If there is no such row or `weights` is not `cols` long.
     pub fn dequantize_row(&self, row: usize, weights: &mut [f32]) {
-        decode_row(&self.row(row), weights);
+        let mut codes = vec![0; self.cols];
+        self.dequantize_row_with(row, &mut codes, weights);
+    }
+
+    /// As [`PackedMatrix::dequantize_row`], with room for the codes. // both (cols)
+    pub(crate) fn dequantize_row_with(&self, row: usize, codes: &mut [u8], weights: &mut [f32]) {
+        assert_eq!(weights.len(), self.cols, "weights of a row");
+        decode_row(DecodeRow {
+            packed: self.row(row),
+            codes,
+            weights,
+        });
     }
 
     /// The bytes of one row.
