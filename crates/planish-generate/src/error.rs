@@ -62,6 +62,12 @@ pub enum Error {
         "the model's output holds no number to choose a token by (all NaN or -inf): the weights are damaged, or the architecture is misread"
     )]
     NoFiniteLogit,
+    /// A file of the checkpoint that cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] planish_checkpoint::Error),
+    /// The model cannot compute.
+    #[error(transparent)]
+    Model(#[from] planish_model::Error),
 }
 
 impl Error {

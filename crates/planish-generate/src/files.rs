@@ -1,5 +1,6 @@
 //! The small files beside the weights that text generation reads, as bytes: where they lie is the checkpoint's business.
 
+use planish_checkpoint::Checkpoint;
 use serde_json::{Map, Value};
 
 use crate::Error;
@@ -21,6 +22,25 @@ pub struct Files {
     pub generation_config: Option<Vec<u8>>,
     /// `config.json`.
     pub config: Map<String, Value>,
+}
+
+impl Files {
+    /// Those of a checkpoint.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Files, Error> {
+        let read = |name: &str| checkpoint.file(name).map(|bytes| bytes.map(|bytes| bytes.to_vec()));
+        Ok(Files {
+            tokenizer: read("tokenizer.json")?,
+            tokenizer_config: read("tokenizer_config.json")?,
+            special_tokens_map: read("special_tokens_map.json")?,
+            chat_template: read("chat_template.jinja")?,
+            tool_use_template: read("additional_chat_templates/tool_use.jinja")?,
+            generation_config: read("generation_config.json")?,
+            config: checkpoint.config().clone(),
+        })
+    }
 }
 
 /// A JSON object, or an empty one if the file is absent.
