@@ -23,6 +23,13 @@ pub enum Device {
     Cpu,
 }
 
+impl Device {
+    /// The best device there is that the model fits.
+    pub fn auto() -> Device {
+        Device::Auto
+    }
+}
+
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
