@@ -8,7 +8,18 @@ use planish_format::{FloatType, PackedMatrix};
 
 use crate::input::{ExactRow, Int8Row, Shape, step_of};
 use crate::scratch::WorkerScratch;
-use crate::table::{ExactProduct, Int8Product, PlainProduct};
+use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
+
+/// The row of the table.
+pub(crate) const SCALAR: InstructionSet = InstructionSet {
+    name: "scalar",
+    supported: || true,
+    arrange_int8,
+    int8,
+    arrange_exact,
+    exact,
+    plain,
+};
 
 /// Value `index` of little-endian `data`.
 pub(crate) fn float_at(data: &[u8], float_type: FloatType, index: usize) -> f32 {

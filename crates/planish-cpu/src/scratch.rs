@@ -1,6 +1,7 @@
 //! Memory that calls reuse: aligned to cache lines, grown when needed, never shrunk.
 
 use bytemuck::{Pod, Zeroable};
+use planish_format::Packing;
 
 /// One cache line; the alignment of all buffers.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -31,4 +32,17 @@ impl Buffer {
 
 /// What one worker needs besides the shared input.
 #[derive(Default)]
-pub(crate) struct WorkerScratch {}
+pub(crate) struct WorkerScratch {
+    /// What kernels keep between calls about the packing in `lanes_of`.
+    pub lanes: Buffer,
+    /// The packing that `lanes` was made for.
+    pub lanes_of: Option<Packing>,
+    /// Unpacked codes of some rows.
+    pub tile: Buffer,
+    /// Scales and biases of the tile.
+    pub scales: Buffer,
+    /// Weights of some rows as floats.
+    pub floats: Buffer,
+    /// Sums that are not finished.
+    pub sums: Buffer,
+}

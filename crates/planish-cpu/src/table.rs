@@ -85,15 +85,11 @@ pub(crate) struct InstructionSet {
 }
 
 /// Best first; the last one runs everywhere.
-pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[InstructionSet {
-    name: "scalar",
-    supported: || true,
-    arrange_int8: scalar::arrange_int8,
-    int8: scalar::int8,
-    arrange_exact: scalar::arrange_exact,
-    exact: scalar::exact,
-    plain: scalar::plain,
-}];
+pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
+    #[cfg(target_arch = "x86_64")]
+    crate::avx512::AVX512_VNNI,
+    scalar::SCALAR,
+];
 
 /// The rows that this machine runs, best first.
 pub(crate) fn supported() -> impl Iterator<Item = &'static InstructionSet> {

@@ -222,7 +222,7 @@ fn all_widths_groups_and_columns() {
             for group in [8, 16, 24, 32, 64, 128] {
                 for groups in [1, 3, 4, 5, 17, 33, 68] {
                     // A row is whole 32-bit words.
-                    if group * groups * bits as usize % 32 != 0 {
+                    if !(group * groups * bits as usize).is_multiple_of(32) {
                         continue;
                     }
                     for m in [1, 3] {

@@ -1,0 +1,59 @@
+//! AVX-512 with VNNI and VBMI: Ice Lake, Zen 4 and later.
+
+mod arrange;
+mod lanes;
+mod multiply;
+mod plain;
+mod tile;
+mod tiles;
+mod unpack;
+
+use std::ops::Range;
+
+use crate::input::Shape;
+use crate::scalar;
+use crate::scratch::WorkerScratch;
+use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
+
+/// The row of the table.
+pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
+    name: "avx512vnni",
+    supported,
+    arrange_int8: arrange::int8,
+    int8,
+    arrange_exact: arrange::exact,
+    exact,
+    plain,
+};
+
+fn supported() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+    match product.input.shape {
+        shape if !arrange::fits(&shape) => scalar::int8(product, rows, scratch),
+        Shape { m: 1, .. } => lanes::int8(product, rows, scratch),
+        _ => tiles::int8(product, rows, scratch),
+    }
+}
+
+fn exact(product: &ExactProduct<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+    match product.input.shape {
+        shape if !arrange::fits(&shape) => scalar::exact(product, rows, scratch),
+        Shape { m: 1, .. } => lanes::exact(product, rows, scratch),
+        _ => tiles::exact(product, rows, scratch),
+    }
+}
+
+fn plain(product: &PlainProduct<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+    match product.m {
+        1 => plain::one(product, rows),
+        _ => tiles::plain(product, rows, scratch),
+    }
+}

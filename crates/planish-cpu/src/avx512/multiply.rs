@@ -1,0 +1,159 @@
+//! Tiles of 32 weight rows times up to 12 rows of x: 24 sums in registers, x broadcast, one load of weights for all.
+//!
+//! Sums over columns are kept as (rows of x, 32) floats between the tiles of one row of weights.
+
+use std::arch::x86_64::*;
+
+use super::tile::ROWS;
+
+/// Rows of x that one call takes at most.
+pub(super) const MAX_M: usize = 12;
+
+/// A tile of codes and the x that belongs to it.
+pub(super) struct Int8Tile<'a> {
+    /// // (quads, 2, 16, 4)
+    pub codes: &'a [u8],
+    /// // (groups, 2, 16)
+    pub scales: &'a [f32],
+    /// // (groups, 2, 16)
+    pub biases: &'a [f32],
+    /// Codes of a group.
+    pub group: usize,
+    /// Groups of the tile.
+    pub groups: usize,
+    /// First x of the tile. // (m, stride)
+    pub x: &'a [i8],
+    /// Values from one row of x to the next.
+    pub stride: usize,
+    /// // (m, group_stride)
+    pub x_scales: &'a [f32],
+    /// // (m, group_stride)
+    pub x_sums: &'a [f32],
+    /// Scales from one row of x to the next.
+    pub group_stride: usize,
+}
+
+/// A tile of floats and the x that belongs to it.
+pub(super) struct FloatTile<'a> {
+    /// // (columns, 2, 16)
+    pub weights: &'a [f32],
+    /// Columns of the tile.
+    pub columns: usize,
+    /// First x of the tile. // (m, stride)
+    pub x: &'a [f32],
+    /// Values from one row of x to the next.
+    pub stride: usize,
+}
+
+/// Adds the products of the tile with `m` rows of x to `sums`. // (m, 32)
+///
+/// # Safety
+/// The tile's slices must have what their shapes say for `m` rows of x (the last one only as far as it is read).
+pub(super) unsafe fn int8(tile: &Int8Tile<'_>, m: usize, sums: &mut [f32]) {
+    assert!(sums.len() >= m * ROWS);
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match m {
+            1 => int8_rows::<1>(tile, sums),
+            2 => int8_rows::<2>(tile, sums),
+            3 => int8_rows::<3>(tile, sums),
+            4 => int8_rows::<4>(tile, sums),
+            5 => int8_rows::<5>(tile, sums),
+            6 => int8_rows::<6>(tile, sums),
+            7 => int8_rows::<7>(tile, sums),
+            8 => int8_rows::<8>(tile, sums),
+            9 => int8_rows::<9>(tile, sums),
+            10 => int8_rows::<10>(tile, sums),
+            11 => int8_rows::<11>(tile, sums),
+            12 => int8_rows::<12>(tile, sums),
+            _ => unreachable!("callers cut x into pieces of at most {MAX_M} rows"),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn int8_rows<const M: usize>(tile: &Int8Tile<'_>, sums: &mut [f32]) {
+    for group in 0..tile.groups {
+        // SAFETY: the tile holds the group for M rows of x, by the contract.
+        unsafe {
+            let codes = tile.codes.as_ptr().add(group * tile.group * ROWS);
+            let x = tile.x.as_ptr().add(group * tile.group);
+            let mut products = [[_mm512_setzero_si512(); 2]; M];
+            for quad in 0..tile.group / 4 {
+                let upper = _mm512_loadu_si512(codes.add(quad * 128).cast());
+                let lower = _mm512_loadu_si512(codes.add(quad * 128 + 64).cast());
+                for (row, products) in products.iter_mut().enumerate() {
+                    let x = _mm512_set1_epi32(x.add(row * tile.stride + 4 * quad).cast::<i32>().read_unaligned());
+                    products[0] = _mm512_dpbusd_epi32(products[0], upper, x);
+                    products[1] = _mm512_dpbusd_epi32(products[1], lower, x);
+                }
+            }
+            for half in 0..2 {
+                let at = group * ROWS + half * 16;
+                let scales = _mm512_loadu_ps(tile.scales.as_ptr().add(at));
+                let biases = _mm512_loadu_ps(tile.biases.as_ptr().add(at));
+                for (row, products) in products.iter().enumerate() {
+                    let x_at = row * tile.group_stride + group;
+                    let x_scale = _mm512_set1_ps(*tile.x_scales.as_ptr().add(x_at));
+                    let x_sum = _mm512_set1_ps(*tile.x_sums.as_ptr().add(x_at));
+                    let sum_at = sums.as_mut_ptr().add(row * ROWS + half * 16);
+                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[half]), x_scale);
+                    let sum = _mm512_fmadd_ps(biases, x_sum, _mm512_loadu_ps(sum_at));
+                    _mm512_storeu_ps(sum_at, _mm512_fmadd_ps(scaled, scales, sum));
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of the tile with `m` rows of x to `sums`. // (m, 32)
+///
+/// # Safety
+/// The tile's slices must have what their shapes say for `m` rows of x (the last one only as far as it is read).
+pub(super) unsafe fn floats(tile: &FloatTile<'_>, m: usize, sums: &mut [f32]) {
+    assert!(sums.len() >= m * ROWS);
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match m {
+            1 => float_rows::<1>(tile, sums),
+            2 => float_rows::<2>(tile, sums),
+            3 => float_rows::<3>(tile, sums),
+            4 => float_rows::<4>(tile, sums),
+            5 => float_rows::<5>(tile, sums),
+            6 => float_rows::<6>(tile, sums),
+            7 => float_rows::<7>(tile, sums),
+            8 => float_rows::<8>(tile, sums),
+            9 => float_rows::<9>(tile, sums),
+            10 => float_rows::<10>(tile, sums),
+            11 => float_rows::<11>(tile, sums),
+            12 => float_rows::<12>(tile, sums),
+            _ => unreachable!("callers cut x into pieces of at most {MAX_M} rows"),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn float_rows<const M: usize>(tile: &FloatTile<'_>, sums: &mut [f32]) {
+    let mut products = [[_mm512_setzero_ps(); 2]; M];
+    for column in 0..tile.columns {
+        // SAFETY: the tile holds the column for M rows of x, by the contract.
+        unsafe {
+            let weights = tile.weights.as_ptr().add(column * ROWS);
+            let (upper, lower) = (_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(16)));
+            for (row, products) in products.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*tile.x.as_ptr().add(row * tile.stride + column));
+                products[0] = _mm512_fmadd_ps(upper, x, products[0]);
+                products[1] = _mm512_fmadd_ps(lower, x, products[1]);
+            }
+        }
+    }
+    for (products, sums) in products.iter().zip(sums.chunks_exact_mut(ROWS)) {
+        for (half, products) in products.iter().enumerate() {
+            // SAFETY: the halves of 16 are inside the 32 sums of a row.
+            unsafe {
+                let at = sums.as_mut_ptr().add(16 * half);
+                _mm512_storeu_ps(at, _mm512_add_ps(*products, _mm512_loadu_ps(at)));
+            }
+        }
+    }
+}
