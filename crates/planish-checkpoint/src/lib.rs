@@ -11,6 +11,7 @@ mod folder;
 mod gguf;
 pub mod hub;
 mod modules;
+mod order;
 mod source;
 mod weight;
 mod writer;

@@ -1,13 +1,14 @@
 //! Stored tensors to entries: the parts of a packed module become one entry, and what the parts are is checked against
 //! config.json.
 
-use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::path::Path;
 
 use planish_format::{FloatType, PackedShape, Packing};
 
 use crate::dialect::Override;
 use crate::folder::tensors::{Stored, Tensors};
+use crate::order::natural_order;
 use crate::{Dialect, Dtype, Entry, Error, Layout, Scheme};
 
 /// Every weight once, in the natural order of names (layer 2 before layer 10).
@@ -36,7 +37,7 @@ pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) 
             });
         }
     }
-    let parts: std::collections::HashSet<String> = parts.into_iter().collect();
+    let parts: HashSet<String> = parts.into_iter().collect();
     entries.retain(|entry| !parts.contains(&entry.name));
     entries.sort_by(|left, right| natural_order(&left.name, &right.name));
     Ok(entries)
@@ -51,49 +52,49 @@ struct Modules<'a> {
 impl Modules<'_> {
     /// The entry of a packed module and the names of its parts beside `.weight`; `None` if the module is plain.
     fn packed(&self, module: &str, weight: &Stored) -> Result<Option<(Entry, Vec<String>)>, Error> {
-        let scales_name = format!("{module}.scales");
-        let key = self.dialect.config_key();
         let words = weight.dtype == Dtype::U32;
-        let (word, scheme) = self.dialect.scheme(module);
-        let Some(scales) = self.tensors.get(&scales_name) else {
-            let announced = matches!(word, Some(Override::Default | Override::Packed(_)));
-            if announced || (words && scheme.is_some()) {
-                let what = format!("tensor `{module}.weight` is packed, but there is no tensor `{scales_name}`");
-                return Err(self.contradiction(weight, what));
+        match (
+            self.tensors.get(&format!("{module}.scales")),
+            self.dialect.scheme(module),
+        ) {
+            (None, (said, scheme)) => {
+                let announced = matches!(said, Some(Override::Default | Override::Packed(_)));
+                if announced || (words && scheme.is_some()) {
+                    let what = format!("tensor `{module}.weight` is packed, but there is no tensor `{module}.scales`");
+                    return Err(self.contradiction(weight, what));
+                }
+                Ok(None)
             }
-            return Ok(None);
-        };
-        let Some(scheme) = scheme else {
-            if !words {
-                return Ok(None);
+            (Some(_), (said, None)) if words => Err(self.not_announced(module, said)),
+            (Some(_), (_, None)) => Ok(None),
+            (Some(_), (_, Some(_))) if !words => {
+                let what = format!(
+                    "tensor `{module}.weight`: expected U32 words, because there is a tensor `{module}.scales`; found {}",
+                    weight.dtype
+                );
+                Err(self.contradiction(weight, what))
             }
-            let says = match word {
-                Some(_) => format!("`{key}` says that `{module}` is plain (false)"),
-                None => "it has no `quantization_config` or `quantization` that says so".to_string(),
-            };
-            let what = format!("{says}, but tensor `{module}.weight` is packed: U32 with `{scales_name}`");
-            return Err(Error::malformed(self.config_file, what));
-        };
-        if !words {
-            let what = format!(
-                "tensor `{module}.weight`: expected U32 words, because there is a tensor `{scales_name}`; found {}",
-                weight.dtype
-            );
-            return Err(self.contradiction(weight, what));
+            (Some(scales), (_, Some(scheme))) => {
+                let parts = Parts {
+                    modules: self,
+                    module,
+                    weight,
+                    scales,
+                    scheme,
+                };
+                parts.entry().map(Some)
+            }
         }
-        let parts = Parts {
-            modules: self,
-            module,
-            weight,
-            scales,
-            scheme,
+    }
+
+    /// The tensors are packed and config.json says otherwise, or nothing.
+    fn not_announced(&self, module: &str, said: Option<Override>) -> Error {
+        let says = match said {
+            Some(_) => format!("`{}` says that `{module}` is plain (false)", self.dialect.config_key()),
+            None => "it has no `quantization_config` or `quantization` that says so".to_string(),
         };
-        let (entry, names) = if scheme.packing().is_some() {
-            parts.affine()?
-        } else {
-            parts.unsupported()?
-        };
-        Ok(Some((entry, names)))
+        let what = format!("{says}, but tensor `{module}.weight` is packed: U32 with `{module}.scales`");
+        Error::malformed(self.config_file, what)
     }
 
     fn contradiction(&self, stored: &Stored, what: String) -> Error {
@@ -111,11 +112,16 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn affine(&self) -> Result<(Entry, Vec<String>), Error> {
+    /// The entry, and the names of the parts beside `.weight`.
+    fn entry(&self) -> Result<(Entry, Vec<String>), Error> {
+        match self.scheme.packing() {
+            Some(packing) => self.affine(packing),
+            None => Ok(self.unsupported()),
+        }
+    }
+
+    fn affine(&self, packing: Packing) -> Result<(Entry, Vec<String>), Error> {
         let module = self.module;
-        let Some(packing) = self.scheme.packing() else {
-            return self.unsupported();
-        };
         let suffix = self.modules.dialect.biases_suffix().unwrap_or(".biases");
         let biases_name = format!("{module}{suffix}");
         let Some(biases) = self.modules.tensors.get(&biases_name) else {
@@ -219,7 +225,7 @@ impl Parts<'_> {
     }
 
     /// A listed entry of a mode that cannot be read.
-    fn unsupported(&self) -> Result<(Entry, Vec<String>), Error> {
+    fn unsupported(&self) -> (Entry, Vec<String>) {
         let shape = match self.weight.shape.split_last() {
             Some((&words, leading)) => {
                 let cols = words.saturating_mul(32) / self.scheme.bits as usize;
@@ -233,65 +239,6 @@ impl Parts<'_> {
             layout: Layout::Unsupported(self.scheme),
             stored_bytes: self.weight.size_bytes() + self.scales.size_bytes(),
         };
-        Ok((entry, vec![format!("{}.scales", self.module)]))
-    }
-}
-
-/// Alphabetical, except that runs of digits compare as numbers.
-fn natural_order(left: &str, right: &str) -> Ordering {
-    let (mut left_rest, mut right_rest) = (left.as_bytes(), right.as_bytes());
-    while let (Some(&a), Some(&b)) = (left_rest.first(), right_rest.first()) {
-        let order = if a.is_ascii_digit() && b.is_ascii_digit() {
-            let (a, b) = (take_number(&mut left_rest), take_number(&mut right_rest));
-            a.len().cmp(&b.len()).then(a.cmp(b))
-        } else {
-            (left_rest, right_rest) = (&left_rest[1..], &right_rest[1..]);
-            a.cmp(&b)
-        };
-        if order != Ordering::Equal {
-            return order;
-        }
-    }
-    left_rest.len().cmp(&right_rest.len()).then(left.cmp(right))
-}
-
-/// The digits in front, without leading zeros.
-fn take_number<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let end = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(rest.len());
-    let (digits, tail) = rest.split_at(end);
-    *rest = tail;
-    let zeros = digits.iter().position(|&digit| digit != b'0').unwrap_or(digits.len());
-    &digits[zeros..]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layers_sort_by_number() {
-        let mut names = [
-            "layers.10.b",
-            "layers.2.b",
-            "layers.2.a",
-            "layers.1",
-            "embed",
-            "layers.02.a",
-        ];
-        names.sort_by(|left, right| natural_order(left, right));
-        assert_eq!(
-            names,
-            [
-                "embed",
-                "layers.1",
-                "layers.02.a",
-                "layers.2.a",
-                "layers.2.b",
-                "layers.10.b"
-            ]
-        );
+        (entry, vec![format!("{}.scales", self.module)])
     }
 }
