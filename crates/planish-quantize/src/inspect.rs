@@ -71,12 +71,15 @@ pub struct Inspection {
     pub cost: Option<Cost>,
 }
 
-/// Lists `checkpoint`; with a `group`, measures what each of [`WIDTHS`] would cost its plain layers with the rule of MLX.
+/// Lists `checkpoint`; of one that is not packed, measures what each of [`WIDTHS`] with this `group` would cost its plain layers
+/// with the rule of MLX.
 ///
 /// # Errors
 /// A tensor that cannot be read.
 pub fn inspect(checkpoint: &Checkpoint, group: usize, on_progress: &mut OnProgress) -> Result<Inspection, Error> {
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
+    // In a packed checkpoint what is plain was left so on purpose.
+    let is_plain = source::packed_as(checkpoint.dialect()).is_none();
     let total_bytes: u64 = checkpoint.entries().iter().map(|entry| entry.stored_bytes).sum();
     let mut done_bytes = 0;
     let mut tensors = Vec::new();
@@ -86,7 +89,7 @@ pub fn inspect(checkpoint: &Checkpoint, group: usize, on_progress: &mut OnProgre
             done_bytes,
             total_bytes,
         });
-        let measured = classifier.role(entry).is_layer() && is_float(entry);
+        let measured = is_plain && classifier.role(entry).is_layer() && is_float(entry);
         let cost = if measured {
             measure(checkpoint, entry, group)?
         } else {

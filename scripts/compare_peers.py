@@ -1,0 +1,111 @@
+"""planish against transformers and mlx-lm on the same packed checkpoints of SmolLM2-135M-Instruct.
+
+From the GGUF file planish makes metal outputs (2, 4, 8 bits) and MLX outputs (2, 3, 4, 5, 6, 8 bits). transformers loads the first
+on the CPU (which dequantizes them), mlx-lm the second; logits of 10 prompts and 64 greedy tokens after each are compared with
+planish in f32 arithmetic. Scales are float32 (--dtype), so that all three compute with the very same weights; one row for each
+dialect has the scales of a user's default instead.
+
+    cargo build --release -p planish --bins --example logits
+    python scripts/compare_peers.py MODEL.gguf [--only mlx-4]
+
+Needs transformers 5.23, torch, mlx-lm 0.32. Exits with 1 if a relative error is above 1e-3 or greedy tokens differ where scales
+are float32.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import mlx.core as mx
+import mlx_lm
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ROOT = pathlib.Path(__file__).parent.parent
+RUNS = [("metal", bits, "float32") for bits in (2, 4, 8)] + [("mlx", bits, "float32") for bits in (2, 3, 4, 5, 6, 8)]
+RUNS += [("metal", 4, None), ("mlx", 4, None)]
+LIMIT = 1e-3
+NEW_TOKENS = 64
+PROMPTS = [
+    "The capital of France is", "Once upon a time, in a village by the sea,", "def fibonacci(n):\n", "Water boils at",
+    "The three laws of thermodynamics say that", "Dear Sir or Madam,\n\nI am writing to", "1, 1, 2, 3, 5, 8,",
+    "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n", "In 1969, the first people",
+    "A recipe for bread: take flour,",
+]
+
+
+def planish(program, folder, prompts, scratch):
+    request = json.dumps({"prompts": prompts, "new_tokens": NEW_TOKENS})
+    done = subprocess.run([program, folder, scratch], input=request, capture_output=True, text=True, check=True)
+    rows = sum(map(len, prompts))
+    return np.fromfile(scratch, dtype="<f4").reshape(rows, -1), json.loads(done.stdout)["greedy"]
+
+
+def with_transformers(folder, prompts):
+    model = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float32)
+    logits, greedy = [], []
+    with torch.no_grad():
+        for prompt in prompts:
+            output = model(torch.tensor([prompt]), use_cache=True)
+            logits.append(output.logits[0].numpy())
+            tokens = [int(output.logits[0, -1].argmax())]
+            while len(tokens) < NEW_TOKENS:
+                output = model(torch.tensor([tokens[-1:]]), past_key_values=output.past_key_values, use_cache=True)
+                tokens.append(int(output.logits[0, -1].argmax()))
+            greedy.append(tokens)
+    return np.concatenate(logits), greedy
+
+
+def with_mlx(folder, prompts):
+    model, _ = mlx_lm.load(str(folder))
+    model.set_dtype(mx.float32)
+    logits, greedy = [], []
+    for prompt in prompts:
+        cache = mlx_lm.models.cache.make_prompt_cache(model)
+        output = model(mx.array([prompt]), cache=cache)
+        logits.append(np.array(output[0]))
+        tokens = [int(output[0, -1].argmax())]
+        while len(tokens) < NEW_TOKENS:
+            tokens.append(int(model(mx.array([tokens[-1:]]), cache=cache)[0, -1].argmax()))
+        greedy.append(tokens)
+    return np.concatenate(logits), greedy
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("gguf", type=pathlib.Path)
+    parser.add_argument("--only", help="one run, as in the table: metal-4, mlx-3, ..")
+    arguments = parser.parse_args()
+    programs = ROOT / "target/release"
+    failed = False
+    print(f"transformers {transformers.__version__}, torch {torch.__version__}, mlx-lm {mlx_lm.__version__}, f32, group 64")
+    print("| checkpoint | scales | peer | relative error of logits | greedy: equal prompts | equal tokens before |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for target, bits, dtype in RUNS:
+        if arguments.only not in (None, f"{target}-{bits}"):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            scratch = pathlib.Path(scratch)
+            command = [programs / "planish", "quantize", arguments.gguf, "--out", scratch / "model", "--format", target]
+            command += ["--bits", str(bits)] + (["--dtype", dtype] if dtype else [])
+            subprocess.run(command, check=True, capture_output=True)
+            tokenizer = AutoTokenizer.from_pretrained(scratch / "model")
+            prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+            ours, our_tokens = planish(programs / "examples/logits", scratch / "model", prompts, scratch / "logits.f32")
+            peer = with_transformers if target == "metal" else with_mlx
+            theirs, their_tokens = peer(scratch / "model", prompts)
+        error = float(np.linalg.norm(ours.astype(np.float64) - theirs) / np.linalg.norm(theirs.astype(np.float64)))
+        equal = [a == b for a, b in zip(our_tokens, their_tokens)]
+        first = [next((i for i in range(NEW_TOKENS) if a[i] != b[i]), NEW_TOKENS) for a, b in zip(our_tokens, their_tokens)]
+        name = "transformers" if target == "metal" else "mlx-lm"
+        print(f"| {target}-{bits} | {dtype or 'float16'} | {name} | {error:.1e} | {sum(equal)} of 10 | {min(first)} |", flush=True)
+        failed |= dtype is not None and (error > LIMIT or not all(equal))
+    sys.exit(failed)
+
+
+main()
