@@ -185,3 +185,6 @@ mod avx2 {
         crate::float::narrow(float_type, values, bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;
