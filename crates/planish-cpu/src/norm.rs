@@ -25,7 +25,7 @@ pub fn rms_norm(pool: &Pool, problem: RmsNorm<'_>) {
         residual,
         weight,
         epsilon,
-        mut output,
+        output,
     } = problem;
     let cols = weight.len();
     let rows = hidden.len() / cols;

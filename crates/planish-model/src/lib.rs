@@ -13,6 +13,7 @@ mod error;
 mod families;
 mod model;
 mod rope;
+mod shapes;
 mod source;
 mod workspace;
 
@@ -25,3 +26,4 @@ pub use error::Error;
 pub use model::{Device, LoadOptions, Model};
 pub use planish_ops::Activation;
 pub use rope::{RopeScaling, RopeSpec};
+pub use shapes::SHAPES;

@@ -1,0 +1,100 @@
+//! Random packed weights in the shapes of well-known models, to measure speed and memory with no checkpoint.
+
+use planish_format::{FloatType, PackedMatrix, Packing};
+use planish_ops::Matrix;
+use serde_json::{Map, Value, json};
+
+use crate::source::WeightSource;
+use crate::{Architecture, Error, LoadOptions, Model};
+
+/// Names of the shapes that [`Model::random`] knows.
+pub const SHAPES: [&str; 3] = ["smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"];
+
+/// config.json of a shape.
+fn config(shape: &str) -> Option<Map<String, Value>> {
+    let config = match shape {
+        "smollm2-135m" => json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": true
+        }),
+        "llama-3.2-1b" => json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true, "rope_scaling": {
+                "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192
+            }
+        }),
+        "llama-3.1-8b" => json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": false, "rope_scaling": {
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192
+            }
+        }),
+        _ => return None,
+    };
+    config.as_object().cloned()
+}
+
+impl Model {
+    /// A model of one of [`SHAPES`] with random weights: every matrix packed, the token table included, bf16 scales.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown shape or a group that does not divide its columns; an absent device.
+    pub fn random(shape: &str, packing: Packing, options: &LoadOptions) -> Result<Model, Error> {
+        let wrong = |key: &str, expected: String, found: String| Error::Config { key: key.to_owned(), expected, found };
+        let config = config(shape).ok_or_else(|| wrong("shape", SHAPES.join(", "), shape.to_owned()))?;
+        let architecture = Architecture::from_config(&config)?;
+        let group = packing.group();
+        let inner = architecture.layers.iter().map(|layer| layer.feed_forward.inner());
+        if inner.chain([architecture.hidden]).any(|cols| !cols.is_multiple_of(group)) {
+            return Err(wrong("group", "a divisor of the columns of every matrix".to_owned(), group.to_string()));
+        }
+        Model::build(architecture, &RandomSource { packing }, options)
+    }
+}
+
+struct RandomSource {
+    packing: Packing,
+}
+
+impl WeightSource for RandomSource {
+    /// Codes are uniform; scales and biases give the weights mean 0 and variance 1 / cols.
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let words = rows * cols * self.packing.bits() as usize / 64 + 1;
+        let mut state = seed | 1;
+        let mut codes = Vec::with_capacity(words * 8);
+        for _ in 0..words {
+            // xorshift64 (Marsaglia, 2003).
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            codes.extend_from_slice(&state.to_le_bytes());
+        }
+        codes.truncate(rows * cols / 8 * self.packing.bits() as usize);
+        let highest = ((1u32 << self.packing.bits()) - 1) as f32;
+        let scale = (12.0 / cols as f32).sqrt() / highest;
+        let groups = rows * cols / self.packing.group();
+        Ok(Matrix::Packed(PackedMatrix {
+            rows,
+            cols,
+            packing: self.packing,
+            scale_type: FloatType::BF16,
+            codes: codes.into(),
+            scales: repeat_bf16(scale, groups).into(),
+            biases: repeat_bf16(-scale * highest / 2.0, groups).into(),
+        }))
+    }
+
+    fn vector(&self, _name: &str, size: usize) -> Result<Vec<f32>, Error> {
+        Ok(vec![1.0; size])
+    }
+}
+
+fn repeat_bf16(value: f32, count: usize) -> Vec<u8> {
+    half::bf16::from_f32(value).to_le_bytes().repeat(count)
+}
