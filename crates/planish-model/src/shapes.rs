@@ -1,6 +1,6 @@
 //! Random packed weights in the shapes of well-known models, to measure speed and memory with no checkpoint.
 
-use planish_format::{FloatType, PackedMatrix, Packing};
+use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
 
@@ -45,15 +45,17 @@ impl Model {
     /// # Errors
     /// [`Error::Config`] for an unknown shape or a group that does not divide its columns; an absent device.
     pub fn random(shape: &str, packing: Packing, options: &LoadOptions) -> Result<Model, Error> {
-        let wrong = |key: &str, expected: String, found: String| Error::Config { key: key.to_owned(), expected, found };
         let config = config(shape).ok_or_else(|| wrong("shape", SHAPES.join(", "), shape.to_owned()))?;
         let architecture = Architecture::from_config(&config)?;
-        let group = packing.group();
-        let inner = architecture.layers.iter().map(|layer| layer.feed_forward.inner());
-        if inner.chain([architecture.hidden]).any(|cols| !cols.is_multiple_of(group)) {
-            return Err(wrong("group", "a divisor of the columns of every matrix".to_owned(), group.to_string()));
-        }
         Model::build(architecture, &RandomSource { packing }, options)
+    }
+}
+
+fn wrong(key: &str, expected: String, found: String) -> Error {
+    Error::Config {
+        key: key.to_owned(),
+        expected,
+        found,
     }
 }
 
@@ -64,7 +66,9 @@ struct RandomSource {
 impl WeightSource for RandomSource {
     /// Codes are uniform; scales and biases give the weights mean 0 and variance 1 / cols.
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
         let words = rows * cols * self.packing.bits() as usize / 64 + 1;
         let mut state = seed | 1;
         let mut codes = Vec::with_capacity(words * 8);
@@ -79,15 +83,13 @@ impl WeightSource for RandomSource {
         let highest = ((1u32 << self.packing.bits()) - 1) as f32;
         let scale = (12.0 / cols as f32).sqrt() / highest;
         let groups = rows * cols / self.packing.group();
-        Ok(Matrix::Packed(PackedMatrix {
-            rows,
-            cols,
-            packing: self.packing,
-            scale_type: FloatType::BF16,
-            codes: codes.into(),
-            scales: repeat_bf16(scale, groups).into(),
-            biases: repeat_bf16(-scale * highest / 2.0, groups).into(),
-        }))
+        let scales = repeat_bf16(scale, groups).into();
+        let biases = repeat_bf16(-scale * highest / 2.0, groups).into();
+        let matrix = PackedShape::new(rows, cols, self.packing, FloatType::BF16)
+            .and_then(|shape| PackedMatrix::new(shape, codes.into(), scales, biases));
+        Ok(Matrix::Packed(matrix.map_err(|error| {
+            wrong("group", error.to_string(), self.packing.group().to_string())
+        })?))
     }
 
     fn vector(&self, _name: &str, size: usize) -> Result<Vec<f32>, Error> {

@@ -48,7 +48,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut model = load(arguments)?;
     let load_s = start.elapsed().as_secs_f64();
-    let tokens = random_tokens(&model, arguments.prompt_tokens.max(arguments.generate_tokens).max(arguments.depth).max(1));
+    let tokens = random_tokens(
+        &model,
+        arguments
+            .prompt_tokens
+            .max(arguments.generate_tokens)
+            .max(arguments.depth)
+            .max(1),
+    );
     model.forward(&tokens[..1], &mut model.cache(1)?)?;
     let first_token_s = start.elapsed().as_secs_f64();
     let prefill = measure(arguments.prompt_tokens, arguments.repeat, &mut model, |model| {
@@ -90,7 +97,14 @@ fn load(arguments: &Arguments) -> anyhow::Result<Model> {
     if let Some(shape) = &arguments.shape {
         let (bits, group) = (flags.bits.unwrap_or(4), flags.group_size.unwrap_or(64));
         let packing = Packing::new(bits, group).context("bits are 2, 3, 4, 5, 6 or 8, a group is a multiple of 8")?;
-        return Ok(Model::random(shape, packing, &LoadOptions { quantize: None, ..options })?);
+        return Ok(Model::random(
+            shape,
+            packing,
+            &LoadOptions {
+                quantize: None,
+                ..options
+            },
+        )?);
     }
     let name = arguments.model.as_deref().unwrap_or_default();
     let source = open(name, flags.revision.as_deref())?;
@@ -105,8 +119,17 @@ fn load(arguments: &Arguments) -> anyhow::Result<Model> {
 /// Ids that are the same in every run (a linear congruence).
 fn random_tokens(model: &Model, count: usize) -> Vec<u32> {
     let vocabulary = model.architecture().vocabulary as u64;
-    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
-    std::iter::successors(Some(1u64), next).map(|state| ((state >> 33) % vocabulary) as u32).take(count).collect()
+    let next = |state: &u64| {
+        Some(
+            state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407),
+        )
+    };
+    std::iter::successors(Some(1u64), next)
+        .map(|state| ((state >> 33) % vocabulary) as u32)
+        .take(count)
+        .collect()
 }
 
 fn prefill(model: &mut Model, tokens: &[u32]) -> anyhow::Result<Duration> {
@@ -144,7 +167,10 @@ fn measure(
     mut run: impl FnMut(&mut Model) -> anyhow::Result<Duration>,
 ) -> anyhow::Result<Measured> {
     if tokens == 0 {
-        return Ok(Measured { rates: Vec::new(), phases: Phases::default() });
+        return Ok(Measured {
+            rates: Vec::new(),
+            phases: Phases::default(),
+        });
     }
     run(model)?;
     model.measure(false);
@@ -171,10 +197,22 @@ impl Measured {
     }
 
     fn json(&self) -> Value {
-        let Phases { matmul, attention, head, other } = self.phases;
-        let seconds = [("matmul", matmul), ("attention", attention), ("head", head), ("other", other)];
-        let phases: serde_json::Map<_, _> =
-            seconds.into_iter().map(|(name, time)| (format!("{name}_s"), time.as_secs_f64().into())).collect();
+        let Phases {
+            matmul,
+            attention,
+            head,
+            other,
+        } = self.phases;
+        let seconds = [
+            ("matmul", matmul),
+            ("attention", attention),
+            ("head", head),
+            ("other", other),
+        ];
+        let phases: serde_json::Map<_, _> = seconds
+            .into_iter()
+            .map(|(name, time)| (format!("{name}_s"), time.as_secs_f64().into()))
+            .collect();
         json!({"runs_tokens_per_s": self.rates, "phases": phases})
     }
 }
@@ -194,18 +232,29 @@ fn peak_memory_bytes() -> Option<u64> {
 fn print_table(result: &Value) {
     let text = |key: &str| result[key].as_str().unwrap_or("").to_owned();
     let number = |key: &str| result[key].as_f64().unwrap_or(0.0);
-    println!("{} ({}) on {}, {} threads", text("model"), text("architecture"), text("device"), result["threads"]);
+    println!(
+        "{} ({}) on {}, {} threads",
+        text("model"),
+        text("architecture"),
+        text("device"),
+        result["threads"]
+    );
     println!("load                 {:8.3} s", number("load_s"));
     println!("first token          {:8.3} s", number("time_to_first_token_s"));
     println!("peak memory          {:8.1} MB", number("peak_memory_bytes") / 1e6);
     for (kind, tokens) in [("prefill", "prompt_tokens"), ("decode", "generate_tokens")] {
-        println!("{kind:8} of {:5}    {:8.1} tokens/s", result[tokens], number(&format!("{kind}_tokens_per_s")));
+        println!(
+            "{kind:8} of {:5}    {:8.1} tokens/s",
+            result[tokens],
+            number(&format!("{kind}_tokens_per_s"))
+        );
         let phases = &result[kind]["phases"];
         let share = |name: &str| phases[name].as_f64().unwrap_or(0.0);
         let parts = ["matmul_s", "attention_s", "head_s", "other_s"];
         let total: f64 = parts.iter().map(|part| share(part)).sum();
         if total > 0.0 {
-            let parts = parts.map(|part| format!("{} {:.1} %", part.trim_end_matches("_s"), 100.0 * share(part) / total));
+            let parts =
+                parts.map(|part| format!("{} {:.1} %", part.trim_end_matches("_s"), 100.0 * share(part) / total));
             println!("                     {}", parts.join(", "));
         }
     }

@@ -56,7 +56,11 @@ struct Sums {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    anyhow::ensure!(arguments.context >= 4, "--context {}: at least 4 tokens", arguments.context);
+    anyhow::ensure!(
+        arguments.context >= 4,
+        "--context {}: at least 4 tokens",
+        arguments.context
+    );
     let options = arguments.flags.load_options()?;
     let source = open(&arguments.model, arguments.flags.revision.as_deref())?;
     let mut model = Model::load(&source.checkpoint, &options)?;
@@ -71,18 +75,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for (index, piece) in pieces.iter().enumerate() {
         score(&mut model, reference.as_mut(), piece, &mut sums)?;
         let perplexity = (sums.surprise / sums.positions as f64).exp();
-        eprintln!("piece {} of {}: perplexity so far {perplexity:.4}", index + 1, pieces.len());
+        eprintln!(
+            "piece {} of {}: perplexity so far {perplexity:.4}",
+            index + 1,
+            pieces.len()
+        );
     }
     report(arguments, &sums, pieces.len());
     Ok(())
 }
 
 fn load_reference(arguments: &Arguments, options: &LoadOptions, model: &Model) -> anyhow::Result<Option<Model>> {
-    let Some(name) = &arguments.reference else { return Ok(None) };
-    let options = LoadOptions { quantize: None, dequantize: false, ..options.clone() };
+    let Some(name) = &arguments.reference else {
+        return Ok(None);
+    };
+    let options = LoadOptions {
+        quantize: None,
+        dequantize: false,
+        ..options.clone()
+    };
     let reference = Model::load(&open(name, None)?.checkpoint, &options)?;
     let (ours, theirs) = (model.architecture().vocabulary, reference.architecture().vocabulary);
-    anyhow::ensure!(ours == theirs, "{name}: a vocabulary of {theirs} cannot be compared with one of {ours}");
+    anyhow::ensure!(
+        ours == theirs,
+        "{name}: a vocabulary of {theirs} cannot be compared with one of {ours}"
+    );
     Ok(Some(reference))
 }
 
@@ -90,7 +107,11 @@ fn load_reference(arguments: &Arguments, options: &LoadOptions, model: &Model) -
 fn pieces(tokenizer: &Tokenizer, text: &str, arguments: &Arguments) -> anyhow::Result<Vec<Vec<u32>>> {
     let tokens = tokenizer.encode(text)?;
     // A token that the tokenizer puts before every text also starts every piece.
-    let first = tokenizer.encode("")?.first().copied().filter(|first| tokens.first() == Some(first));
+    let first = tokenizer
+        .encode("")?
+        .first()
+        .copied()
+        .filter(|first| tokens.first() == Some(first));
     let mut pieces: Vec<Vec<u32>> = tokens.chunks_exact(arguments.context).map(<[u32]>::to_vec).collect();
     pieces.truncate(arguments.pieces.unwrap_or(usize::MAX));
     if let Some(first) = first {
@@ -109,7 +130,9 @@ fn pieces(tokenizer: &Tokenizer, text: &str, arguments: &Arguments) -> anyhow::R
 /// Scores the tokens of the second half of a piece but its first.
 fn score(model: &mut Model, reference: Option<&mut Model>, piece: &[u32], sums: &mut Sums) -> anyhow::Result<()> {
     let half = piece.len() / 2;
-    let expected = reference.map(|reference| second_half(reference, piece, Vec::from)).transpose()?;
+    let expected = reference
+        .map(|reference| second_half(reference, piece, |logits| logits.to_vec()))
+        .transpose()?;
     let mut row = 0;
     second_half(model, piece, |logits| {
         let token = piece[half + 1 + row] as usize;
@@ -133,7 +156,9 @@ fn second_half<T>(model: &mut Model, piece: &[u32], mut each: impl FnMut(&[f32])
     let mut cache = model.cache(piece.len())?;
     model.forward(&piece[..half], &mut cache)?;
     let mut results = Vec::new();
-    model.forward_all(&piece[half..piece.len() - 1], &mut cache, &mut |_, logits| results.push(each(logits)))?;
+    model.forward_all(&piece[half..piece.len() - 1], &mut cache, &mut |_, logits| {
+        results.push(each(logits))
+    })?;
     Ok(results)
 }
 
@@ -195,9 +220,15 @@ fn report(arguments: &Arguments, sums: &Sums, pieces: usize) {
         return;
     }
     let context = arguments.context;
-    println!("perplexity {perplexity:.4} over {} tokens (second halves of {pieces} pieces of {context})", sums.positions);
+    println!(
+        "perplexity {perplexity:.4} over {} tokens (second halves of {pieces} pieces of {context})",
+        sums.positions
+    );
     if let (Some(perplexity), Some(divergence), Some(agreement)) = (reference_perplexity, divergence, agreement) {
         println!("reference  {perplexity:.4}");
-        println!("mean KL divergence {divergence:.6}, same likeliest token {:.2} %", 100.0 * agreement);
+        println!(
+            "mean KL divergence {divergence:.6}, same likeliest token {:.2} %",
+            100.0 * agreement
+        );
     }
 }
