@@ -2,6 +2,8 @@
 
 mod commands;
 
+use std::io;
+use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -24,7 +26,7 @@ enum Command {
     Convert(commands::convert::Arguments),
     /// Show what a checkpoint holds: shapes, bits, groups, bytes.
     Inspect(commands::inspect::Arguments),
-    /// Continue a prompt.
+    /// Answer a prompt, or continue a text.
     Generate(commands::generate::Arguments),
     /// Talk with a model.
     Chat(commands::chat::Arguments),
@@ -34,25 +36,66 @@ enum Command {
     Evaluate(commands::evaluate::Arguments),
 }
 
-fn run(command: &Command) -> anyhow::Result<()> {
+fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Quantize(arguments) => commands::quantize::run(arguments),
-        Command::Dequantize(arguments) => commands::dequantize::run(arguments),
-        Command::Convert(arguments) => commands::convert::run(arguments),
-        Command::Inspect(arguments) => commands::inspect::run(arguments),
-        Command::Generate(arguments) => commands::generate::run(arguments),
-        Command::Chat(arguments) => commands::chat::run(arguments),
-        Command::Bench(arguments) => commands::bench::run(arguments),
-        Command::Evaluate(arguments) => commands::evaluate::run(arguments),
+        Command::Quantize(arguments) => commands::quantize::run(arguments)?,
+        Command::Dequantize(arguments) => commands::dequantize::run(arguments)?,
+        Command::Convert(arguments) => commands::convert::run(arguments)?,
+        Command::Inspect(arguments) => commands::inspect::run(arguments)?,
+        Command::Generate(arguments) => return commands::generate::run(arguments),
+        Command::Chat(arguments) => return commands::chat::run(arguments),
+        Command::Bench(arguments) => commands::bench::run(arguments)?,
+        Command::Evaluate(arguments) => commands::evaluate::run(arguments)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
+/// 0 success, 1 a failure that the message explains, 2 wrong usage (clap's), 130 ended by Ctrl-C.
 fn main() -> ExitCode {
-    match run(&Program::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let program = Program::parse();
+    panic::set_hook(Box::new(report_panic));
+    match panic::catch_unwind(|| run(&program.command)) {
+        Ok(Ok(code)) => code,
+        // Who reads the output has seen enough.
+        Ok(Err(error)) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(1)
         }
+        Err(panic) if panic_text(&*panic).is_some_and(is_failed_print) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(1),
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kinds = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .map(io::Error::kind);
+    kinds.into_iter().any(|kind| kind == io::ErrorKind::BrokenPipe)
+}
+
+/// A mistake of ours, in one line that helps to report it.
+fn report_panic(panic: &PanicHookInfo) {
+    let text = panic_text(panic.payload()).unwrap_or("no message");
+    if is_failed_print(text) {
+        return;
+    }
+    let place = panic
+        .location()
+        .map(|place| format!(" ({}:{})", place.file(), place.line()))
+        .unwrap_or_default();
+    eprintln!("error: a mistake in planish itself, please report it: {text}{place}");
+}
+
+fn panic_text(payload: &dyn std::any::Any) -> Option<&str> {
+    payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+}
+
+/// `println!` into a closed pipe panics.
+fn is_failed_print(text: &str) -> bool {
+    text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
 }

@@ -1,10 +1,119 @@
-//! `planish generate`.
+//! `planish generate`: one prompt, one answer, streamed to standard output.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use planish_generate::{Answer, Finish, GenerationPlan, Message};
+use serde_json::json;
+
+use super::interrupt;
+use super::run_flags::RunFlags;
+use super::sampling_flags::SamplingFlags;
+use super::speaker::{Speaker, Spoken, statistics};
 
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// A folder, a .gguf file, or a Hub id (org/name)
+    pub model: String,
+    /// The text to answer, or with --raw to continue; `-` reads it from standard input
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: String,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub max_new_tokens: usize,
+    /// Continue the text itself, without the model's chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// Print one JSON object instead of the text as it comes
+    #[arg(long)]
+    pub json: bool,
+    /// Report rates on standard error even if it is not a terminal
+    #[arg(long)]
+    pub verbose: bool,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
+    /// How the model is run.
+    #[command(flatten)]
+    pub run: RunFlags,
+}
 
 /// Runs the command.
-pub fn run(_arguments: &Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("generate is not there yet")
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let prompt = prompt_text(&arguments.prompt)?;
+    let mut speaker = Speaker::load(&arguments.model, &arguments.run)?;
+    let plan = arguments
+        .sampling
+        .config(arguments.max_new_tokens)
+        .resolve(&speaker.defaults)?;
+    let tokens = if speaker.template.is_some() && !arguments.raw {
+        speaker.chat_tokens(&[Message::new("user", prompt)])?
+    } else {
+        speaker.tokenizer.encode(&prompt)?
+    };
+    let mut silent = io::sink();
+    let mut stdout = io::stdout().lock();
+    let output: &mut dyn Write = if arguments.json { &mut silent } else { &mut stdout };
+    let spoken = speaker.speak(&tokens, &plan, output)?;
+    if arguments.json {
+        writeln!(stdout, "{}", report(&speaker, &plan, &spoken))?;
+    } else {
+        writeln!(stdout)?;
+    }
+    if arguments.verbose || io::stderr().is_terminal() {
+        eprintln!("{}; seed {}", statistics(&spoken.answer), plan.sampling.seed);
+    }
+    explain_end(&spoken.answer, &speaker);
+    Ok(match spoken.answer.finish {
+        Finish::Interrupted => ExitCode::from(interrupt::EXIT_CODE),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// The prompt, read from standard input if it is `-`.
+fn prompt_text(prompt: &str) -> anyhow::Result<String> {
+    if prompt != "-" {
+        return Ok(prompt.to_owned());
+    }
+    let mut text = String::new();
+    io::stdin()
+        .read_to_string(&mut text)
+        .context("the prompt on standard input")?;
+    // The last line break is the shell's, not the prompt's.
+    let without_break = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(without_break.strip_suffix('\r').unwrap_or(without_break).to_owned())
+}
+
+/// A notice where the answer stops for a reason that the user may not expect.
+fn explain_end(answer: &Answer, speaker: &Speaker) {
+    if answer.finish == Finish::ContextFull {
+        let context = speaker.model.architecture().context;
+        eprintln!("the answer stops here: the model's context of {context} tokens is full");
+    }
+}
+
+fn report(speaker: &Speaker, plan: &GenerationPlan, spoken: &Spoken) -> serde_json::Value {
+    let answer = &spoken.answer;
+    let finish = match answer.finish {
+        Finish::EndToken => "end_token",
+        Finish::MaxNewTokens => "max_new_tokens",
+        Finish::ContextFull => "context_full",
+        Finish::Interrupted => "interrupted",
+    };
+    json!({
+        "text": spoken.text,
+        "tokens": answer.tokens,
+        "finish": finish,
+        "prompt_tokens": answer.prompt_tokens,
+        "generated_tokens": answer.tokens.len(),
+        "seed": plan.sampling.seed,
+        "prefill_tokens_per_s": answer.prefill_tokens_per_s(),
+        "decode_tokens_per_s": answer.decode_tokens_per_s(),
+        "first_token_s": answer.prefill.as_secs_f64(),
+        "load_s": speaker.load.as_secs_f64(),
+        "device": speaker.model.device(),
+        "threads": speaker.model.threads(),
+    })
 }

@@ -2,13 +2,17 @@
 
 pub mod bench;
 pub mod chat;
+pub mod chat_input;
 pub mod convert;
 pub mod dequantize;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;
+pub mod interrupt;
 pub mod output_flags;
 pub mod progress;
 pub mod quantize;
 pub mod run_flags;
+pub mod sampling_flags;
 pub mod source;
+pub mod speaker;
