@@ -1,7 +1,9 @@
 //! Rates of quantizing and dequantizing, in bytes of plain weights a second, on all threads of the rayon pool.
 //!
-//! One matrix of 4096 x 4096 bf16 weights, group 64, every width. `cargo bench -p planish-format`; RAYON_NUM_THREADS
-//! sets the threads and PLANISH_CPU (scalar, avx2, avx512) the instruction set.
+//! One matrix of 4096 x 4096 weights, group 64, every width. `cargo bench -p planish-format`; RAYON_NUM_THREADS sets the
+//! threads and PLANISH_CPU (scalar, avx2, avx512) the instruction set. Measured in November 2026 on 2 cores of an Intel
+//! Xeon with AVX-512, GiB/s over the widths: quantizing bf16 3.2 to 4.5 (avx2 2.8 to 5.5, scalar at 4 bits 2.5 to 3.0),
+//! dequantizing to bf16 13 to 17 (avx2 8.8 to 12.5, scalar at 4 bits 6.2).
 
 use std::time::Duration;
 

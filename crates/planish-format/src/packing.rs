@@ -46,7 +46,7 @@ impl Packing {
 /// How scale, bias and codes of a group are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoder {
-    /// `_affine_quantize_tensor` of transformers 5.23.
+    /// `_affine_quantize_tensor` of transformers 5.23, which has 2, 4 and 8 bits; the same rule for the other widths.
     Transformers,
     /// `mlx.core.quantize` on the CPU.
     MlxCpu,
