@@ -59,23 +59,26 @@ fn scale_and_bias(matrix: &PackedMatrix, row: usize, group: usize) -> (f32, f32)
 }
 
 /// Rounds one row of x, in its natural order.
-pub(crate) fn arrange_int8(x: &[f32], shape: &Shape, row: Int8Row<'_>) {
+pub(crate) fn arrange_int8(x: &[f32], shape: &Shape, mut row: Int8Row<'_>) {
+    round_row(x, shape, &mut row);
+}
+
+/// The same, to be compiled with the instructions of its caller.
+#[inline(always)]
+pub(crate) fn round_row(x: &[f32], shape: &Shape, row: &mut Int8Row<'_>) {
     row.codes[x.len()..].fill(0);
     row.scales[shape.groups()..].fill(0.0);
     row.sums[shape.groups()..].fill(0.0);
     let size = shape.packing.group();
     for (group, values) in x.chunks_exact(size).enumerate() {
         // Bits of magnitudes order like the magnitudes, and those of NaN come last.
-        let largest = values
-            .iter()
-            .map(|value| value.abs().to_bits())
-            .max()
-            .map_or(0.0, f32::from_bits);
-        let (scale, inverse) = step_of(largest);
+        let bits = |largest: i32, value: &f32| largest.max((value.to_bits() & 0x7fff_ffff) as i32);
+        let (scale, inverse) = step_of(f32::from_bits(values.iter().fold(0, bits) as u32));
         let mut sum = 0;
-        for (code, value) in row.codes[group * size..].iter_mut().zip(values) {
-            *code = (value * inverse).round_ties_even() as i8;
-            sum += i32::from(*code);
+        for (code, value) in row.codes[group * size..][..size].iter_mut().zip(values) {
+            let rounded = (value * inverse).round_ties_even() as i32;
+            *code = rounded as i8;
+            sum += rounded;
         }
         row.scales[group] = scale;
         row.sums[group] = scale * sum as f32;

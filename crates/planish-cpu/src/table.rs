@@ -88,6 +88,8 @@ pub(crate) struct InstructionSet {
 pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
     #[cfg(target_arch = "x86_64")]
     crate::avx512::AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    crate::avx2::AVX2,
     scalar::SCALAR,
 ];
 

@@ -54,25 +54,26 @@ pub(super) unsafe fn int8(tile: &Int8Tile<'_>, m: usize, sums: &mut [f32]) {
     // SAFETY: passed on from the caller.
     unsafe {
         match m {
-            1 => int8_rows::<1>(tile, sums),
-            2 => int8_rows::<2>(tile, sums),
-            3 => int8_rows::<3>(tile, sums),
-            4 => int8_rows::<4>(tile, sums),
-            5 => int8_rows::<5>(tile, sums),
-            6 => int8_rows::<6>(tile, sums),
-            7 => int8_rows::<7>(tile, sums),
-            8 => int8_rows::<8>(tile, sums),
-            9 => int8_rows::<9>(tile, sums),
-            10 => int8_rows::<10>(tile, sums),
-            11 => int8_rows::<11>(tile, sums),
-            12 => int8_rows::<12>(tile, sums),
+            1 => int8_rows::<1>(tile, sums.as_mut_ptr()),
+            2 => int8_rows::<2>(tile, sums.as_mut_ptr()),
+            3 => int8_rows::<3>(tile, sums.as_mut_ptr()),
+            4 => int8_rows::<4>(tile, sums.as_mut_ptr()),
+            5 => int8_rows::<5>(tile, sums.as_mut_ptr()),
+            6 => int8_rows::<6>(tile, sums.as_mut_ptr()),
+            7 => int8_rows::<7>(tile, sums.as_mut_ptr()),
+            8 => int8_rows::<8>(tile, sums.as_mut_ptr()),
+            9 => int8_rows::<9>(tile, sums.as_mut_ptr()),
+            10 => int8_rows::<10>(tile, sums.as_mut_ptr()),
+            11 => int8_rows::<11>(tile, sums.as_mut_ptr()),
+            12 => int8_rows::<12>(tile, sums.as_mut_ptr()),
             _ => unreachable!("callers cut x into pieces of at most {MAX_M} rows"),
         }
     }
 }
 
+/// `sums` is a pointer so that the compiler leaves the sums in memory: the registers are taken by products.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn int8_rows<const M: usize>(tile: &Int8Tile<'_>, sums: &mut [f32]) {
+unsafe fn int8_rows<const M: usize>(tile: &Int8Tile<'_>, sums: *mut f32) {
     for group in 0..tile.groups {
         // SAFETY: the tile holds the group for M rows of x, by the contract.
         unsafe {
@@ -96,7 +97,7 @@ unsafe fn int8_rows<const M: usize>(tile: &Int8Tile<'_>, sums: &mut [f32]) {
                     let x_at = row * tile.group_stride + group;
                     let x_scale = _mm512_set1_ps(*tile.x_scales.as_ptr().add(x_at));
                     let x_sum = _mm512_set1_ps(*tile.x_sums.as_ptr().add(x_at));
-                    let sum_at = sums.as_mut_ptr().add(row * ROWS + half * 16);
+                    let sum_at = sums.add(row * ROWS + half * 16);
                     let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[half]), x_scale);
                     let sum = _mm512_fmadd_ps(biases, x_sum, _mm512_loadu_ps(sum_at));
                     _mm512_storeu_ps(sum_at, _mm512_fmadd_ps(scaled, scales, sum));

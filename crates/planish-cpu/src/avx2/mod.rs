@@ -1,0 +1,43 @@
+//! AVX2, FMA and F16C: x86-64 machines from 2013 on. 8-bit products by `maddubs`.
+
+mod arrange;
+mod float;
+mod lanes;
+mod unpack;
+
+use std::ops::Range;
+
+use crate::scalar;
+use crate::scratch::WorkerScratch;
+use crate::table::{ExactProduct, InstructionSet, Int8Product};
+
+/// The row of the table.
+pub(crate) const AVX2: InstructionSet = InstructionSet {
+    name: "avx2",
+    supported,
+    arrange_int8: arrange::int8,
+    int8,
+    arrange_exact: arrange::exact,
+    exact,
+    plain: |product, rows, _| float::plain(product, rows),
+};
+
+fn supported() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+    if arrange::fits(&product.input.shape) {
+        lanes::int8(product, rows, scratch);
+    } else {
+        scalar::int8(product, rows, scratch);
+    }
+}
+
+fn exact(product: &ExactProduct<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+    if arrange::fits(&product.input.shape) {
+        lanes::exact(product, rows, scratch);
+    } else {
+        scalar::exact(product, rows, scratch);
+    }
+}
