@@ -20,7 +20,7 @@ import sentencepiece
 import tokenizers
 import transformers
 from gguf import GGMLQuantizationType as T
-from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
+from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, TensorProcessor
 
 SEED = 20240917
 HERE = pathlib.Path(__file__).resolve().parents[1]
@@ -68,11 +68,12 @@ def random_tensor(rng, quantization, rows, cols):
 class File:
     """A GGUF writer that remembers what a reader must find."""
 
-    def __init__(self, name, rng, heads, key_value_heads):
-        self.writer = gguf.GGUFWriter(OUT / name, "llama")
+    def __init__(self, name, rng, heads, key_value_heads, architecture="llama"):
+        self.writer = gguf.GGUFWriter(OUT / name, architecture)
         self.path = OUT / name
         self.rng = rng
-        self.undo = LlamaTensorProcessor({"num_attention_heads": heads, "num_key_value_heads": key_value_heads})
+        processor = LlamaTensorProcessor if architecture == "llama" else TensorProcessor
+        self.undo = processor({"num_attention_heads": heads, "num_key_value_heads": key_value_heads})
         self.expected = {}
 
     def add(self, name, hugging_face, quantization, *shape):
@@ -248,6 +249,43 @@ def sentencepiece_file():
     return {"tensors": file.expected, "tokens": count, "encoded": ids}
 
 
+def qwen3_file():
+    """Rows of queries and keys as Hugging Face has them, norms of both, yarn rotation, no tokenizer."""
+    rng = np.random.default_rng(SEED + 2)
+    vocabulary, hidden, heads, head, feed_forward = 24, 32, 2, 8, 32
+    file = File("qwen3.gguf", rng, heads, 1, "qwen3")
+    w = file.writer
+    w.add_context_length(4096)
+    w.add_embedding_length(hidden)
+    w.add_block_count(1)
+    w.add_feed_forward_length(feed_forward)
+    w.add_head_count(heads)
+    w.add_head_count_kv(1)
+    w.add_key_length(head)
+    w.add_value_length(head)
+    w.add_layer_norm_rms_eps(1e-6)
+    w.add_rope_freq_base(1000000.0)
+    w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    w.add_rope_scaling_factor(4.0)
+    w.add_rope_scaling_orig_ctx_len(1024)
+    file.add("token_embd.weight", "model.embed_tokens.weight", T.BF16, vocabulary, hidden)
+    file.add("output_norm.weight", "model.norm.weight", T.F32, hidden)
+    mine, theirs = "blk.0.", "model.layers.0."
+    file.add(mine + "attn_norm.weight", theirs + "input_layernorm.weight", T.F32, hidden)
+    file.add(mine + "attn_q.weight", theirs + "self_attn.q_proj.weight", T.BF16, heads * head, hidden)
+    file.add(mine + "attn_k.weight", theirs + "self_attn.k_proj.weight", T.BF16, head, hidden)
+    file.add(mine + "attn_v.weight", theirs + "self_attn.v_proj.weight", T.BF16, head, hidden)
+    file.add(mine + "attn_q_norm.weight", theirs + "self_attn.q_norm.weight", T.F32, head)
+    file.add(mine + "attn_k_norm.weight", theirs + "self_attn.k_norm.weight", T.F32, head)
+    file.add(mine + "attn_output.weight", theirs + "self_attn.o_proj.weight", T.BF16, hidden, heads * head)
+    file.add(mine + "ffn_norm.weight", theirs + "post_attention_layernorm.weight", T.F32, hidden)
+    file.add(mine + "ffn_gate.weight", theirs + "mlp.gate_proj.weight", T.BF16, feed_forward, hidden)
+    file.add(mine + "ffn_up.weight", theirs + "mlp.up_proj.weight", T.BF16, feed_forward, hidden)
+    file.add(mine + "ffn_down.weight", theirs + "mlp.down_proj.weight", T.BF16, hidden, feed_forward)
+    file.close()
+    return {"tensors": file.expected}
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     libraries = [gguf, np, sentencepiece, tokenizers, transformers]
@@ -258,6 +296,7 @@ def main():
         "seed": SEED,
         "types.gguf": types_file(),
         "sentencepiece.gguf": sentencepiece_file(),
+        "qwen3.gguf": qwen3_file(),
     }
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 

@@ -77,6 +77,25 @@ fn version_2_and_another_alignment_are_read() {
 }
 
 #[test]
+fn an_architecture_without_a_tokenizer() {
+    check_weights("qwen3.gguf");
+    let checkpoint = Checkpoint::open(&golden("qwen3.gguf")).unwrap();
+    let config = checkpoint.config();
+    let scaling = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024 });
+    assert_eq!(
+        (&config["model_type"], &config["rope_scaling"]),
+        (&json!("qwen3"), &scaling)
+    );
+    assert_eq!(
+        (&config["torch_dtype"], &config["eos_token_id"]),
+        (&json!("bfloat16"), &Value::Null)
+    );
+    assert_eq!(config.get("attention_bias"), None);
+    assert!(checkpoint.files().is_empty());
+    assert_eq!(checkpoint.file("tokenizer.json").unwrap(), None);
+}
+
+#[test]
 fn the_parts_of_a_packed_weight_are_tensors() {
     let checkpoint = Checkpoint::open(&golden("types.gguf")).unwrap();
     let module = "model.layers.0.self_attn.q_proj";

@@ -209,7 +209,7 @@ fn metadata_that_lies() {
         ),
         (
             number("llama.attention.key_length", 8, 7),
-            "`llama.attention.key_length`: expected an even number, found 7",
+            "`llama.attention.key_length`: expected a positive even number, found 7",
         ),
         (
             number("llama.embedding_length", 256, 257),

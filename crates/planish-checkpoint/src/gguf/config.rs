@@ -99,10 +99,10 @@ impl Keys<'_> {
                 "a model of {experts} experts; GGUF is read for dense models only"
             )));
         }
-        if !sizes.head_dim.is_multiple_of(2) {
+        if sizes.head_dim == 0 || !sizes.head_dim.is_multiple_of(2) {
             return Err(Fault::key(
                 &self.key("attention.key_length"),
-                "an even number",
+                "a positive even number",
                 sizes.head_dim,
             ));
         }

@@ -31,6 +31,7 @@ use self::header::{Header, TensorInfo};
 use self::row_order::RowOrder;
 use self::tensor_type::Storage;
 use crate::folder::map::MappedFile;
+use crate::order::natural_order;
 use crate::source::{self, Source};
 use crate::{Dialect, Entry, Error, Layout, Tensor, Weight};
 
@@ -109,6 +110,7 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
             }
         }
     }
+    listed.sort_by(|left, right| natural_order(&left.name, &right.name));
     let facts = Facts {
         architecture,
         metadata: &header.metadata,

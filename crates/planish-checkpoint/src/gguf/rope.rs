@@ -144,40 +144,34 @@ fn from_factors(factors: &[f32], theta: f64, head_dim: usize) -> Result<Value, F
 }
 
 /// The published parameters first, then the solution from the factors between 1 and F: s is linear in 1/w, so two of them
-/// give O / (H - L) and -L / (H - L); only the ratio of O, L and H matters, and L is 1 by custom.
+/// give O / (H - L) and -L / (H - L); only the ratio of O, L and H matters, and L is 1 by custom. One alone gives O when H is
+/// the published 4.
 fn candidates(factors: &[f32], wavelengths: &[f64]) -> impl Iterator<Item = Llama3> {
     let factor = f64::from(factors.iter().copied().fold(1.0, f32::max));
-    let published = Llama3 {
+    let scaling = |high: f64, original: f64| Llama3 {
         factor,
         low: 1.0,
-        high: 4.0,
-        original: 8192.0,
+        high,
+        original,
     };
     let between: Vec<(f64, f64)> = (wavelengths.iter().zip(factors))
         .map(|(wavelength, &stored)| {
-            (
-                1.0 / wavelength,
-                (1.0 / f64::from(stored) - 1.0 / factor) / (1.0 - 1.0 / factor),
-            )
+            let share = (1.0 / f64::from(stored) - 1.0 / factor) / (1.0 - 1.0 / factor);
+            (1.0 / wavelength, share)
         })
         .filter(|(_, share)| *share > 1e-3 && *share < 1.0 - 1e-3)
         .collect();
-    let solved = match (between.first(), between.last()) {
-        (Some(first), Some(last)) if between.len() > 1 => {
+    let solved = match between[..] {
+        [] => None,
+        [(inverse, share)] => Some(scaling(4.0, ((1.0 + 3.0 * share) / inverse).round())),
+        [first, .., last] => {
             let slope = (first.1 - last.1) / (first.0 - last.0);
             let offset = first.1 - slope * first.0;
             let high = 1.0 - 1.0 / offset;
-            let rounded = (high * 64.0).round() / 64.0;
-            Some(Llama3 {
-                factor,
-                low: 1.0,
-                high: rounded,
-                original: (-slope / offset).round(),
-            })
+            Some(scaling((high * 64.0).round() / 64.0, (-slope / offset).round()))
         }
-        _ => None,
     };
-    std::iter::once(published).chain(solved)
+    std::iter::once(scaling(4.0, 8192.0)).chain(solved)
 }
 
 #[cfg(test)]
@@ -193,22 +187,24 @@ mod tests {
 
     #[test]
     fn llama3_parameters_are_found_again() {
+        // Factor, high, original, head_dim; the last has one factor between 1 and F.
         let cases = [
-            (32.0, 1.0, 4.0, 8192.0),
-            (8.0, 1.0, 4.0, 8192.0),
-            (16.0, 1.0, 2.0, 4096.0),
-            (4.0, 1.0, 8.0, 2048.0),
+            (32.0, 4.0, 8192.0, 128),
+            (8.0, 4.0, 8192.0, 64),
+            (16.0, 2.0, 4096.0, 128),
+            (4.0, 8.0, 2048.0, 128),
+            (8.0, 4.0, 64.0, 32),
         ];
-        for (factor, low, high, original) in cases {
+        for (factor, high, original, head_dim) in cases {
             let scaling = Llama3 {
                 factor,
-                low,
+                low: 1.0,
                 high,
                 original,
             };
-            let value = from_factors(&factors_of(&scaling, 500000.0, 128), 500000.0, 128).unwrap();
+            let value = from_factors(&factors_of(&scaling, 500000.0, head_dim), 500000.0, head_dim).unwrap();
             let expected = json!({
-                "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
+                "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": high,
                 "original_max_position_embeddings": original as u64,
             });
             assert_eq!(value, expected);

@@ -20,15 +20,14 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// The files that [`file`] can rebuild.
+/// The files that [`file`] can rebuild: none if there is no tokenizer.
 pub(super) fn files(metadata: &Metadata) -> Vec<String> {
-    let has_tokenizer = metadata.get(vocabulary::MODEL).is_some();
-    let names: &[&str] = if has_tokenizer {
-        &[GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG]
-    } else {
-        &[GENERATION_CONFIG]
-    };
-    names.iter().map(|name| name.to_string()).collect()
+    match metadata.get(vocabulary::MODEL) {
+        Some(_) => [GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG]
+            .map(String::from)
+            .to_vec(),
+        None => Vec::new(),
+    }
 }
 
 /// The content of one file; `None` if it is none of [`files`].
