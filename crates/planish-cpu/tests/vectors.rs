@@ -1,0 +1,176 @@
+//! Every instruction set of the vector table that this machine has, against plain formulas in f64.
+
+use half::f16;
+use planish_cpu::vector::{Activation, NormRow, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
+
+fn each_variant(test: impl Fn(&str, &VectorFunctions)) {
+    let mut count = 0;
+    for variant in VARIANTS.iter().filter(|variant| (variant.supported)()) {
+        test(variant.name, &variant.functions);
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+/// Numbers between -spread and spread, the same in every run.
+fn numbers(seed: u32, count: usize, spread: f32) -> Vec<f32> {
+    let value =
+        |i: u32| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 977)) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+    (0..count as u32).map(|i| value(i + 1) * spread).collect()
+}
+
+#[test]
+fn products_of_every_size() {
+    each_variant(|name, functions| {
+        for (rows, depth, cols) in [
+            (1, 1, 16),
+            (3, 64, 64),
+            (6, 33, 80),
+            (7, 128, 64),
+            (13, 20, 48),
+            (48, 64, 128),
+        ] {
+            for accumulate in [false, true] {
+                let left_stride = depth + 3;
+                let (left, right) = (numbers(1, rows * left_stride, 1.0), numbers(2, depth * cols, 1.0));
+                let halves: Vec<f16> = right.iter().map(|&value| f16::from_f32(value)).collect();
+                let before = numbers(3, rows * cols, 1.0);
+                let (mut single, mut half) = (before.clone(), before.clone());
+                // SAFETY: the variant is supported.
+                unsafe {
+                    (functions.product_f32)(&mut Product {
+                        left: &left,
+                        left_stride,
+                        right: &right,
+                        rows,
+                        depth,
+                        cols,
+                        accumulate,
+                        output: &mut single,
+                    });
+                    (functions.product_f16)(&mut Product {
+                        left: &left,
+                        left_stride,
+                        right: &halves,
+                        rows,
+                        depth,
+                        cols,
+                        accumulate,
+                        output: &mut half,
+                    });
+                }
+                for row in 0..rows {
+                    for col in 0..cols {
+                        let start = if accumulate {
+                            f64::from(before[row * cols + col])
+                        } else {
+                            0.0
+                        };
+                        let sum = |right: &dyn Fn(usize) -> f32| {
+                            (0..depth).fold(start, |sum, k| {
+                                sum + f64::from(left[row * left_stride + k]) * f64::from(right(k * cols + col))
+                            })
+                        };
+                        let expected = sum(&|index| right[index]);
+                        assert!((f64::from(single[row * cols + col]) - expected).abs() < 1e-5, "{name}");
+                        let expected = sum(&|index| halves[index].to_f32());
+                        assert!((f64::from(half[row * cols + col]) - expected).abs() < 1e-5, "{name}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn softmax_in_blocks_equals_softmax_at_once() {
+    each_variant(|name, functions| {
+        for softcap in [None, Some(5.0)] {
+            let scores = numbers(1, 192, 40.0);
+            let valid = [5..64, 0..0, 0..37];
+            let (mut maximum, mut sum) = (f32::NEG_INFINITY, 0.0);
+            let (mut weights, mut shrinks) = (scores.clone(), Vec::new());
+            for (block, valid) in weights.chunks_exact_mut(64).zip(valid.clone()) {
+                let mut block = SoftmaxBlock {
+                    scores: block,
+                    valid,
+                    softcap,
+                    maximum: &mut maximum,
+                    sum: &mut sum,
+                };
+                // SAFETY: the variant is supported.
+                shrinks.push(unsafe { (functions.softmax_block)(&mut block) });
+            }
+            let seen = |index: usize| valid[index / 64].contains(&(index % 64));
+            let score = |index: usize| match softcap {
+                Some(cap) => f64::from(cap) * (f64::from(scores[index]) / f64::from(cap)).tanh(),
+                None => f64::from(scores[index]),
+            };
+            let total: f64 = (0..192)
+                .filter(|&index| seen(index))
+                .map(|index| score(index).exp())
+                .sum();
+            for index in 0..192 {
+                let shrink: f32 = shrinks[index / 64 + 1..].iter().product();
+                let found = f64::from(weights[index] * shrink / sum);
+                let expected = if seen(index) { score(index).exp() / total } else { 0.0 };
+                assert!(
+                    (found - expected).abs() < 3e-6,
+                    "{name}: {index}: {found} and {expected}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn activations_norms_and_rotation() {
+    each_variant(|name, functions| {
+        let values = numbers(5, 1003, 30.0);
+        let formulas: [(Activation, fn(f64) -> f64); 3] = [
+            (Activation::Silu, |x| x / (1.0 + (-x).exp())),
+            (Activation::GeluTanh, |x| {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+            }),
+            (Activation::Relu, |x| x.max(0.0)),
+        ];
+        for (activation, formula) in formulas {
+            let mut found = values.clone();
+            // SAFETY: the variant is supported.
+            unsafe { (functions.activate)(activation, &mut found, None) };
+            for (&x, &found) in values.iter().zip(&found) {
+                let expected = formula(f64::from(x));
+                let tolerance = 5e-7 * f64::from(x.abs()).max(1.0);
+                assert!(
+                    (f64::from(found) - expected).abs() < tolerance,
+                    "{name} {activation:?}({x}) = {found}"
+                );
+            }
+        }
+        let (mut hidden, weight) = (values.clone(), numbers(6, 1003, 1.0));
+        let mut row = NormRow {
+            hidden: &mut hidden,
+            residual: None,
+            weight: &weight,
+            epsilon: 1e-5,
+            output: None,
+        };
+        // SAFETY: the variant is supported.
+        unsafe { (functions.norm_row)(&mut row) };
+        let mean = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / 1003.0;
+        for ((&found, &x), &weight) in hidden.iter().zip(&values).zip(&weight) {
+            let expected = f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight);
+            assert!((f64::from(found) - expected).abs() < 2e-6, "{name}");
+        }
+        let mut head = vec![1.0f32, 2.0, 3.0, 4.0, 9.0];
+        // SAFETY: the variant is supported.
+        unsafe { (functions.rotate_head)(&mut head, &[0.6, 0.0, 0.8, 1.0]) };
+        let expected = [1.0 * 0.6 - 3.0 * 0.8, -4.0, 3.0 * 0.6 + 1.0 * 0.8, 2.0, 9.0];
+        assert!(
+            head.iter()
+                .zip(expected)
+                .all(|(found, expected)| (found - expected).abs() < 1e-6),
+            "{name}: {head:?}"
+        );
+    });
+}

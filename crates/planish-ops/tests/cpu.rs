@@ -1,0 +1,333 @@
+//! Every operation on the CPU against its scalar reference in f64, at odd sizes and with several threads.
+
+use planish_cpu::{Cpu, Precision};
+use planish_format::FloatType;
+use planish_ops::*;
+
+/// Numbers that are the same in every run, about normal with the given spread.
+fn random(seed: u64, count: usize, spread: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..count)
+        .map(|_| spread * (uniform() + uniform() + uniform()) * 2.0)
+        .collect()
+}
+
+fn ops(threads: usize, precision: Precision) -> CpuOps {
+    CpuOps::new(Cpu::with_instructions(threads, None).unwrap(), precision)
+}
+
+/// A tensor that holds `values`, made by an embedding of its rows: the only way that values reach a device.
+fn tensor(ops: &CpuOps, rows: usize, cols: usize, values: &[f32]) -> CpuTensor {
+    let mut output = ops.tensor(rows, cols).unwrap();
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    ops.embed(Embed {
+        table: &plain(rows, cols, values),
+        tokens: &tokens,
+        scale: 1.0,
+        output: &mut output,
+    });
+    output
+}
+
+fn plain(rows: usize, cols: usize, values: &[f32]) -> Matrix {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Matrix::Plain(PlainMatrix {
+        rows,
+        cols,
+        float_type: FloatType::F32,
+        data: data.into(),
+    })
+}
+
+fn read(ops: &CpuOps, tensor: &CpuTensor, rows: usize) -> Vec<f32> {
+    ops.read(tensor, 0..rows, &mut Vec::new()).unwrap().to_vec()
+}
+
+#[track_caller]
+fn close(found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(1e-3f64, |largest, value| largest.max(value.abs()));
+    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(found) - expected).abs() / largest;
+        assert!(difference < tolerance, "{index}: {found} and {expected}");
+    }
+}
+
+#[test]
+fn embedding_scales_the_rows_it_picks() {
+    let ops = ops(2, Precision::Exact);
+    let table = random(1, 7 * 5, 1.0);
+    let mut output = ops.tensor(4, 5).unwrap();
+    ops.embed(Embed {
+        table: &plain(7, 5, &table),
+        tokens: &[6, 0, 6],
+        scale: 2.0,
+        output: &mut output,
+    });
+    let expected: Vec<f64> = [6, 0, 6]
+        .iter()
+        .flat_map(|&row| &table[row * 5..][..5])
+        .map(|&value| 2.0 * f64::from(value))
+        .collect();
+    close(&read(&ops, &output, 3), &expected, 1e-7);
+}
+
+#[test]
+fn rms_norm_adds_the_residual_first() {
+    for (rows, cols) in [(1, 8), (3, 33), (70, 576), (2, 4096)] {
+        let ops = ops(3, Precision::Exact);
+        let (hidden, residual) = (random(1, rows * cols, 1.0), random(2, rows * cols, 0.5));
+        let weight = random(3, cols, 1.0);
+        let mut in_place = tensor(&ops, rows, cols, &hidden);
+        let delta = tensor(&ops, rows, cols, &residual);
+        let factors = ops.vector(&weight).unwrap();
+        let mut output = ops.tensor(rows, cols).unwrap();
+        ops.rms_norm(RmsNorm {
+            rows: 0..rows,
+            hidden: &mut in_place,
+            residual: Some(&delta),
+            weight: &factors,
+            epsilon: 1e-5,
+            output: Some(&mut output),
+        });
+        let sums: Vec<f32> = hidden.iter().zip(&residual).map(|(a, b)| a + b).collect();
+        let expected: Vec<f64> = sums
+            .chunks_exact(cols)
+            .flat_map(|row| rms_norm_reference(row, &weight, 1e-5))
+            .collect();
+        close(&read(&ops, &output, rows), &expected, 2e-6);
+        assert_eq!(read(&ops, &in_place, rows), sums);
+        // The last row alone, over itself.
+        let last = rows - 1..rows;
+        ops.rms_norm(RmsNorm {
+            rows: last.clone(),
+            hidden: &mut in_place,
+            residual: None,
+            weight: &factors,
+            epsilon: 1e-5,
+            output: None,
+        });
+        close(
+            &read(&ops, &in_place, rows)[last.start * cols..],
+            &expected[last.start * cols..],
+            2e-6,
+        );
+    }
+}
+
+#[test]
+fn norms_of_heads_are_norms_of_short_rows() {
+    let ops = ops(2, Precision::Exact);
+    let (hidden, weight) = (random(1, 3 * 4 * 24, 1.0), random(2, 24, 1.0));
+    let mut heads = tensor(&ops, 3, 4 * 24, &hidden);
+    let weights = ops.vector(&weight).unwrap();
+    let problem = RmsNorm {
+        rows: 0..3,
+        hidden: &mut heads,
+        residual: None,
+        weight: &weights,
+        epsilon: 1e-6,
+        output: None,
+    };
+    ops.rms_norm(problem);
+    let expected: Vec<f64> = hidden
+        .chunks_exact(24)
+        .flat_map(|head| rms_norm_reference(head, &weight, 1e-6))
+        .collect();
+    close(&read(&ops, &heads, 3), &expected, 2e-6);
+}
+
+#[test]
+fn linear_layers_share_an_input_and_add_their_biases() {
+    let ops = ops(2, Precision::Exact);
+    let (rows, cols) = (5, 40);
+    let input = random(1, rows * cols, 1.0);
+    let sizes = [24, 7, 33];
+    let weights = sizes.map(|size| random(size as u64, size * cols, 0.2));
+    let bias = random(9, 7, 1.0);
+    let on_device = [0, 1, 2].map(|index| plain(sizes[index], cols, &weights[index]));
+    let mut outputs = sizes.map(|size| ops.tensor(rows, size).unwrap());
+    let [first, second, third] = &mut outputs;
+    ops.linear(Linear {
+        rows,
+        input: &tensor(&ops, rows, cols, &input),
+        weights: &[&on_device[0], &on_device[1], &on_device[2]],
+        biases: &[None, Some(&ops.vector(&bias).unwrap()), None],
+        outputs: &mut [first, second, third],
+    });
+    for index in 0..3 {
+        let bias = (index == 1).then_some(bias.as_slice());
+        let row = |row: &[f32]| linear_reference(row, &weights[index], bias);
+        let expected: Vec<f64> = input.chunks_exact(cols).flat_map(row).collect();
+        close(&read(&ops, &outputs[index], rows), &expected, 2e-6);
+    }
+}
+
+#[test]
+fn rotation_leaves_the_rest_of_a_head() {
+    for (rows, heads, head_dim, rotated) in [(1, 9, 64, 64), (40, 3, 30, 12), (600, 2, 128, 128)] {
+        let ops = ops(2, Precision::Exact);
+        let values = random(1, rows * heads * head_dim, 1.0);
+        let frequencies: Vec<f32> = (0..rotated / 2)
+            .map(|i| 1e4f32.powf(-2.0 * i as f32 / rotated as f32))
+            .collect();
+        let mut angles = ops.tensor(rows, rotated).unwrap();
+        let (factor, first_position) = (1.1, 1000);
+        let output = &mut angles;
+        ops.rope_angles(RopeAngles {
+            frequencies: &frequencies,
+            factor,
+            first_position,
+            rows,
+            output,
+        });
+        let mut on_device = tensor(&ops, rows, heads * head_dim, &values);
+        ops.rope(Rope {
+            rows,
+            heads: &mut on_device,
+            head_dim,
+            angles: &angles,
+        });
+        let head = |(index, head)| rope_reference(head, &frequencies, factor, first_position + index / heads);
+        let expected: Vec<f64> = values.chunks_exact(head_dim).enumerate().flat_map(head).collect();
+        close(&read(&ops, &on_device, rows), &expected, 2e-6);
+    }
+}
+
+#[test]
+fn activations_multiply_by_up() {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
+        let ops = ops(2, Precision::Exact);
+        let (rows, cols) = (13, 1543);
+        let (gate, up) = (random(1, rows * cols, 6.0), random(2, rows * cols, 1.0));
+        let other = tensor(&ops, rows, cols, &up);
+        for up_tensor in [Some(&other), None] {
+            let mut on_device = tensor(&ops, rows, cols, &gate);
+            ops.gate(Gate {
+                rows,
+                activation,
+                gate: &mut on_device,
+                up: up_tensor,
+            });
+            let factor = |up: f32| if up_tensor.is_some() { up } else { 1.0 };
+            let expected: Vec<f64> = gate
+                .iter()
+                .zip(&up)
+                .map(|(&gate, &up)| gate_reference(activation, gate, factor(up)))
+                .collect();
+            close(&read(&ops, &on_device, rows), &expected, 1e-6);
+        }
+    }
+}
+
+/// Sizes of one test of attention.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    before: usize,
+    rows: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: Option<usize>,
+}
+
+/// Appends all positions, attends with the last `rows`, and compares.
+fn check_attention(sizes: Sizes, threads: usize, precision: Precision, tolerance: f64) {
+    let Sizes {
+        before,
+        rows,
+        heads,
+        kv_heads,
+        head_dim,
+        window,
+    } = sizes;
+    let ops = ops(threads, precision);
+    let positions = before + rows;
+    let cols = kv_heads * head_dim;
+    let (keys, values) = (random(1, positions * cols, 1.0), random(2, positions * cols, 1.0));
+    let queries = random(3, rows * heads * head_dim, 1.0);
+    let mut key_values = ops.key_values(kv_heads, head_dim).unwrap();
+    for (first_position, count) in [(0, before), (before, rows)] {
+        let part = |all: &[f32]| tensor(&ops, count, cols, &all[first_position * cols..][..count * cols]);
+        let (keys, values) = (part(&keys), part(&values));
+        let key_values = &mut key_values;
+        ops.append(Append {
+            rows: count,
+            first_position,
+            keys: &keys,
+            values: &values,
+            key_values,
+        })
+        .unwrap();
+    }
+    let mut output = ops.tensor(rows, heads * head_dim).unwrap();
+    let scale = (head_dim as f32).powf(-0.5);
+    ops.attention(Attention {
+        rows,
+        first_position: before,
+        queries: &tensor(&ops, rows, heads * head_dim, &queries),
+        heads,
+        scale,
+        window,
+        softcap: None,
+        key_values: &key_values,
+        output: &mut output,
+    });
+    let of_head = |all: &[f32], head: usize| -> Vec<f32> {
+        all.chunks_exact(cols)
+            .flat_map(|row| row[head * head_dim..][..head_dim].to_vec())
+            .collect()
+    };
+    let heads_of_values: Vec<(Vec<f32>, Vec<f32>)> = (0..kv_heads)
+        .map(|head| (of_head(&keys, head), of_head(&values, head)))
+        .collect();
+    let expected: Vec<f64> = queries
+        .chunks_exact(head_dim)
+        .enumerate()
+        .flat_map(|(index, query)| {
+            let (row, head) = (index / heads, index % heads);
+            let end = before + row + 1;
+            let start = window.map_or(0, |window| end.saturating_sub(window));
+            let (keys, values) = &heads_of_values[head / (heads / kv_heads)];
+            attention_reference(query, keys, values, start..end, scale)
+        })
+        .collect();
+    close(&read(&ops, &output, rows), &expected, tolerance);
+}
+
+#[test]
+fn attention_of_every_shape() {
+    let sizes = |before, rows, heads, kv_heads, head_dim, window| Sizes {
+        before,
+        rows,
+        heads,
+        kv_heads,
+        head_dim,
+        window,
+    };
+    let shapes = [
+        sizes(0, 1, 9, 3, 64, None),
+        sizes(0, 63, 4, 4, 16, None),
+        sizes(0, 130, 9, 3, 64, None),
+        sizes(64, 64, 8, 1, 80, None),
+        sizes(1000, 1, 9, 3, 64, None),
+        sizes(5000, 1, 32, 8, 128, None),
+        sizes(5000, 1, 2, 1, 10, Some(4000)),
+        sizes(300, 1, 4, 2, 64, Some(7)),
+        sizes(200, 150, 6, 2, 24, Some(65)),
+        sizes(0, 200, 71, 1, 8, Some(1)),
+        sizes(127, 3, 3, 3, 33, None),
+    ];
+    for shape in shapes {
+        for threads in [1, 2, 5] {
+            check_attention(shape, threads, Precision::Exact, 3e-6);
+            check_attention(shape, threads, Precision::Int8, 1e-3);
+        }
+    }
+}
