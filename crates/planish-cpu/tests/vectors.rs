@@ -3,6 +3,8 @@
 use half::f16;
 use planish_cpu::vector::{Activation, NormRow, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
 
+type Formula = fn(f64) -> f64;
+
 fn each_variant(test: impl Fn(&str, &VectorFunctions)) {
     let mut count = 0;
     for variant in VARIANTS.iter().filter(|variant| (variant.supported)()) {
@@ -127,7 +129,7 @@ fn softmax_in_blocks_equals_softmax_at_once() {
 fn activations_norms_and_rotation() {
     each_variant(|name, functions| {
         let values = numbers(5, 1003, 30.0);
-        let formulas: [(Activation, fn(f64) -> f64); 3] = [
+        let formulas: [(Activation, Formula); 3] = [
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
             (Activation::GeluTanh, |x| {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
