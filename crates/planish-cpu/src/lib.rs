@@ -14,6 +14,8 @@ mod cpu;
 mod input;
 mod key_values;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod pool;
 mod rope;

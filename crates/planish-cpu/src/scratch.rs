@@ -32,6 +32,10 @@ impl Buffer {
 
 /// What one worker needs besides the shared input.
 #[derive(Default)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "not every instruction set needs all of it")
+)]
 pub(crate) struct WorkerScratch {
     /// What kernels keep between calls about the packing in `lanes_of`.
     pub lanes: Buffer,
