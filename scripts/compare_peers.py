@@ -40,14 +40,14 @@ PROMPTS = [
 ]
 
 
-def planish(program, folder, prompts, scratch):
-    request = json.dumps({"prompts": prompts, "new_tokens": NEW_TOKENS})
+def planish(program, folder, prompts, count, scratch):
+    request = json.dumps({"prompts": prompts, "new_tokens": count})
     done = subprocess.run([program, folder, scratch], input=request, capture_output=True, text=True, check=True)
     rows = sum(map(len, prompts))
     return np.fromfile(scratch, dtype="<f4").reshape(rows, -1), json.loads(done.stdout)["greedy"]
 
 
-def with_transformers(folder, prompts):
+def with_transformers(folder, prompts, count):
     model = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float32)
     logits, steps = [], []
     with torch.no_grad():
@@ -55,7 +55,7 @@ def with_transformers(folder, prompts):
             output = model(torch.tensor([prompt]), use_cache=True)
             logits.append(output.logits[0].numpy())
             rows = [output.logits[0, -1].numpy()]
-            while len(rows) < NEW_TOKENS:
+            while len(rows) < count:
                 token = torch.tensor([[int(rows[-1].argmax())]])
                 output = model(token, past_key_values=output.past_key_values, use_cache=True)
                 rows.append(output.logits[0, -1].numpy())
@@ -63,7 +63,7 @@ def with_transformers(folder, prompts):
     return np.concatenate(logits), steps
 
 
-def with_mlx(folder, prompts):
+def with_mlx(folder, prompts, count):
     model, _ = mlx_lm.load(str(folder))
     model.set_dtype(mx.float32)
     logits, steps = [], []
@@ -72,7 +72,7 @@ def with_mlx(folder, prompts):
         output = model(mx.array([prompt]), cache=cache)
         logits.append(np.array(output[0]))
         rows = [logits[-1][-1]]
-        while len(rows) < NEW_TOKENS:
+        while len(rows) < count:
             rows.append(np.array(model(mx.array([[int(rows[-1].argmax())]]), cache=cache)[0, -1]))
         steps.append(rows)
     return np.concatenate(logits), steps
@@ -90,7 +90,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("gguf", type=pathlib.Path)
     parser.add_argument("--only", help="one run, as in the table: metal-4, mlx-3, ..")
+    parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS, help="greedy tokens after each prompt (64)")
     arguments = parser.parse_args()
+    count = arguments.new_tokens
     programs = ROOT / "target/release"
     failed = False
     print(f"transformers {transformers.__version__}, torch {torch.__version__}, mlx-lm {mlx_lm.__version__}, f32, group 64")
@@ -106,9 +108,11 @@ def main():
             subprocess.run(command, check=True, capture_output=True)
             tokenizer = AutoTokenizer.from_pretrained(scratch / "model")
             prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-            ours, our_tokens = planish(programs / "examples/logits", scratch / "model", prompts, scratch / "logits.f32")
+            ours, our_tokens = planish(
+                programs / "examples/logits", scratch / "model", prompts, count, scratch / "logits.f32"
+            )
             peer = with_transformers if target == "metal" else with_mlx
-            theirs, steps = peer(scratch / "model", prompts)
+            theirs, steps = peer(scratch / "model", prompts, count)
         error = float(np.linalg.norm(ours.astype(np.float64) - theirs) / np.linalg.norm(theirs.astype(np.float64)))
         partings = [gap for gap in map(parting, our_tokens, steps) if gap is not None]
         name = "transformers" if target == "metal" else "mlx-lm"
