@@ -1,7 +1,8 @@
 """Compares what planish makes of a GGUF file with what transformers' own GGUF loader makes of it.
 
 `planish dequantize FILE --dtype float32` must give every tensor exactly, the same configuration (but for what only one of
-them writes), the same chat template and the same token ids.
+them writes), the same chat template and the same token ids. transformers 5.23 leaves out the step of the `smollm` pre-tokenizer
+that cuts digits apart, which shows on digits outside ASCII (llama.cpp cuts them, and so does planish): the default text has none.
 
 Needs: gguf, torch, transformers. Run: python scripts/compare_gguf.py FILE.gguf [--planish PROGRAM] [--text FILE]
 """
@@ -17,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 # transformers keeps the name of the file and its type there, and its default class has no such keys.
 ONLY_ONE_SIDE = {"_model_name_or_path", "_name_or_path", "architectures", "quantization_config", "unk_token_id", "dtype"}
-TEXT = """In 2024 there were 366 days; don't WE'LL   know?\n\n\tGrüße, Ελληνικά, русский, 日本語, 한국어, العربية ١٢٣, 🦊🚀 ½ Ⅷ.
+TEXT = """In 2024 there were 366 days; don't WE'LL   know?\n\n\tGrüße, Ελληνικά, русский, 日本語, 한국어, العربية, 🦊🚀.
 <|im_start|>user\nhello<|im_end|>\n    def add(first, second):\r\n        return first + second  # 12345678.9e-10\n"""
 
 
