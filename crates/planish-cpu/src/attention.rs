@@ -190,17 +190,18 @@ impl Plan<'_> {
         let functions = vector_functions();
         let product = T::product(functions);
         let (rows, head_dim, width) = (task.rows.len() * self.group, self.head_dim, self.width);
+        let keys = |index: usize| &blocks[index].keys[task.kv_head * head_dim * BLOCK..][..head_dim * BLOCK];
+        let values = |index: usize| &blocks[index].values[task.kv_head * BLOCK * width..][..BLOCK * width];
         self.start(task, scratch);
         for index in task.blocks.clone() {
-            let block = &blocks[index];
-            let keys = &block.keys[task.kv_head * head_dim * BLOCK..][..head_dim * BLOCK];
-            let values = &block.values[task.kv_head * BLOCK * width..][..BLOCK * width];
+            let next = (index + 1 < task.blocks.end).then_some(index + 1);
             // SAFETY: the functions are those this machine supports.
             unsafe {
                 product(&mut Product {
                     left: &scratch.queries,
                     left_stride: head_dim,
-                    right: keys,
+                    right: keys(index),
+                    ahead: next.map_or(&[], keys),
                     rows,
                     depth: head_dim,
                     cols: BLOCK,
@@ -217,7 +218,8 @@ impl Plan<'_> {
                 product(&mut Product {
                     left: &scratch.scores,
                     left_stride: BLOCK,
-                    right: values,
+                    right: values(index),
+                    ahead: next.map_or(&[], values),
                     rows,
                     depth,
                     cols: width,

@@ -73,7 +73,14 @@ unsafe fn tile<L: Lanes, T: Element, const R: usize, const W: usize>(
                 }
             }
         }
+        // Blocks lie apart, where the machine's own prefetching does not follow.
+        let ahead = if row == 0 && col == 0 { product.ahead } else { &[] };
+        let line = 64 / size_of::<T>();
+        let step = ahead.len().div_ceil(product.depth);
         for k in 0..product.depth {
+            for offset in (k * step..((k + 1) * step).min(ahead.len())).step_by(line) {
+                L::prefetch(ahead.as_ptr().wrapping_add(offset));
+            }
             let mut values = [L::splat(0.0); W];
             for (w, value) in values.iter_mut().enumerate() {
                 *value = T::load::<L>(right.add(k * product.cols + w * L::COUNT));

@@ -18,6 +18,8 @@ pub(crate) trait Lanes {
     unsafe fn load_half(values: *const f16) -> Self::Register;
     unsafe fn store(values: *mut f32, register: Self::Register);
     unsafe fn splat(value: f32) -> Self::Register;
+    /// Begins to load the cache line of an address, which need not be valid.
+    fn prefetch<T>(_address: *const T) {}
     /// `a * b + c`, fused where the machine can.
     unsafe fn multiply_add(a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;
 }

@@ -27,6 +27,8 @@ pub struct Product<'a, T> {
     pub left_stride: usize,
     /// Contiguous. // (depth, cols)
     pub right: &'a [T],
+    /// What the next product will read: fetched from memory meanwhile. May be empty.
+    pub ahead: &'a [T],
     /// Rows of `left` and `output`.
     pub rows: usize,
     /// Columns of `left`, rows of `right`.

@@ -15,6 +15,12 @@ impl Lanes for Avx2 {
     const TILE: usize = 2;
 
     #[inline(always)]
+    fn prefetch<T>(address: *const T) {
+        // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load(values: *const f32) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe { _mm256_loadu_ps(values) }
@@ -52,6 +58,12 @@ impl Lanes for Avx512 {
     type Register = __m512;
     const COUNT: usize = 16;
     const TILE: usize = 4;
+
+    #[inline(always)]
+    fn prefetch<T>(address: *const T) {
+        // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn load(values: *const f32) -> __m512 {
