@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::source::Source;
-use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf};
+use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.
 ///
@@ -42,13 +42,26 @@ impl Checkpoint {
             let what = "expected a model folder or a .gguf file, found another file (for safetensors pass the folder)";
             return Err(Error::unsupported(path, what));
         };
+        Ok(Checkpoint::of(source))
+    }
+
+    /// Opens a folder whose files lie in memory: (name, content), `config.json` and `model.safetensors` among them. `name`
+    /// stands for it in messages. Data should lie at multiples of 8 bytes; packed parts that do not are copied.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_memory(name: &str, files: Vec<(String, Bytes)>) -> Result<Checkpoint, Error> {
+        memory::open(name, files).map(Checkpoint::of)
+    }
+
+    fn of(source: Source) -> Checkpoint {
         let by_name = source
             .entries
             .iter()
             .enumerate()
             .map(|(index, entry)| (entry.name.clone(), index))
             .collect();
-        Ok(Checkpoint { source, by_name })
+        Checkpoint { source, by_name }
     }
 
     /// The folder or file.

@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod gguf;
 pub mod hub;
+mod memory;
 mod modules;
 mod order;
 mod source;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf};
+use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory};
 
-/// An opened folder or GGUF file.
+/// An opened folder, in memory or not, or GGUF file.
 pub(crate) struct Source {
     /// The folder or file, for messages.
     pub path: PathBuf,
@@ -27,6 +27,7 @@ pub(crate) struct Source {
 /// Reads data by name.
 pub(crate) enum Reader {
     Folder(folder::Reader),
+    Memory(memory::Reader),
     Gguf(gguf::Reader),
 }
 
@@ -35,6 +36,7 @@ impl Reader {
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
         match self {
             Reader::Folder(reader) => reader.read(entry),
+            Reader::Memory(reader) => reader.read(entry),
             Reader::Gguf(reader) => reader.read(entry),
         }
     }
@@ -43,6 +45,7 @@ impl Reader {
     pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
         match self {
             Reader::Folder(reader) => reader.tensor(name),
+            Reader::Memory(reader) => reader.tensor(name),
             Reader::Gguf(reader) => reader.tensor(name),
         }
     }
@@ -51,6 +54,7 @@ impl Reader {
     pub fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
         match self {
             Reader::Folder(reader) => reader.file(name),
+            Reader::Memory(reader) => Ok(reader.file(name)),
             Reader::Gguf(reader) => reader.file(name),
         }
     }
@@ -59,6 +63,7 @@ impl Reader {
     pub fn release(&self, entry: &Entry) {
         match self {
             Reader::Folder(reader) => reader.release(entry),
+            Reader::Memory(_) => {}
             Reader::Gguf(reader) => reader.release(entry),
         }
     }

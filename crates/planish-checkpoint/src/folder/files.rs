@@ -50,6 +50,11 @@ pub(crate) fn is_weights(name: &str) -> bool {
     WEIGHTS.iter().any(|end| name.ends_with(end))
 }
 
+/// Whether a conversion carries the file over as it is.
+pub(crate) fn is_carried(name: &str) -> bool {
+    !is_weights(name) && name != "config.json" && name != "README.md"
+}
+
 /// The content of a file, mapped; `None` if there is none of that name.
 pub(crate) fn read(root: &Root, name: &str) -> Result<Option<Bytes>, Error> {
     match root.resolve(name)? {
@@ -78,7 +83,7 @@ pub(crate) fn carried(root: &Root) -> Result<Vec<String>, Error> {
         deeper.retain(|folder| !OTHER_RUNTIMES.contains(&folder.as_str()));
         folders = deeper;
     }
-    carried.retain(|name| !is_weights(name) && name != "config.json" && name != "README.md");
+    carried.retain(|name| is_carried(name));
     carried.sort();
     Ok(carried)
 }

@@ -49,6 +49,11 @@ impl MappedFile {
         Ok(MappedFile { map: Some(map), bytes })
     }
 
+    /// Content that is in memory already.
+    pub fn of_bytes(bytes: Bytes) -> MappedFile {
+        MappedFile { map: None, bytes }
+    }
+
     /// The whole content.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

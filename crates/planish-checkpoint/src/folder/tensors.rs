@@ -38,7 +38,11 @@ pub(crate) struct Tensors {
 impl Tensors {
     /// Maps a safetensors file and adds its tensors.
     pub fn add_shard(&mut self, path: &Path) -> Result<(), Error> {
-        let file = MappedFile::open(path)?;
+        self.add(path, MappedFile::open(path)?)
+    }
+
+    /// Adds the tensors of a safetensors file.
+    pub fn add(&mut self, path: &Path, file: MappedFile) -> Result<(), Error> {
         for (name, stored) in header::parse(path, file.bytes(), self.shards.len())? {
             if let Some(first) = self.by_name.get(&name) {
                 let what = format!("tensor `{name}` is also in {}", self.shards[first.shard].path.display());
