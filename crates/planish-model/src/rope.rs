@@ -189,7 +189,7 @@ pub(crate) fn read_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec,
         return Err(config.error("rope_theta", "a number above 1"));
     }
     let scaling = match scaling {
-        Some(scaling) => read_scaling(config, scaling, theta)?,
+        Some(scaling) => read_scaling(config, scaling)?,
         None => RopeScaling::Default,
     };
     Ok(RopeSpec {
@@ -199,7 +199,7 @@ pub(crate) fn read_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec,
     })
 }
 
-fn read_scaling(config: Config<'_>, scaling: Config<'_>, _theta: f64) -> Result<RopeScaling, Error> {
+fn read_scaling(config: Config<'_>, scaling: Config<'_>) -> Result<RopeScaling, Error> {
     let kind_key = if scaling.value("rope_type").is_some() {
         "rope_type"
     } else {

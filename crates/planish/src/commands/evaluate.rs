@@ -5,7 +5,7 @@
 //! of the Kullback-Leibler divergence, and how often both models hold the same token for likeliest.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use planish_generate::{Files, Tokenizer};
@@ -182,7 +182,7 @@ fn likeliest(logits: &[f32]) -> Option<usize> {
 }
 
 /// Tokens (n) and the logits after each (n, vocabulary).
-fn write_logits(model: &mut Model, tokens: &[u32], path: &PathBuf) -> anyhow::Result<()> {
+fn write_logits(model: &mut Model, tokens: &[u32], path: &Path) -> anyhow::Result<()> {
     let mut cache = model.cache(tokens.len())?;
     let mut bytes = Vec::new();
     model.forward_all(tokens, &mut cache, &mut |_, logits| {

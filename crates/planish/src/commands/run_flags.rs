@@ -18,7 +18,6 @@ pub enum DeviceFlag {
     Cpu,
 }
 
-#[allow(dead_code, reason = "the commands that take them follow")]
 /// Flags of commands that run a model.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RunFlags {
@@ -53,7 +52,6 @@ pub struct RunFlags {
 
 const DEFAULT_GROUP: usize = 64;
 
-#[allow(dead_code, reason = "the commands that take them follow")]
 impl RunFlags {
     /// How to load the model that these flags ask for.
     pub fn load_options(&self) -> anyhow::Result<LoadOptions> {
