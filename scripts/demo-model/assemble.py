@@ -13,9 +13,10 @@ from outlines import ANIMALS, BOYS, GIRLS, draw, read_outlines
 
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 STRANGERS = set(ANIMALS) | {"boy", "girl", "frog", "man", "woman", "people", "group", "guy"}
+PRONOUNS = {"He", "She", "His", "Her", "It", "They", "In"}
 NOT_CHILDLIKE = re.compile(r"\b(story|stories|child|children|sex\w*|kill\w*|dead|die[ds]?|blood\w*|gun|drunk|beer|wine|drug\w*|naked|"
                            r"hell|god|jesus|stupid|hate[ds]?|idea of|able to be|world|life|lives|society|community|sense|journey|"
-                           r"united|states?|american?|english|christmas|school year|years? old|husband|wife)\b", re.I)
+                           r"(?:slept|sleep|bed) with|moon|guy|leg|legs|belly|united|states?|american?|english|christmas|school year|years? old|husband|wife)\b", re.I)
 
 
 def sentence(gap):
@@ -68,9 +69,23 @@ def join(outlines, seed, number, gaps, common, reasons):
             if reason:
                 continue
             piece += (" " if ending[0].isalnum() else "") + ending + unit.close
+        if "best friends" in text and "best friend was" in piece:
+            continue  # the opening has told it
         words = [w.lower() for w in WORD.findall(piece)]
         known.append(set(zip(words, words[1:], words[2:])))
         text += (unit.before if text else "") + piece
+    return vary_opening(text, random.Random(number))
+
+
+def vary_opening(text, rng):
+    """Some stories begin otherwise, so that the model takes other first words too."""
+    chance = rng.random()
+    plain = re.sub(r"^(Once upon a time|Long, long ago|Long ago), ", "", text)
+    if chance < 0.12 and plain != text:
+        return plain[0].upper() + plain[1:]
+    rest = re.sub(r"^[^.\"]*\.\s+", "", text)
+    if chance > 0.92 and rest != text and rest[0].isupper() and rest.split()[0] not in PRONOUNS:
+        return rest
     return text
 
 
