@@ -1,6 +1,6 @@
 # Joins outlines and the teacher's sentences into stories. A sentence stays only if it is plain, short, made of common words,
 # names nobody new, does not repeat itself or the story; the outline stands without it. Then near copies are dropped.
-# Usage: assemble.py gaps.jsonl stories.jsonl [--seed 0]      writes one JSON string a line, and counts to the terminal
+# Usage: assemble.py gaps.jsonl stories.jsonl [--seed 0]      writes one JSON string a line; counts beside it
 import argparse
 import collections
 import json
@@ -135,6 +135,8 @@ def main():
     with open(options.output, "w") as file:
         file.writelines(json.dumps(text) + "\n" for text in unique)
     words = sum(len(text.split()) for text in unique)
+    with open(f"{options.output}.counts", "w") as file:
+        json.dump({"kept": reasons["kept"], "written": reasons.total() - reasons["lost count"]}, file)
     print(f"{len(lines)} read, {len(unique)} kept, {words} words; sentences:", ", ".join(f"{k} {v}" for k, v in reasons.most_common()))
 
 

@@ -1,4 +1,4 @@
-# Fills the model card from the training result and writes the held-out text: describe.py TRAINED_DIR PACKED_DIR
+# Fills the model card from the training result and writes the held-out text: describe.py STORIES.counts TRAINED_DIR PACKED_DIR
 # held-out.txt: stories joined by the model's own markers, so that a reader of plain text sees what the model was trained on.
 import json
 import pathlib
@@ -9,8 +9,8 @@ HERE = pathlib.Path(__file__).parent
 
 
 def main():
-    source, packed = map(pathlib.Path, sys.argv[1:3])
-    result = json.loads((source / "result.json").read_text())
+    counts, source, packed = map(pathlib.Path, sys.argv[1:4])
+    result = json.loads((source / "result.json").read_text()) | json.loads(counts.read_text())
     held_out = json.loads((source / "held-out.json").read_text())
     p = {f"p_{bits}": value for bits, value in result["perplexity"].items()}
     changes = {f"d_{bits}": 100 * (p[f"p_{bits}"] / p["p_float"] - 1) for bits in (8, 4, 2)}

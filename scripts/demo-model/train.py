@@ -158,7 +158,8 @@ def main():
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
     step, epoch = train(model, rows, options)
     save(model, options.folder)
-    result = {"stories": len(encoded), "tokens": tokens, "steps": step, "epochs": epoch, "batch_rows": options.batch, **CONFIG,
+    result = {"stories": len(encoded), "tokens": tokens, "words": sum(len(text.split()) for text in stories), "seconds": options.seconds,
+              "parameters": sum(p.numel() for p in model.parameters()), "steps": step, "epochs": epoch, "batch_rows": options.batch, **CONFIG,
               "perplexity": {bits or "float": perplexity(model, held_out, bits, options.device) for bits in (0, 8, 4, 2)}}
     (options.folder / "result.json").write_text(json.dumps(result, indent=2))
     print(json.dumps(result))
