@@ -15,8 +15,10 @@ use super::unpack::{byte_mask, chunk_bytes, chunk_codes, code_of, unpack, vector
 
 /// Groups whose scales fill a register.
 const BLOCK: usize = 16;
-/// How far ahead of use codes are fetched, in bytes.
+/// How far ahead of use codes of long rows are fetched, in bytes.
 const AHEAD: usize = 1024;
+/// Rows read at once whose bytes are no more than this are fetched as a whole while those before them are multiplied.
+const BLOCK_AHEAD: usize = 16 * 1024;
 
 /// What the rows of one product have in common.
 struct Shared<'a> {
@@ -164,6 +166,11 @@ unsafe fn some_rows<const BITS: u32, const ROWS: usize>(shared: &Shared<'_>, x: 
     let (group, cols) = (matrix.packing.group(), matrix.cols);
     let (groups, row_bytes) = (cols / group, cols / 8 * BITS as usize);
     let block_bytes = BLOCK * group / 8 * BITS as usize;
+    let ahead = if ROWS * row_bytes <= BLOCK_AHEAD {
+        ROWS * row_bytes
+    } else {
+        AHEAD
+    };
     let mut sums = [_mm512_setzero_ps(); ROWS];
     for block in 0..groups.div_ceil(BLOCK) {
         let here = BLOCK.min(groups - block * BLOCK);
@@ -190,7 +197,7 @@ unsafe fn some_rows<const BITS: u32, const ROWS: usize>(shared: &Shared<'_>, x: 
                 let lanes = _mm512_loadu_si512(shared.lanes.as_ptr().add(chunk).cast());
                 for part in 0..ROWS {
                     let codes = codes.add(part * row_bytes + chunk * chunk_bytes(BITS));
-                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead).cast());
                     let packed = load_chunk::<BITS>(codes);
                     let products = x.products::<BITS>(unpack::<BITS>(packed), first + chunk);
                     sums[part] = _mm512_fmadd_ps(products, _mm512_permutexvar_ps(lanes, scales[part]), sums[part]);
