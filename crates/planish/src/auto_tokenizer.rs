@@ -1,5 +1,6 @@
 //! A tokenizer by name, with the chat template of its model.
 
+use planish_checkpoint::Checkpoint;
 use planish_generate::{ChatTemplate, Files, Message, TemplateInput, Tokenizer};
 
 use crate::Error;
@@ -18,7 +19,20 @@ impl AutoTokenizer {
     /// # Errors
     /// What is missing or malformed; see [`Error`].
     pub fn from_pretrained(model: impl AsRef<str>) -> Result<AutoTokenizer, Error> {
-        let files = Files::of(&open(model.as_ref(), None)?)?;
+        AutoTokenizer::of(&open(model.as_ref(), None)?)
+    }
+
+    /// Reads the tokenizer of the model that the library carries inside.
+    ///
+    /// # Errors
+    /// As [`AutoTokenizer::from_pretrained`].
+    #[cfg(feature = "demo-model")]
+    pub fn demo() -> Result<AutoTokenizer, Error> {
+        AutoTokenizer::of(&crate::demo_checkpoint()?)
+    }
+
+    fn of(checkpoint: &Checkpoint) -> Result<AutoTokenizer, Error> {
+        let files = Files::of(checkpoint)?;
         Ok(AutoTokenizer {
             tokenizer: Tokenizer::new(&files)?,
             template: ChatTemplate::new(&files)?,

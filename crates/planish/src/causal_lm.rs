@@ -17,25 +17,45 @@ impl AutoModelForCausalLM {
     /// Begins to load `model`: a local folder, a `.gguf` file, or a Hub id (`org/name`). Nothing is read before
     /// [`ModelBuilder::load`].
     pub fn from_pretrained(model: impl Into<String>) -> ModelBuilder {
-        ModelBuilder {
-            model: model.into(),
-            revision: None,
-            quantization: None,
-            options: LoadOptions::default(),
-        }
+        ModelBuilder::new(Origin::Named(model.into()))
     }
+
+    /// Begins to load the small story model that the library carries inside: it continues texts, and needs no network.
+    #[cfg(feature = "demo-model")]
+    pub fn demo() -> ModelBuilder {
+        ModelBuilder::new(Origin::Demo)
+    }
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// A folder, a `.gguf` file, or a Hub id.
+    Named(String),
+    /// The model inside the library.
+    #[cfg(feature = "demo-model")]
+    Demo,
 }
 
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct ModelBuilder {
-    model: String,
+    origin: Origin,
     revision: Option<String>,
     quantization: Option<MetalConfig>,
     options: LoadOptions,
 }
 
 impl ModelBuilder {
+    fn new(origin: Origin) -> ModelBuilder {
+        ModelBuilder {
+            origin,
+            revision: None,
+            quantization: None,
+            options: LoadOptions::default(),
+        }
+    }
+
     /// Branch, tag or commit of a Hub model. Default: `main`.
     pub fn revision(mut self, revision: impl Into<String>) -> ModelBuilder {
         self.revision = Some(revision.into());
@@ -72,7 +92,11 @@ impl ModelBuilder {
     /// What is missing, malformed or not supported; see [`Error`].
     pub fn load(self) -> Result<CausalLM, Error> {
         let mut options = self.options;
-        let checkpoint = open(&self.model, self.revision.as_deref())?;
+        let checkpoint = match &self.origin {
+            Origin::Named(model) => open(model, self.revision.as_deref())?,
+            #[cfg(feature = "demo-model")]
+            Origin::Demo => crate::demo_checkpoint()?,
+        };
         if let Some(config) = self.quantization {
             options.quantize = config.recipe(&checkpoint)?;
             options.dequantize |= config.dequantize;

@@ -17,15 +17,22 @@
 //! # }
 //! ```
 //!
+//! Without a network, [`AutoModelForCausalLM::demo`] and [`AutoTokenizer::demo`] open a small story model that the library
+//! carries inside (feature `demo-model`, on by default).
+//!
 //! Whole checkpoints are quantized and converted by the functions of planish-quantize, which the `planish` program wraps.
 
 mod auto_tokenizer;
 mod causal_lm;
+#[cfg(feature = "demo-model")]
+mod demo_model;
 mod error;
 mod metal_config;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use causal_lm::{AutoModelForCausalLM, CausalLM, ModelBuilder};
+#[cfg(feature = "demo-model")]
+pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
 pub use metal_config::MetalConfig;
 pub use planish_generate::{Answer, Finish, GenerationConfig, Message, Step, Tokenizer};

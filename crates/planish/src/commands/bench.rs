@@ -12,13 +12,13 @@ use planish_model::{Cache, LoadOptions, Model, Phases, SHAPES};
 use serde_json::{Value, json};
 
 use super::run_flags::RunFlags;
-use super::source::open;
+use super::source::open_or_demo;
 
 /// Flags of `planish bench`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
-    /// A folder, a .gguf file, or a Hub id (org/name)
-    #[arg(value_name = "MODEL", required_unless_present = "shape")]
+    /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
+    #[arg(value_name = "MODEL")]
     model: Option<String>,
     /// Random packed weights of this shape instead of a model (--bits and --group-size say how; 4 and 64 by default)
     #[arg(long, conflicts_with = "model", value_parser = SHAPES)]
@@ -106,8 +106,7 @@ fn load(arguments: &Arguments) -> anyhow::Result<Model> {
             },
         )?);
     }
-    let name = arguments.model.as_deref().unwrap_or_default();
-    let source = open(name, flags.revision.as_deref())?;
+    let source = open_or_demo(arguments.model.as_deref(), flags.revision.as_deref())?;
     let model = Model::load(&source.checkpoint, &options)?;
     let files = Files::of(&source.checkpoint)?;
     if files.tokenizer.is_some() {
@@ -234,7 +233,7 @@ fn print_table(result: &Value) {
     let number = |key: &str| result[key].as_f64().unwrap_or(0.0);
     println!(
         "{} ({}) on {}, {} threads",
-        text("model"),
+        result["model"].as_str().unwrap_or("the demo model"),
         text("architecture"),
         text("device"),
         result["threads"]

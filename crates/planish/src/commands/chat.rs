@@ -20,8 +20,8 @@ Ctrl-C stops an answer. A line that ends with \\ goes on in the next one, and so
 /// Flags of `planish chat`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
-    /// A folder, a .gguf file, or a Hub id (org/name)
-    pub model: String,
+    /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
+    pub model: Option<String>,
     /// Most tokens of one answer
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub max_new_tokens: usize,
@@ -41,28 +41,30 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let speaker = Speaker::load(&arguments.model, &arguments.run)?;
+    let speaker = Speaker::load(arguments.model.as_deref(), &arguments.run)?;
     let plan = arguments
         .sampling
         .config(arguments.max_new_tokens)
         .resolve(&speaker.defaults)?;
-    // A model without a template is refused before anything is typed.
-    speaker
-        .chat_tokens(&[Message::new("user", "")])
-        .map(drop)
-        .or_else(|error| match speaker.template {
-            Some(_) => Ok(()),
-            None => Err(error),
-        })?;
+    let tells_stories = arguments.model.is_none();
+    // Any other model without a template is refused before anything is typed.
+    if let (false, None) = (tells_stories, &speaker.template) {
+        speaker.chat_tokens(&[Message::new("user", "")])?;
+    }
     let mut conversation = Conversation {
         speaker,
         plan,
         messages: Vec::new(),
+        tells_stories,
         verbose: arguments.verbose,
     };
     conversation.restart(arguments.system.as_deref());
     let mut input = Input::new()?;
-    input.greet("Type a message; /help lists commands.");
+    input.greet(if tells_stories {
+        "The demo model only continues stories. Type how one begins, such as Once upon a time; /help lists commands."
+    } else {
+        "Type a message; /help lists commands."
+    });
     loop {
         match input.read()? {
             Line::End => return Ok(ExitCode::SUCCESS),
@@ -92,6 +94,8 @@ struct Conversation {
     speaker: Speaker,
     plan: GenerationPlan,
     messages: Vec<Message>,
+    /// The demo model has no template: each message is a text to continue.
+    tells_stories: bool,
     verbose: bool,
 }
 
@@ -136,7 +140,11 @@ impl Conversation {
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
         self.messages.push(Message::new("user", text));
         let mut stdout = io::stdout().lock();
-        let tokens = self.speaker.chat_tokens(&self.messages);
+        let tokens = if self.tells_stories {
+            self.speaker.tokenizer.encode(text).map_err(anyhow::Error::from)
+        } else {
+            self.speaker.chat_tokens(&self.messages)
+        };
         match tokens.and_then(|tokens| self.speaker.speak(&tokens, &self.plan, &mut stdout)) {
             Ok(spoken) => {
                 writeln!(stdout)?;

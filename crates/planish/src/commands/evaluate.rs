@@ -14,14 +14,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::run_flags::RunFlags;
-use super::source::open;
+use super::source::{open, open_or_demo};
 
 /// Flags of `planish evaluate`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
-    /// A folder, a .gguf file, or a Hub id (org/name)
+    /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
     #[arg(value_name = "MODEL")]
-    model: String,
+    model: Option<String>,
     /// The text to predict, UTF-8
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.context
     );
     let options = arguments.flags.load_options()?;
-    let source = open(&arguments.model, arguments.flags.revision.as_deref())?;
+    let source = open_or_demo(arguments.model.as_deref(), arguments.flags.revision.as_deref())?;
     let mut model = Model::load(&source.checkpoint, &options)?;
     let tokenizer = Tokenizer::new(&Files::of(&source.checkpoint)?)?;
     let mut reference = load_reference(arguments, &options, &model)?;

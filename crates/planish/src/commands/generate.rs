@@ -15,8 +15,8 @@ use super::speaker::{Speaker, Spoken, statistics};
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
-    /// A folder, a .gguf file, or a Hub id (org/name)
-    pub model: String,
+    /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
+    pub model: Option<String>,
     /// The text to answer, or with --raw to continue; `-` reads it from standard input
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: String,
@@ -43,19 +43,23 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let prompt = prompt_text(&arguments.prompt)?;
-    let mut speaker = Speaker::load(&arguments.model, &arguments.run)?;
+    let mut speaker = Speaker::load(arguments.model.as_deref(), &arguments.run)?;
     let plan = arguments
         .sampling
         .config(arguments.max_new_tokens)
         .resolve(&speaker.defaults)?;
     let tokens = if speaker.template.is_some() && !arguments.raw {
-        speaker.chat_tokens(&[Message::new("user", prompt)])?
+        speaker.chat_tokens(&[Message::new("user", &prompt)])?
     } else {
         speaker.tokenizer.encode(&prompt)?
     };
     let mut silent = io::sink();
     let mut stdout = io::stdout().lock();
     let output: &mut dyn Write = if arguments.json { &mut silent } else { &mut stdout };
+    if arguments.model.is_none() {
+        // Whoever just tries the program sees a whole story.
+        write!(output, "{prompt}")?;
+    }
     let spoken = speaker.speak(&tokens, &plan, output)?;
     if arguments.json {
         writeln!(stdout, "{}", report(&speaker, &plan, &spoken))?;

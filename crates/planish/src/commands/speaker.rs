@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use planish_checkpoint::Checkpoint;
 use planish_generate::{
     Answer, ChatTemplate, Files, GenerationDefaults, GenerationPlan, Message, Session, Step, TemplateInput, Tokenizer,
 };
-use planish_model::Model;
+use planish_model::{LoadOptions, Model};
 
 use super::interrupt;
 use super::run_flags::RunFlags;
-use super::source::open;
+use super::source::open_or_demo;
 
 /// A model with all that it takes to talk.
 pub struct Speaker {
@@ -38,16 +39,21 @@ pub struct Spoken {
 }
 
 impl Speaker {
-    /// Loads MODEL as the flags ask.
-    pub fn load(model: &str, flags: &RunFlags) -> anyhow::Result<Speaker> {
+    /// Loads MODEL, or the demo model, as the flags ask.
+    pub fn load(model: Option<&str>, flags: &RunFlags) -> anyhow::Result<Speaker> {
         let options = flags.load_options()?;
-        let checkpoint = open(model, flags.revision.as_deref())?.checkpoint;
+        let checkpoint = open_or_demo(model, flags.revision.as_deref())?.checkpoint;
+        Speaker::of(&checkpoint, &options)
+    }
+
+    /// Loads an opened model.
+    pub fn of(checkpoint: &Checkpoint, options: &LoadOptions) -> anyhow::Result<Speaker> {
         let start = Instant::now();
-        let files = Files::of(&checkpoint)?;
+        let files = Files::of(checkpoint)?;
         let tokenizer = Tokenizer::new(&files)?;
         let template = ChatTemplate::new(&files)?;
         let defaults = GenerationDefaults::read(&files, Some(&tokenizer))?;
-        let model = Model::load(&checkpoint, &options)?;
+        let model = Model::load(checkpoint, options)?;
         let session = Session::new(&model)?;
         Ok(Speaker {
             model,
