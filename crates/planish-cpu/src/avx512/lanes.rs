@@ -16,9 +16,9 @@ use super::unpack::{byte_mask, chunk_bytes, chunk_codes, code_of, unpack, vector
 /// Groups whose scales fill a register.
 const BLOCK: usize = 16;
 /// How far ahead of use codes of long rows are fetched, in bytes.
-const AHEAD: usize = 1024;
+pub(super) const AHEAD: usize = 1024;
 /// Rows read at once whose bytes are no more than this are fetched as a whole while those before them are multiplied.
-const BLOCK_AHEAD: usize = 16 * 1024;
+pub(super) const BLOCK_AHEAD: usize = 16 * 1024;
 
 /// What the rows of one product have in common.
 struct Shared<'a> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::table::PlainProduct;
 
-use super::lanes::load_floats;
+use super::lanes::{AHEAD, BLOCK_AHEAD, load_floats};
 
 /// Columns of one step.
 const STEP: usize = 16;
@@ -33,6 +33,10 @@ unsafe fn some_rows<const ROWS: usize>(product: &PlainProduct<'_>, row: usize) {
         matrix, input, output, ..
     } = product;
     let cols = matrix.cols;
+    let step_bytes = STEP * matrix.float_type.size_bytes();
+    let block_bytes = ROWS * cols * matrix.float_type.size_bytes();
+    // Short rows end before the machine's own prefetching has caught up: fetch the next rows instead.
+    let ahead = if block_bytes <= BLOCK_AHEAD { block_bytes } else { AHEAD };
     // Two sums a row: the chain of one would be slower than the loads.
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for (step, x) in input.chunks(STEP).enumerate() {
@@ -42,6 +46,13 @@ unsafe fn some_rows<const ROWS: usize>(product: &PlainProduct<'_>, row: usize) {
             let values = _mm512_maskz_loadu_ps(mask, x.as_ptr());
             for (part, sums) in sums.iter_mut().enumerate() {
                 let at = (row + part) * cols + step * STEP;
+                let address = matrix
+                    .data
+                    .as_ptr()
+                    .wrapping_add(at * matrix.float_type.size_bytes() + ahead);
+                if step * step_bytes % 64 == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(address.cast());
+                }
                 let weights = load_floats(&matrix.data, matrix.float_type, at, x.len());
                 sums[step % 2] = _mm512_fmadd_ps(weights, values, sums[step % 2]);
             }
