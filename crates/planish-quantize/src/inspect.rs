@@ -4,6 +4,7 @@ use planish_checkpoint::{Checkpoint, Entry, Layout, Weight};
 use planish_format::{Encoder, FloatType, Packing, dequantize};
 use serde::Serialize;
 
+use crate::compare::Squares;
 use crate::layers::Classifier;
 use crate::pack::Floats;
 use crate::report::element_count;
@@ -198,20 +199,9 @@ fn relative_error(name: &str, weight: &Weight, bits: u32, group: usize) -> Resul
     let packed = floats.pack(0..floats.rows, packing, &recipe)?;
     let decoded = dequantize(&packed, FloatType::F32);
     let original = floats.rows(0..floats.rows);
-    let (mut squared_error, mut squared) = (0.0, 0.0);
-    for (original, decoded) in original.as_chunks::<4>().0.iter().zip(decoded.as_chunks::<4>().0) {
-        let (original, decoded) = (
-            f64::from(f32::from_le_bytes(*original)),
-            f64::from(f32::from_le_bytes(*decoded)),
-        );
-        squared_error += (original - decoded) * (original - decoded);
-        squared += original * original;
-    }
-    Ok(if squared == 0.0 {
-        0.0
-    } else {
-        (squared_error / squared).sqrt()
-    })
+    let mut squares = Squares::default();
+    squares.add(&original, &decoded);
+    Ok(squares.relative())
 }
 
 /// The root mean square over tensors, each counted by its weights.

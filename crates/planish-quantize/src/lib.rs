@@ -4,6 +4,7 @@
 //! [`pack_weight`] does one entry. The commands `quantize`, `dequantize`, `convert` and `inspect` are built from these.
 
 mod card;
+mod compare;
 mod convert;
 mod dequantize;
 mod error;
@@ -19,6 +20,7 @@ mod report;
 mod source;
 mod transfer;
 
+pub use compare::relative_error;
 pub use convert::convert;
 pub use dequantize::dequantize;
 pub use error::Error;

@@ -34,6 +34,9 @@ enum Command {
     Bench(commands::bench::Arguments),
     /// Perplexity on a text; divergence from a reference model.
     Evaluate(commands::evaluate::Arguments),
+    /// A guided minute: quantize the demo model at 2, 4 and 8 bits, compare, and read a story by each.
+    #[cfg(feature = "demo-model")]
+    Demo(commands::demo::Arguments),
 }
 
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
@@ -46,6 +49,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Chat(arguments) => return commands::chat::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments)?,
         Command::Evaluate(arguments) => commands::evaluate::run(arguments)?,
+        #[cfg(feature = "demo-model")]
+        Command::Demo(arguments) => return commands::demo::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::run_flags::RunFlags;
+use super::scoring::{Surprise, log_sum_exp, logits_from};
 use super::source::{open, open_or_demo};
 
 /// Flags of `planish evaluate`.
@@ -47,9 +48,8 @@ pub struct Arguments {
 /// Sums over scored positions.
 #[derive(Default)]
 struct Sums {
-    positions: usize,
-    surprise: f64,
-    reference_surprise: f64,
+    ours: Surprise,
+    reference: Surprise,
     divergence: f64,
     agreements: usize,
 }
@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut sums = Sums::default();
     for (index, piece) in pieces.iter().enumerate() {
         score(&mut model, reference.as_mut(), piece, &mut sums)?;
-        let perplexity = (sums.surprise / sums.positions as f64).exp();
+        let perplexity = sums.ours.perplexity();
         eprintln!(
             "piece {} of {}: perplexity so far {perplexity:.4}",
             index + 1,
@@ -131,41 +131,22 @@ fn pieces(tokenizer: &Tokenizer, text: &str, arguments: &Arguments) -> anyhow::R
 fn score(model: &mut Model, reference: Option<&mut Model>, piece: &[u32], sums: &mut Sums) -> anyhow::Result<()> {
     let half = piece.len() / 2;
     let expected = reference
-        .map(|reference| second_half(reference, piece, |logits| logits.to_vec()))
+        .map(|reference| logits_from(reference, piece, half, |logits| logits.to_vec()))
         .transpose()?;
     let mut row = 0;
-    second_half(model, piece, |logits| {
-        let token = piece[half + 1 + row] as usize;
+    logits_from(model, piece, half, |logits| {
+        let token = piece[half + 1 + row];
         let normalizer = log_sum_exp(logits);
-        sums.surprise += normalizer - f64::from(logits[token]);
+        sums.ours.add(logits, normalizer, token);
         if let Some(expected) = expected.as_ref().map(|rows| &rows[row]) {
             let theirs = log_sum_exp(expected);
-            sums.reference_surprise += theirs - f64::from(expected[token]);
+            sums.reference.add(expected, theirs, token);
             sums.divergence += divergence(expected, theirs, logits, normalizer);
             sums.agreements += usize::from(likeliest(expected) == likeliest(logits));
         }
-        sums.positions += 1;
         row += 1;
     })?;
     Ok(())
-}
-
-/// What `each` makes of the logits after every token from the middle of the piece to the last but one.
-fn second_half<T>(model: &mut Model, piece: &[u32], mut each: impl FnMut(&[f32]) -> T) -> anyhow::Result<Vec<T>> {
-    let half = piece.len() / 2;
-    let mut cache = model.cache(piece.len())?;
-    model.forward(&piece[..half], &mut cache)?;
-    let mut results = Vec::new();
-    model.forward_all(&piece[half..piece.len() - 1], &mut cache, &mut |_, logits| {
-        results.push(each(logits))
-    })?;
-    Ok(results)
-}
-
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from((logit - largest).exp())).sum();
-    f64::from(largest) + sum.ln()
 }
 
 /// Sum of p ln(p / q) with p from `expected` and q from `found`.
@@ -198,10 +179,10 @@ fn write_logits(model: &mut Model, tokens: &[u32], path: &Path) -> anyhow::Resul
 }
 
 fn report(arguments: &Arguments, sums: &Sums, pieces: usize) {
-    let count = sums.positions as f64;
-    let perplexity = (sums.surprise / count).exp();
+    let count = sums.ours.count as f64;
+    let perplexity = sums.ours.perplexity();
     let compared = arguments.reference.is_some();
-    let reference_perplexity = compared.then(|| (sums.reference_surprise / count).exp());
+    let reference_perplexity = compared.then(|| sums.reference.perplexity());
     let divergence = compared.then(|| sums.divergence / count);
     let agreement = compared.then(|| sums.agreements as f64 / count);
     if arguments.json {
@@ -210,7 +191,7 @@ fn report(arguments: &Arguments, sums: &Sums, pieces: usize) {
             "reference": arguments.reference,
             "context": arguments.context,
             "pieces": pieces,
-            "scored_tokens": sums.positions,
+            "scored_tokens": sums.ours.count,
             "perplexity": perplexity,
             "reference_perplexity": reference_perplexity,
             "mean_kl_divergence": divergence,
@@ -222,7 +203,7 @@ fn report(arguments: &Arguments, sums: &Sums, pieces: usize) {
     let context = arguments.context;
     println!(
         "perplexity {perplexity:.4} over {} tokens (second halves of {pieces} pieces of {context})",
-        sums.positions
+        sums.ours.count
     );
     if let (Some(perplexity), Some(divergence), Some(agreement)) = (reference_perplexity, divergence, agreement) {
         println!("reference  {perplexity:.4}");

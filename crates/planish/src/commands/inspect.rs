@@ -60,16 +60,7 @@ fn table(inspection: &Inspection) -> String {
         lines.push(total);
     }
     let mut text = align(&lines);
-    let model_type = inspection.model_type.as_deref().unwrap_or("unknown model type");
-    let _ = writeln!(
-        text,
-        "\n{model_type}, {}: {} tensors, {} weights, {}, {:.3} bits per weight",
-        inspection.format,
-        inspection.tensors.len(),
-        inspection.weights,
-        bytes(inspection.bytes),
-        inspection.bits_per_weight
-    );
+    let _ = writeln!(text, "\n{}", summary(inspection));
     if let Some(cost) = &inspection.cost {
         let group = inspection.cost_group_size;
         let _ = writeln!(
@@ -88,6 +79,19 @@ fn sampled(cost: &Cost) -> String {
     format!(
         ", measured on {} of {} rows, evenly spread",
         cost.measured_rows, cost.rows
+    )
+}
+
+/// One line on all of it.
+pub fn summary(inspection: &Inspection) -> String {
+    let model_type = inspection.model_type.as_deref().unwrap_or("unknown model type");
+    format!(
+        "{model_type}, {}: {} tensors, {} weights, {}, {:.3} bits per weight",
+        inspection.format,
+        inspection.tensors.len(),
+        inspection.weights,
+        bytes(inspection.bytes),
+        inspection.bits_per_weight
     )
 }
 

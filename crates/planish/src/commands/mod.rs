@@ -4,6 +4,10 @@ pub mod bench;
 pub mod chat;
 pub mod chat_input;
 pub mod convert;
+#[cfg(feature = "demo-model")]
+pub mod demo;
+#[cfg(feature = "demo-model")]
+pub mod demo_chart;
 pub mod dequantize;
 pub mod evaluate;
 pub mod generate;
@@ -14,5 +18,6 @@ pub mod progress;
 pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;
+pub mod scoring;
 pub mod source;
 pub mod speaker;
