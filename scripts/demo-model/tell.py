@@ -1,30 +1,28 @@
-# Writes stories with the packed model through transformers, one a seed, to read them: tell.py MODEL_DIR OUT.md [--seeds 20]
+# Writes stories with the demo model inside planish, one a seed, to read them: tell.py PLANISH OUT.md [--seeds 20]
+# The same seeds may give other stories on a CPU with other instructions: sums are rounded in another order.
 import argparse
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+import json
+import subprocess
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("model")
+    parser.add_argument("planish")
     parser.add_argument("output")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--temperature", default="0.8")
     parser.add_argument("--prompt", default="Once upon a time")
     options = parser.parse_args()
-    logging.set_verbosity_error()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(options.model, device_map="cpu", dtype=torch.float32)
-    prompt = tokenizer(options.prompt, return_tensors="pt", return_token_type_ids=False)
     stories = []
     for seed in range(options.seeds):
-        torch.manual_seed(seed)
-        tokens = model.generate(**prompt, do_sample=True, temperature=options.temperature, top_k=0, top_p=1.0, max_new_tokens=400)[0]
-        ended = "" if tokens[-1] == model.config.eos_token_id else "\n\n(cut off)"
-        stories.append(f"## Seed {seed}\n\n{tokenizer.decode(tokens, skip_special_tokens=True)}{ended}\n")
+        command = [options.planish, "generate", "--json", "--prompt", options.prompt, "--seed", str(seed), "--temperature", options.temperature]
+        answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        ended = "" if answer["finish"] == "end_token" else "\n\n(cut off)"
+        stories.append(f"## Seed {seed}\n\n{options.prompt}{answer['text']}{ended}\n")
+    title = "# Stories of the demo model"
+    made = f'Seeds 0 to {options.seeds - 1}, temperature {options.temperature}, prompt "{options.prompt}", written by planish on a CPU'
     with open(options.output, "w") as file:
-        file.write("\n".join(stories))
+        file.write("\n".join([f"{title}\n\n{made}; nothing chosen or left out.\n"] + stories))
 
 
 main()
