@@ -23,8 +23,9 @@ from pathlib import Path
 
 LLAMA_PACKAGE = "llama-cpp-python==0.3.36"
 PROMPT, GENERATE = 512, 128
-# mlx-lm's CPU kernels take a second for eight tokens: fewer of them say as much.
-MLX_PROMPT, MLX_GENERATE = 32, 8
+# mlx-lm takes a second for a few tokens on a CPU, and seconds for one where scales are 16-bit: it gets the same codes with
+# f32 scales, few tokens, and only the first round.
+MLX_PROMPT, MLX_GENERATE = 32, 16
 
 MLX_SCRIPT = """
 import json, sys, time
@@ -94,6 +95,12 @@ def run_mlx(python, folder):
     return dict(json.loads(text.splitlines()[-1]), peak=peak)
 
 
+def megabytes(path):
+    """The size of a file, or of the weights in a folder, in millions of bytes."""
+    files = [path] if path.is_file() else path.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a GGUF file")
@@ -107,38 +114,50 @@ def main():
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     benches = arguments.llama_bench or [build_llama(arguments.work)]
-    folder, gguf = arguments.work / "mlx-4bit", arguments.work / f"{arguments.llama_type}.gguf"
-    if not folder.exists():
-        run([arguments.planish, "quantize", arguments.model, "--out", folder, "--format", "mlx", "--bits", 4])
+    gguf = arguments.work / f"{arguments.llama_type}.gguf"
+    folders = {dialect: arguments.work / f"{dialect}-4bit" for dialect in ("metal", "mlx")}
+    for dialect, folder in folders.items():
+        if not folder.exists():
+            run([arguments.planish, "quantize", arguments.model, "--out", folder, "--format", dialect, "--bits", 4])
     if not gguf.exists():
         quantize = benches[0].with_name("llama-quantize")
         run([quantize, "--allow-requantize", arguments.model, gguf, arguments.llama_type, 2])
 
     contenders = []
     for threads in arguments.threads:
-        contenders.append((f"planish, MLX 4-bit, group 64, {threads} threads",
-                           lambda threads=threads: run_planish(arguments.planish, folder, threads)))
+        for dialect, folder in folders.items():
+            contenders.append((f"planish, {dialect} 4-bit, {threads} thread{'s' * (threads > 1)}", megabytes(folder),
+                               lambda folder=folder, threads=threads: run_planish(arguments.planish, folder, threads)))
         for index, bench in enumerate(benches):
             name = "llama.cpp" if index == 0 else bench
-            contenders.append((f"{name} {arguments.llama_type}, {threads} threads",
+            contenders.append((f"{name} {arguments.llama_type}, {threads} thread{'s' * (threads > 1)}", megabytes(gguf),
                                lambda bench=bench, threads=threads: run_llama(bench, gguf, threads)))
     if arguments.python:
-        contenders.append(("mlx-lm, MLX 4-bit, group 64, one thread", lambda: run_mlx(arguments.python, folder)))
+        single = arguments.work / "mlx-4bit-f32"
+        if not single.exists():
+            run([arguments.planish, "quantize", arguments.model, "--out", single, "--format", "mlx", "--dtype", "float32"])
+        contenders.append(("mlx-lm, mlx 4-bit with f32 scales, 1 thread", megabytes(single),
+                           lambda: run_mlx(arguments.python, single)))
 
-    results = {name: [] for name, _ in contenders}
+    results = {(name, size): [] for name, size, _ in contenders}
     for number in range(arguments.rounds):
-        for name, measure in contenders:
+        for name, size, measure in contenders:
+            if number > 0 and name.startswith("mlx-lm"):
+                continue
             start = time.perf_counter()
-            results[name].append(measure())
+            results[name, size].append(measure())
             print(f"round {number + 1}: {name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
-    print(f"| | prefill of {PROMPT}, tokens/s | decode of {GENERATE}, tokens/s | load, s | peak memory, MiB |")
-    print("|---|---|---|---|---|")
-    for name, measured in results.items():
+    print(f"| | weights, MB | prefill of {PROMPT}, tokens/s | decode of {GENERATE}, tokens/s | load, s | peak memory, MiB |")
+    print("|---|---|---|---|---|---|")
+    for (name, size), measured in results.items():
         def median(key, digits=0):
             values = [result[key] for result in measured if key in result]
-            return f"{statistics.median(values):.{digits}f}" if values else "-"
-        print(f"| {name} | {median('prefill')} | {median('decode')} | {median('load', 2)} | {median('peak')} |")
+            if not values:
+                return "-"
+            middle = statistics.median(values)
+            return f"{middle:.1f}" if digits == 0 and middle < 100 else f"{middle:.{digits}f}"
+        print(f"| {name} | {size:.0f} | {median('prefill')} | {median('decode')} | {median('load', 2)} | {median('peak')} |")
 
 
 if __name__ == "__main__":
