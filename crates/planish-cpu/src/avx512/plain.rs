@@ -50,7 +50,7 @@ unsafe fn some_rows<const ROWS: usize>(product: &PlainProduct<'_>, row: usize) {
                     .data
                     .as_ptr()
                     .wrapping_add(at * matrix.float_type.size_bytes() + ahead);
-                if step * step_bytes % 64 == 0 {
+                if (step * step_bytes).is_multiple_of(64) {
                     _mm_prefetch::<_MM_HINT_T0>(address.cast());
                 }
                 let weights = load_floats(&matrix.data, matrix.float_type, at, x.len());
