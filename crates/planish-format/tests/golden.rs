@@ -1,6 +1,6 @@
 //! Codes, scales, biases and weights against the peers' own, bit for bit.
 //!
-//! tests/golden/format.safetensors is made by scripts/golden_format.py, which says what the tensors are; its metadata
+//! tests/golden/format.safetensors is made by scripts/golden/format.py, which says what the tensors are; its metadata
 //! record the versions of the peers. Every case in the file is compared.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Which layers are packed, against transformers and mlx-lm (golden files made by scripts/golden_layers.py and
-//! scripts/golden_patterns.py).
+//! Which layers are packed, against transformers and mlx-lm (golden files made by scripts/golden/layers.py and
+//! scripts/golden/patterns.py).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Checkpoints that transformers and mlx-lm saved, made by scripts/golden_checkpoints.py.
+//! Checkpoints that transformers and mlx-lm saved, made by scripts/golden/checkpoints.py.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The checkpoints that scripts/golden_models.py made with transformers.
+//! The checkpoints that scripts/golden/models.py made with transformers.
 
 use std::path::PathBuf;
 

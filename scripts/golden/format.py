@@ -159,7 +159,7 @@ def dequantized(encoder: str, dtype: str, bits: int, group: int, codes: torch.Te
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gguf", type=pathlib.Path, required=True, help="SmolLM2-135M-Instruct.Q4_1.gguf")
-    folder = pathlib.Path(__file__).parents[1] / "crates/planish-format/tests/golden"
+    folder = pathlib.Path(__file__).parents[2] / "crates/planish-format/tests/golden"
     parser.add_argument("--out", type=pathlib.Path, default=folder / "format.safetensors")
     arguments = parser.parse_args()
 

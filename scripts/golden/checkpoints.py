@@ -2,13 +2,13 @@
 
 Writes crates/planish-checkpoint/tests/golden/{metal,mlx}: a Llama of one layer (hidden 32) and expected.json, the first row of
 every packed weight as the peer dequantizes it, in f32. Made with transformers 5.23.0, torch 2.15.0, mlx 0.32.4 and mlx-lm
-0.32.2, seed 0; run: python scripts/golden_checkpoints.py
+0.32.2, seed 0; run: python scripts/golden/checkpoints.py
 """
 
 import json
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent.parent / "crates/planish-checkpoint/tests/golden"
+GOLDEN = Path(__file__).parents[2] / "crates/planish-checkpoint/tests/golden"
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 32,

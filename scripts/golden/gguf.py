@@ -5,7 +5,7 @@ query and key rows are put back in Hugging Face order by transformers' own GGUF 
 library and from SentencePiece, which trained the vocabularies. Values are recorded as the SHA-256 of little-endian f32 with
 negative zeros made positive.
 
-Needs: gguf, numpy, sentencepiece, tokenizers, transformers. Run: python scripts/golden_gguf.py
+Needs: gguf, numpy, sentencepiece, tokenizers, transformers. Run: python scripts/golden/gguf.py
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from gguf import GGMLQuantizationType as T
 from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, TensorProcessor
 
 SEED = 20240917
-HERE = pathlib.Path(__file__).resolve().parents[1]
+HERE = pathlib.Path(__file__).resolve().parents[2]
 OUT = HERE / "crates/planish-checkpoint/tests/golden/gguf"
 
 # Where half-precision numbers lie in a block: keep them finite and of the size of real scales.

@@ -3,43 +3,32 @@
 Writes crates/planish-model/tests/golden/<case>/{plain,metal}: config.json and model.safetensors (metal: 4 bits, packed by
 transformers' own function, run by transformers after its own dequantization), and golden.safetensors beside them: tokens,
 logits of a prefill of all but the last tokens, logits of those one by one; all float32. rope.json holds frequencies.
-Versions and seeds stand in each golden file's metadata. Needs torch, transformers, safetensors.
+The cases stand in cases/; names or patterns as arguments make only those. Versions and seeds stand in each golden file's metadata.
+Needs torch, transformers, safetensors.
 """
 
+import fnmatch
 import json
 import pathlib
 import shutil
+import sys
+import zlib
 
 import safetensors.torch
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.integrations.metal_quantization import _affine_quantize_tensor
+from transformers import AutoConfig, AutoModelForCausalLM, MetalConfig
+from transformers.integrations.metal_quantization import (MetalLinear, _affine_quantize_tensor,
+                                                          replace_with_metal_linear)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.quantizers.quantizer_metal import MetalHfQuantizer
 
-OUT = pathlib.Path(__file__).resolve().parent.parent / "crates/planish-model/tests/golden"
+from cases import all_cases
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "crates/planish-model/tests/golden"
 STEPS = 5
 SMALL = dict(vocab_size=96, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=64)
-# name: (model type, settings, tokens, group of the 4-bit version, stored type)
-CASES = {
-    "llama_tied": ("llama", dict(tie_word_embeddings=True), 24, 16, torch.bfloat16),
-    "llama_llama3_biases": ("llama", dict(
-        attention_bias=True, mlp_bias=True, rope_parameters=dict(
-            rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-            original_max_position_embeddings=32)), 24, 16, torch.float32),
-    "llama_yarn": ("llama", dict(head_dim=24, max_position_embeddings=64, rope_parameters=dict(
-        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16)), 40, 16, torch.bfloat16),
-    "llama_linear_odd": ("llama", dict(
-        vocab_size=101, hidden_size=56, intermediate_size=72, num_attention_heads=4, num_key_value_heads=1,
-        rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=2.0)), 70, 8, torch.float16),
-    "llama_dynamic": ("llama", dict(max_position_embeddings=16, rope_parameters=dict(
-        rope_type="dynamic", rope_theta=10000.0, factor=3.0)), 24, 16, torch.bfloat16),
-    "mistral_window": ("mistral", dict(sliding_window=7), 90, 16, torch.bfloat16),
-    "qwen2_windows": ("qwen2", dict(
-        use_sliding_window=True, sliding_window=9, max_window_layers=1, tie_word_embeddings=True), 24, 16, torch.bfloat16),
-    "qwen3": ("qwen3", dict(head_dim=32, num_key_value_heads=1), 24, 16, torch.bfloat16),
-}
 ROPES = {
     "default": (64, dict(rope_type="default", rope_theta=100000.0)),
     "linear": (64, dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
@@ -54,14 +43,21 @@ ROPES = {
 }
 
 
-def random_model(kind, settings, stored, seed):
-    config = AutoConfig.for_model(kind, **{**SMALL, **settings})
+def configuration(case):
+    settings = {key: value for key, value in {**SMALL, **case.settings}.items() if value is not None}
+    if hasattr(transformers, case.kind):
+        return getattr(transformers, case.kind)(**settings)
+    return AutoConfig.for_model(case.kind, **settings)
+
+
+def random_model(case, seed):
+    """Weights that the stored type holds exactly, norms around 1."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(configuration(case), dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            around = 1.0 if "norm" in name else 0.0
-            parameter.copy_((around + 0.2 * torch.randn_like(parameter)).to(stored).float())
+            around = 1.0 if "norm" in name and parameter.dim() == 1 else 0.0
+            parameter.copy_((around + case.spread * torch.randn_like(parameter)).to(case.stored).float())
     return model.eval()
 
 
@@ -83,42 +79,44 @@ def write_golden(path, model, tokens, seed):
     safetensors.torch.save_file(tensors, path, metadata)
 
 
-def write_metal(model, folder, source, group):
-    """The checkpoint that `MetalConfig(bits=4)` would save, packed on the CPU."""
-    folder.mkdir()
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+@torch.no_grad()
+def write_metal(model, folder, group):
+    """What `MetalConfig(bits=4)` would save: its choice of layers and its packing, done on the CPU."""
+    quantization = MetalConfig(bits=4, group_size=group)
+    excluded = MetalHfQuantizer(quantization).get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    floats = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    replace_with_metal_linear(model, excluded, quantization, pre_quantized=True)
+    for name, source in floats.items():
+        module = model.get_submodule(name)
+        if not isinstance(module, MetalLinear):
             continue
-        if not name.endswith("_proj.weight"):
-            tensors[name] = tensor.contiguous()
-            continue
-        codes, scales, biases = _affine_quantize_tensor(tensor, group, 4)
-        module = name.removesuffix("weight")
-        tensors |= {name: codes, module + "scales": scales, module + "qbiases": biases}
-    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    config = json.loads((source / "config.json").read_text())
-    config["quantization_config"] = dict(quant_method="metal", bits=4, group_size=group, modules_to_not_convert=None)
-    config["dtype"] = "float32"
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        codes, scales, biases = _affine_quantize_tensor(source.weight, group, 4)
+        module.weight = torch.nn.Parameter(codes, requires_grad=False)
+        module.scales, module.qbiases = torch.nn.Parameter(scales), torch.nn.Parameter(biases)
+        if source.bias is not None:
+            module.bias = source.bias
+    model.config.quantization_config = quantization
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
 
 
-def write_case(name, seed):
-    kind, settings, count, group, stored = CASES[name]
+def write_case(name, case):
+    seed = zlib.crc32(name.encode())
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     plain, metal = folder / "plain", folder / "metal"
     plain.mkdir(parents=True)
-    model = random_model(kind, settings, stored, seed)
-    tokens = torch.randint(0, model.config.vocab_size, (count,))
+    model = random_model(case, seed)
+    tokens = torch.randint(0, model.config.get_text_config().vocab_size, (case.tokens,))
     write_golden(plain / "golden.safetensors", model, tokens, seed)
-    write_metal_from = random_model(kind, settings, stored, seed)
-    model.to(stored).save_pretrained(plain)
+    model.to(case.stored).save_pretrained(plain)
     (plain / "generation_config.json").unlink(missing_ok=True)
-    write_metal(write_metal_from, metal, plain, group)
+    write_metal(random_model(case, seed), metal, case.group)
     packed = AutoModelForCausalLM.from_pretrained(metal, device_map="cpu", dtype=torch.float32).eval()
     assert not any(parameter.dtype != torch.float32 for parameter in packed.parameters())
     write_golden(metal / "golden.safetensors", packed, tokens, seed)
+    size = sum(path.stat().st_size for path in folder.rglob("*.*"))
+    print(f"{name}: {size / 1024:.0f} KiB")
 
 
 def write_ropes():
@@ -142,6 +140,9 @@ def write_ropes():
 
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
-    for seed, name in enumerate(CASES):
-        write_case(name, seed)
-    write_ropes()
+    wanted = sys.argv[1:]
+    for name, case in all_cases().items():
+        if not wanted or any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
+            write_case(name, case)
+    if not wanted:
+        write_ropes()

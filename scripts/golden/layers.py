@@ -2,7 +2,7 @@
 
 Writes crates/planish-quantize/tests/golden/layers.json: for each model its config.json, the names and shapes of the tensors of
 its checkpoint, and the modules that each library turns into packed ones (group 32). Made with transformers 5.23.0 and mlx-lm
-0.32.2; run: python scripts/golden_layers.py
+0.32.2; run: python scripts/golden/layers.py
 """
 
 import json
@@ -130,7 +130,7 @@ def main():
                 )
             )
     versions = {"transformers": transformers.__version__, "mlx-lm": mlx_lm.__version__}
-    target = pathlib.Path(__file__).parent.parent / "crates/planish-quantize/tests/golden/layers.json"
+    target = pathlib.Path(__file__).parents[2] / "crates/planish-quantize/tests/golden/layers.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(row) for row in rows)
     target.write_text(f'{{"versions": {json.dumps(versions)}, "group": {GROUP}, "models": [\n{lines}\n]}}\n')

@@ -1,6 +1,6 @@
 """A table of module names against patterns, decided by `should_convert_module` of transformers 5.23.0.
 
-Writes crates/planish-quantize/tests/golden/patterns.json; run: python scripts/golden_patterns.py
+Writes crates/planish-quantize/tests/golden/patterns.json; run: python scripts/golden/patterns.py
 """
 
 import json
@@ -31,7 +31,7 @@ LISTS = [[p] for p in PATTERNS] + [["lm_head", "model.layers.1"], [], ["fc1", "v
 def main():
     rows = [[patterns, [not should_convert_module(name, patterns) for name in NAMES]] for patterns in LISTS]
     data = {"versions": {"transformers": transformers.__version__}, "names": NAMES, "kept_plain": rows}
-    target = pathlib.Path(__file__).parent.parent / "crates/planish-quantize/tests/golden/patterns.json"
+    target = pathlib.Path(__file__).parents[2] / "crates/planish-quantize/tests/golden/patterns.json"
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     head = json.dumps(data["versions"]), json.dumps(NAMES, ensure_ascii=False)
     target.write_text(f'{{"versions": {head[0]},\n"names": {head[1]},\n"kept_plain": [\n{lines}\n]}}\n')

@@ -1,0 +1,25 @@
+"""Cases of models.py, one module per group of families, each with a dict CASES: name -> Case."""
+
+import importlib
+import pathlib
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Case:
+    """A tiny random checkpoint."""
+
+    kind: str  # model type, or the name of a configuration class of transformers
+    settings: dict = field(default_factory=dict)  # over SMALL; a value of None leaves a key of SMALL out
+    tokens: int = 24  # prompt and steps
+    group: int = 16  # of the 4-bit version
+    stored: torch.dtype = torch.bfloat16
+    spread: float = 0.2  # standard deviation of the weights
+
+
+def all_cases():
+    folder = pathlib.Path(__file__).parent
+    modules = [importlib.import_module(f"cases.{path.stem}") for path in sorted(folder.glob("[a-z]*.py"))]
+    return {name: case for module in modules for name, case in module.CASES.items()}
