@@ -1,0 +1,278 @@
+//! Launches on their way to the device: recorded into segments of up to [`SEGMENT`] steps. A token is mostly the same
+//! launches as the one before, so a segment seen twice in a row at the same place becomes a CUDA graph: from then on it
+//! costs one call, plus one for every step whose arguments changed. Everything else is launched step by step.
+
+use std::ops::Range;
+use std::os::raw::c_void;
+use std::ptr;
+
+use cudarc::driver::{result, sys};
+
+use super::pointer_to;
+
+/// Steps of a segment: few enough that the device starts early, many enough that a graph pays.
+const SEGMENT: usize = 48;
+/// Segments that are remembered; a pass of a model has fewer.
+const MOST_SEGMENTS: usize = 256;
+
+/// One launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    function: sys::CUfunction,
+    grid: [u32; 3],
+    threads: [u32; 3],
+    shared_bytes: u32,
+    arguments: Range<usize>, // of `starts`
+}
+
+/// Launches with their arguments.
+#[derive(Default)]
+struct Recording {
+    steps: Vec<Step>,
+    starts: Vec<usize>, // (arguments) first word of each
+    words: Vec<u64>,
+}
+
+/// A recording and, once it came twice, its graph.
+#[derive(Default)]
+struct Segment {
+    last: Recording,
+    graph: Option<Graph>,
+}
+
+struct Graph {
+    handle: sys::CUgraph,
+    executable: sys::CUgraphExec,
+    nodes: Vec<sys::CUgraphNode>, // (steps)
+}
+
+/// Collects launches.
+#[derive(Default)]
+pub(super) struct Recorder {
+    now: Recording,
+    first_argument: usize,
+    segments: Vec<Segment>,
+    place: usize,
+    pointers: Vec<*mut c_void>,
+}
+
+type Outcome = Result<(), result::DriverError>;
+
+impl Recording {
+    /// Whether only values of arguments differ.
+    fn is_like(&self, other: &Recording) -> bool {
+        self.steps == other.steps && self.starts == other.starts && self.words.len() == other.words.len()
+    }
+
+    /// The words of a step's arguments.
+    fn words_of(&self, step: &Step) -> Range<usize> {
+        let word = |argument: usize| self.starts.get(argument).copied().unwrap_or(self.words.len());
+        word(step.arguments.start)..word(step.arguments.end)
+    }
+
+    /// Fills `pointers` with the addresses of a step's arguments.
+    fn point(&mut self, step: usize, pointers: &mut Vec<*mut c_void>) {
+        pointers.clear();
+        for &start in &self.starts[self.steps[step].arguments.clone()] {
+            pointers.push(pointer_to(&mut self.words[start]));
+        }
+    }
+
+    fn parameters(&mut self, step: usize, pointers: &mut Vec<*mut c_void>) -> sys::CUDA_KERNEL_NODE_PARAMS {
+        self.point(step, pointers);
+        let step = &self.steps[step];
+        sys::CUDA_KERNEL_NODE_PARAMS {
+            func: step.function,
+            gridDimX: step.grid[0],
+            gridDimY: step.grid[1],
+            gridDimZ: step.grid[2],
+            blockDimX: step.threads[0],
+            blockDimY: step.threads[1],
+            blockDimZ: step.threads[2],
+            sharedMemBytes: step.shared_bytes,
+            kernelParams: pointers.as_mut_ptr(),
+            extra: ptr::null_mut(),
+            kern: ptr::null_mut(),
+            ctx: ptr::null_mut(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.steps.clear();
+        self.starts.clear();
+        self.words.clear();
+    }
+}
+
+impl Recorder {
+    /// The next argument of the step that follows.
+    pub(super) fn argument(&mut self, bytes: &[u8]) {
+        self.now.starts.push(self.now.words.len());
+        for word in bytes.chunks(8) {
+            let mut padded = [0; 8];
+            padded[..word.len()].copy_from_slice(word);
+            self.now.words.push(u64::from_le_bytes(padded));
+        }
+    }
+
+    /// A launch with the arguments since the last one.
+    pub(super) fn step(&mut self, function: sys::CUfunction, grid: [u32; 3], threads: [u32; 3], shared_bytes: u32) {
+        let arguments = self.first_argument..self.now.starts.len();
+        self.first_argument = arguments.end;
+        self.now.steps.push(Step {
+            function,
+            grid,
+            threads,
+            shared_bytes,
+            arguments,
+        });
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.now.steps.len() >= SEGMENT
+    }
+
+    /// Hands everything recorded to the device.
+    pub(super) fn submit(&mut self, stream: sys::CUstream) -> Outcome {
+        if self.now.steps.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.try_submit(stream);
+        self.now.clear();
+        self.first_argument = 0;
+        self.place += 1;
+        outcome
+    }
+
+    /// The next launch begins a pass.
+    pub(super) fn rewind(&mut self) {
+        self.place = 0;
+    }
+
+    fn try_submit(&mut self, stream: sys::CUstream) -> Outcome {
+        let Recorder {
+            now,
+            segments,
+            place,
+            pointers,
+            ..
+        } = self;
+        if *place >= MOST_SEGMENTS {
+            return launch_each(now, pointers, stream);
+        }
+        if *place >= segments.len() {
+            segments.resize_with(*place + 1, Segment::default);
+        }
+        let segment = &mut segments[*place];
+        if !now.is_like(&segment.last) {
+            if let Some(graph) = segment.graph.take() {
+                graph.release();
+            }
+            let outcome = launch_each(now, pointers, stream);
+            std::mem::swap(now, &mut segment.last);
+            return outcome;
+        }
+        match &segment.graph {
+            None => segment.graph = Some(Graph::new(now, pointers)?),
+            Some(graph) => graph.update(&segment.last, now, pointers)?,
+        }
+        std::mem::swap(now, &mut segment.last);
+        match &segment.graph {
+            // SAFETY: the graph and the stream live.
+            Some(graph) => unsafe { result::graph::launch(graph.executable, stream) },
+            None => Ok(()),
+        }
+    }
+
+    /// Frees the graphs. The device must be current and idle.
+    pub(super) fn release(&mut self) {
+        for segment in self.segments.drain(..) {
+            if let Some(graph) = segment.graph {
+                graph.release();
+            }
+        }
+    }
+}
+
+fn launch_each(recording: &mut Recording, pointers: &mut Vec<*mut c_void>, stream: sys::CUstream) -> Outcome {
+    for index in 0..recording.steps.len() {
+        recording.point(index, pointers);
+        let step = &recording.steps[index];
+        let dimensions = |[x, y, z]: [u32; 3]| (x, y, z);
+        // SAFETY: the caller of `Queue::launch` gives arguments that fit the kernel; buffers live until the work is done.
+        unsafe {
+            result::launch_kernel(
+                step.function,
+                dimensions(step.grid),
+                dimensions(step.threads),
+                step.shared_bytes,
+                stream,
+                pointers,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+impl Graph {
+    /// A chain: every step after the one before.
+    fn new(recording: &mut Recording, pointers: &mut Vec<*mut c_void>) -> Result<Graph, result::DriverError> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe { sys::cuGraphCreate(&mut handle, 0) }.result()?;
+        let mut graph = Graph {
+            handle,
+            executable: ptr::null_mut(),
+            nodes: Vec::new(),
+        };
+        match graph.fill(recording, pointers) {
+            Ok(()) => Ok(graph),
+            Err(error) => {
+                graph.release();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&mut self, recording: &mut Recording, pointers: &mut Vec<*mut c_void>) -> Outcome {
+        for index in 0..recording.steps.len() {
+            let parameters = recording.parameters(index, pointers);
+            let before = self.nodes.last().map_or(ptr::null(), ptr::from_ref);
+            let mut node = ptr::null_mut();
+            // SAFETY: the graph lives; parameters and their pointers live through the call, which copies them.
+            unsafe {
+                sys::cuGraphAddKernelNode_v2(&mut node, self.handle, before, usize::from(index > 0), &parameters)
+                    .result()?;
+            }
+            self.nodes.push(node);
+        }
+        // SAFETY: the graph is complete.
+        self.executable = unsafe { result::graph::instantiate(self.handle, sys::CUgraphInstantiate_flags_enum(0)) }?;
+        Ok(())
+    }
+
+    /// Gives steps whose arguments are not those of `last` their new ones.
+    fn update(&self, last: &Recording, now: &mut Recording, pointers: &mut Vec<*mut c_void>) -> Outcome {
+        for index in 0..now.steps.len() {
+            let words = now.words_of(&now.steps[index]);
+            if now.words[words.clone()] == last.words[words] {
+                continue;
+            }
+            let parameters = now.parameters(index, pointers);
+            // SAFETY: node and graph live; only the values of arguments change. Work under way keeps the old ones.
+            unsafe { sys::cuGraphExecKernelNodeSetParams_v2(self.executable, self.nodes[index], &parameters) }
+                .result()?;
+        }
+        Ok(())
+    }
+
+    fn release(self) {
+        // SAFETY: destroyed once; the driver keeps what work under way needs. A failure means a lost device.
+        unsafe {
+            if !self.executable.is_null() {
+                let _ = result::graph::exec_destroy(self.executable);
+            }
+            let _ = result::graph::destroy(self.handle);
+        }
+    }
+}

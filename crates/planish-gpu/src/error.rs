@@ -1,0 +1,96 @@
+//! What can go wrong with a GPU, each with what a user can do about it.
+
+/// Why a GPU cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No driver is installed.
+    #[error("no {vendor} driver was found: install it, or compute with --device cpu")]
+    NoDriver {
+        /// Whose driver.
+        vendor: &'static str,
+    },
+    /// The driver sees no device.
+    #[error(
+        "the {vendor} driver reports no device ({reason}): check that one is visible, or compute with --device cpu"
+    )]
+    NoDevice {
+        /// Whose driver.
+        vendor: &'static str,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The driver is older than the calls that planish makes.
+    #[error(
+        "the driver supports CUDA {found}, planish needs {needed} or later: update the driver, or compute with --device cpu"
+    )]
+    OldDriver {
+        /// What is installed.
+        found: String,
+        /// What would do.
+        needed: String,
+    },
+    /// The run-time compiler is not installed and the kernel is not in the cache.
+    #[error(
+        "NVRTC, the compiler of CUDA kernels, was not found: install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` \
+         and put its lib folder on LD_LIBRARY_PATH"
+    )]
+    NoCompiler,
+    /// The compiler refuses the text.
+    #[error("kernel {name} does not compile for {device}; please report this with the log:\n{log}")]
+    Compile {
+        /// The kernel.
+        name: String,
+        /// Compiled for.
+        device: String,
+        /// The compiler's words.
+        log: String,
+    },
+    /// Compiled code that the driver does not take.
+    #[error(
+        "the driver of {device} refuses the compiled kernel {name} ({reason}): update the driver, or compute with --device cpu"
+    )]
+    Load {
+        /// The kernel.
+        name: String,
+        /// The device.
+        device: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// Memory is used up.
+    #[error(
+        "{device} is out of memory: {needed_bytes} bytes were asked for, {free_bytes} of {total_bytes} are free. Close other \
+         programs that use it, take fewer bits (--bits 4), or compute with --device cpu"
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Asked for.
+        needed_bytes: u64,
+        /// Free at that moment.
+        free_bytes: u64,
+        /// Of the device.
+        total_bytes: u64,
+    },
+    /// The device does not answer any more, or a kernel crashed; nothing on it can be used again.
+    #[error(
+        "{device} was lost while planish computed on it ({reason}): start planish again; if it happens again, compute with --device cpu"
+    )]
+    Lost {
+        /// The device.
+        device: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// A call that should not fail.
+    #[error("{device}: {call} failed ({reason}); compute with --device cpu, and please report this")]
+    Call {
+        /// The device.
+        device: String,
+        /// What was asked of the driver.
+        call: &'static str,
+        /// Its words.
+        reason: String,
+    },
+}

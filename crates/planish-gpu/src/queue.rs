@@ -1,0 +1,137 @@
+//! What kernels run on: memory, compiling, launching, copying. Work is done in the order it is asked for; only
+//! [`Queue::download`] and [`Queue::wait`] wait for it. A failure of earlier work shows up in one of the next calls.
+
+use bytes::Bytes;
+
+use crate::Error;
+
+/// The words that kernel text is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// The Metal Shading Language.
+    Metal,
+    /// CUDA C++.
+    Cuda,
+    /// C++ for the processor, for tests.
+    Host,
+}
+
+/// Device memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Still to be had.
+    pub free_bytes: u64,
+    /// All that this process may use.
+    pub total_bytes: u64,
+}
+
+/// A kernel to compile.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What people call it, for messages.
+    pub name: &'a str,
+    /// Complete text in the queue's dialect: header, definitions, kernels.
+    pub text: &'a str,
+    /// The kernel function in it.
+    pub entry: &'a str,
+}
+
+/// An argument of a kernel, by position.
+pub enum Argument<'a, Q: Queue> {
+    /// Memory from this byte on.
+    Buffer(&'a Q::Buffer, usize),
+    /// A small value: `constant T&` in Metal, `T` in CUDA. At most 4 KB.
+    Value(&'a [u8]),
+}
+
+/// One run of a kernel.
+pub struct Launch<'a, Q: Queue> {
+    /// What runs.
+    pub kernel: &'a Q::Kernel,
+    /// Threadgroups.
+    pub grid: [u32; 3],
+    /// Threads of a threadgroup.
+    pub threads: [u32; 3],
+    /// Bytes of `[[threadgroup(0)]]`; 0 for a kernel without.
+    pub threadgroup_bytes: u32,
+    /// In the order of the kernel's parameters.
+    pub arguments: &'a [Argument<'a, Q>],
+}
+
+/// A device with one line of work.
+pub trait Queue: Send + Sync + Sized + 'static {
+    /// Device memory; given back when dropped and no longer in use by launched work.
+    type Buffer: Send + Sync + 'static;
+    /// A compiled kernel.
+    type Kernel: Send + Sync + 'static;
+
+    /// The words that [`Queue::compile`] reads.
+    fn dialect(&self) -> Dialect;
+
+    /// The device's name.
+    fn device(&self) -> &str;
+
+    /// What can still be allocated.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn memory(&self) -> Result<Memory, Error>;
+
+    /// Zeros.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn allocate(&self, bytes: usize) -> Result<Self::Buffer, Error>;
+
+    /// Constant bytes where kernels can read them, and the byte of the buffer at which they begin: the same memory where
+    /// the device can share it, a copy otherwise.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn place(&self, bytes: &Bytes) -> Result<(Self::Buffer, usize), Error>;
+
+    /// Copies `bytes` into the buffer from `offset` on. They may be changed as soon as this returns.
+    ///
+    /// # Errors
+    /// A lost device.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    fn upload(&self, bytes: &[u8], buffer: &Self::Buffer, offset: usize) -> Result<(), Error>;
+
+    /// Copies `bytes` bytes from the start of one buffer to the start of another.
+    ///
+    /// # Errors
+    /// A lost device.
+    ///
+    /// # Panics
+    /// If one is shorter.
+    fn copy(&self, from: &Self::Buffer, to: &Self::Buffer, bytes: usize) -> Result<(), Error>;
+
+    /// Waits for all work, then copies from the buffer from `offset` on.
+    ///
+    /// # Errors
+    /// A lost device, or earlier work that failed.
+    ///
+    /// # Panics
+    /// If there are not so many bytes.
+    fn download(&self, buffer: &Self::Buffer, offset: usize, bytes: &mut [u8]) -> Result<(), Error>;
+
+    /// Machine code for this device, from the disk if the same text was compiled before.
+    ///
+    /// # Errors
+    /// Text that the compiler refuses, or no compiler.
+    fn compile(&self, source: &Source<'_>) -> Result<Self::Kernel, Error>;
+
+    /// Runs a kernel after all earlier work.
+    ///
+    /// # Errors
+    /// A lost device, or a launch that the device refuses.
+    fn launch(&self, launch: &Launch<'_, Self>) -> Result<(), Error>;
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// A lost device, or earlier work that failed.
+    fn wait(&self) -> Result<(), Error>;
+}
