@@ -17,7 +17,7 @@ import zlib
 import safetensors.torch
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, MetalConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, MetalConfig
 from transformers.integrations.metal_quantization import (MetalLinear, _affine_quantize_tensor,
                                                           replace_with_metal_linear)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -44,19 +44,25 @@ ROPES = {
 
 
 def configuration(case):
-    settings = {key: value for key, value in {**SMALL, **case.settings}.items() if value is not None}
+    settings = {key: value for key, value in {**SMALL, **case.settings}.items() if value is not None or key not in SMALL}
     if hasattr(transformers, case.kind):
         return getattr(transformers, case.kind)(**settings)
     return AutoConfig.for_model(case.kind, **settings)
 
 
+def auto_class(config):
+    """Wrappers with images have a class of their own; only their text part runs here."""
+    return AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModelForImageTextToText
+
+
 def random_model(case, seed):
     """Weights that the stored type holds exactly, norms around 1."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(configuration(case), dtype=torch.float32)
+    config = configuration(case)
+    model = auto_class(config).from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            around = 1.0 if "norm" in name and parameter.dim() == 1 else 0.0
+            around = 1.0 if "norm" in name else 0.0
             parameter.copy_((around + case.spread * torch.randn_like(parameter)).to(case.stored).float())
     return model.eval()
 
@@ -112,7 +118,7 @@ def write_case(name, case):
     model.to(case.stored).save_pretrained(plain)
     (plain / "generation_config.json").unlink(missing_ok=True)
     write_metal(random_model(case, seed), metal, case.group)
-    packed = AutoModelForCausalLM.from_pretrained(metal, device_map="cpu", dtype=torch.float32).eval()
+    packed = auto_class(model.config).from_pretrained(metal, device_map="cpu", dtype=torch.float32).eval()
     assert not any(parameter.dtype != torch.float32 for parameter in packed.parameters())
     write_golden(metal / "golden.safetensors", packed, tokens, seed)
     size = sum(path.stat().st_size for path in folder.rglob("*.*"))
