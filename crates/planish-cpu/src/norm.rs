@@ -1,53 +1,85 @@
-//! RMS norm of rows: `hidden += residual; output = hidden / sqrt(mean(hidden^2) + epsilon) * weight`.
+//! Norms of rows: `hidden += factor * residual; output = normalized(hidden) * weight + bias`, and the sum alone.
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{NormRow, vector_functions};
+use crate::vector::{NormKind, NormRow, vector_functions};
 
-/// Rows to normalize.
-pub struct RmsNorm<'a> {
-    /// Holds `hidden + residual` afterwards. // (rows, cols)
+/// Rows to normalize. A row is `width` long; weight and bias may cover several rows that lie side by side (the heads of a
+/// layer) and repeat after them.
+pub struct Norm<'a> {
+    /// The formula.
+    pub kind: NormKind,
+    /// Values of a row.
+    pub width: usize,
+    /// Holds `hidden + factor * residual` afterwards. // (rows, width)
     pub hidden: &'a mut [f32],
-    /// Added first. // (rows, cols)
-    pub residual: Option<&'a [f32]>,
-    /// Factors of the normalized values. // (cols)
-    pub weight: &'a [f32],
-    /// Added to the mean square.
+    /// Added first, times the factor. // (rows, width)
+    pub residual: Option<(&'a [f32], f32)>,
+    /// Factors of the normalized values. // (a multiple of width)
+    pub weight: Option<&'a [f32]>,
+    /// Added at the end. // (a multiple of width)
+    pub bias: Option<&'a [f32]>,
+    /// Added to the mean square or the variance.
     pub epsilon: f32,
-    /// The result; `None` writes it over `hidden`. // (rows, cols)
+    /// The result; `None` writes it over `hidden`. // (rows, width)
     pub output: Option<&'a mut [f32]>,
 }
 
 /// Normalizes every row.
-pub fn rms_norm(pool: &Pool, problem: RmsNorm<'_>) {
-    let RmsNorm {
+pub fn norm(pool: &Pool, problem: Norm<'_>) {
+    let Norm {
+        kind,
+        width,
         hidden,
         residual,
         weight,
+        bias,
         epsilon,
         output,
     } = problem;
-    let cols = weight.len();
-    let rows = hidden.len() / cols;
-    assert_eq!(hidden.len(), rows * cols);
-    assert!(residual.is_none_or(|residual| residual.len() == rows * cols));
-    assert!(output.as_ref().is_none_or(|output| output.len() == rows * cols));
+    let len = hidden.len();
+    assert!(len.is_multiple_of(width));
+    assert!(residual.is_none_or(|(residual, _)| residual.len() == len));
+    assert!(output.as_ref().is_none_or(|output| output.len() == len));
+    let fits = |values: &[f32]| !values.is_empty() && values.len().is_multiple_of(width);
+    assert!(weight.is_none_or(fits) && bias.is_none_or(fits));
     let functions = vector_functions();
     let hidden = SharedSlice::new(hidden);
     let output = output.map(SharedSlice::new);
-    share_rows(pool, rows, cols, |share| {
+    share_rows(pool, len / width, width, |share| {
         for row in share {
-            let range = row * cols..(row + 1) * cols;
+            let range = row * width..(row + 1) * width;
+            let part = |values: &'_ [f32]| row * width % values.len();
             // SAFETY: every row belongs to one share; the functions are those this machine supports.
             unsafe {
                 (functions.norm_row)(&mut NormRow {
+                    kind,
                     hidden: hidden.range(range.clone()),
-                    residual: residual.map(|residual| &residual[range.clone()]),
-                    weight,
+                    residual: residual.map(|(residual, factor)| (&residual[range.clone()], factor)),
+                    weight: weight.map(|weight| &weight[part(weight)..][..width]),
+                    bias: bias.map(|bias| &bias[part(bias)..][..width]),
                     epsilon,
                     output: output.as_ref().map(|output| output.range(range.clone())),
                 });
             }
+        }
+    });
+}
+
+/// Values handled together: a share of all.
+const CHUNK: usize = 1024;
+
+/// `target += factor * source`.
+pub fn add(pool: &Pool, target: &mut [f32], source: &[f32], factor: f32) {
+    let len = target.len();
+    assert_eq!(source.len(), len);
+    let target = SharedSlice::new(target);
+    share_rows(pool, len.div_ceil(CHUNK), CHUNK, |share| {
+        let range = share.start * CHUNK..(share.end * CHUNK).min(len);
+        // SAFETY: shares do not overlap.
+        let target = unsafe { target.range(range.clone()) };
+        for (target, source) in target.iter_mut().zip(&source[range]) {
+            *target += factor * source;
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Every instruction set of the vector table that this machine has, against plain formulas in f64.
 
 use half::f16;
-use planish_cpu::vector::{Activation, NormRow, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
+use planish_cpu::vector::{Activation, NormKind, NormRow, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
 
 type Formula = fn(f64) -> f64;
 
@@ -128,7 +128,7 @@ fn softmax_in_blocks_equals_softmax_at_once() {
 }
 
 #[test]
-fn activations_norms_and_rotation() {
+fn activations_and_rotation() {
     each_variant(|name, functions| {
         let values = numbers(5, 1003, 30.0);
         let formulas: [(Activation, Formula); 3] = [
@@ -151,21 +151,6 @@ fn activations_norms_and_rotation() {
                 );
             }
         }
-        let (mut hidden, weight) = (values.clone(), numbers(6, 1003, 1.0));
-        let mut row = NormRow {
-            hidden: &mut hidden,
-            residual: None,
-            weight: &weight,
-            epsilon: 1e-5,
-            output: None,
-        };
-        // SAFETY: the variant is supported.
-        unsafe { (functions.norm_row)(&mut row) };
-        let mean = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / 1003.0;
-        for ((&found, &x), &weight) in hidden.iter().zip(&values).zip(&weight) {
-            let expected = f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight);
-            assert!((f64::from(found) - expected).abs() < 2e-6, "{name}");
-        }
         let mut head = vec![1.0f32, 2.0, 3.0, 4.0, 9.0];
         // SAFETY: the variant is supported.
         unsafe { (functions.rotate_head)(&mut head, &[0.6, 0.0, 0.8, 1.0]) };
@@ -176,5 +161,41 @@ fn activations_norms_and_rotation() {
                 .all(|(found, expected)| (found - expected).abs() < 1e-6),
             "{name}: {head:?}"
         );
+    });
+}
+
+#[test]
+fn norms_with_all_their_parts() {
+    let (values, residual) = (numbers(5, 1003, 30.0), numbers(6, 1003, 8.0));
+    let (weight, bias) = (numbers(7, 1003, 1.0), numbers(8, 1003, 2.0));
+    each_variant(|name, functions| {
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            for (weight, bias) in [(Some(&weight), Some(&bias)), (Some(&weight), None), (None, None)] {
+                let (mut hidden, mut output) = (values.clone(), vec![0.0; 1003]);
+                let mut row = NormRow {
+                    kind,
+                    hidden: &mut hidden,
+                    residual: Some((&residual, 0.5)),
+                    weight: weight.map(Vec::as_slice),
+                    bias: bias.map(Vec::as_slice),
+                    epsilon: 1e-5,
+                    output: Some(&mut output),
+                };
+                // SAFETY: the variant is supported.
+                unsafe { (functions.norm_row)(&mut row) };
+                let sum = |i: usize| f64::from(values[i]) + 0.5 * f64::from(residual[i]);
+                let mean = match kind {
+                    NormKind::Rms => 0.0,
+                    NormKind::Layer => (0..1003).map(sum).sum::<f64>() / 1003.0,
+                };
+                let square = (0..1003).map(|i| (sum(i) - mean).powi(2)).sum::<f64>() / 1003.0;
+                for i in 0..1003 {
+                    let (weight, bias) = (weight.map_or(1.0, |weight| weight[i]), bias.map_or(0.0, |bias| bias[i]));
+                    let expected = (sum(i) - mean) / (square + 1e-5).sqrt() * f64::from(weight) + f64::from(bias);
+                    assert!((f64::from(output[i]) - expected).abs() < 2e-6, "{name} {kind:?}");
+                    assert!((f64::from(hidden[i]) - sum(i)).abs() < 1e-5, "{name} {kind:?}");
+                }
+            }
+        }
     });
 }

@@ -198,6 +198,25 @@ impl PackedMatrix {
         }
     }
 
+    /// A matrix of its own with the rows of several ranges, in this order.
+    ///
+    /// # Panics
+    /// If a range reaches beyond the last row.
+    pub fn gather_rows(&self, ranges: &[Range<usize>]) -> PackedMatrix {
+        let gather = |part: &Bytes, row_bytes: usize| {
+            let slice = |range: &Range<usize>| &part[range.start * row_bytes..range.end * row_bytes];
+            Bytes::from(ranges.iter().map(slice).collect::<Vec<_>>().concat())
+        };
+        let shape = self.shape();
+        PackedMatrix {
+            rows: ranges.iter().map(|range| range.len()).sum(),
+            codes: gather(&self.codes, shape.code_row_bytes()),
+            scales: gather(&self.scales, shape.scale_row_bytes()),
+            biases: gather(&self.biases, shape.scale_row_bytes()),
+            ..*self
+        }
+    }
+
     /// The codes of one row, one a byte. // (cols)
     ///
     /// # Panics

@@ -1,24 +1,25 @@
-//! The key-value cache of one sequence, whatever device holds it.
+//! What the layers remember of one sequence (keys and values of attention), whatever device holds it.
 
 use std::any::Any;
 
 use planish_ops::Ops;
 
 use crate::Error;
+use crate::blocks::BlockState;
 
 /// What every layer remembers of one sequence. Memory is taken as it fills.
 pub struct Cache {
     length: usize,
     capacity: usize,
-    layers: Box<dyn Any + Send>, // Vec<O::KeyValues> of the device that made it
+    states: Box<dyn Any + Send>, // Vec<Vec<BlockState<O>>> of the device that made it: (steps, branches)
 }
 
 impl Cache {
-    pub(crate) fn new<O: Ops>(layers: Vec<O::KeyValues>, capacity: usize) -> Cache {
+    pub(crate) fn new<O: Ops>(states: Vec<Vec<BlockState<O>>>, capacity: usize) -> Cache {
         Cache {
             length: 0,
             capacity,
-            layers: Box::new(layers),
+            states: Box::new(states),
         }
     }
 
@@ -43,10 +44,12 @@ impl Cache {
     }
 
     /// Panics if another kind of device made this cache.
-    pub(crate) fn layers<O: Ops>(&mut self) -> &mut Vec<O::KeyValues> {
-        self.layers
+    pub(crate) fn states<O: Ops>(&mut self) -> &mut [Vec<BlockState<O>>] {
+        let states: &mut Vec<_> = self
+            .states
             .downcast_mut()
-            .expect("a cache is used with the model that made it")
+            .expect("a cache is used with the model that made it");
+        states
     }
 
     pub(crate) fn advance(&mut self, positions: usize) {

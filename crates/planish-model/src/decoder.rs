@@ -1,12 +1,13 @@
 //! The decoder: an architecture with its weights on one device. Tokens go through in passes of some hundred rows.
 
-use planish_ops::{Embed, Linear, Matrix, Ops, RmsNorm, RopeAngles};
+use planish_ops::{Activation, Embed, Gate, Linear, Norm, Ops, RopeAngles};
 
-use crate::blocks::{AttentionBlock, FeedForwardBlock, LinearLayer, NormLayer, Pass, device_error};
+use crate::blocks::{LinearLayer, Loader, NormLayer, device_error};
 use crate::clock::{Clock, Phase};
 use crate::source::WeightSource;
-use crate::workspace::Workspace;
-use crate::{Architecture, Cache, Error, HeadSpec, Phases};
+use crate::step::{Pending, Step, Stream};
+use crate::workspace::{TensorSets, Workspace};
+use crate::{Architecture, Cache, EmbeddingSpec, Error, HeadSpec, LinearSpec, NormSpec, Phases};
 
 /// Rows whose logits are computed together by [`Engine::forward_all`].
 const LOGIT_ROWS: usize = 32;
@@ -25,19 +26,19 @@ pub(crate) trait Engine: Send {
     fn phases(&self) -> Phases;
 }
 
-struct Layer<O: Ops> {
-    attention_norm: NormLayer<O>,
-    attention: AttentionBlock<O>,
-    feed_forward_norm: NormLayer<O>,
-    feed_forward: FeedForwardBlock<O>,
+/// From tokens to hidden states.
+struct Embedding<O: Ops> {
+    table: O::Weight,             // (vocabulary, hidden)
+    positions: Option<O::Weight>, // (rows, hidden)
+    norm: Option<NormLayer<O>>,
 }
 
 /// An architecture with its weights.
 pub(crate) struct Decoder<O: Ops> {
     ops: O,
     architecture: Architecture,
-    embedding: O::Weight, // (vocabulary, hidden)
-    layers: Vec<Layer<O>>,
+    embedding: Embedding<O>,
+    steps: Vec<Step<O>>, // of all layers
     final_norm: NormLayer<O>,
     head: Option<LinearLayer<O>>, // (vocabulary, hidden); the embedding where there is none
     frequencies: Vec<Vec<f32>>,   // of each rope, (rotated / 2), for the length in `frequencies_length`
@@ -48,29 +49,48 @@ pub(crate) struct Decoder<O: Ops> {
     clock: Clock,
 }
 
+impl<O: Ops> Embedding<O> {
+    fn load(loader: &Loader<'_, O>, architecture: &Architecture) -> Result<Embedding<O>, Error> {
+        let EmbeddingSpec {
+            name, positions, norm, ..
+        } = &architecture.embedding;
+        let table = |name: &String, rows| loader.weight(&LinearSpec::new(name, rows, architecture.hidden));
+        Ok(Embedding {
+            table: table(name, architecture.vocabulary)?,
+            positions: positions
+                .as_ref()
+                .map(|positions| table(&positions.name, positions.rows))
+                .transpose()?,
+            norm: loader.optional_norm(norm)?,
+        })
+    }
+}
+
 impl<O: Ops> Decoder<O> {
     pub(crate) fn load(ops: O, architecture: &Architecture, source: &dyn WeightSource) -> Result<Decoder<O>, Error> {
-        let name = format!("{}.weight", architecture.embedding);
-        let table: Matrix = source.matrix(&name, architecture.vocabulary, architecture.hidden)?;
-        let layers = architecture.layers.iter().map(|spec| {
-            Ok(Layer {
-                attention_norm: NormLayer::load(&ops, source, &spec.attention_norm)?,
-                attention: AttentionBlock::load(&ops, source, &spec.attention)?,
-                feed_forward_norm: NormLayer::load(&ops, source, &spec.feed_forward_norm)?,
-                feed_forward: FeedForwardBlock::load(&ops, source, &spec.feed_forward)?,
-            })
-        });
+        let loader = Loader { ops: &ops, source };
+        let embedding = Embedding::load(&loader, architecture)?;
+        let mut sets = TensorSets::default();
+        let specs = architecture.layers.iter().flat_map(|layer| &layer.steps);
+        let steps = specs
+            .map(|spec| Step::load(&loader, spec, &mut sets))
+            .collect::<Result<_, _>>()?;
+        // What multiplies the logits may as well multiply what they are made of.
+        let final_norm = NormSpec {
+            scale: architecture.final_norm.scale * architecture.logits.scale,
+            ..architecture.final_norm.clone()
+        };
         Ok(Decoder {
-            layers: layers.collect::<Result<_, Error>>()?,
-            final_norm: NormLayer::load(&ops, source, &architecture.final_norm)?,
+            embedding,
+            steps,
+            final_norm: loader.norm(&final_norm)?,
             head: match &architecture.head {
                 HeadSpec::Tied => None,
-                HeadSpec::Separate(spec) => Some(LinearLayer::load(&ops, source, spec)?),
+                HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
             },
-            embedding: ops.weight(table).map_err(device_error)?,
             frequencies: architecture.ropes.iter().map(|rope| rope.frequencies(0)).collect(),
             frequencies_length: 0,
-            workspace: Workspace::new(&ops, architecture)?,
+            workspace: Workspace::new(&ops, architecture, &sets)?,
             logits: None,
             staging: Vec::new(),
             clock: Clock::default(),
@@ -88,6 +108,13 @@ impl<O: Ops> Decoder<O> {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Token { token, vocabulary });
         }
+        let needed = cache.len() + tokens.len();
+        if let Some(positions) = &self.architecture.embedding.positions {
+            let known = positions.rows.saturating_sub(positions.offset);
+            if needed > known {
+                return Err(Error::UnknownPosition { needed, known });
+            }
+        }
         cache.check_room(tokens.len())
     }
 
@@ -100,117 +127,118 @@ impl<O: Ops> Decoder<O> {
         }
     }
 
-    /// All layers for one pass: leaves the hidden state without the last `delta`, which the final norm adds.
-    fn run_layers(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
+    /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
+    fn run_layers(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<Option<Pending>, Error> {
         let (rows, first_position) = (tokens.len(), cache.len());
-        let Decoder {
-            ops, workspace, clock, ..
-        } = self;
-        let scale = self.architecture.embedding_scale;
-        ops.embed(Embed {
-            table: &self.embedding,
-            tokens,
-            scale,
-            output: &mut workspace.hidden,
-        });
-        let ropes = self
-            .architecture
-            .ropes
-            .iter()
-            .zip(&self.frequencies)
-            .zip(&mut workspace.angles);
-        for ((rope, frequencies), output) in ropes {
-            let factor = rope.attention_factor();
-            ops.rope_angles(RopeAngles {
+        self.fill_angles(first_position, rows);
+        let mut stream = Stream {
+            ops: &self.ops,
+            rows,
+            first_position,
+            workspace: &mut self.workspace,
+            clock: &mut self.clock,
+            pending: None,
+        };
+        stream.embed(&self.embedding, &self.architecture.embedding, tokens);
+        for (step, states) in self.steps.iter().zip(cache.states::<O>()) {
+            step.run(&mut stream, states)?;
+        }
+        let pending = stream.pending;
+        cache.advance(rows);
+        Ok(pending)
+    }
+
+    /// Cosines and sines of a pass for every rope.
+    fn fill_angles(&mut self, first_position: usize, rows: usize) {
+        let ropes = self.architecture.ropes.iter().zip(&self.frequencies);
+        for ((rope, frequencies), output) in ropes.zip(&mut self.workspace.angles) {
+            self.ops.rope_angles(RopeAngles {
                 frequencies,
-                factor,
+                factor: rope.attention_factor(),
                 first_position,
                 rows,
                 output,
             });
         }
-        let mut pass = Pass {
-            ops,
-            rows,
-            first_position,
-            workspace,
-            clock,
-        };
-        for (index, (layer, key_values)) in self.layers.iter().zip(cache.layers::<O>()).enumerate() {
-            pass.normalize(&layer.attention_norm, index > 0);
-            layer.attention.run(&mut pass, key_values)?;
-            pass.normalize(&layer.feed_forward_norm, true);
-            layer.feed_forward.run(&mut pass);
-        }
-        cache.advance(rows);
-        Ok(())
     }
 
     /// Logits of rows `first..first + count` of the pass into the first rows of `logits`.
-    fn run_head(&mut self, first: usize, count: usize, logits: Option<&mut O::Tensor>) {
+    fn run_head(&mut self, first: usize, count: usize, pending: Option<Pending>, logits: Option<&mut O::Tensor>) {
         let Decoder {
             ops, workspace, clock, ..
         } = self;
-        ops.rms_norm(RmsNorm {
-            rows: first..first + count,
-            hidden: &mut workspace.hidden,
-            residual: Some(&workspace.delta),
-            weight: &self.final_norm.weight,
-            epsilon: self.final_norm.epsilon,
+        let (hidden, deltas) = (&mut workspace.hidden, &workspace.deltas);
+        ops.norm(Norm {
+            residual: pending.map(|pending| pending.residual(deltas)),
             output: Some(&mut workspace.normed),
+            ..self.final_norm.of(first..first + count, hidden)
         });
         let (weight, bias) = match &self.head {
             Some(head) => (&head.weight, head.bias.as_ref()),
-            None => (&self.embedding, None),
+            None => (&self.embedding.table, None),
         };
+        let logits = logits.unwrap_or(&mut workspace.logits);
         ops.linear(Linear {
             rows: count,
             input: &workspace.normed,
             weights: &[weight],
             biases: &[bias],
-            outputs: &mut [logits.unwrap_or(&mut workspace.logits)],
+            outputs: &mut [&mut *logits],
         });
+        if let Some(cap) = self.architecture.logits.softcap {
+            ops.gate(Gate {
+                rows: count,
+                activation: Activation::Softcap(cap),
+                gate: logits,
+                up: None,
+            });
+        }
         clock.lap(Phase::Head);
     }
 }
 
-impl<O: Ops> Pass<'_, O> {
-    /// `normed = norm(hidden)`, after adding `delta` to `hidden`.
-    fn normalize(&mut self, norm: &NormLayer<O>, add_delta: bool) {
-        self.ops.rms_norm(RmsNorm {
-            rows: 0..self.rows,
-            hidden: &mut self.workspace.hidden,
-            residual: add_delta.then_some(&self.workspace.delta),
-            weight: &norm.weight,
-            epsilon: norm.epsilon,
-            output: Some(&mut self.workspace.normed),
+impl<O: Ops> Stream<'_, O> {
+    /// Hidden states of tokens, with their positions where these are learned.
+    fn embed(&mut self, embedding: &Embedding<O>, spec: &EmbeddingSpec, tokens: &[u32]) {
+        self.ops.embed(Embed {
+            table: &embedding.table,
+            tokens,
+            scale: spec.scale,
+            output: &mut self.workspace.hidden,
         });
-        self.clock.lap(Phase::Other);
+        if let (Some(table), Some(positions)) = (&embedding.positions, &spec.positions) {
+            let first = self.first_position + positions.offset;
+            let rows: Vec<u32> = (first..first + self.rows).map(|row| row as u32).collect();
+            self.ops.embed(Embed {
+                table,
+                tokens: &rows,
+                scale: 1.0,
+                output: &mut self.workspace.deltas[0],
+            });
+            self.pending = Some(Pending::FIRST);
+        }
+        if let Some(norm) = &embedding.norm {
+            self.normalize_hidden(norm);
+        }
     }
 }
 
 impl<O: Ops> Engine for Decoder<O> {
     fn cache(&self, capacity: usize) -> Result<Cache, Error> {
-        let layer = |layer: &crate::LayerSpec| self.ops.key_values(layer.attention.kv_heads, layer.attention.head_dim);
-        let layers = self
-            .architecture
-            .layers
-            .iter()
-            .map(layer)
-            .collect::<Result<Vec<_>, _>>();
-        Ok(Cache::new::<O>(layers.map_err(device_error)?, capacity))
+        let states = self.steps.iter().map(|step| step.states(&self.ops));
+        Ok(Cache::new::<O>(states.collect::<Result<_, _>>()?, capacity))
     }
 
     fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
         self.check(tokens, cache)?;
         self.clock.skip();
         self.update_frequencies(cache.len() + tokens.len());
-        let mut last = 0;
+        let (mut last, mut pending) = (0, None);
         for pass in tokens.chunks(self.workspace.rows) {
-            self.run_layers(pass, cache)?;
+            pending = self.run_layers(pass, cache)?;
             last = pass.len() - 1;
         }
-        self.run_head(last, 1, None);
+        self.run_head(last, 1, pending, None);
         self.ops
             .read(&self.workspace.logits, 0..1, &mut self.staging)
             .map_err(device_error)
@@ -232,10 +260,10 @@ impl<O: Ops> Engine for Decoder<O> {
         let mut index = 0;
         for pass in tokens.chunks(self.workspace.rows) {
             self.clock.skip();
-            self.run_layers(pass, cache)?;
+            let pending = self.run_layers(pass, cache)?;
             for first in (0..pass.len()).step_by(LOGIT_ROWS) {
                 let count = LOGIT_ROWS.min(pass.len() - first);
-                self.run_head(first, count, Some(&mut logits));
+                self.run_head(first, count, pending, Some(&mut logits));
                 let values = self
                     .ops
                     .read(&logits, 0..count, &mut self.staging)

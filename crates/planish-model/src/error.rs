@@ -76,6 +76,14 @@ pub enum Error {
         /// Positions there is room for.
         capacity: usize,
     },
+    /// The model has learned position embeddings, and none for this position.
+    #[error("{needed} positions are more than the {known} that the model has learned")]
+    UnknownPosition {
+        /// Positions there would be.
+        needed: usize,
+        /// Rows of the position table.
+        known: usize,
+    },
     /// `forward` was called without a token.
     #[error("no token to compute")]
     NoTokens,

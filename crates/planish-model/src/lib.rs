@@ -8,6 +8,7 @@ mod blocks;
 mod cache;
 mod clock;
 mod config;
+mod cut;
 mod decoder;
 mod error;
 mod families;
@@ -15,15 +16,17 @@ mod model;
 mod rope;
 mod shapes;
 mod source;
+mod step;
 mod workspace;
 
 pub use architecture::{
-    Architecture, AttentionSpec, FeedForwardSpec, HeadSpec, LayerSpec, LinearSpec, NormKind, NormSpec,
+    Architecture, AttentionSpec, BlockSpec, BranchSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec,
+    LinearSpec, LogitsSpec, NormSpec, PositionTable, StepSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;
 pub use error::Error;
 pub use model::{Device, LoadOptions, Model};
-pub use planish_ops::Activation;
+pub use planish_ops::{Activation, NormKind};
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

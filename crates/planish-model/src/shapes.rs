@@ -5,7 +5,7 @@ use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
 
 use crate::source::WeightSource;
-use crate::{Architecture, Error, LoadOptions, Model};
+use crate::{Architecture, Error, LinearSpec, LoadOptions, Model};
 
 /// Names of the shapes that [`Model::random`] knows.
 pub const SHAPES: [&str; 3] = ["smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"];
@@ -65,8 +65,9 @@ struct RandomSource {
 
 impl WeightSource for RandomSource {
     /// Codes are uniform; scales and biases give the weights mean 0 and variance 1 / cols.
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+    fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error> {
+        let (rows, cols) = (spec.rows, spec.cols);
+        let seed = spec.name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
         let words = rows * cols * self.packing.bits() as usize / 64 + 1;

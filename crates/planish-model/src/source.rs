@@ -1,16 +1,17 @@
 //! Where weights come from: a checkpoint, read in place or packed or unpacked on the way; or random numbers of a shape.
 
-use planish_checkpoint::{Checkpoint, Dtype, Entry, Tensor, Weight};
+use planish_checkpoint::{Checkpoint, Dtype, Entry, Layout, Tensor, Weight};
 use planish_format::{FloatType, Packing, dequantize};
 use planish_ops::{Matrix, PlainMatrix};
 use planish_quantize::{Action, Plan, Recipe, pack_weight};
 
-use crate::Error;
+use crate::cut::cut;
+use crate::{Error, LinearSpec};
 
 /// Weights by name, with the shape that the architecture expects.
 pub(crate) trait WeightSource {
-    /// A matrix (rows, cols), packed or plain.
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error>;
+    /// A weight (rows, cols), packed or plain, cut from where it stands.
+    fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error>;
     /// A vector as f32. // (size)
     fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error>;
 }
@@ -49,11 +50,13 @@ impl<'a> CheckpointSource<'a> {
         })
     }
 
-    fn entry(&self, name: &str, expected: &[usize]) -> Result<&Entry, Error> {
-        let entry = self
-            .checkpoint
-            .entry(name)
-            .ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
+    fn entry(&self, name: &str) -> Result<&Entry, Error> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        self.checkpoint.entry(name).ok_or_else(missing)
+    }
+
+    fn entry_of_shape(&self, name: &str, expected: &[usize]) -> Result<&Entry, Error> {
+        let entry = self.entry(name)?;
         if entry.shape != expected {
             let (expected, found) = (expected.to_vec(), entry.shape.clone());
             return Err(Error::Shape {
@@ -76,24 +79,30 @@ impl<'a> CheckpointSource<'a> {
 }
 
 impl WeightSource for CheckpointSource<'_> {
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
-        let entry = self.entry(name, &[rows, cols])?;
-        let weight = self.checkpoint.read(entry)?;
-        if let Some((recipe, packing)) = self.packing(name) {
-            let matrix = pack_weight(name, &weight, packing, recipe)?;
+    fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error> {
+        let name = format!("{}.weight", spec.name);
+        let plain = matches!(self.entry(&name)?.layout, Layout::Plain(_));
+        let shape = match spec.transposed && plain {
+            true => [spec.cols, spec.stored_rows()],
+            false => [spec.stored_rows(), spec.cols],
+        };
+        let entry = self.entry_of_shape(&name, &shape)?;
+        let weight = cut(self.checkpoint.read(entry)?, spec);
+        if let Some((recipe, packing)) = self.packing(&name) {
+            let matrix = pack_weight(&name, &weight, packing, recipe)?;
             self.checkpoint.release(entry);
             return Ok(Matrix::Packed(matrix));
         }
+        let plain = |float_type, data| {
+            Matrix::Plain(PlainMatrix {
+                rows: spec.rows,
+                cols: spec.cols,
+                float_type,
+                data,
+            })
+        };
         match (weight, self.dequantize) {
-            (Weight::Plain(tensor), _) => {
-                let float_type = float_type(name, &tensor)?;
-                Ok(Matrix::Plain(PlainMatrix {
-                    rows,
-                    cols,
-                    float_type,
-                    data: tensor.data,
-                }))
-            }
+            (Weight::Plain(tensor), _) => Ok(plain(float_type(&name, &tensor)?, tensor.data)),
             (Weight::Packed(matrix), None) => Ok(Matrix::Packed(matrix)),
             (Weight::Packed(matrix), Some(unpack)) => {
                 let float_type = match unpack {
@@ -102,18 +111,13 @@ impl WeightSource for CheckpointSource<'_> {
                 };
                 let data = dequantize(&matrix, float_type).into();
                 self.checkpoint.release(entry);
-                Ok(Matrix::Plain(PlainMatrix {
-                    rows,
-                    cols,
-                    float_type,
-                    data,
-                }))
+                Ok(plain(float_type, data))
             }
         }
     }
 
     fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error> {
-        match self.checkpoint.read(self.entry(name, &[size])?)? {
+        match self.checkpoint.read(self.entry_of_shape(name, &[size])?)? {
             Weight::Plain(tensor) => {
                 let float_type = float_type(name, &tensor)?;
                 let mut values = vec![0.0; size];

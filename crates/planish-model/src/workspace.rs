@@ -11,49 +11,71 @@ const LEAST_ROWS: usize = 64;
 /// What the tensors may take together.
 const BUDGET_BYTES: usize = 24 << 20;
 
-/// All (rows, ..) with the columns that the widest layer needs.
+/// What all blocks share, (rows, ..), and the tensors that blocks asked for.
 pub(crate) struct Workspace<O: Ops> {
     /// Rows of a pass at most.
     pub(crate) rows: usize,
-    pub(crate) hidden: O::Tensor,      // (rows, hidden)
-    pub(crate) normed: O::Tensor,      // (rows, hidden)
-    pub(crate) delta: O::Tensor,       // (rows, hidden)
-    pub(crate) queries: O::Tensor,     // (rows, heads * head_dim)
-    pub(crate) keys: O::Tensor,        // (rows, kv_heads * head_dim)
-    pub(crate) values: O::Tensor,      // (rows, kv_heads * head_dim)
-    pub(crate) attended: O::Tensor,    // (rows, heads * head_dim)
-    pub(crate) gate: O::Tensor,        // (rows, inner)
-    pub(crate) up: O::Tensor,          // (rows, inner)
-    pub(crate) angles: Vec<O::Tensor>, // each (rows, rotated)
-    pub(crate) logits: O::Tensor,      // (1, vocabulary)
+    pub(crate) hidden: O::Tensor,         // (rows, hidden)
+    pub(crate) normed: O::Tensor,         // (rows, hidden)
+    pub(crate) deltas: Vec<O::Tensor>,    // each (rows, hidden): what the branches of a step leave
+    pub(crate) angles: Vec<O::Tensor>,    // each (rows, rotated)
+    pub(crate) sets: Vec<Vec<O::Tensor>>, // by [`TensorSets::reserve`]
+    pub(crate) logits: O::Tensor,         // (1, vocabulary)
+}
+
+/// A tensor that a block needs: `per_row` rows of `cols` values for each row of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TensorSize {
+    pub(crate) per_row: usize,
+    pub(crate) cols: usize,
+}
+
+impl TensorSize {
+    /// One row for each row of a pass.
+    pub(crate) fn row(cols: usize) -> TensorSize {
+        TensorSize { per_row: 1, cols }
+    }
+}
+
+/// The sets of tensors that blocks need. Blocks of equal sizes share one: blocks run one after another, and nothing in a
+/// set outlives a block's run.
+#[derive(Default)]
+pub(crate) struct TensorSets {
+    sets: Vec<Vec<TensorSize>>,
+}
+
+impl TensorSets {
+    /// Index of a set of these sizes.
+    pub(crate) fn reserve(&mut self, sizes: Vec<TensorSize>) -> usize {
+        if let Some(index) = self.sets.iter().position(|set| *set == sizes) {
+            return index;
+        }
+        self.sets.push(sizes);
+        self.sets.len() - 1
+    }
 }
 
 impl<O: Ops> Workspace<O> {
-    /// Layers are of one size; families whose layers differ need a workspace for each size.
-    pub(crate) fn new(ops: &O, architecture: &Architecture) -> Result<Workspace<O>, Error> {
-        let widest = |size: fn(&LayerSpec) -> usize| architecture.layers.iter().map(size).max().unwrap_or(1);
-        let queries = widest(|layer| layer.attention.query.rows);
-        let keys = widest(|layer| layer.attention.key.rows);
-        let inner = widest(|layer| layer.feed_forward.inner());
-        let row_bytes = 4 * (3 * architecture.hidden + 2 * queries + 2 * keys + 2 * inner);
+    pub(crate) fn new(ops: &O, architecture: &Architecture, sets: &TensorSets) -> Result<Workspace<O>, Error> {
+        let steps = architecture.layers.iter().flat_map(|LayerSpec { steps }| steps);
+        let branches = steps.map(|step| step.branches.len()).max().unwrap_or(1);
+        let sizes = sets.sets.iter().flatten();
+        let set_values: usize = sizes.map(|size| size.per_row * size.cols).sum();
+        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values);
         let rows = (BUDGET_BYTES / row_bytes).clamp(LEAST_ROWS, MOST_ROWS) / 32 * 32;
-        let tensor = |cols| ops.tensor(rows, cols).map_err(device_error);
+        let sized = |size: &TensorSize| ops.tensor(rows * size.per_row, size.cols).map_err(device_error);
+        let tensor = |cols| sized(&TensorSize::row(cols));
+        let ropes = architecture.ropes.iter().map(|rope| tensor(rope.rotated));
+        let sets = sets.sets.iter().map(|set| set.iter().map(sized).collect());
         Ok(Workspace {
             rows,
             hidden: tensor(architecture.hidden)?,
             normed: tensor(architecture.hidden)?,
-            delta: tensor(architecture.hidden)?,
-            queries: tensor(queries)?,
-            keys: tensor(keys)?,
-            values: tensor(keys)?,
-            attended: tensor(queries)?,
-            gate: tensor(inner)?,
-            up: tensor(inner)?,
-            angles: architecture
-                .ropes
-                .iter()
-                .map(|rope| tensor(rope.rotated))
+            deltas: (0..branches)
+                .map(|_| tensor(architecture.hidden))
                 .collect::<Result<_, _>>()?,
+            angles: ropes.collect::<Result<_, _>>()?,
+            sets: sets.collect::<Result<_, _>>()?,
             logits: ops.tensor(1, architecture.vocabulary).map_err(device_error)?,
         })
     }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{exact, folder, load};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
@@ -11,17 +13,17 @@ use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;
 
-/// Every case of the script.
-const CASES: [&str; 8] = [
-    "llama_tied",
-    "llama_llama3_biases",
-    "llama_yarn",
-    "llama_linear_odd",
-    "llama_dynamic",
-    "mistral_window",
-    "qwen2_windows",
-    "qwen3",
-];
+/// Every case of the script: the folders that it made.
+fn cases() -> Vec<String> {
+    let entries = std::fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut cases: Vec<String> = folders
+        .map(|folder| folder.file_name().into_string().unwrap())
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
 
 /// What transformers computed.
 struct Golden {
@@ -108,15 +110,29 @@ fn compare(case: &str, options: LoadOptions, tolerance: f32) {
 }
 
 #[test]
+fn every_architecture_has_a_case() {
+    let architectures: BTreeSet<String> = cases()
+        .iter()
+        .map(|case| {
+            let checkpoint = Checkpoint::open(&folder(&format!("{case}/plain"))).unwrap();
+            checkpoint.config()["architectures"][0].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let supported = Architecture::supported().into_iter().map(str::to_owned);
+    let without: Vec<String> = supported.filter(|name| !architectures.contains(name)).collect();
+    assert!(without.is_empty(), "no golden case for {without:?}");
+}
+
+#[test]
 fn plain_checkpoints_agree_with_transformers() {
-    for case in CASES {
+    for case in cases() {
         compare(&format!("{case}/plain"), exact(), TOLERANCE);
     }
 }
 
 #[test]
 fn metal_checkpoints_agree_with_transformers() {
-    for case in CASES {
+    for case in cases() {
         compare(&format!("{case}/metal"), exact(), TOLERANCE);
         compare(
             &format!("{case}/metal"),
@@ -131,14 +147,14 @@ fn metal_checkpoints_agree_with_transformers() {
 
 #[test]
 fn int8_activations_stay_close() {
-    for case in CASES {
+    for case in cases() {
         compare(&format!("{case}/metal"), LoadOptions::default(), 0.1);
     }
 }
 
 #[test]
 fn one_prefill_gives_the_last_logits_of_all() {
-    for case in CASES {
+    for case in cases() {
         let case = format!("{case}/plain");
         let golden = Golden::read(&case);
         let mut model = load(&case, exact());

@@ -34,6 +34,7 @@ pub fn gate_reference(activation: Activation, gate: f32, up: f32) -> f64 {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
         }
         Activation::Relu => x.max(0.0),
+        Activation::Softcap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
     };
     activated * f64::from(up)
 }

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
-    Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, attention,
-    rms_norm, rope, rope_angles,
+    Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add, attention,
+    norm, rope, rope_angles,
 };
 
-use crate::{Append, Attention, Embed, Gate, Linear, Ops, RmsNorm, Rope, RopeAngles, Shape};
+use crate::{Add, Append, Attention, Embed, Gate, Linear, Norm, Ops, Rope, RopeAngles, Shape};
 
 /// Weights of one [`Linear`] at most: query, key and value.
 const MOST_WEIGHTS: usize = 4;
@@ -133,25 +133,28 @@ impl Ops for CpuOps {
         }
     }
 
-    fn rms_norm(&self, problem: RmsNorm<'_, CpuOps>) {
+    fn norm(&self, problem: Norm<'_, CpuOps>) {
         problem.check();
-        let RmsNorm {
-            rows,
-            hidden,
-            residual,
-            weight,
-            epsilon,
-            output,
-        } = problem;
-        let range = rows.start * hidden.cols..rows.end * hidden.cols;
-        let problem = planish_cpu::RmsNorm {
-            hidden: &mut hidden.values[range.clone()],
-            residual: residual.map(|residual| &residual.values[range]),
-            weight: &weight.values,
-            epsilon,
-            output: output.map(|output| output.first_mut(rows.len())),
+        let rows = problem.rows;
+        let range = rows.start * problem.hidden.cols..rows.end * problem.hidden.cols;
+        let problem = planish_cpu::Norm {
+            kind: problem.kind,
+            width: problem.width,
+            residual: problem.residual.map(|of| (&of.tensor.values[range.clone()], of.factor)),
+            hidden: &mut problem.hidden.values[range],
+            weight: problem.weight.map(|weight| weight.values.as_slice()),
+            bias: problem.bias.map(|bias| bias.values.as_slice()),
+            epsilon: problem.epsilon,
+            output: problem.output.map(|output| output.first_mut(rows.len())),
         };
-        rms_norm(self.cpu.pool(), problem);
+        norm(self.cpu.pool(), problem);
+    }
+
+    fn add(&self, problem: Add<'_, CpuOps>) {
+        problem.check();
+        let (rows, factor) = (problem.rows, problem.factor);
+        let (target, source) = (problem.target.first_mut(rows), problem.source.first(rows));
+        add(self.cpu.pool(), target, source, factor);
     }
 
     fn linear(&self, problem: Linear<'_, CpuOps>) {

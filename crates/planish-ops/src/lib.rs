@@ -4,6 +4,7 @@
 //! between models and devices: tensors stay on the device, launches may be asynchronous, and only [`Ops::read`] waits.
 
 mod activation;
+mod add;
 mod append;
 mod attention;
 mod cpu;
@@ -15,13 +16,14 @@ mod rope;
 use std::ops::Range;
 
 pub use activation::{Gate, gate_reference};
+pub use add::Add;
 pub use append::Append;
 pub use attention::{Attention, attention_reference};
 pub use cpu::{CpuOps, CpuTensor};
 pub use embed::Embed;
 pub use linear::{Linear, linear_reference};
-pub use norm::{RmsNorm, rms_norm_reference};
-pub use planish_cpu::{Activation, KeyValueShape, Matrix, PlainMatrix};
+pub use norm::{Norm, Residual, norm_reference};
+pub use planish_cpu::{Activation, KeyValueShape, Matrix, NormKind, PlainMatrix};
 pub use rope::{Rope, RopeAngles, rope_reference};
 
 /// Something of rows and columns.
@@ -82,8 +84,11 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// Rows of an embedding table.
     fn embed(&self, problem: Embed<'_, Self>);
 
-    /// RMS norm, with the residual added first where there is one.
-    fn rms_norm(&self, problem: RmsNorm<'_, Self>);
+    /// RMS or layer norm, with the residual added first where there is one.
+    fn norm(&self, problem: Norm<'_, Self>);
+
+    /// Adds a tensor to another.
+    fn add(&self, problem: Add<'_, Self>);
 
     /// Linear layers that share one input.
     fn linear(&self, problem: Linear<'_, Self>);

@@ -78,69 +78,106 @@ fn embedding_scales_the_rows_it_picks() {
     close(&read(&ops, &output, 3), &expected, 1e-7);
 }
 
+/// The norm of every `width` values, with weight and bias that repeat.
+fn expected_norm(kind: NormKind, width: usize, hidden: &[f32], (weight, bias): (&[f32], &[f32])) -> Vec<f64> {
+    let normalized = hidden
+        .chunks_exact(width)
+        .flat_map(|row| norm_reference(kind, row, 1e-5));
+    let affine = weight.iter().zip(bias).cycle();
+    normalized
+        .zip(affine)
+        .map(|(value, (&weight, &bias))| value * f64::from(weight) + f64::from(bias))
+        .collect()
+}
+
 #[test]
-fn rms_norm_adds_the_residual_first() {
+fn norms_add_the_residual_first() {
     for (rows, cols) in [(1, 8), (3, 33), (70, 576), (2, 4096)] {
-        let ops = ops(3, Precision::Exact);
-        let (hidden, residual) = (random(1, rows * cols, 1.0), random(2, rows * cols, 0.5));
-        let weight = random(3, cols, 1.0);
-        let mut in_place = tensor(&ops, rows, cols, &hidden);
-        let delta = tensor(&ops, rows, cols, &residual);
-        let factors = ops.vector(&weight).unwrap();
-        let mut output = ops.tensor(rows, cols).unwrap();
-        ops.rms_norm(RmsNorm {
-            rows: 0..rows,
-            hidden: &mut in_place,
-            residual: Some(&delta),
-            weight: &factors,
-            epsilon: 1e-5,
-            output: Some(&mut output),
-        });
-        let sums: Vec<f32> = hidden.iter().zip(&residual).map(|(a, b)| a + b).collect();
-        let expected: Vec<f64> = sums
-            .chunks_exact(cols)
-            .flat_map(|row| rms_norm_reference(row, &weight, 1e-5))
-            .collect();
-        close(&read(&ops, &output, rows), &expected, 2e-6);
-        assert_eq!(read(&ops, &in_place, rows), sums);
-        // The last row alone, over itself.
-        let last = rows - 1..rows;
-        ops.rms_norm(RmsNorm {
-            rows: last.clone(),
-            hidden: &mut in_place,
-            residual: None,
-            weight: &factors,
-            epsilon: 1e-5,
-            output: None,
-        });
-        close(
-            &read(&ops, &in_place, rows)[last.start * cols..],
-            &expected[last.start * cols..],
-            2e-6,
-        );
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            let ops = ops(3, Precision::Exact);
+            let (hidden, residual) = (random(1, rows * cols, 1.0), random(2, rows * cols, 0.5));
+            let (weight, bias) = (random(3, cols, 1.0), random(4, cols, 1.0));
+            let mut in_place = tensor(&ops, rows, cols, &hidden);
+            let delta = tensor(&ops, rows, cols, &residual);
+            let (factors, terms) = (ops.vector(&weight).unwrap(), ops.vector(&bias).unwrap());
+            let mut output = ops.tensor(rows, cols).unwrap();
+            ops.norm(Norm {
+                kind,
+                rows: 0..rows,
+                width: cols,
+                hidden: &mut in_place,
+                residual: Some(Residual {
+                    tensor: &delta,
+                    factor: 0.25,
+                }),
+                weight: Some(&factors),
+                bias: Some(&terms),
+                epsilon: 1e-5,
+                output: Some(&mut output),
+            });
+            let sums: Vec<f32> = hidden.iter().zip(&residual).map(|(a, b)| a + 0.25 * b).collect();
+            let expected = expected_norm(kind, cols, &sums, (&weight, &bias));
+            close(&read(&ops, &output, rows), &expected, 2e-6);
+            assert_eq!(read(&ops, &in_place, rows), sums);
+            // The last row alone, over itself, without weight and bias.
+            let last = rows - 1..rows;
+            ops.norm(Norm {
+                kind,
+                rows: last.clone(),
+                width: cols,
+                hidden: &mut in_place,
+                residual: None,
+                weight: None,
+                bias: None,
+                epsilon: 1e-5,
+                output: None,
+            });
+            let found = &read(&ops, &in_place, rows)[last.start * cols..];
+            close(found, &norm_reference(kind, &sums[last.start * cols..], 1e-5), 2e-6);
+        }
     }
 }
 
 #[test]
 fn norms_of_heads_are_norms_of_short_rows() {
-    let ops = ops(2, Precision::Exact);
-    let (hidden, weight) = (random(1, 3 * 4 * 24, 1.0), random(2, 24, 1.0));
-    let mut heads = tensor(&ops, 3, 4 * 24, &hidden);
-    let weights = ops.vector(&weight).unwrap();
-    let problem = RmsNorm {
-        rows: 0..3,
-        hidden: &mut heads,
-        residual: None,
-        weight: &weights,
-        epsilon: 1e-6,
-        output: None,
-    };
-    ops.rms_norm(problem);
-    let expected: Vec<f64> = hidden
-        .chunks_exact(24)
-        .flat_map(|head| rms_norm_reference(head, &weight, 1e-6))
-        .collect();
-    close(&read(&ops, &heads, 3), &expected, 2e-6);
+    // One weight for all heads, one for each head.
+    for size in [24, 4 * 24] {
+        let ops = ops(2, Precision::Exact);
+        let (hidden, weight) = (random(1, 3 * 4 * 24, 1.0), random(2, size, 1.0));
+        let mut heads = tensor(&ops, 3, 4 * 24, &hidden);
+        let weights = ops.vector(&weight).unwrap();
+        ops.norm(Norm {
+            kind: NormKind::Rms,
+            rows: 0..3,
+            width: 24,
+            hidden: &mut heads,
+            residual: None,
+            weight: Some(&weights),
+            bias: None,
+            epsilon: 1e-5,
+            output: None,
+        });
+        let expected = expected_norm(NormKind::Rms, 24, &hidden, (&weight, &vec![0.0; size]));
+        close(&read(&ops, &heads, 3), &expected, 2e-6);
+    }
+}
+
+#[test]
+fn addition_scales_what_it_adds() {
+    for (rows, cols) in [(1, 5), (40, 1023)] {
+        let ops = ops(3, Precision::Exact);
+        let (before, more) = (random(1, rows * cols, 1.0), random(2, rows * cols, 1.0));
+        let mut target = tensor(&ops, rows, cols, &before);
+        ops.add(Add {
+            rows,
+            target: &mut target,
+            source: &tensor(&ops, rows, cols, &more),
+            factor: -0.5,
+        });
+        let pairs = before.iter().zip(&more);
+        let expected: Vec<f64> = pairs.map(|(&a, &b)| f64::from(a) - 0.5 * f64::from(b)).collect();
+        close(&read(&ops, &target, rows), &expected, 1e-7);
+    }
 }
 
 #[test]
@@ -202,7 +239,13 @@ fn rotation_leaves_the_rest_of_a_head() {
 
 #[test]
 fn activations_multiply_by_up() {
-    for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
+    let activations = [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Softcap(2.5),
+    ];
+    for activation in activations {
         let ops = ops(2, Precision::Exact);
         let (rows, cols) = (13, 1543);
         let (gate, up) = (random(1, rows * cols, 6.0), random(2, rows * cols, 1.0));

@@ -2,7 +2,7 @@
 
 use super::exp::{exp, gelu_tanh, multiply_add, silu, tanh};
 use super::lanes::{Element, Lanes};
-use super::table::{Activation, NormRow, Product, SoftmaxBlock};
+use super::table::{Activation, NormKind, NormRow, Product, SoftmaxBlock};
 
 /// Rows of a tile whose sums stay in registers.
 const TILE_ROWS: usize = 6;
@@ -140,35 +140,55 @@ pub(super) fn softmax_block<const FUSED: bool>(block: &mut SoftmaxBlock<'_>) -> 
     shrink
 }
 
-/// `hidden += residual; output = hidden / sqrt(mean(hidden^2) + epsilon) * weight` for one row.
+/// `hidden += factor * residual; output = normalized(hidden) * weight + bias` for one row.
 #[inline(always)]
 pub(super) fn norm_row<const FUSED: bool>(row: &mut NormRow<'_>) {
-    if let Some(residual) = row.residual {
-        for (hidden, add) in row.hidden.iter_mut().zip(residual) {
-            *hidden += add;
+    if let Some((residual, factor)) = row.residual {
+        for (hidden, &add) in row.hidden.iter_mut().zip(residual) {
+            *hidden += factor * add;
         }
     }
+    let count = row.hidden.len() as f32;
+    let mean = match row.kind {
+        NormKind::Rms => 0.0,
+        NormKind::Layer => sum_of(row.hidden, |sum, value| sum + value) / count,
+    };
+    let squares = sum_of(row.hidden, |sum, value| {
+        multiply_add::<FUSED>(value - mean, value - mean, sum)
+    });
+    let factor = 1.0 / (squares / count + row.epsilon).sqrt();
+    let target: &mut [f32] = match row.output.as_deref_mut() {
+        Some(output) => {
+            output.copy_from_slice(row.hidden);
+            output
+        }
+        None => row.hidden,
+    };
+    match row.weight {
+        Some(weight) => {
+            for (value, &weight) in target.iter_mut().zip(weight) {
+                *value = (*value - mean) * factor * weight;
+            }
+        }
+        None => target.iter_mut().for_each(|value| *value = (*value - mean) * factor),
+    }
+    if let Some(bias) = row.bias {
+        target.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+    }
+}
+
+/// Folds the values into 16 sums side by side, then these into one; `add` puts a value into a sum.
+#[inline(always)]
+fn sum_of(values: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
     let mut sums = [0.0f32; 16];
-    let (chunks, rest) = row.hidden.as_chunks::<16>();
+    let (chunks, rest) = values.as_chunks::<16>();
     for chunk in chunks {
         for (sum, &value) in sums.iter_mut().zip(chunk) {
-            *sum = multiply_add::<FUSED>(value, value, *sum);
+            *sum = add(*sum, value);
         }
     }
-    let squares = sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>();
-    let factor = 1.0 / (squares / row.hidden.len() as f32 + row.epsilon).sqrt();
-    match row.output.as_deref_mut() {
-        Some(output) => {
-            for ((output, &hidden), &weight) in output.iter_mut().zip(row.hidden.iter()).zip(row.weight) {
-                *output = hidden * factor * weight;
-            }
-        }
-        None => {
-            for (hidden, &weight) in row.hidden.iter_mut().zip(row.weight) {
-                *hidden = *hidden * factor * weight;
-            }
-        }
-    }
+    rest.iter()
+        .fold(sums.iter().sum::<f32>(), |sum, &value| add(sum, value))
 }
 
 /// Rotates one head: pairs are (i, i + half); `angles` holds half cosines, then half sines.
@@ -189,6 +209,7 @@ pub(super) fn activate<const FUSED: bool>(activation: Activation, gate: &mut [f3
         Activation::Silu => apply(gate, up, silu::<FUSED>),
         Activation::GeluTanh => apply(gate, up, gelu_tanh::<FUSED>),
         Activation::Relu => apply(gate, up, |x| x.max(0.0)),
+        Activation::Softcap(cap) => apply(gate, up, |x| cap * tanh::<FUSED>(x / cap)),
     }
 }
 

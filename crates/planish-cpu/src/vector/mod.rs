@@ -15,4 +15,6 @@ mod x86;
 
 pub(crate) use lanes::Element;
 pub(crate) use table::ProductElement;
-pub use table::{Activation, NormRow, Product, SoftmaxBlock, VARIANTS, Variant, VectorFunctions, vector_functions};
+pub use table::{
+    Activation, NormKind, NormRow, Product, SoftmaxBlock, VARIANTS, Variant, VectorFunctions, vector_functions,
+};

@@ -8,8 +8,8 @@ use half::f16;
 use super::bodies;
 use super::lanes::{Element, Portable};
 
-/// The non-linearity of a feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A non-linearity of single values.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// x / (1 + e^-x).
     Silu,
@@ -17,6 +17,8 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0).
     Relu,
+    /// cap * tanh(x / cap).
+    Softcap(f32),
 }
 
 /// A small matrix product: `output (+)= left x right`.
@@ -63,15 +65,28 @@ pub struct SoftmaxBlock<'a> {
     pub sum: &'a mut f32,
 }
 
+/// How a row is normalized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + epsilon)`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(variance(x) + epsilon)`.
+    Layer,
+}
+
 /// One row to normalize. All slices are as long as the row.
 pub struct NormRow<'a> {
-    /// The row; holds `hidden + residual` afterwards.
+    /// The formula.
+    pub kind: NormKind,
+    /// The row; holds `hidden + factor * residual` afterwards.
     pub hidden: &'a mut [f32],
-    /// Added first.
-    pub residual: Option<&'a [f32]>,
+    /// Added first, times the factor.
+    pub residual: Option<(&'a [f32], f32)>,
     /// Factors of the normalized values.
-    pub weight: &'a [f32],
-    /// Added to the mean square.
+    pub weight: Option<&'a [f32]>,
+    /// Added at the end.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the mean square or the variance.
     pub epsilon: f32,
     /// The result; `None` writes it over `hidden`.
     pub output: Option<&'a mut [f32]>,
@@ -82,7 +97,7 @@ pub struct NormRow<'a> {
 /// # Safety
 /// Calling any of them needs the instruction set: take them from a [`Variant`] whose `supported` says so.
 pub struct VectorFunctions {
-    /// RMS norm of a row.
+    /// Normalization of a row.
     pub norm_row: unsafe fn(&mut NormRow<'_>),
     /// Rotary embedding of a head by (cosines, sines).
     pub rotate_head: unsafe fn(&mut [f32], &[f32]),

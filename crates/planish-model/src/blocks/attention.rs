@@ -1,13 +1,13 @@
-//! Self-attention: query, key and value from the normalized rows, rotation, cache, attention, output.
+//! Self-attention: query, key and value from the input, norms, rotation, cache, attention, output.
 
-use planish_ops::{Append, Attention, Linear, Ops, RmsNorm, Rope};
+use planish_ops::{Append, Attention, Linear, Ops, Rope};
 
-use super::{LinearLayer, NormLayer, Pass, device_error};
+use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::clock::Phase;
-use crate::source::WeightSource;
+use crate::workspace::TensorSize;
 use crate::{AttentionSpec, Error};
 
-pub(crate) struct AttentionBlock<O: Ops> {
+pub(super) struct AttentionBlock<O: Ops> {
     spec: AttentionSpec,
     query: LinearLayer<O>,
     key: LinearLayer<O>,
@@ -18,96 +18,97 @@ pub(crate) struct AttentionBlock<O: Ops> {
 }
 
 impl<O: Ops> AttentionBlock<O> {
-    pub(crate) fn load(ops: &O, source: &dyn WeightSource, spec: &AttentionSpec) -> Result<AttentionBlock<O>, Error> {
-        let linear = |spec| LinearLayer::load(ops, source, spec);
-        let norm = |spec: &Option<_>| spec.as_ref().map(|spec| NormLayer::load(ops, source, spec)).transpose();
+    pub(super) fn load(loader: &Loader<'_, O>, spec: &AttentionSpec) -> Result<AttentionBlock<O>, Error> {
         Ok(AttentionBlock {
-            query: linear(&spec.query)?,
-            key: linear(&spec.key)?,
-            value: linear(&spec.value)?,
-            output: linear(&spec.output)?,
-            query_norm: norm(&spec.query_norm)?,
-            key_norm: norm(&spec.key_norm)?,
+            query: loader.linear(&spec.query)?,
+            key: loader.linear(&spec.key)?,
+            value: loader.linear(&spec.value)?,
+            output: loader.linear(&spec.output)?,
+            query_norm: loader.optional_norm(&spec.query_norm)?,
+            key_norm: loader.optional_norm(&spec.key_norm)?,
             spec: spec.clone(),
         })
     }
 
-    /// From `normed` to `delta` of the workspace.
-    pub(crate) fn run(&self, pass: &mut Pass<'_, O>, key_values: &mut O::KeyValues) -> Result<(), Error> {
-        let Pass {
-            ops,
-            rows,
-            first_position,
-            workspace,
-            clock,
-        } = pass;
-        let (rows, first_position) = (*rows, *first_position);
+    /// Norm and rotation of queries or keys.
+    fn place(&self, pass: &Pass<'_, O>, norm: Option<&NormLayer<O>>, heads: &mut O::Tensor) {
+        if let Some(norm) = norm {
+            pass.ops.norm(norm.of(0..pass.rows, heads));
+        }
+        if let Some(rope) = self.spec.rope {
+            pass.ops.rope(Rope {
+                rows: pass.rows,
+                heads,
+                head_dim: self.spec.head_dim,
+                angles: &pass.angles[rope],
+            });
+        }
+    }
+}
+
+impl<O: Ops> Block<O> for AttentionBlock<O> {
+    fn tensors(&self) -> Vec<TensorSize> {
+        let AttentionSpec {
+            query,
+            key,
+            value,
+            output,
+            ..
+        } = &self.spec;
+        [query.rows, key.rows, value.rows, output.cols]
+            .map(TensorSize::row)
+            .into()
+    }
+
+    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
+        let key_values = ops.key_values(self.spec.kv_heads, self.spec.head_dim);
+        Ok(BlockState::KeyValues(key_values.map_err(device_error)?))
+    }
+
+    fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error> {
+        let BlockState::KeyValues(key_values) = state else {
+            unreachable!("attention made keys and values")
+        };
+        let [queries, keys, values, attended] = std::mem::take(&mut pass.tensors) else {
+            unreachable!("as many as tensors() says")
+        };
+        let (ops, rows, first_position) = (pass.ops, pass.rows, pass.first_position);
         ops.linear(Linear {
             rows,
-            input: &workspace.normed,
+            input: pass.input,
             weights: &[&self.query.weight, &self.key.weight, &self.value.weight],
             biases: &[
                 self.query.bias.as_ref(),
                 self.key.bias.as_ref(),
                 self.value.bias.as_ref(),
             ],
-            outputs: &mut [&mut workspace.queries, &mut workspace.keys, &mut workspace.values],
+            outputs: &mut [&mut *queries, &mut *keys, &mut *values],
         });
-        clock.lap(Phase::Matmul);
-        for (heads, norm) in [
-            (&mut workspace.queries, &self.query_norm),
-            (&mut workspace.keys, &self.key_norm),
-        ] {
-            if let Some(norm) = norm {
-                let (weight, epsilon) = (&norm.weight, norm.epsilon);
-                ops.rms_norm(RmsNorm {
-                    rows: 0..rows,
-                    hidden: heads,
-                    residual: None,
-                    weight,
-                    epsilon,
-                    output: None,
-                });
-            }
-            if let Some(rope) = self.spec.rope {
-                ops.rope(Rope {
-                    rows,
-                    heads,
-                    head_dim: self.spec.head_dim,
-                    angles: &workspace.angles[rope],
-                });
-            }
-        }
-        let (keys, values) = (&workspace.keys, &workspace.values);
-        ops.append(Append {
+        pass.clock.lap(Phase::Matmul);
+        self.place(pass, self.query_norm.as_ref(), queries);
+        self.place(pass, self.key_norm.as_ref(), keys);
+        let append = Append {
             rows,
             first_position,
             keys,
             values,
-            key_values: &mut *key_values,
-        })
-        .map_err(device_error)?;
-        clock.lap(Phase::Other);
+            key_values,
+        };
+        ops.append(append).map_err(device_error)?;
+        pass.clock.lap(Phase::Other);
         ops.attention(Attention {
             rows,
             first_position,
-            queries: &workspace.queries,
+            queries,
             heads: self.spec.heads,
             scale: self.spec.scale,
             window: self.spec.window,
             softcap: self.spec.softcap,
             key_values,
-            output: &mut workspace.attended,
+            output: attended,
         });
-        clock.lap(Phase::Attention);
-        ops.linear(Linear {
-            rows,
-            input: &workspace.attended,
-            weights: &[&self.output.weight],
-            biases: &[self.output.bias.as_ref()],
-            outputs: &mut [&mut workspace.delta],
-        });
-        clock.lap(Phase::Matmul);
+        pass.clock.lap(Phase::Attention);
+        self.output.run(pass, attended);
         Ok(())
     }
 }

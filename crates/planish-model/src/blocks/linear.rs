@@ -1,10 +1,10 @@
 //! A linear layer: packed or plain weight, optional bias.
 
-use planish_ops::Ops;
+use planish_ops::{Linear, Ops};
 
-use super::device_error;
-use crate::source::WeightSource;
-use crate::{Error, LinearSpec};
+use super::{Loader, Pass};
+use crate::clock::Phase;
+use crate::{Error, LinearSpec, Stored};
 
 pub(crate) struct LinearLayer<O: Ops> {
     pub(crate) weight: O::Weight,       // (rows, cols)
@@ -12,18 +12,36 @@ pub(crate) struct LinearLayer<O: Ops> {
 }
 
 impl<O: Ops> LinearLayer<O> {
-    pub(crate) fn load(ops: &O, source: &dyn WeightSource, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {
-        let matrix = source.matrix(&format!("{}.weight", spec.name), spec.rows, spec.cols)?;
-        let bias = match spec.bias {
-            true => Some(
-                ops.vector(&source.vector(&format!("{}.bias", spec.name), spec.rows)?)
-                    .map_err(device_error)?,
-            ),
-            false => None,
+    pub(crate) fn load(loader: &Loader<'_, O>, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {
+        let weight = loader.weight(spec)?;
+        if !spec.bias {
+            return Ok(LinearLayer { weight, bias: None });
+        }
+        let stored = loader
+            .source
+            .vector(&format!("{}.bias", spec.name), spec.stored_rows())?;
+        let bias = match &spec.stored {
+            Stored::Whole => stored,
+            Stored::Rows { ranges, .. } => {
+                let parts = ranges.iter().map(|range| &stored[range.clone()]);
+                parts.collect::<Vec<_>>().concat()
+            }
         };
-        Ok(LinearLayer {
-            weight: ops.weight(matrix).map_err(device_error)?,
-            bias,
-        })
+        let bias = Some(loader.vector(&bias)?);
+        Ok(LinearLayer { weight, bias })
+    }
+}
+
+impl<O: Ops> LinearLayer<O> {
+    /// From `input` (rows, cols) to the output of the pass.
+    pub(crate) fn run(&self, pass: &mut Pass<'_, O>, input: &O::Tensor) {
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input,
+            weights: &[&self.weight],
+            biases: &[self.bias.as_ref()],
+            outputs: &mut [&mut *pass.output],
+        });
+        pass.clock.lap(Phase::Matmul);
     }
 }

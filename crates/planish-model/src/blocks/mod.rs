@@ -1,20 +1,45 @@
 //! The blocks that layers are made of: code written once, told by the specs of the architecture what to do.
+//!
+//! To add one: an arm of `BlockSpec`, a file here that implements [`Block`], its line in [`load_block`], and an arm of
+//! [`BlockState`] if it remembers anything.
 
 mod attention;
 mod feed_forward;
 mod linear;
+mod loader;
 mod norm;
 
-pub(crate) use attention::AttentionBlock;
-pub(crate) use feed_forward::FeedForwardBlock;
 pub(crate) use linear::LinearLayer;
+pub(crate) use loader::Loader;
 pub(crate) use norm::NormLayer;
 
 use planish_ops::Ops;
 
-use crate::Error;
 use crate::clock::Clock;
-use crate::workspace::Workspace;
+use crate::workspace::TensorSize;
+use crate::{BlockSpec, Error};
+
+/// A block with its weights.
+pub(crate) trait Block<O: Ops>: Send {
+    /// The tensors that it needs while it runs: [`Pass::tensors`] has them in this order.
+    fn tensors(&self) -> Vec<TensorSize>;
+
+    /// What it remembers of a sequence of which it has seen nothing.
+    fn state(&self, _ops: &O) -> Result<BlockState<O>, Error> {
+        Ok(BlockState::Nothing)
+    }
+
+    /// From [`Pass::input`] to [`Pass::output`], for `state` the one that [`Block::state`] made for this sequence.
+    fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error>;
+}
+
+/// What a block remembers of one sequence.
+pub(crate) enum BlockState<O: Ops> {
+    /// Positions do not mix.
+    Nothing,
+    /// Keys and values of attention.
+    KeyValues(O::KeyValues),
+}
 
 /// What a block computes with and on.
 pub(crate) struct Pass<'a, O: Ops> {
@@ -24,10 +49,24 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) rows: usize,
     /// Position of row 0.
     pub(crate) first_position: usize,
-    /// Tensors between the operations.
-    pub(crate) workspace: &'a mut Workspace<O>,
+    /// Cosines and sines of each of the architecture's ropes. // each (rows, rotated)
+    pub(crate) angles: &'a [O::Tensor],
+    /// What the block reads. // (rows, hidden)
+    pub(crate) input: &'a O::Tensor,
+    /// What it leaves. // (rows, hidden)
+    pub(crate) output: &'a mut O::Tensor,
+    /// What it asked for.
+    pub(crate) tensors: &'a mut [O::Tensor],
     /// Where time goes.
     pub(crate) clock: &'a mut Clock,
+}
+
+/// Loads the weights of a block.
+pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Result<Box<dyn Block<O>>, Error> {
+    Ok(match spec {
+        BlockSpec::Attention(spec) => Box::new(attention::AttentionBlock::load(loader, spec)?),
+        BlockSpec::FeedForward(spec) => Box::new(feed_forward::FeedForwardBlock::load(loader, spec)?),
+    })
 }
 
 /// A failure of the device in words that do not depend on it.

@@ -1,23 +1,59 @@
-//! A normalization with its weight.
+//! A normalization with its weight: offset and scale of the spec are folded into it.
 
-use planish_ops::Ops;
+use std::ops::Range;
 
-use super::device_error;
-use crate::source::WeightSource;
-use crate::{Error, NormKind, NormSpec};
+use planish_ops::{Norm, NormKind, Ops};
+
+use super::Loader;
+use crate::{Error, NormSpec};
 
 pub(crate) struct NormLayer<O: Ops> {
-    pub(crate) weight: O::Tensor, // (1, size)
-    pub(crate) epsilon: f32,
+    kind: NormKind,
+    width: usize,
+    epsilon: f32,
+    weight: Option<O::Tensor>, // (1, size)
+    bias: Option<O::Tensor>,   // (1, size)
 }
 
 impl<O: Ops> NormLayer<O> {
-    pub(crate) fn load(ops: &O, source: &dyn WeightSource, spec: &NormSpec) -> Result<NormLayer<O>, Error> {
-        let NormKind::Rms = spec.kind;
-        let weight = source.vector(&format!("{}.weight", spec.name), spec.size)?;
+    pub(crate) fn load(loader: &Loader<'_, O>, spec: &NormSpec) -> Result<NormLayer<O>, Error> {
+        let stored = |part: &str| loader.source.vector(&format!("{}.{part}", spec.name), spec.size);
+        let scaled = |mut values: Vec<f32>, offset: f32| {
+            values
+                .iter_mut()
+                .for_each(|value| *value = (*value + offset) * spec.scale);
+            loader.vector(&values)
+        };
+        let weight = match (spec.weight, spec.scale != 1.0) {
+            (true, _) => Some(scaled(stored("weight")?, spec.offset)?),
+            (false, true) => Some(scaled(vec![1.0; spec.size], 0.0)?),
+            (false, false) => None,
+        };
+        let bias = match spec.bias {
+            true => Some(scaled(stored("bias")?, 0.0)?),
+            false => None,
+        };
         Ok(NormLayer {
-            weight: ops.vector(&weight).map_err(device_error)?,
+            kind: spec.kind,
+            width: spec.width,
             epsilon: spec.epsilon,
+            weight,
+            bias,
         })
+    }
+
+    /// The norm of some rows in place; callers add a residual and an output where they want them.
+    pub(crate) fn of<'a>(&'a self, rows: Range<usize>, hidden: &'a mut O::Tensor) -> Norm<'a, O> {
+        Norm {
+            kind: self.kind,
+            rows,
+            width: self.width,
+            hidden,
+            residual: None,
+            weight: self.weight.as_ref(),
+            bias: self.bias.as_ref(),
+            epsilon: self.epsilon,
+            output: None,
+        }
     }
 }

@@ -4,7 +4,10 @@ use planish_ops::Activation;
 
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, AttentionSpec, Error, FeedForwardSpec, HeadSpec, LayerSpec, LinearSpec, NormKind, NormSpec};
+use crate::{
+    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSpec, LayerSpec, LinearSpec,
+    LogitsSpec, NormSpec,
+};
 
 /// In what a family differs from Llama.
 #[derive(Clone, Copy, Default)]
@@ -37,15 +40,15 @@ pub(super) fn llama_like(
         hidden: sizes.hidden,
         vocabulary: sizes.vocabulary,
         context: config.count("max_position_embeddings")?,
-        embedding: "model.embed_tokens".to_owned(),
-        embedding_scale: 1.0,
+        embedding: EmbeddingSpec::new("model.embed_tokens"),
         ropes: vec![rope],
         layers: (0..layers).map(layer).collect::<Result<_, Error>>()?,
         final_norm: sizes.norm("model.norm".to_owned(), sizes.hidden),
         head: match config.flag("tie_word_embeddings", false)? {
             true => HeadSpec::Tied,
-            false => HeadSpec::Separate(linear("lm_head".to_owned(), sizes.vocabulary, sizes.hidden, false)),
+            false => HeadSpec::Separate(LinearSpec::new("lm_head", sizes.vocabulary, sizes.hidden)),
         },
+        logits: LogitsSpec::default(),
     })
 }
 
@@ -86,22 +89,21 @@ impl Sizes {
     }
 
     fn norm(&self, name: String, size: usize) -> NormSpec {
-        NormSpec {
-            name,
-            kind: NormKind::Rms,
-            size,
-            epsilon: self.epsilon,
-        }
+        NormSpec::rms(name, size, self.epsilon)
     }
 
     fn layer(&self, index: usize, differences: Differences, window: Option<usize>) -> LayerSpec {
         let path = |part: &str| format!("model.layers.{index}.{part}");
-        LayerSpec {
-            attention_norm: self.norm(path("input_layernorm"), self.hidden),
-            attention: self.attention(&path("self_attn"), differences, window),
-            feed_forward_norm: self.norm(path("post_attention_layernorm"), self.hidden),
-            feed_forward: self.feed_forward(&path("mlp"), differences),
-        }
+        LayerSpec::sequential([
+            BranchSpec::new(
+                self.norm(path("input_layernorm"), self.hidden),
+                self.attention(&path("self_attn"), differences, window).into(),
+            ),
+            BranchSpec::new(
+                self.norm(path("post_attention_layernorm"), self.hidden),
+                self.feed_forward(&path("mlp"), differences).into(),
+            ),
+        ])
     }
 
     fn attention(&self, path: &str, differences: Differences, window: Option<usize>) -> AttentionSpec {
@@ -143,7 +145,7 @@ impl Sizes {
 }
 
 fn linear(name: String, rows: usize, cols: usize, bias: bool) -> LinearSpec {
-    LinearSpec { name, rows, cols, bias }
+    LinearSpec::new(name, rows, cols).with_bias(bias)
 }
 
 /// `hidden_act`.

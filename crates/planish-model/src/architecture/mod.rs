@@ -1,0 +1,206 @@
+//! What a decoder is made of, as data: a family file fills it in, the loader and the blocks follow it.
+//!
+//! Weights are named by their Hugging Face module path; `.weight` and `.bias` follow it in the checkpoint.
+
+mod attention;
+mod feed_forward;
+mod linear;
+mod norm;
+
+pub use attention::AttentionSpec;
+pub use feed_forward::FeedForwardSpec;
+pub use linear::{LinearSpec, Stored};
+pub use norm::NormSpec;
+
+use crate::RopeSpec;
+
+/// A decoder-only model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// The name in `architectures` of config.json.
+    pub name: String,
+    /// Values of a hidden state.
+    pub hidden: usize,
+    /// Tokens.
+    pub vocabulary: usize,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// From tokens to hidden states.
+    pub embedding: EmbeddingSpec,
+    /// Position encodings that layers refer to by index.
+    pub ropes: Vec<RopeSpec>,
+    /// From first to last.
+    pub layers: Vec<LayerSpec>,
+    /// Before the head.
+    pub final_norm: NormSpec,
+    /// From hidden states to logits.
+    pub head: HeadSpec,
+    /// What happens to the logits.
+    pub logits: LogitsSpec,
+}
+
+/// `x = norm(scale * table[token] + positions[position + offset])`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddingSpec {
+    /// Module path of the token table, (vocabulary, hidden).
+    pub name: String,
+    /// Multiplies embedded tokens.
+    pub scale: f32,
+    /// A learned vector for every position, added.
+    pub positions: Option<PositionTable>,
+    /// Normalizes the sum.
+    pub norm: Option<NormSpec>,
+}
+
+impl EmbeddingSpec {
+    /// A token table and nothing else.
+    pub fn new(name: impl Into<String>) -> EmbeddingSpec {
+        EmbeddingSpec {
+            name: name.into(),
+            scale: 1.0,
+            positions: None,
+            norm: None,
+        }
+    }
+}
+
+/// Learned position embeddings, (rows, hidden).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PositionTable {
+    /// Module path.
+    pub name: String,
+    /// Stored rows; a sequence is at most `rows - offset` long.
+    pub rows: usize,
+    /// Row of position 0.
+    pub offset: usize,
+}
+
+/// The last product.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeadSpec {
+    /// The token table serves again.
+    Tied,
+    /// A layer of its own, (vocabulary, hidden).
+    Separate(LinearSpec),
+}
+
+/// `softcap * tanh(scale * logits / softcap)`, or just `scale * logits`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitsSpec {
+    /// Multiplies the logits; 1 where the head has a bias.
+    pub scale: f32,
+    /// Bounds them smoothly.
+    pub softcap: Option<f32>,
+}
+
+impl Default for LogitsSpec {
+    fn default() -> LogitsSpec {
+        LogitsSpec {
+            scale: 1.0,
+            softcap: None,
+        }
+    }
+}
+
+/// One layer: steps that run one after another. Llama has two of one branch; parallel attention and feed-forward blocks are
+/// one step of two branches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerSpec {
+    /// From first to last.
+    pub steps: Vec<StepSpec>,
+}
+
+/// `x += sum over branches of scale * post_norm(block(norm(x)))`: all branches read the same x.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepSpec {
+    /// At least one.
+    pub branches: Vec<BranchSpec>,
+}
+
+/// A block between two norms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BranchSpec {
+    /// Before the block. Equal norms of a step's neighbouring branches are computed once.
+    pub norm: Option<NormSpec>,
+    /// What computes.
+    pub block: BlockSpec,
+    /// After the block.
+    pub post_norm: Option<NormSpec>,
+    /// Multiplies the result.
+    pub scale: f32,
+}
+
+impl BranchSpec {
+    /// `x += block(norm(x))`.
+    pub fn new(norm: NormSpec, block: BlockSpec) -> BranchSpec {
+        BranchSpec {
+            norm: Some(norm),
+            block,
+            post_norm: None,
+            scale: 1.0,
+        }
+    }
+}
+
+/// What mixes positions or channels in a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BlockSpec {
+    /// Causal self-attention.
+    Attention(Box<AttentionSpec>),
+    /// A gated or plain feed-forward block.
+    FeedForward(Box<FeedForwardSpec>),
+}
+
+impl From<AttentionSpec> for BlockSpec {
+    fn from(spec: AttentionSpec) -> BlockSpec {
+        BlockSpec::Attention(Box::new(spec))
+    }
+}
+
+impl From<FeedForwardSpec> for BlockSpec {
+    fn from(spec: FeedForwardSpec) -> BlockSpec {
+        BlockSpec::FeedForward(Box::new(spec))
+    }
+}
+
+impl LayerSpec {
+    /// Branches one after another.
+    pub fn sequential(branches: impl IntoIterator<Item = BranchSpec>) -> LayerSpec {
+        let step = |branch| StepSpec { branches: vec![branch] };
+        LayerSpec {
+            steps: branches.into_iter().map(step).collect(),
+        }
+    }
+
+    /// Branches side by side, their results added up.
+    pub fn parallel(branches: impl IntoIterator<Item = BranchSpec>) -> LayerSpec {
+        let branches = branches.into_iter().collect();
+        LayerSpec {
+            steps: vec![StepSpec { branches }],
+        }
+    }
+
+    /// The blocks of all branches, in order.
+    pub fn blocks(&self) -> impl Iterator<Item = &BlockSpec> {
+        let branches = self.steps.iter().flat_map(|step| &step.branches);
+        branches.map(|branch| &branch.block)
+    }
+}
+
+impl BlockSpec {
+    /// Values that the cache keeps for every position.
+    pub fn cached_values(&self) -> usize {
+        match self {
+            BlockSpec::Attention(spec) => spec.key.rows + spec.value.rows,
+            BlockSpec::FeedForward(_) => 0,
+        }
+    }
+}
+
+impl Architecture {
+    /// Bytes of keys and values for one position, at `value_bytes` a value.
+    pub fn cache_bytes_per_position(&self, value_bytes: usize) -> usize {
+        let blocks = self.layers.iter().flat_map(LayerSpec::blocks);
+        blocks.map(BlockSpec::cached_values).sum::<usize>() * value_bytes
+    }
+}

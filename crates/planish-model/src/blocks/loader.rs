@@ -1,0 +1,42 @@
+//! From specs to weights on the device.
+
+use planish_ops::Ops;
+
+use super::{LinearLayer, NormLayer, device_error};
+use crate::source::WeightSource;
+use crate::{Error, LinearSpec, NormSpec};
+
+/// Where weights come from and go to.
+pub(crate) struct Loader<'a, O: Ops> {
+    /// The device.
+    pub(crate) ops: &'a O,
+    /// The checkpoint.
+    pub(crate) source: &'a dyn WeightSource,
+}
+
+impl<O: Ops> Loader<'_, O> {
+    /// A weight without its bias. // (rows, cols)
+    pub(crate) fn weight(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
+        self.ops.weight(self.source.matrix(spec)?).map_err(device_error)
+    }
+
+    /// A weight with its bias, if it has one.
+    pub(crate) fn linear(&self, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {
+        LinearLayer::load(self, spec)
+    }
+
+    /// A norm.
+    pub(crate) fn norm(&self, spec: &NormSpec) -> Result<NormLayer<O>, Error> {
+        NormLayer::load(self, spec)
+    }
+
+    /// A norm where there is one.
+    pub(crate) fn optional_norm(&self, spec: &Option<NormSpec>) -> Result<Option<NormLayer<O>>, Error> {
+        spec.as_ref().map(|spec| self.norm(spec)).transpose()
+    }
+
+    /// Values on the device. // (1, values.len())
+    pub(crate) fn vector(&self, values: &[f32]) -> Result<O::Tensor, Error> {
+        self.ops.vector(values).map_err(device_error)
+    }
+}

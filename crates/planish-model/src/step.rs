@@ -1,0 +1,177 @@
+//! The steps of a layer: `x += sum over branches of scale * post_norm(block(norm(x)))`.
+//!
+//! What a step leaves is not added at once: the next norm does it on its way.
+
+use planish_ops::{Add, Norm, Ops, Residual};
+
+use crate::blocks::{Block, BlockState, Loader, NormLayer, Pass, load_block};
+use crate::clock::{Clock, Phase};
+use crate::workspace::{TensorSets, Workspace};
+use crate::{BranchSpec, Error, StepSpec};
+
+/// A step with its weights.
+pub(crate) struct Step<O: Ops> {
+    branches: Vec<Branch<O>>,
+}
+
+struct Branch<O: Ops> {
+    norm: Option<NormLayer<O>>,
+    /// The norm is that of the branch before: its result is still there.
+    same_norm: bool,
+    block: Box<dyn Block<O>>,
+    tensors: usize, // index into the sets of the workspace
+    post_norm: Option<NormLayer<O>>,
+    scale: f32,
+}
+
+/// What must still be added to the hidden state.
+#[derive(Clone, Copy)]
+pub(crate) struct Pending {
+    delta: usize, // index into the deltas of the workspace
+    factor: f32,
+}
+
+impl Pending {
+    /// What stands in the first delta.
+    pub(crate) const FIRST: Pending = Pending { delta: 0, factor: 1.0 };
+
+    /// As the residual of a norm.
+    pub(crate) fn residual<O: Ops>(self, deltas: &[O::Tensor]) -> Residual<'_, O> {
+        Residual {
+            tensor: &deltas[self.delta],
+            factor: self.factor,
+        }
+    }
+}
+
+/// The rows of a pass on their way through the steps.
+pub(crate) struct Stream<'a, O: Ops> {
+    /// The device.
+    pub(crate) ops: &'a O,
+    /// Rows of this pass.
+    pub(crate) rows: usize,
+    /// Position of row 0.
+    pub(crate) first_position: usize,
+    /// `hidden` without `pending`.
+    pub(crate) workspace: &'a mut Workspace<O>,
+    /// Where time goes.
+    pub(crate) clock: &'a mut Clock,
+    /// What must still be added.
+    pub(crate) pending: Option<Pending>,
+}
+
+impl<O: Ops> Step<O> {
+    pub(crate) fn load(loader: &Loader<'_, O>, spec: &StepSpec, sets: &mut TensorSets) -> Result<Step<O>, Error> {
+        let mut before: Option<&BranchSpec> = None;
+        let branches = spec.branches.iter().map(|branch| {
+            let same_norm = branch.norm.is_some() && before.is_some_and(|before| before.norm == branch.norm);
+            before = Some(branch);
+            let norm = match same_norm {
+                true => None,
+                false => loader.optional_norm(&branch.norm)?,
+            };
+            let block = load_block(loader, &branch.block)?;
+            Ok(Branch {
+                norm,
+                same_norm,
+                tensors: sets.reserve(block.tensors()),
+                block,
+                post_norm: loader.optional_norm(&branch.post_norm)?,
+                scale: branch.scale,
+            })
+        });
+        Ok(Step {
+            branches: branches.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// The state of each branch.
+    pub(crate) fn states(&self, ops: &O) -> Result<Vec<BlockState<O>>, Error> {
+        self.branches.iter().map(|branch| branch.block.state(ops)).collect()
+    }
+
+    /// Runs all branches; their sum is pending, or added but for the last one's part.
+    pub(crate) fn run(&self, stream: &mut Stream<'_, O>, states: &mut [BlockState<O>]) -> Result<(), Error> {
+        for (index, (branch, state)) in self.branches.iter().zip(states).enumerate() {
+            stream.prepare(branch);
+            stream.run_block(branch, index, state)?;
+        }
+        for (delta, branch) in self.branches.iter().enumerate() {
+            let factor = branch.scale;
+            stream.add_pending();
+            stream.pending = Some(Pending { delta, factor });
+        }
+        Ok(())
+    }
+}
+
+impl<O: Ops> Stream<'_, O> {
+    /// Adds what is pending and normalizes, in one go where there is a norm.
+    fn prepare(&mut self, branch: &Branch<O>) {
+        let Some(norm) = &branch.norm else {
+            return self.add_pending();
+        };
+        let Workspace {
+            hidden, normed, deltas, ..
+        } = &mut *self.workspace;
+        let residual = self.pending.take().map(|pending| pending.residual(deltas));
+        self.ops.norm(Norm {
+            residual,
+            output: Some(normed),
+            ..norm.of(0..self.rows, hidden)
+        });
+        self.clock.lap(Phase::Other);
+    }
+
+    /// Brings `hidden` up to date.
+    pub(crate) fn add_pending(&mut self) {
+        let Some(Pending { delta, factor }) = self.pending.take() else {
+            return;
+        };
+        let Workspace { hidden, deltas, .. } = &mut *self.workspace;
+        self.ops.add(Add {
+            rows: self.rows,
+            target: hidden,
+            source: &deltas[delta],
+            factor,
+        });
+        self.clock.lap(Phase::Other);
+    }
+
+    /// Normalizes `hidden` itself.
+    pub(crate) fn normalize_hidden(&mut self, norm: &NormLayer<O>) {
+        let Workspace { hidden, deltas, .. } = &mut *self.workspace;
+        let residual = self.pending.take().map(|pending| pending.residual(deltas));
+        self.ops.norm(Norm {
+            residual,
+            ..norm.of(0..self.rows, hidden)
+        });
+        self.clock.lap(Phase::Other);
+    }
+
+    /// From the normalized rows, or `hidden` where there is no norm, to the branch's delta.
+    fn run_block(&mut self, branch: &Branch<O>, delta: usize, state: &mut BlockState<O>) -> Result<(), Error> {
+        let workspace = &mut *self.workspace;
+        let normalized = branch.norm.is_some() || branch.same_norm;
+        let mut pass = Pass {
+            ops: self.ops,
+            rows: self.rows,
+            first_position: self.first_position,
+            angles: &workspace.angles,
+            input: if normalized {
+                &workspace.normed
+            } else {
+                &workspace.hidden
+            },
+            output: &mut workspace.deltas[delta],
+            tensors: &mut workspace.sets[branch.tensors],
+            clock: &mut *self.clock,
+        };
+        branch.block.run(&mut pass, state)?;
+        if let Some(norm) = &branch.post_norm {
+            self.ops.norm(norm.of(0..self.rows, &mut workspace.deltas[delta]));
+            self.clock.lap(Phase::Other);
+        }
+        Ok(())
+    }
+}
