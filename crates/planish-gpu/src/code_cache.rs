@@ -37,6 +37,14 @@ impl CodeCache {
         }
     }
 
+    /// A file for what these parts make, written by others than this cache; its folder exists. `None` without a cache.
+    #[cfg(target_vendor = "apple")]
+    pub(crate) fn file(&self, parts: &[&str]) -> Option<PathBuf> {
+        let path = self.path(parts)?;
+        fs::create_dir_all(path.parent()?).ok()?;
+        Some(path)
+    }
+
     /// The code for these parts: compiler, device, options, text.
     pub fn get(&self, parts: &[&str]) -> Option<Vec<u8>> {
         let mut file = fs::read(self.path(parts)?).ok()?;

@@ -7,10 +7,14 @@ mod code_cache;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 mod cuda;
 mod error;
+#[cfg(target_vendor = "apple")]
+mod metal;
 mod queue;
 
 pub use code_cache::CodeCache;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 pub use cuda::{CudaBuffer, CudaKernel, CudaQueue};
 pub use error::Error;
+#[cfg(target_vendor = "apple")]
+pub use metal::{MetalBuffer, MetalKernel, MetalQueue};
 pub use queue::{Argument, Dialect, Launch, Memory, Queue, Source};

@@ -56,6 +56,8 @@ pub struct Launch<'a, Q: Queue> {
     pub threadgroup_bytes: u32,
     /// In the order of the kernel's parameters.
     pub arguments: &'a [Argument<'a, Q>],
+    /// May run beside the launch before it (and those that one runs beside): none writes what another reads or writes.
+    pub beside: bool,
 }
 
 /// A device with one line of work.

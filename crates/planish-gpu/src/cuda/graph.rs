@@ -8,7 +8,8 @@ use std::ptr;
 
 use cudarc::driver::{result, sys};
 
-use super::pointer_to;
+use super::{CudaQueue, pointer_to};
+use crate::Launch;
 
 /// Steps of a segment: few enough that the device starts early, many enough that a graph pays.
 const SEGMENT: usize = 48;
@@ -23,6 +24,7 @@ struct Step {
     threads: [u32; 3],
     shared_bytes: u32,
     arguments: Range<usize>, // of `starts`
+    beside: bool,
 }
 
 /// Launches with their arguments.
@@ -116,15 +118,16 @@ impl Recorder {
     }
 
     /// A launch with the arguments since the last one.
-    pub(super) fn step(&mut self, function: sys::CUfunction, grid: [u32; 3], threads: [u32; 3], shared_bytes: u32) {
+    pub(super) fn step(&mut self, function: sys::CUfunction, launch: &Launch<'_, CudaQueue>) {
         let arguments = self.first_argument..self.now.starts.len();
         self.first_argument = arguments.end;
         self.now.steps.push(Step {
             function,
-            grid,
-            threads,
-            shared_bytes,
+            grid: launch.grid,
+            threads: launch.threads,
+            shared_bytes: launch.threadgroup_bytes,
             arguments,
+            beside: launch.beside && !self.now.steps.is_empty(),
         });
     }
 
@@ -215,7 +218,7 @@ fn launch_each(recording: &mut Recording, pointers: &mut Vec<*mut c_void>, strea
 }
 
 impl Graph {
-    /// A chain: every step after the one before.
+    /// A chain of groups: the steps of a group run beside each other, after all of the group before.
     fn new(recording: &mut Recording, pointers: &mut Vec<*mut c_void>) -> Result<Graph, result::DriverError> {
         let mut handle = ptr::null_mut();
         // SAFETY: writes one handle.

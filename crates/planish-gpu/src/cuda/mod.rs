@@ -296,7 +296,7 @@ impl Queue for CudaQueue {
                 Argument::Value(bytes) => recorder.argument(bytes),
             }
         }
-        recorder.step(function, launch.grid, launch.threads, launch.threadgroup_bytes);
+        recorder.step(function, launch);
         if recorder.is_full() {
             self.inner.submit(&mut state)?;
         }
