@@ -10,6 +10,7 @@ Needs torch, transformers, safetensors.
 import fnmatch
 import json
 import pathlib
+import re
 import shutil
 import sys
 import zlib
@@ -56,13 +57,13 @@ def auto_class(config):
 
 
 def random_model(case, seed):
-    """Weights that the stored type holds exactly, norms around 1."""
+    """Weights that the stored type holds exactly, those of norms around 1."""
     torch.manual_seed(seed)
     config = configuration(case)
     model = auto_class(config).from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            around = 1.0 if "norm" in name else 0.0
+            around = 1.0 if re.search(r"(norm|ln_)[^.]*(\.\d+)?\.weight$", name) else 0.0
             parameter.copy_((around + case.spread * torch.randn_like(parameter)).to(case.stored).float())
     return model.eval()
 
