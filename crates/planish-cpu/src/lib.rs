@@ -10,6 +10,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod convolution;
 mod cpu;
 mod input;
 mod key_values;
@@ -18,6 +19,7 @@ mod matrix;
 mod neon;
 mod norm;
 mod pool;
+mod recurrence;
 mod rope;
 mod scalar;
 mod scratch;
@@ -27,10 +29,12 @@ pub mod vector;
 
 pub use activation::{Activate, activate};
 pub use attention::{Attention, AttentionWorkspace, attention};
+pub use convolution::{Convolution, convolve};
 pub use cpu::{Cpu, CpuError, Matmul, Precision, instruction_sets};
 pub use key_values::{KeyValueShape, KeyValues};
 pub use matrix::{Matrix, PlainMatrix};
 pub use norm::{Norm, add, norm};
 pub use pool::{Pool, physical_cores};
+pub use recurrence::{Coefficients, Order, Recurrence, RecurrenceShape, Rule, Steps, recur};
 pub use rope::{Rope, RopeAngles, rope, rope_angles};
 pub use vector::{Activation, NormKind};

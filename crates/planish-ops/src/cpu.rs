@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
     Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add, attention,
-    norm, rope, rope_angles,
+    convolve, norm, recur, rope, rope_angles,
 };
 
-use crate::{Add, Append, Attention, Embed, Gate, Linear, Norm, Ops, Rope, RopeAngles, Shape};
+use crate::{
+    Add, Append, Attention, Convolution, Embed, Gate, Linear, Norm, Ops, Recurrence, Rope, RopeAngles, Rule, Shape,
+};
 
 /// Weights of one [`Linear`] at most: query, key and value.
 const MOST_WEIGHTS: usize = 4;
@@ -277,6 +279,75 @@ impl Ops for CpuOps {
                 activation,
                 gate: gate.first_mut(rows),
                 up,
+            },
+        );
+    }
+
+    fn convolve(&self, problem: Convolution<'_, CpuOps>) {
+        problem.check();
+        let Convolution {
+            rows,
+            first_position,
+            input,
+            input_gate,
+            weight,
+            bias,
+            activation,
+            output_gate,
+            history,
+            output,
+        } = problem;
+        convolve(
+            self.cpu.pool(),
+            planish_cpu::Convolution {
+                input: input.first(rows),
+                input_gate: input_gate.map(|gate| gate.first(rows)),
+                weight: &weight.values,
+                bias: bias.map(|bias| bias.values.as_slice()),
+                activation,
+                output_gate: output_gate.map(|gate| gate.first(rows)),
+                channels: input.cols,
+                begins: first_position == 0,
+                history: &mut history.values,
+                output: output.first_mut(rows),
+            },
+        );
+    }
+
+    fn recur(&self, problem: Recurrence<'_, CpuOps>) {
+        problem.check();
+        let Recurrence {
+            rows,
+            first_position,
+            shape,
+            inputs,
+            steps,
+            rule,
+            state,
+            output,
+        } = problem;
+        let rule = match rule {
+            Rule::Delta { strengths } => planish_cpu::Rule::Delta {
+                strengths: strengths.first(rows),
+            },
+            Rule::Scan { skip } => planish_cpu::Rule::Scan { skip: &skip.values },
+        };
+        recur(
+            self.cpu.pool(),
+            planish_cpu::Recurrence {
+                shape,
+                inputs: inputs.first(rows),
+                steps: planish_cpu::Steps {
+                    inputs: steps.inputs.first(rows),
+                    scale: steps.scale,
+                    bias: &steps.bias.values,
+                    limits: steps.limits,
+                    rates: &steps.rates.values,
+                },
+                rule,
+                begins: first_position == 0,
+                state: &mut state.values,
+                output: output.first_mut(rows),
             },
         );
     }

@@ -7,10 +7,12 @@ mod activation;
 mod add;
 mod append;
 mod attention;
+mod convolution;
 mod cpu;
 mod embed;
 mod linear;
 mod norm;
+mod recurrence;
 mod rope;
 
 use std::ops::Range;
@@ -19,11 +21,13 @@ pub use activation::{Gate, gate_reference};
 pub use add::Add;
 pub use append::Append;
 pub use attention::{Attention, attention_reference};
+pub use convolution::{Convolution, convolution_reference};
 pub use cpu::{CpuOps, CpuTensor};
 pub use embed::Embed;
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
 pub use planish_cpu::{Activation, KeyValueShape, Matrix, NormKind, PlainMatrix};
+pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
 pub use rope::{Rope, RopeAngles, rope_reference};
 
 /// Something of rows and columns.
@@ -110,4 +114,10 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// Activation, multiplied by a second tensor where there is one.
     fn gate(&self, problem: Gate<'_, Self>);
+
+    /// Causal convolution of every channel.
+    fn convolve(&self, problem: Convolution<'_, Self>);
+
+    /// Linear recurrence of every head.
+    fn recur(&self, problem: Recurrence<'_, Self>);
 }

@@ -6,6 +6,7 @@
 mod bodies;
 mod exp;
 mod lanes;
+mod states;
 mod table;
 
 #[cfg(target_arch = "aarch64")]
@@ -14,6 +15,7 @@ mod neon;
 mod x86;
 
 pub(crate) use lanes::Element;
+pub use states::{ConvolutionRow, STRIP, StateStep};
 pub(crate) use table::ProductElement;
 pub use table::{
     Activation, NormKind, NormRow, Product, SoftmaxBlock, VARIANTS, Variant, VectorFunctions, vector_functions,

@@ -7,6 +7,7 @@ use half::f16;
 
 use super::bodies;
 use super::lanes::{Element, Portable};
+use super::states::{self, ConvolutionRow, StateStep};
 
 /// A non-linearity of single values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,6 +110,10 @@ pub struct VectorFunctions {
     pub product_f32: unsafe fn(&mut Product<'_, f32>),
     /// Small product with an f16 right side.
     pub product_f16: unsafe fn(&mut Product<'_, f16>),
+    /// A row of a causal convolution.
+    pub convolve_row: unsafe fn(&mut ConvolutionRow<'_>),
+    /// A step of a linear recurrence.
+    pub step_state: unsafe fn(&mut StateStep<'_>),
 }
 
 /// A row of the table.
@@ -184,6 +189,8 @@ mod portable {
         softmax_block: bodies::softmax_block::<false>,
         product_f32: bodies::product::<Portable, f32>,
         product_f16: bodies::product::<Portable, f16>,
+        convolve_row: states::convolve_row::<false>,
+        step_state: states::step_state::<Portable>,
     };
 }
 
@@ -199,6 +206,8 @@ mod neon {
         softmax_block: bodies::softmax_block::<true>,
         product_f32: bodies::product::<Neon, f32>,
         product_f16: bodies::product::<Neon, f16>,
+        convolve_row: states::convolve_row::<true>,
+        step_state: states::step_state::<Neon>,
     };
 }
 
@@ -214,6 +223,8 @@ mod avx512 {
         softmax_block,
         product_f32,
         product_f16,
+        convolve_row,
+        step_state,
     };
 
     #[target_feature(enable = "avx512f,avx2,fma,f16c")]
@@ -247,6 +258,17 @@ mod avx512 {
         // SAFETY: the features of `Avx512` are enabled here.
         unsafe { bodies::product::<Avx512, f16>(product) }
     }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn convolve_row(row: &mut ConvolutionRow<'_>) {
+        states::convolve_row::<true>(row)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn step_state(step: &mut StateStep<'_>) {
+        // SAFETY: the features of `Avx512` are enabled here.
+        unsafe { states::step_state::<Avx512>(step) }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -265,6 +287,8 @@ mod avx2 {
         softmax_block,
         product_f32,
         product_f16,
+        convolve_row,
+        step_state,
     };
 
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -297,5 +321,16 @@ mod avx2 {
     fn product_f16(product: &mut Product<'_, f16>) {
         // SAFETY: the features of `Avx2` are enabled here.
         unsafe { bodies::product::<Avx2, f16>(product) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn convolve_row(row: &mut ConvolutionRow<'_>) {
+        states::convolve_row::<true>(row)
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn step_state(step: &mut StateStep<'_>) {
+        // SAFETY: the features of `Avx2` are enabled here.
+        unsafe { states::step_state::<Avx2>(step) }
     }
 }

@@ -1,0 +1,279 @@
+//! Linear recurrences over a matrix of state per head: the gated delta rule (Yang et al., 2024) and Mamba 2 (Dao and Gu, 2024).
+//!
+//! A step shrinks the state S (key_dim, value_dim), writes `key^T w` to it and reads `query S`. Columns of S never meet, so
+//! they are computed in strips of [`STRIP`] that stay in the nearest cache; `query S` is had from the state before the
+//! step, with the share of `w` added, so that a step reads S once and writes it once.
+
+use std::ops::Range;
+
+use crate::Pool;
+use crate::share::{SharedSlice, share_rows};
+use crate::vector::{STRIP, StateStep, vector_functions};
+
+/// Rows whose coefficients are computed together.
+const ROWS: usize = 32;
+/// Added to the square of the length of keys and queries under the delta rule.
+const EPSILON: f32 = 1e-6;
+
+/// Sizes of a recurrence and where its inputs stand in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecurrenceShape {
+    /// Heads, each with a state (key_dim, value_dim).
+    pub heads: usize,
+    /// Queries and keys, each shared by heads / groups heads in a row.
+    pub groups: usize,
+    /// Values of a query or key.
+    pub key_dim: usize,
+    /// Values of a value.
+    pub value_dim: usize,
+    /// The order in a row of inputs.
+    pub order: Order,
+}
+
+/// Where queries, keys and values stand in a row; all groups or heads of each side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As delta nets have them.
+    QueryKeyValue,
+    /// As Mamba 2 has them (x, B, C).
+    ValueKeyQuery,
+}
+
+impl RecurrenceShape {
+    /// Columns of the inputs.
+    pub fn cols(&self) -> usize {
+        2 * self.groups * self.key_dim + self.heads * self.value_dim
+    }
+
+    /// Rows and columns of a tensor that holds the state, in an order of the device's own.
+    pub fn state(&self) -> (usize, usize) {
+        (self.heads * self.key_dim, self.value_dim.next_multiple_of(STRIP))
+    }
+
+    /// First columns of a head's query, key and value.
+    pub fn starts(&self, head: usize) -> (usize, usize, usize) {
+        let (keys, values) = (self.groups * self.key_dim, self.heads * self.value_dim);
+        let (key, value) = (head / (self.heads / self.groups) * self.key_dim, head * self.value_dim);
+        match self.order {
+            Order::QueryKeyValue => (key, keys + key, 2 * keys + value),
+            Order::ValueKeyQuery => (values + keys + key, values + key, value),
+        }
+    }
+}
+
+/// What is written to the state.
+#[derive(Clone, Copy)]
+pub enum Rule<'a> {
+    /// The value less what the state answers to the key, times `sigmoid(strength)`. Keys and queries are brought to length 1,
+    /// queries then divided by `sqrt(key_dim)`.
+    Delta {
+        /// (rows, heads)
+        strengths: &'a [f32],
+    },
+    /// The value times the step. The output gains `skip * value`.
+    Scan {
+        /// (heads)
+        skip: &'a [f32],
+    },
+}
+
+/// How much a head forgets at a row: `exp(-rate * step)` with `step = softplus(scale * x + bias)` held within the limits.
+#[derive(Clone, Copy)]
+pub struct Steps<'a> {
+    /// x. // (rows, heads)
+    pub inputs: &'a [f32],
+    /// Multiplies x.
+    pub scale: f32,
+    /// Added to it. // (heads)
+    pub bias: &'a [f32],
+    /// Least and largest step.
+    pub limits: (f32, f32),
+    /// At least 0. // (heads)
+    pub rates: &'a [f32],
+}
+
+/// Rows to take in, one after another.
+pub struct Recurrence<'a> {
+    /// Sizes.
+    pub shape: RecurrenceShape,
+    /// Queries, keys and values. // (rows, shape.cols())
+    pub inputs: &'a [f32],
+    /// How much is forgotten.
+    pub steps: Steps<'a>,
+    /// What is written.
+    pub rule: Rule<'a>,
+    /// Whether row 0 is the first of its sequence: `state` counts as zero.
+    pub begins: bool,
+    /// (heads, strips, key_dim, STRIP)
+    pub state: &'a mut [f32],
+    /// (rows, heads * value_dim)
+    pub output: &'a mut [f32],
+}
+
+/// The numbers of one step of one head.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Coefficients {
+    /// Factor of the old state.
+    pub decay: f32,
+    /// Factor of what is written.
+    pub write: f32,
+    /// Factor of the key.
+    pub key: f32,
+    /// Factor of the query.
+    pub query: f32,
+    /// Product of query and key, their factors included.
+    pub overlap: f32,
+    /// Factor of the value in the output.
+    pub skip: f32,
+}
+
+/// Takes in every row.
+pub fn recur(pool: &Pool, problem: Recurrence<'_>) {
+    let Recurrence {
+        shape,
+        inputs,
+        steps,
+        rule,
+        begins,
+        state,
+        output,
+    } = problem;
+    let rows = inputs.len() / shape.cols();
+    let head_values = shape.key_dim * shape.value_dim.next_multiple_of(STRIP);
+    assert!(inputs.len() == rows * shape.cols() && output.len() == rows * shape.heads * shape.value_dim);
+    assert!(steps.inputs.len() == rows * shape.heads);
+    assert!(steps.bias.len() == shape.heads && steps.rates.len() == shape.heads);
+    assert!(state.len() == shape.heads * head_values && shape.heads.is_multiple_of(shape.groups));
+    let (state, output) = (SharedSlice::new(state), SharedSlice::new(output));
+    let job = Job {
+        shape,
+        inputs,
+        steps,
+        rule,
+        output,
+    };
+    share_rows(pool, shape.heads, 4 * rows * head_values, |share| {
+        for head in share {
+            // SAFETY: every head belongs to one share.
+            let state = unsafe { state.range(head * head_values..(head + 1) * head_values) };
+            if begins {
+                state.fill(0.0);
+            }
+            for first in (0..rows).step_by(ROWS) {
+                job.advance(head, first..rows.min(first + ROWS), state);
+            }
+        }
+    });
+}
+
+/// What all heads share.
+struct Job<'a> {
+    shape: RecurrenceShape,
+    inputs: &'a [f32],
+    steps: Steps<'a>,
+    rule: Rule<'a>,
+    output: SharedSlice<'a, f32>,
+}
+
+impl Job<'_> {
+    /// Takes at most ROWS rows into the state of a head. // (strips, key_dim, STRIP)
+    fn advance(&self, head: usize, rows: Range<usize>, state: &mut [f32]) {
+        let mut coefficients = [Coefficients::default(); ROWS];
+        for (row, coefficients) in rows.clone().zip(&mut coefficients) {
+            *coefficients = self.coefficients(row, head);
+        }
+        for (strip, state) in state.chunks_exact_mut(self.shape.key_dim * STRIP).enumerate() {
+            for (row, &coefficients) in rows.clone().zip(&coefficients) {
+                self.step(row, head, strip, state, coefficients);
+            }
+        }
+    }
+
+    /// The query and key that a head sees at a row. // (key_dim) each
+    fn query_and_key(&self, row: usize, head: usize) -> (&[f32], &[f32]) {
+        let (query, key, _) = self.shape.starts(head);
+        let inputs = &self.inputs[row * self.shape.cols()..(row + 1) * self.shape.cols()];
+        (
+            &inputs[query..][..self.shape.key_dim],
+            &inputs[key..][..self.shape.key_dim],
+        )
+    }
+
+    fn coefficients(&self, row: usize, head: usize) -> Coefficients {
+        let (query, key) = self.query_and_key(row, head);
+        let overlap = dot(query, key);
+        let index = row * self.shape.heads + head;
+        let (step, decay) = self.steps.at(index, head);
+        match self.rule {
+            Rule::Delta { strengths } => {
+                let shrink = 1.0 / (dot(key, key) + EPSILON).sqrt();
+                let scale = 1.0 / ((dot(query, query) + EPSILON) * query.len() as f32).sqrt();
+                Coefficients {
+                    decay,
+                    write: 1.0 / (1.0 + (-strengths[index]).exp()),
+                    key: shrink,
+                    query: scale,
+                    overlap: overlap * shrink * scale,
+                    skip: 0.0,
+                }
+            }
+            Rule::Scan { skip } => Coefficients {
+                decay,
+                write: step,
+                key: 1.0,
+                query: 1.0,
+                overlap,
+                skip: skip[head],
+            },
+        }
+    }
+
+    /// Takes a row into a strip of a head's state. // (key_dim, STRIP)
+    fn step(&self, row: usize, head: usize, strip: usize, state: &mut [f32], coefficients: Coefficients) {
+        let value_dim = self.shape.value_dim;
+        let width = STRIP.min(value_dim - strip * STRIP);
+        let (query, key) = self.query_and_key(row, head);
+        let (_, _, value) = self.shape.starts(head);
+        let (mut taken, mut given) = ([0.0; STRIP], [0.0; STRIP]);
+        let from = row * self.shape.cols() + value + strip * STRIP;
+        taken[..width].copy_from_slice(&self.inputs[from..from + width]);
+        let mut step = StateStep {
+            state,
+            query,
+            key,
+            value: &taken,
+            corrects: matches!(self.rule, Rule::Delta { .. }),
+            coefficients,
+            output: &mut given,
+        };
+        let to = (row * self.shape.heads + head) * value_dim + strip * STRIP;
+        // SAFETY: the function is one that this machine supports; every head belongs to one share.
+        unsafe {
+            (vector_functions().step_state)(&mut step);
+            self.output.range(to..to + width).copy_from_slice(&given[..width]);
+        }
+    }
+}
+
+impl Steps<'_> {
+    /// The step at an index of the inputs, and the factor that the state of its head shrinks by.
+    fn at(&self, index: usize, head: usize) -> (f32, f32) {
+        let x = self.inputs[index] * self.scale + self.bias[head];
+        let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
+        let step = softplus.clamp(self.limits.0, self.limits.1);
+        (step, (-self.rates[head] * step).exp())
+    }
+}
+
+fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (lefts, left_rest) = left.as_chunks::<16>();
+    let (rights, right_rest) = right.as_chunks::<16>();
+    for (left, right) in lefts.iter().zip(rights) {
+        for ((sum, &left), &right) in sums.iter_mut().zip(left).zip(right) {
+            *sum += left * right;
+        }
+    }
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
+    sums.iter().sum::<f32>() + rest
+}

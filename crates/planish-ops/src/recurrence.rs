@@ -1,0 +1,134 @@
+//! Linear recurrences: every head keeps a matrix S (key_dim, value_dim). With q, k, v of a row, `step = softplus(scale * x + bias)`
+//! held within limits and `S' = exp(-rate * step) * S`:
+//! the scan of Mamba 2 (Dao and Gu, 2024): `S = S' + k^T (step * v)`, `output = q S + skip * v`;
+//! the gated delta rule (Yang et al., 2024): `S = S' + k^T (sigmoid(strength) * (v - k S'))`, `output = q S`, with
+//! `k = k / sqrt(k k + 1e-6)`, `q = q / sqrt((q q + 1e-6) * key_dim)`.
+
+pub use planish_cpu::{Order, RecurrenceShape};
+
+use crate::{Ops, Shape};
+
+/// Rows to take in, one after another.
+pub struct Recurrence<'a, O: Ops> {
+    /// Rows to compute.
+    pub rows: usize,
+    /// Position of row 0; at 0 the state counts as zero, whatever it holds.
+    pub first_position: usize,
+    /// Sizes, and where queries, keys and values stand in a row.
+    pub shape: RecurrenceShape,
+    /// Queries, keys and values. // (rows, shape.cols())
+    pub inputs: &'a O::Tensor,
+    /// How much is forgotten.
+    pub steps: Steps<'a, O>,
+    /// What is written.
+    pub rule: Rule<'a, O>,
+    /// S of every head in an order of the device's own; moved on by this. // shape.state()
+    pub state: &'a mut O::Tensor,
+    /// (rows, heads * value_dim)
+    pub output: &'a mut O::Tensor,
+}
+
+/// The steps of all heads.
+pub struct Steps<'a, O: Ops> {
+    /// x. // (rows, heads)
+    pub inputs: &'a O::Tensor,
+    /// Multiplies x.
+    pub scale: f32,
+    /// Added to it. // (1, heads)
+    pub bias: &'a O::Tensor,
+    /// Least and largest step.
+    pub limits: (f32, f32),
+    /// At least 0. // (1, heads)
+    pub rates: &'a O::Tensor,
+}
+
+/// What is written to the state.
+pub enum Rule<'a, O: Ops> {
+    /// The gated delta rule.
+    Delta {
+        /// (rows, heads)
+        strengths: &'a O::Tensor,
+    },
+    /// The scan of Mamba 2.
+    Scan {
+        /// (1, heads)
+        skip: &'a O::Tensor,
+    },
+}
+
+impl<O: Ops> Recurrence<'_, O> {
+    /// Panics on sizes that do not fit.
+    pub fn check(&self) {
+        let RecurrenceShape {
+            heads,
+            groups,
+            value_dim,
+            ..
+        } = self.shape;
+        let fits = |tensor: &O::Tensor, cols: usize| tensor.cols() == cols && self.rows <= tensor.rows();
+        assert!(heads.is_multiple_of(groups) && fits(self.inputs, self.shape.cols()));
+        assert!(fits(self.steps.inputs, heads) && fits(self.output, heads * value_dim));
+        assert!(self.steps.bias.cols() == heads && self.steps.rates.cols() == heads);
+        match &self.rule {
+            Rule::Delta { strengths } => assert!(fits(strengths, heads)),
+            Rule::Scan { skip } => assert_eq!(skip.cols(), heads),
+        }
+        assert_eq!((self.state.rows(), self.state.cols()), self.shape.state());
+    }
+}
+
+/// One row of one head for [`recurrence_reference`].
+#[derive(Clone, Debug)]
+pub struct RecurrenceRow {
+    /// (key_dim)
+    pub query: Vec<f32>,
+    /// (key_dim)
+    pub key: Vec<f32>,
+    /// (value_dim)
+    pub value: Vec<f32>,
+    /// The step before softplus and limits, scale and bias included.
+    pub step: f32,
+    /// The strength of the delta rule before the sigmoid; `None` is a scan.
+    pub strength: Option<f32>,
+}
+
+/// The formula for one head of a whole sequence, in f64. // (rows, value_dim)
+pub fn recurrence_reference(rows: &[RecurrenceRow], rate: f32, skip: f32, limits: (f32, f32)) -> Vec<f64> {
+    let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>();
+    let (key_dim, value_dim) = (rows[0].key.len(), rows[0].value.len());
+    let mut state = vec![vec![0.0f64; value_dim]; key_dim];
+    let mut outputs = Vec::new();
+    for row in rows {
+        let (mut query, mut key, value) = (wide(&row.query), wide(&row.key), wide(&row.value));
+        let step = f64::from(row.step).exp().ln_1p();
+        let step = step.clamp(f64::from(limits.0), f64::from(limits.1));
+        let decay = (-f64::from(rate) * step).exp();
+        state.iter_mut().flatten().for_each(|value| *value *= decay);
+        let read = |state: &[Vec<f64>], by: &[f64], column: usize| -> f64 {
+            state.iter().zip(by).map(|(row, by)| row[column] * by).sum()
+        };
+        let written: Vec<f64> = match row.strength {
+            Some(strength) => {
+                let length = |values: &[f64]| (values.iter().map(|value| value * value).sum::<f64>() + 1e-6).sqrt();
+                let (of_key, of_query) = (length(&key), length(&query) * (key_dim as f64).sqrt());
+                key.iter_mut().for_each(|value| *value /= of_key);
+                query.iter_mut().for_each(|value| *value /= of_query);
+                let strength = 1.0 / (1.0 + (-f64::from(strength)).exp());
+                let columns = value.iter().enumerate();
+                columns
+                    .map(|(column, value)| strength * (value - read(&state, &key, column)))
+                    .collect()
+            }
+            None => value.iter().map(|value| step * value).collect(),
+        };
+        for (state, key) in state.iter_mut().zip(&key) {
+            state
+                .iter_mut()
+                .zip(&written)
+                .for_each(|(state, written)| *state += key * written);
+        }
+        let columns = value.iter().enumerate();
+        outputs.extend(columns.map(|(column, value)| read(&state, &query, column) + f64::from(skip) * value));
+    }
+    outputs
+}
