@@ -1,0 +1,114 @@
+//! Every instruction set's kernels of layers with a state, against the same sums in f64.
+
+use planish_cpu::Coefficients;
+use planish_cpu::vector::{Activation, ConvolutionRow, STRIP, StateStep, VARIANTS, Variant};
+
+fn variants() -> impl Iterator<Item = &'static Variant> {
+    VARIANTS.iter().filter(|variant| (variant.supported)())
+}
+
+/// Values in [-1, 1) that are the same in every run.
+fn values(seed: usize, count: usize) -> Vec<f32> {
+    let value = |index: usize| ((index * 7919 + seed * 104_729) % 2001) as f32 / 1000.0 - 1.0;
+    (0..count).map(value).collect()
+}
+
+#[track_caller]
+fn close(name: &str, found: &[f32], expected: &[f64]) {
+    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (f64::from(found) - expected).abs() < 3e-6,
+            "{name} at {index}: {found} and {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_step_of_a_state() {
+    for variant in variants() {
+        for (key_dim, corrects) in [(1, false), (7, true), (128, true), (128, false)] {
+            let (query, key, value) = (values(1, key_dim), values(2, key_dim), values(3, STRIP));
+            let before = values(4, key_dim * STRIP);
+            let factors = Coefficients {
+                decay: 0.9,
+                write: 0.3,
+                key: 0.2,
+                query: 0.1,
+                overlap: 0.7,
+                skip: -0.4,
+            };
+            let (mut state, mut output) = (before.clone(), [0.0; STRIP]);
+            // SAFETY: the variant is supported.
+            unsafe {
+                (variant.functions.step_state)(&mut StateStep {
+                    state: &mut state,
+                    query: &query,
+                    key: &key,
+                    value: value.as_slice().try_into().unwrap(),
+                    corrects,
+                    coefficients: factors,
+                    output: &mut output,
+                });
+            }
+            let wide = f64::from;
+            let read = |by: &[f32], column: usize| -> f64 {
+                let rows = before.chunks_exact(STRIP).zip(by);
+                rows.map(|(row, &by)| 0.9f32 as f64 * wide(row[column]) * wide(by))
+                    .sum()
+            };
+            let (mut outputs, mut states) = (Vec::new(), vec![0.0; state.len()]);
+            for column in 0..STRIP {
+                let answer = if corrects {
+                    0.2f32 as f64 * read(&key, column)
+                } else {
+                    0.0
+                };
+                let written = 0.3f32 as f64 * (wide(value[column]) - answer);
+                outputs.push(0.1f32 as f64 * read(&query, column) + 0.7 * written - 0.4 * wide(value[column]));
+                for row in 0..key_dim {
+                    let at = row * STRIP + column;
+                    states[at] = 0.9f32 as f64 * wide(before[at]) + 0.2f32 as f64 * wide(key[row]) * written;
+                }
+            }
+            close(variant.name, &output, &outputs);
+            close(variant.name, &state, &states);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_convolution() {
+    for variant in variants() {
+        for (channels, taps) in [(1, 2), (33, 4), (64, 3)] {
+            let [input, input_gate, output_gate, bias] = [1, 2, 3, 4].map(|seed| values(seed, channels));
+            let (stride, before) = (channels + 3, values(5, taps * channels));
+            let weight = values(6, taps * stride);
+            let (mut window, mut output) = (before.clone(), vec![0.0; channels]);
+            // SAFETY: the variant is supported.
+            unsafe {
+                (variant.functions.convolve_row)(&mut ConvolutionRow {
+                    input: &input,
+                    input_gate: Some(&input_gate),
+                    weight: &weight,
+                    stride,
+                    bias: Some(&bias),
+                    activation: Some(Activation::Silu),
+                    output_gate: Some(&output_gate),
+                    window: &mut window,
+                    output: &mut output,
+                });
+            }
+            let wide = f64::from;
+            let expected = |channel: usize| {
+                let x = |tap: usize| match tap + 1 == taps {
+                    true => wide(input[channel]) * wide(input_gate[channel]),
+                    false => wide(before[tap * channels + channel]),
+                };
+                let products = (0..taps).map(|tap| x(tap) * wide(weight[tap * stride + channel]));
+                let sum = wide(bias[channel]) + products.sum::<f64>();
+                wide(output_gate[channel]) * sum / (1.0 + (-sum).exp())
+            };
+            close(variant.name, &output, &(0..channels).map(expected).collect::<Vec<_>>());
+        }
+    }
+}
