@@ -10,6 +10,7 @@ mod attention;
 mod convolution;
 mod cpu;
 mod embed;
+pub mod kernels;
 mod linear;
 mod norm;
 mod recurrence;

@@ -1,0 +1,56 @@
+// CUDA (NVRTC, -default-device): spells Metal's words. A simdgroup is a warp. No header of the toolkit is needed.
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef unsigned int uint;
+typedef unsigned long long ulong;
+
+#define device
+#define constant
+#define threadgroup
+#define thread
+
+#define KERNEL(name) extern "C" __global__ void __launch_bounds__(THREADS) name
+#define PROBLEM(type, index) const __grid_constant__ type problem
+#define SHARED(type, name, size) __shared__ type name[size]
+#define group_position blockIdx
+#define group_count gridDim
+#define thread_index (threadIdx.x)
+#define lane_index (threadIdx.x & 31u)
+#define simdgroup_index (threadIdx.x >> 5)
+
+// f16: conversions only.
+struct f16 {
+    ushort bits;
+    f16() = default;
+    explicit f16(float value) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value)); }
+    explicit operator float() const { float value; asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits)); return value; }
+};
+inline float f16_bits_to_float(ushort bits) { float value; asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits)); return value; }
+inline float2 unpack_f16(uint word) { return float2{f16_bits_to_float(ushort(word)), f16_bits_to_float(ushort(word >> 16))}; }
+
+template <typename To, typename From> inline To as_type(From value) {
+    static_assert(sizeof(To) == sizeof(From), "as_type keeps the size");
+    To result;
+    __builtin_memcpy(&result, &value, sizeof(To));
+    return result;
+}
+inline float exact_divide(float a, float b) { return __fdiv_rn(a, b); }
+inline float clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
+
+enum class mem_flags { mem_none, mem_device, mem_threadgroup };
+inline void threadgroup_barrier(mem_flags) { __syncthreads(); }
+inline void simdgroup_barrier(mem_flags) { __syncwarp(); }
+template <typename T> inline T simd_shuffle_xor(T value, ushort mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+template <typename T> inline T simd_shuffle(T value, ushort lane) { return __shfl_sync(0xffffffffu, value, lane); }
+inline float simd_sum(float value) {
+    for (ushort mask = 16; mask; mask /= 2) value += simd_shuffle_xor(value, mask);
+    return value;
+}
+inline float simd_max(float value) {
+    for (ushort mask = 16; mask; mask /= 2) value = fmaxf(value, simd_shuffle_xor(value, mask));
+    return value;
+}
+inline float simd_min(float value) {
+    for (ushort mask = 16; mask; mask /= 2) value = fminf(value, simd_shuffle_xor(value, mask));
+    return value;
+}

@@ -1,0 +1,117 @@
+// The CPU, for tests: Metal's words in C++, with the threads of a threadgroup as fibers. Simd and barrier words stop a fiber until
+// all lanes (threads) have come to the same word; a lane that comes to another one, or never, is an error.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef unsigned int uint;
+typedef uint64_t ulong;
+struct alignas(8) uint2 { uint x, y; };
+struct uint3 { uint x, y, z; };
+struct alignas(16) uint4 { uint x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+
+enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
+
+namespace emulation {
+
+// What a fiber waits for.
+enum class Word { barrier, simdgroup_barrier, sum, max, min, shuffle };
+
+struct Thread {
+    uint index;
+    uint3 group_position, group_count;
+};
+Thread& current();
+// Waits for all threads; then everything written before is visible to all of them.
+void wait_threadgroup();
+void wait_simdgroup();
+// Waits for the lanes of the simdgroup and returns what each brought. // (32)
+const uint* exchange(Word word, uint value);
+// The array that this declaration names, the same for all threads of the threadgroup.
+void* shared(const void* declaration, size_t bytes);
+
+template <typename To, typename From> To bits_of(From value) {
+    static_assert(sizeof(To) == sizeof(From), "the same size");
+    To result;
+    memcpy(&result, &value, sizeof result);
+    return result;
+}
+inline float half_to_float(ushort bits) {
+    uint exponent = bits >> 10 & 31, fraction = bits & 1023;
+    float value = exponent == 31 ? (fraction ? NAN : INFINITY)
+                                 : exponent ? ldexpf(1024 + fraction, int(exponent) - 25) : ldexpf(fraction, -24);
+    return bits >> 15 ? -value : value;
+}
+// Rounds to nearest even.
+inline ushort float_to_half(float value) {
+    ushort sign = bits_of<uint>(value) >> 16 & 0x8000;
+    float size = fabsf(value);
+    if (!(size == size)) return sign | 0x7e00;
+    if (size >= 65520.0f) return sign | 0x7c00;
+    int exponent;
+    frexpf(size, &exponent);
+    int unit = (exponent < -13 ? -13 : exponent) - 11; // of the last place
+    return sign + ushort(nearbyintf(ldexpf(size, -unit))) + (unit > -24 ? (unit + 24) << 10 : 0);
+}
+
+} // namespace emulation
+
+#define device
+#define constant
+#define threadgroup
+#define thread
+
+#define KERNEL(name) static void name
+#define PROBLEM(type, index) const type& problem
+#define SHARED(type, name, size) \
+    static const char name##_declaration = 0; \
+    type(&name)[size] = *(type(*)[size])emulation::shared(&name##_declaration, sizeof(type[size]))
+#define group_position (emulation::current().group_position)
+#define group_count (emulation::current().group_count)
+#define thread_index (emulation::current().index)
+#define lane_index (emulation::current().index % 32)
+#define simdgroup_index (emulation::current().index / 32)
+
+struct f16 {
+    ushort bits;
+    f16() = default;
+    explicit f16(float value) : bits(emulation::float_to_half(value)) {}
+    explicit operator float() const { return emulation::half_to_float(bits); }
+};
+inline float2 unpack_f16(uint word) {
+    return {emulation::half_to_float(ushort(word)), emulation::half_to_float(ushort(word >> 16))};
+}
+template <typename To, typename From> To as_type(From value) { return emulation::bits_of<To>(value); }
+inline float exact_divide(float a, float b) { return a / b; }
+inline float clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
+inline float min(float a, float b) { return fminf(a, b); }
+inline float max(float a, float b) { return fmaxf(a, b); }
+inline uint min(uint a, uint b) { return a < b ? a : b; }
+inline uint max(uint a, uint b) { return a > b ? a : b; }
+inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
+using std::cos, std::exp, std::fabs, std::floor, std::fma, std::log, std::rint, std::round, std::sin, std::sqrt, std::tanh;
+
+inline void threadgroup_barrier(mem_flags) { emulation::wait_threadgroup(); }
+inline void simdgroup_barrier(mem_flags) { emulation::wait_simdgroup(); }
+
+#define SIMD_FOLD(name, word, combine)                                                        \
+    inline float name(float value) {                                                          \
+        const uint* all = emulation::exchange(emulation::Word::word, as_type<uint>(value));    \
+        float result = as_type<float>(all[0]);                                                \
+        for (int lane = 1; lane < 32; lane++) result = combine;                               \
+        return result;                                                                        \
+    }
+SIMD_FOLD(simd_sum, sum, result + as_type<float>(all[lane]))
+SIMD_FOLD(simd_max, max, fmaxf(result, as_type<float>(all[lane])))
+SIMD_FOLD(simd_min, min, fminf(result, as_type<float>(all[lane])))
+
+template <typename T> T simd_shuffle(T value, ushort lane) {
+    return as_type<T>(emulation::exchange(emulation::Word::shuffle, as_type<uint>(value))[lane]);
+}
+template <typename T> T simd_shuffle_xor(T value, ushort mask) { return simd_shuffle(value, ushort(lane_index ^ mask)); }

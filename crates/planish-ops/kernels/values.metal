@@ -1,0 +1,59 @@
+// Types of stored values and their conversions: `widen` to f32, `narrow<T>` from f32 (round to nearest even).
+// bf16 is bits in a struct on every platform: Metal knows the type only from macOS 14 on.
+
+typedef float f32;
+struct bf16 { ushort bits; };
+
+#define TYPE_0 f32
+#define TYPE_1 f16
+#define TYPE_2 bf16
+#define TYPE_NAMED(number) TYPE_##number
+#define TYPE_OF(number) TYPE_NAMED(number)
+typedef TYPE_OF(VALUE) value_t;   // activations
+typedef TYPE_OF(WEIGHT) weight_t; // scales, biases, plain weights
+
+inline float widen(f32 value) { return value; }
+inline float widen(f16 value) { return float(value); }
+inline float widen(bf16 value) { return as_type<float>(uint(value.bits) << 16); }
+
+template <typename T> struct Narrow;
+template <> struct Narrow<f32> { static f32 from(float value) { return value; } };
+template <> struct Narrow<f16> { static f16 from(float value) { return f16(value); } };
+template <> struct Narrow<bf16> {
+    static bf16 from(float value) {
+        uint bits = as_type<uint>(value);
+        // A NaN must not be rounded up to infinity.
+        uint rounded = value != value ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
+        bf16 result;
+        result.bits = ushort(rounded >> 16);
+        return result;
+    }
+};
+template <typename T> inline T narrow(float value) { return Narrow<T>::from(value); }
+
+// Eight neighbouring values, from an address that is a multiple of 16 bytes.
+inline void load8(device const f32* values, thread float (&result)[8]) {
+    float4 low = *(device const float4*)values;
+    float4 high = *(device const float4*)(values + 4);
+    result[0] = low.x, result[1] = low.y, result[2] = low.z, result[3] = low.w;
+    result[4] = high.x, result[5] = high.y, result[6] = high.z, result[7] = high.w;
+}
+inline void load8(device const f16* values, thread float (&result)[8]) {
+    uint4 words = *(device const uint4*)values;
+    float2 a = unpack_f16(words.x), b = unpack_f16(words.y), c = unpack_f16(words.z), d = unpack_f16(words.w);
+    result[0] = a.x, result[1] = a.y, result[2] = b.x, result[3] = b.y;
+    result[4] = c.x, result[5] = c.y, result[6] = d.x, result[7] = d.y;
+}
+inline void load8(device const bf16* values, thread float (&result)[8]) {
+    uint4 words = *(device const uint4*)values;
+    result[0] = as_type<float>(words.x << 16), result[1] = as_type<float>(words.x & 0xffff0000u);
+    result[2] = as_type<float>(words.y << 16), result[3] = as_type<float>(words.y & 0xffff0000u);
+    result[4] = as_type<float>(words.z << 16), result[5] = as_type<float>(words.z & 0xffff0000u);
+    result[6] = as_type<float>(words.w << 16), result[7] = as_type<float>(words.w & 0xffff0000u);
+}
+// The same with no alignment; values from `count` on are zeros.
+template <typename T> inline void load8_partial(device const T* values, uint count, thread float (&result)[8]) {
+#pragma unroll
+    for (uint i = 0; i < 8; i++)
+        result[i] = i < count ? widen(values[i]) : 0.0f;
+}

@@ -1,0 +1,303 @@
+// Runs kernels on the CPU: jobs come on standard input, buffers go back on standard output. Appended to emulation.h and kernels;
+// `rows()` is the generated table of kernels. Threads of a threadgroup are fibers on one system thread.
+#include <type_traits>
+#include <utility>
+#include <vector>
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+#undef thread_index
+#undef lane_index
+#undef simdgroup_index
+#undef group_position
+#undef group_count
+#undef device
+#undef constant
+#undef threadgroup
+#undef thread
+
+#define UNWATCHED __attribute__((no_sanitize("thread"), no_sanitize("address"), noinline))
+
+namespace emulation {
+
+[[noreturn]] static void fail(const char* what, uint index) {
+    fprintf(stderr, "emulation: thread %u: %s\n", index, what);
+    _Exit(3);
+}
+
+// Switching fibers.
+#if defined(__x86_64__)
+struct Context { void* stack_pointer = nullptr; };
+extern "C" void switch_stack(void** from, void* to);
+asm(R"(
+.text
+switch_stack:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+UNWATCHED static void switch_context(Context& from, Context& to) { switch_stack(&from.stack_pointer, to.stack_pointer); }
+UNWATCHED static void make_context(Context& context, char* stack, size_t bytes, void (*entry)()) {
+    void** top = (void**)(stack + bytes);
+    *--top = nullptr;        // the entry never returns
+    *--top = (void*)entry;
+    context.stack_pointer = top - 6;
+}
+#else
+struct Context { ucontext_t state; };
+UNWATCHED static void switch_context(Context& from, Context& to) { swapcontext(&from.state, &to.state); }
+UNWATCHED static void make_context(Context& context, char* stack, size_t bytes, void (*entry)()) {
+    getcontext(&context.state);
+    context.state.uc_stack.ss_sp = stack;
+    context.state.uc_stack.ss_size = bytes;
+    makecontext(&context.state, entry, 0);
+}
+#endif
+
+const size_t STACK_BYTES = 128 << 10;
+const size_t SHARED_BYTES = 64 << 10;
+
+// A meeting point of threads.
+struct Meeting {
+    uint arrived = 0, generation = 0, needed = 0;
+    Word word = Word::barrier;
+    uint values[2][32]; // by generation
+    char order;         // what the race detector orders threads by
+};
+
+struct Fiber {
+    Thread thread;
+    Context context;
+    bool done;
+    char* stack;
+    void* race_fiber;
+};
+
+struct SharedArray { const void* declaration; void* memory; size_t bytes; };
+
+typedef void (*Entry)(void** buffers, const void* constants);
+
+static std::vector<Fiber> fibers;
+static Fiber* running;
+static Context scheduler;
+static void* scheduler_race_fiber;
+static Meeting everybody;
+static std::vector<Meeting> simdgroups;
+static std::vector<SharedArray> shared_arrays;
+static char* shared_memory;
+static size_t shared_used;
+static Entry entry;
+static void** entry_buffers;
+static const void* entry_constants;
+static char begin_order, end_order;
+static uint progress;
+
+UNWATCHED Thread& current() { return running->thread; }
+
+static inline void released(char& order) {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_release(&order);
+#endif
+}
+static inline void acquired(char& order) {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_acquire(&order);
+#endif
+}
+
+UNWATCHED static void yield() {
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(scheduler_race_fiber, __tsan_switch_to_fiber_no_sync);
+#endif
+    switch_context(running->context, scheduler);
+}
+
+// Returns the generation that met.
+UNWATCHED static uint meet(Meeting& meeting, Word word, uint slot, uint value) {
+    Fiber* self = running;
+    if (meeting.arrived && meeting.word != word) fail("lanes came to different simd or barrier words", self->thread.index);
+    meeting.word = word;
+    uint generation = meeting.generation;
+    meeting.values[generation % 2][slot % 32] = value;
+    progress++;
+    if (++meeting.arrived == meeting.needed) {
+        meeting.arrived = 0;
+        meeting.generation++;
+    }
+    while (meeting.generation == generation) yield();
+    return generation;
+}
+
+UNWATCHED void wait_threadgroup() {
+    released(everybody.order);
+    meet(everybody, Word::barrier, 0, 0);
+    acquired(everybody.order);
+}
+UNWATCHED void wait_simdgroup() {
+    Meeting& meeting = simdgroups[running->thread.index / 32];
+    released(meeting.order);
+    meet(meeting, Word::simdgroup_barrier, 0, 0);
+    acquired(meeting.order);
+}
+UNWATCHED const uint* exchange(Word word, uint value) {
+    Meeting& meeting = simdgroups[running->thread.index / 32];
+    return meeting.values[meet(meeting, word, running->thread.index, value) % 2];
+}
+
+UNWATCHED void* shared(const void* declaration, size_t bytes) {
+    for (SharedArray& array : shared_arrays)
+        if (array.declaration == declaration) return array.memory;
+    if (shared_used + bytes + 64 > 32 << 10) fail("more threadgroup memory than 32 KiB", running->thread.index);
+    void* memory = shared_memory + shared_used;
+    shared_used += (bytes + 63) / 32 * 32; // a gap of 32 bytes or more stays poisoned
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(memory, bytes);
+#endif
+    shared_arrays.push_back({declaration, memory, bytes});
+    return memory;
+}
+
+UNWATCHED static void run_fiber() {
+    acquired(begin_order);
+    entry(entry_buffers, entry_constants);
+    released(end_order);
+    running->done = true;
+    progress++;
+    yield();
+    abort();
+}
+
+UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count) {
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(shared_memory, SHARED_BYTES);
+#endif
+    memset(shared_memory, 0xff, SHARED_BYTES); // NaN
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(shared_memory, SHARED_BYTES);
+#endif
+    shared_arrays.clear();
+    shared_used = 32;
+    everybody.arrived = 0, everybody.needed = threads;
+    simdgroups.assign(threads / 32, Meeting());
+    for (Meeting& meeting : simdgroups) meeting.needed = 32;
+    while (fibers.size() < threads) fibers.push_back({{}, {}, false, (char*)aligned_alloc(64, STACK_BYTES), nullptr});
+    for (uint index = 0; index < threads; index++) {
+        Fiber& fiber = fibers[index];
+        fiber.thread = {index, position, count};
+        fiber.done = false;
+        make_context(fiber.context, fiber.stack, STACK_BYTES, run_fiber);
+#if defined(__SANITIZE_THREAD__)
+        fiber.race_fiber = __tsan_create_fiber(0);
+#endif
+    }
+    released(begin_order);
+    for (uint left = threads; left;) {
+        uint before = progress;
+        left = 0;
+        for (uint index = 0; index < threads; index++) {
+            running = &fibers[index];
+            if (running->done) continue;
+#if defined(__SANITIZE_THREAD__)
+            __tsan_switch_to_fiber(running->race_fiber, __tsan_switch_to_fiber_no_sync);
+#endif
+            switch_context(scheduler, running->context);
+            left += !running->done;
+        }
+        if (left && before == progress) fail("waits for threads that never come", running->thread.index);
+    }
+    acquired(end_order);
+#if defined(__SANITIZE_THREAD__)
+    for (uint index = 0; index < threads; index++) __tsan_destroy_fiber(fibers[index].race_fiber);
+#endif
+}
+
+// Calls a kernel with pointers taken from an array; the last argument is the constants.
+template <auto kernel> struct Call;
+template <typename... Arguments, void (*kernel)(Arguments...)> struct Call<kernel> {
+    template <size_t Index, typename Argument> static Argument pick(void** buffers, const void* constants) {
+        if constexpr (Index + 1 == sizeof...(Arguments)) return *(std::remove_reference_t<Argument>*)constants;
+        else return (Argument)buffers[Index];
+    }
+    template <size_t... Index> static void with(void** buffers, const void* constants, std::index_sequence<Index...>) {
+        kernel(pick<Index, Arguments>(buffers, constants)...);
+    }
+    static void entry(void** buffers, const void* constants) {
+        with(buffers, constants, std::make_index_sequence<sizeof...(Arguments)>());
+    }
+};
+
+static bool read_bytes(void* to, size_t bytes) { return fread(to, 1, bytes, stdin) == bytes; }
+static uint read_uint() {
+    uint value;
+    if (!read_bytes(&value, 4)) _Exit(4);
+    return value;
+}
+
+// A job: kernel, threadgroups (3), threads, bytes of constants, constants, buffers, then bytes and content of each.
+static void run_job(uint kernel, const Entry* table) {
+    entry = table[kernel];
+    uint x = read_uint(), y = read_uint(), z = read_uint(), threads = read_uint();
+    std::vector<char*> buffers;
+    std::vector<uint> sizes;
+    auto take = [] (uint bytes) {
+        char* memory = (char*)aligned_alloc(16, (bytes + 15) / 16 * 16);
+        if (!read_bytes(memory, bytes)) _Exit(4);
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_poison_memory_region(memory + bytes, (16 - bytes % 16) % 16);
+#endif
+        return memory;
+    };
+    char* constants = take(read_uint());
+    for (uint count = read_uint(); count; count--) {
+        sizes.push_back(read_uint());
+        buffers.push_back(take(sizes.back()));
+    }
+    entry_buffers = (void**)buffers.data();
+    entry_constants = constants;
+    for (uint c = 0; c < z; c++)
+        for (uint b = 0; b < y; b++)
+            for (uint a = 0; a < x; a++) run_threadgroup(threads, {a, b, c}, {x, y, z});
+    for (size_t i = 0; i < buffers.size(); i++) {
+        fwrite(buffers[i], 1, sizes[i], stdout);
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(buffers[i], (sizes[i] + 15) / 16 * 16);
+#endif
+        free(buffers[i]);
+    }
+    free(constants);
+    fflush(stdout);
+}
+
+} // namespace emulation
+
+extern const emulation::Entry TABLE[];
+
+int main() {
+    using namespace emulation;
+    shared_memory = (char*)aligned_alloc(64, SHARED_BYTES);
+    fibers.reserve(1024);
+#if defined(__SANITIZE_THREAD__)
+    scheduler_race_fiber = __tsan_get_current_fiber();
+#endif
+    uint kernel;
+    while (read_bytes(&kernel, 4)) run_job(kernel, TABLE);
+}

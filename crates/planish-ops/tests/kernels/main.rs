@@ -1,0 +1,6 @@
+//! The text of the GPU kernels, compiled for the CPU and compared with the f64 references: every kernel, width and type at odd
+//! shapes, once under the address and undefined-behaviour sanitizers and once under the race detector.
+
+mod data;
+mod emulator;
+mod matvec;
