@@ -2,10 +2,13 @@
 //! not understand. To add one: write its file and its row in [`FAMILIES`].
 
 mod common;
+mod gpt2;
 mod llama;
 mod mistral;
+mod parts;
 mod qwen2;
 mod qwen3;
+mod starcoder2;
 
 use serde_json::{Map, Value};
 
@@ -22,7 +25,14 @@ pub(crate) struct Family {
     pub(crate) translate: fn(Config<'_>) -> Result<Architecture, Error>,
 }
 
-static FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+static FAMILIES: &[Family] = &[
+    gpt2::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    starcoder2::FAMILY,
+];
 
 impl Architecture {
     /// Translates config.json.

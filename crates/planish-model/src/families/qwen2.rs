@@ -1,7 +1,8 @@
 //! Qwen2ForCausalLM: Llama with biases on query, key and value; a window in the upper layers where it is switched on.
 
 use super::Family;
-use super::common::{Differences, llama_like, window_of_layer};
+use super::common::{Differences, llama_like};
+use super::parts::window_of_layer;
 use crate::config::Config;
 use crate::{Architecture, Error};
 
