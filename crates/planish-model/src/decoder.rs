@@ -1,13 +1,14 @@
 //! The decoder: an architecture with its weights on one device. Tokens go through in passes of some hundred rows.
 
-use planish_ops::{Activation, Embed, Gate, Linear, Norm, Ops, RopeAngles};
+use planish_ops::{Activation, Gate, Linear, Norm, Ops, RopeAngles};
 
 use crate::blocks::{LinearLayer, Loader, NormLayer, device_error};
 use crate::clock::{Clock, Phase};
+use crate::embedding::Embedding;
 use crate::source::WeightSource;
 use crate::step::{Pending, Step, Stream};
 use crate::workspace::{TensorSets, Workspace};
-use crate::{Architecture, Cache, EmbeddingSpec, Error, HeadSpec, LinearSpec, NormSpec, Phases};
+use crate::{Architecture, Cache, Error, HeadSpec, NormSpec, Phases};
 
 /// Rows whose logits are computed together by [`Engine::forward_all`].
 const LOGIT_ROWS: usize = 32;
@@ -26,13 +27,6 @@ pub(crate) trait Engine: Send {
     fn phases(&self) -> Phases;
 }
 
-/// From tokens to hidden states.
-struct Embedding<O: Ops> {
-    table: O::Weight,             // (vocabulary, hidden)
-    positions: Option<O::Weight>, // (rows, hidden)
-    norm: Option<NormLayer<O>>,
-}
-
 /// An architecture with its weights.
 pub(crate) struct Decoder<O: Ops> {
     ops: O,
@@ -47,23 +41,6 @@ pub(crate) struct Decoder<O: Ops> {
     logits: Option<O::Tensor>, // (LOGIT_ROWS, vocabulary), for forward_all
     staging: Vec<f32>,
     clock: Clock,
-}
-
-impl<O: Ops> Embedding<O> {
-    fn load(loader: &Loader<'_, O>, architecture: &Architecture) -> Result<Embedding<O>, Error> {
-        let EmbeddingSpec {
-            name, positions, norm, ..
-        } = &architecture.embedding;
-        let table = |name: &String, rows| loader.weight(&LinearSpec::new(name, rows, architecture.hidden));
-        Ok(Embedding {
-            table: table(name, architecture.vocabulary)?,
-            positions: positions
-                .as_ref()
-                .map(|positions| table(&positions.name, positions.rows))
-                .transpose()?,
-            norm: loader.optional_norm(norm)?,
-        })
-    }
 }
 
 impl<O: Ops> Decoder<O> {
@@ -139,7 +116,7 @@ impl<O: Ops> Decoder<O> {
             clock: &mut self.clock,
             pending: None,
         };
-        stream.embed(&self.embedding, &self.architecture.embedding, tokens);
+        self.embedding.run(&mut stream, tokens);
         for (step, states) in self.steps.iter().zip(cache.states::<O>()) {
             step.run(&mut stream, states)?;
         }
@@ -175,12 +152,16 @@ impl<O: Ops> Decoder<O> {
         });
         let (weight, bias) = match &self.head {
             Some(head) => (&head.weight, head.bias.as_ref()),
-            None => (&self.embedding.table, None),
+            None => (self.embedding.table(), None),
         };
         let logits = logits.unwrap_or(&mut workspace.logits);
+        let input = match &mut workspace.narrow {
+            Some(narrow) => self.embedding.narrow(ops, count, &workspace.normed, narrow),
+            None => &workspace.normed,
+        };
         ops.linear(Linear {
             rows: count,
-            input: &workspace.normed,
+            input,
             weights: &[weight],
             biases: &[bias],
             outputs: &mut [&mut *logits],
@@ -194,32 +175,6 @@ impl<O: Ops> Decoder<O> {
             });
         }
         clock.lap(Phase::Head);
-    }
-}
-
-impl<O: Ops> Stream<'_, O> {
-    /// Hidden states of tokens, with their positions where these are learned.
-    fn embed(&mut self, embedding: &Embedding<O>, spec: &EmbeddingSpec, tokens: &[u32]) {
-        self.ops.embed(Embed {
-            table: &embedding.table,
-            tokens,
-            scale: spec.scale,
-            output: &mut self.workspace.hidden,
-        });
-        if let (Some(table), Some(positions)) = (&embedding.positions, &spec.positions) {
-            let first = self.first_position + positions.offset;
-            let rows: Vec<u32> = (first..first + self.rows).map(|row| row as u32).collect();
-            self.ops.embed(Embed {
-                table,
-                tokens: &rows,
-                scale: 1.0,
-                output: &mut self.workspace.deltas[0],
-            });
-            self.pending = Some(Pending::FIRST);
-        }
-        if let Some(norm) = &embedding.norm {
-            self.normalize_hidden(norm);
-        }
     }
 }
 

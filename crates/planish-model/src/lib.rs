@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod cut;
 mod decoder;
+mod embedding;
 mod error;
 mod families;
 mod model;
@@ -21,7 +22,7 @@ mod workspace;
 
 pub use architecture::{
     Architecture, AttentionSpec, BlockSpec, BranchSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec,
-    LinearSpec, LogitsSpec, NormSpec, PositionTable, StepSpec, Stored,
+    LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable, StepSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;

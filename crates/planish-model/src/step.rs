@@ -12,6 +12,7 @@ use crate::{BranchSpec, Error, StepSpec};
 /// A step with its weights.
 pub(crate) struct Step<O: Ops> {
     branches: Vec<Branch<O>>,
+    norm: Option<NormLayer<O>>, // of the sum
 }
 
 struct Branch<O: Ops> {
@@ -82,6 +83,7 @@ impl<O: Ops> Step<O> {
         });
         Ok(Step {
             branches: branches.collect::<Result<_, Error>>()?,
+            norm: loader.optional_norm(&spec.norm)?,
         })
     }
 
@@ -100,6 +102,9 @@ impl<O: Ops> Step<O> {
             let factor = branch.scale;
             stream.add_pending();
             stream.pending = Some(Pending { delta, factor });
+        }
+        if let Some(norm) = &self.norm {
+            stream.normalize_hidden(norm);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ pub(crate) struct Workspace<O: Ops> {
     pub(crate) rows: usize,
     pub(crate) hidden: O::Tensor,         // (rows, hidden)
     pub(crate) normed: O::Tensor,         // (rows, hidden)
+    pub(crate) narrow: Option<O::Tensor>, // (rows, cols of a narrow token table)
     pub(crate) deltas: Vec<O::Tensor>,    // each (rows, hidden): what the branches of a step leave
     pub(crate) angles: Vec<O::Tensor>,    // each (rows, rotated)
     pub(crate) sets: Vec<Vec<O::Tensor>>, // by [`TensorSets::reserve`]
@@ -65,12 +66,14 @@ impl<O: Ops> Workspace<O> {
         let rows = (BUDGET_BYTES / row_bytes).clamp(LEAST_ROWS, MOST_ROWS) / 32 * 32;
         let sized = |size: &TensorSize| ops.tensor(rows * size.per_row, size.cols).map_err(device_error);
         let tensor = |cols| sized(&TensorSize::row(cols));
+        let narrow = architecture.embedding.narrow.as_ref();
         let ropes = architecture.ropes.iter().map(|rope| tensor(rope.rotated));
         let sets = sets.sets.iter().map(|set| set.iter().map(sized).collect());
         Ok(Workspace {
             rows,
             hidden: tensor(architecture.hidden)?,
             normed: tensor(architecture.hidden)?,
+            narrow: narrow.map(|table| tensor(table.widen.cols)).transpose()?,
             deltas: (0..branches)
                 .map(|_| tensor(architecture.hidden))
                 .collect::<Result<_, _>>()?,

@@ -39,13 +39,15 @@ pub struct Architecture {
     pub logits: LogitsSpec,
 }
 
-/// `x = norm(scale * table[token] + positions[position + offset])`.
+/// `x = norm(widen(scale * table[token]) + positions[position + offset])`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingSpec {
     /// Module path of the token table, (vocabulary, hidden).
     pub name: String,
     /// Multiplies embedded tokens.
     pub scale: f32,
+    /// A table of fewer columns than the hidden state.
+    pub narrow: Option<NarrowTable>,
     /// A learned vector for every position, added.
     pub positions: Option<PositionTable>,
     /// Normalizes the sum.
@@ -58,10 +60,20 @@ impl EmbeddingSpec {
         EmbeddingSpec {
             name: name.into(),
             scale: 1.0,
+            narrow: None,
             positions: None,
             norm: None,
         }
     }
+}
+
+/// The layers between a narrow token table, whose head is as narrow, and the hidden state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NarrowTable {
+    /// From embedded tokens to hidden states, (hidden, narrow).
+    pub widen: LinearSpec,
+    /// From normalized hidden states to what the head reads, (narrow, hidden).
+    pub narrow: LinearSpec,
 }
 
 /// Learned position embeddings, (rows, hidden).
@@ -115,6 +127,15 @@ pub struct LayerSpec {
 pub struct StepSpec {
     /// At least one.
     pub branches: Vec<BranchSpec>,
+    /// Normalizes x itself after the sum, as the first transformers did.
+    pub norm: Option<NormSpec>,
+}
+
+impl StepSpec {
+    /// Branches side by side.
+    pub fn new(branches: Vec<BranchSpec>) -> StepSpec {
+        StepSpec { branches, norm: None }
+    }
 }
 
 /// A block between two norms.
@@ -166,7 +187,7 @@ impl From<FeedForwardSpec> for BlockSpec {
 impl LayerSpec {
     /// Branches one after another.
     pub fn sequential(branches: impl IntoIterator<Item = BranchSpec>) -> LayerSpec {
-        let step = |branch| StepSpec { branches: vec![branch] };
+        let step = |branch| StepSpec::new(vec![branch]);
         LayerSpec {
             steps: branches.into_iter().map(step).collect(),
         }
@@ -174,9 +195,8 @@ impl LayerSpec {
 
     /// Branches side by side, their results added up.
     pub fn parallel(branches: impl IntoIterator<Item = BranchSpec>) -> LayerSpec {
-        let branches = branches.into_iter().collect();
         LayerSpec {
-            steps: vec![StepSpec { branches }],
+            steps: vec![StepSpec::new(branches.into_iter().collect())],
         }
     }
 

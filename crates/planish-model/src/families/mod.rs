@@ -3,8 +3,10 @@
 
 mod common;
 mod gpt2;
+mod gpt_neox;
 mod llama;
 mod mistral;
+mod opt;
 mod parts;
 mod qwen2;
 mod qwen3;
@@ -27,8 +29,10 @@ pub(crate) struct Family {
 
 static FAMILIES: &[Family] = &[
     gpt2::FAMILY,
+    gpt_neox::FAMILY,
     llama::FAMILY,
     mistral::FAMILY,
+    opt::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
     starcoder2::FAMILY,
