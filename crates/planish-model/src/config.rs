@@ -8,28 +8,41 @@ use crate::Error;
 #[derive(Clone, Copy)]
 pub(crate) struct Config<'a> {
     map: &'a Map<String, Value>,
-    path: &'a str,
+    /// What a family takes where a key is absent.
+    defaults: Option<&'a Map<String, Value>>,
+    /// Keys that lead here, outermost first; empty ones are not used.
+    path: [&'a str; 3],
 }
 
 impl<'a> Config<'a> {
     pub(crate) fn new(map: &'a Map<String, Value>) -> Config<'a> {
-        Config { map, path: "" }
+        Config {
+            map,
+            defaults: None,
+            path: [""; 3],
+        }
     }
 
-    /// The value of a key; `null` counts as absent, as in Python configs.
+    /// The same with the defaults of a family's configuration class, an object. A key that is there with `null` keeps it.
+    pub(crate) fn with_defaults(self, defaults: &'a Value) -> Config<'a> {
+        Config {
+            defaults: defaults.as_object(),
+            ..self
+        }
+    }
+
+    /// The value of a key; `null` is none, as in Python configs.
     pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        let default = || self.defaults.and_then(|defaults| defaults.get(key));
+        self.map.get(key).or_else(default).filter(|value| !value.is_null())
     }
 
     pub(crate) fn error(&self, key: &str, expected: &str) -> Error {
-        let key_path = if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        };
+        let mut key_path: Vec<&str> = self.path.into_iter().filter(|part| !part.is_empty()).collect();
+        key_path.push(key);
         let found = self.value(key).map_or("nothing".to_owned(), Value::to_string);
         Error::Config {
-            key: key_path,
+            key: key_path.join("."),
             expected: expected.to_owned(),
             found,
         }
@@ -81,7 +94,15 @@ impl<'a> Config<'a> {
     pub(crate) fn object(&self, key: &'a str) -> Result<Option<Config<'a>>, Error> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.error(key, "an object"))?;
-        Ok(Some(Config { map, path: key }))
+        let mut path = self.path;
+        if let Some(free) = path.iter_mut().find(|part| part.is_empty()) {
+            *free = key;
+        }
+        Ok(Some(Config {
+            map,
+            defaults: None,
+            path,
+        }))
     }
 
     pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, Error> {
@@ -90,5 +111,33 @@ impl<'a> Config<'a> {
             .as_array()
             .and_then(|values| values.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         texts.map(Some).ok_or_else(|| self.error(key, "a list of texts"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn absent_keys_take_defaults_and_null_ones_do_not() {
+        let values = json!({"cap": null, "size": 3, "inner": {"deep": {"wrong": "text"}}});
+        let defaults = json!({"cap": 50.0, "size": 7, "scale": 0.5, "tied": true});
+        let config = Config::new(values.as_object().unwrap()).with_defaults(&defaults);
+        assert_eq!(config.optional_number("cap").unwrap(), None);
+        assert_eq!(config.count("size").unwrap(), 3);
+        assert_eq!(config.number("scale").unwrap(), 0.5);
+        assert!(config.flag("tied", false).unwrap());
+        let deep = config
+            .object("inner")
+            .unwrap()
+            .unwrap()
+            .object("deep")
+            .unwrap()
+            .unwrap();
+        let message = deep.number("wrong").unwrap_err().to_string();
+        assert!(message.contains("inner.deep.wrong"), "{message}");
+        assert!(deep.value("size").is_none());
     }
 }

@@ -163,21 +163,41 @@ impl RopeSpec {
 
 /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) for heads of `head_dim` values.
 pub(crate) fn read_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec, Error> {
-    let parameters = config.object("rope_parameters")?;
-    let scaling = config.object("rope_scaling")?.or(parameters);
-    let theta = match parameters
-        .map(|parameters| parameters.optional_number("rope_theta"))
-        .transpose()?
-        .flatten()
-    {
-        Some(theta) => theta,
-        None => config.optional_number("rope_theta")?.unwrap_or(10_000.0),
+    let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
+    rope_of(config, parameters, "rope_theta", head_dim)
+}
+
+/// Reads one position encoding of several: `rope_parameters` has an object for the kind of layer, or the older `theta_key`
+/// stands beside a `rope_scaling` that only layers without a window use.
+pub(crate) fn read_rope_of_kind(
+    config: Config<'_>,
+    kind: &'static str,
+    theta_key: &'static str,
+    head_dim: usize,
+) -> Result<RopeSpec, Error> {
+    let scaling = config.object("rope_scaling")?.filter(|_| kind == "full_attention");
+    let parameters = match config.object("rope_parameters")? {
+        Some(kinds) => Some(kinds.object(kind)?.ok_or_else(|| kinds.error(kind, "an object"))?),
+        None => scaling,
     };
-    let partial = match scaling
-        .map(|scaling| scaling.optional_number("partial_rotary_factor"))
-        .transpose()?
-        .flatten()
-    {
+    rope_of(config, parameters, theta_key, head_dim)
+}
+
+fn rope_of(
+    config: Config<'_>,
+    parameters: Option<Config<'_>>,
+    theta_key: &str,
+    head_dim: usize,
+) -> Result<RopeSpec, Error> {
+    let number = |key: &str| match parameters {
+        Some(parameters) => parameters.optional_number(key),
+        None => Ok(None),
+    };
+    let theta = match number("rope_theta")? {
+        Some(theta) => theta,
+        None => config.optional_number(theta_key)?.unwrap_or(10_000.0),
+    };
+    let partial = match number("partial_rotary_factor")? {
         Some(partial) => partial,
         None => config.optional_number("partial_rotary_factor")?.unwrap_or(1.0),
     };
@@ -186,10 +206,10 @@ pub(crate) fn read_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec,
         return Err(config.error("head_dim", "an even number of rotated values in a head"));
     }
     if !(theta.is_finite() && theta > 1.0) {
-        return Err(config.error("rope_theta", "a number above 1"));
+        return Err(config.error(theta_key, "a number above 1"));
     }
-    let scaling = match scaling {
-        Some(scaling) => read_scaling(config, scaling)?,
+    let scaling = match parameters {
+        Some(parameters) => read_scaling(config, parameters)?,
         None => RopeScaling::Default,
     };
     Ok(RopeSpec {

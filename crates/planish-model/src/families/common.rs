@@ -1,12 +1,17 @@
-//! What the families around Llama share. A family that differs in some part changes it in its [`LlamaLayer`]s.
+//! What the families around Llama share. A family says in what it differs, and may change the parts of each layer.
 
-use super::parts::{Sizes, activation, epsilon};
+use planish_ops::{Activation, NormKind};
+
+use super::parts::{Sizes, activation, epsilon, linear};
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, AttentionSpec, BranchSpec, Error, FeedForwardSpec, LayerSpec, NormSpec};
+use crate::{
+    Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, FeedForwardSpec, LayerSpec, NormSpec, RopeSpec,
+};
 
-/// In what a family differs from Llama.
-#[derive(Clone, Copy, Default)]
+/// In what a family differs from Llama. What its configuration class takes for absent keys stands in
+/// [`Config::with_defaults`].
+#[derive(Clone, Copy)]
 pub(super) struct Differences {
     /// Query, key and value have biases.
     pub(super) query_bias: bool,
@@ -14,91 +19,227 @@ pub(super) struct Differences {
     pub(super) output_bias: bool,
     /// The feed-forward layers have them.
     pub(super) feed_forward_bias: bool,
-    /// Query and key heads are normalized.
-    pub(super) head_norms: bool,
-    /// Values of a head when the config does not say; 0 is hidden / heads.
-    pub(super) head_dim: usize,
-    /// The head is the token table when the config does not say.
-    pub(super) tied: bool,
+    /// How queries and keys are normalized.
+    pub(super) head_norms: HeadNorms,
+    /// Gate and up are one tensor, the gate first.
+    pub(super) fused_gate: bool,
+    /// The non-linearity, where it is not what `hidden_act` says.
+    pub(super) activation: Option<Activation>,
+    /// The formula of all norms.
+    pub(super) norm: NormStyle,
+    /// Norms before and after attention, before and after the feed-forward block, by module name.
+    pub(super) norms: [Option<&'static str>; 4],
+    /// Attention and feed-forward block read the same rows.
+    pub(super) parallel: bool,
+    /// Multiplies what each block adds.
+    pub(super) residual_scale: f32,
 }
 
-/// The parts of a layer.
-pub(super) struct LlamaLayer {
-    pub(super) attention_norm: NormSpec,
-    pub(super) attention: AttentionSpec,
-    pub(super) feed_forward_norm: NormSpec,
-    pub(super) feed_forward: FeedForwardSpec,
-}
-
-impl LlamaLayer {
-    /// `x += attention(norm(x)); x += feed_forward(norm(x))`.
-    pub(super) fn sequential(self) -> LayerSpec {
-        LayerSpec::sequential([
-            BranchSpec::new(self.attention_norm, self.attention.into()),
-            BranchSpec::new(self.feed_forward_norm, self.feed_forward.into()),
-        ])
+impl Default for Differences {
+    fn default() -> Differences {
+        Differences {
+            query_bias: false,
+            output_bias: false,
+            feed_forward_bias: false,
+            head_norms: HeadNorms::None,
+            fused_gate: false,
+            activation: None,
+            norm: NormStyle::RMS,
+            norms: [Some("input_layernorm"), None, Some("post_attention_layernorm"), None],
+            parallel: false,
+            residual_scale: 1.0,
+        }
     }
 }
 
-/// A decoder of the Llama kind; `windows` has one entry a layer.
+/// How queries and keys are normalized before rotation.
+#[derive(Clone, Copy)]
+pub(super) enum HeadNorms {
+    /// Not at all.
+    None,
+    /// Each head, all by the same weights.
+    Shared,
+    /// All heads together.
+    Together,
+}
+
+/// The formula of a family's norms.
+#[derive(Clone, Copy)]
+pub(super) struct NormStyle {
+    /// RMS or layer norm; without a bias.
+    pub(super) kind: NormKind,
+    /// Added to stored weights.
+    pub(super) offset: f32,
+    /// The key of what is added to the mean square or variance.
+    pub(super) epsilon_key: &'static str,
+}
+
+impl NormStyle {
+    /// As Llama's.
+    pub(super) const RMS: NormStyle = NormStyle {
+        kind: NormKind::Rms,
+        offset: 0.0,
+        epsilon_key: "rms_norm_eps",
+    };
+}
+
+/// A decoder of the Llama kind with one position encoding; `adapt` changes the attention of each layer by its index.
 pub(super) fn llama_like(
     config: Config<'_>,
     name: &str,
     differences: Differences,
-    windows: impl Fn(usize) -> Result<Option<usize>, Error>,
+    adapt: impl Fn(usize, &mut AttentionSpec) -> Result<(), Error>,
 ) -> Result<Architecture, Error> {
-    llama_with(config, name, differences, |index, mut layer| {
-        layer.attention.window = windows(index)?;
-        Ok(layer.sequential())
-    })
+    let llama = Llama::read(config, differences)?;
+    let ropes = vec![read_rope(config, llama.sizes.head_dim)?];
+    llama.decoder(config, name, ropes, adapt)
 }
 
-/// A decoder whose layers are made from Llama's parts.
-pub(super) fn llama_with(
-    config: Config<'_>,
-    name: &str,
+/// What Llama's layers are made from.
+pub(super) struct Llama {
+    pub(super) sizes: Sizes,
     differences: Differences,
-    layer: impl Fn(usize, LlamaLayer) -> Result<LayerSpec, Error>,
-) -> Result<Architecture, Error> {
-    let sizes = Sizes::read(config, differences.head_dim)?;
-    let rope = read_rope(config, sizes.head_dim)?;
-    let epsilon = epsilon(config, "rms_norm_eps", 1e-6)?;
-    let activation = activation(config, "hidden_act", "silu")?;
-    let parts = |index: usize| {
-        let path = |part: &str| format!("model.layers.{index}.{part}");
-        let head_norm = |part: &str| {
-            differences
-                .head_norms
-                .then(|| NormSpec::rms(path(part), sizes.head_dim, epsilon))
-        };
-        let Differences {
-            query_bias,
-            output_bias,
-            feed_forward_bias,
-            ..
-        } = differences;
-        let names = ["q_proj", "k_proj", "v_proj", "o_proj"];
-        LlamaLayer {
-            attention_norm: NormSpec::rms(path("input_layernorm"), sizes.hidden, epsilon),
-            attention: AttentionSpec {
-                query_norm: head_norm("self_attn.q_norm"),
-                key_norm: head_norm("self_attn.k_norm"),
-                ..sizes.attention(&path("self_attn"), names, query_bias, output_bias)
+    epsilon: f32,
+    activation: Activation,
+}
+
+/// The parts of a layer.
+pub(super) struct LlamaLayer {
+    pub(super) attention: AttentionSpec,
+    pub(super) feed_forward: BlockSpec,
+    /// Before and after attention, before and after the feed-forward block.
+    pub(super) norms: [Option<NormSpec>; 4],
+}
+
+impl Llama {
+    /// Sizes by the usual keys.
+    pub(super) fn read(config: Config<'_>, differences: Differences) -> Result<Llama, Error> {
+        Ok(Llama {
+            sizes: Sizes::read(config, 0)?,
+            differences,
+            epsilon: epsilon(config, differences.norm.epsilon_key, 1e-6)?,
+            activation: match differences.activation {
+                Some(activation) => activation,
+                None => activation(config, "hidden_act", "silu")?,
             },
-            feed_forward_norm: NormSpec::rms(path("post_attention_layernorm"), sizes.hidden, epsilon),
-            feed_forward: sizes.gated(
-                &path("mlp"),
-                ["gate_proj", "up_proj", "down_proj"],
-                feed_forward_bias,
-                activation,
-            ),
+        })
+    }
+
+    /// The whole decoder; layers use `ropes[0]` unless `adapt` says otherwise.
+    pub(super) fn decoder(
+        &self,
+        config: Config<'_>,
+        name: &str,
+        ropes: Vec<RopeSpec>,
+        adapt: impl Fn(usize, &mut AttentionSpec) -> Result<(), Error>,
+    ) -> Result<Architecture, Error> {
+        self.decoder_of(config, name, ropes, |index| {
+            let mut layer = self.layer(index);
+            adapt(index, &mut layer.attention)?;
+            Ok(self.assemble(layer))
+        })
+    }
+
+    /// A decoder of other layers between Llama's table, norm and head.
+    pub(super) fn decoder_of(
+        &self,
+        config: Config<'_>,
+        name: &str,
+        ropes: Vec<RopeSpec>,
+        layer: impl Fn(usize) -> Result<LayerSpec, Error>,
+    ) -> Result<Architecture, Error> {
+        let final_norm = self.norm("model.norm".to_owned(), self.sizes.hidden);
+        let head = self.sizes.head(config, "lm_head", false)?;
+        Ok(Architecture {
+            ropes,
+            ..self
+                .sizes
+                .decoder(name, "model.embed_tokens", layer, final_norm, head)?
+        })
+    }
+
+    /// The parts of a layer.
+    pub(super) fn layer(&self, index: usize) -> LlamaLayer {
+        let path = |part: &str| format!("model.layers.{index}.{part}");
+        let norm = |name: &'static str| self.norm(path(name), self.sizes.hidden);
+        LlamaLayer {
+            attention: self.attention(&path("self_attn")),
+            feed_forward: self.feed_forward(&path("mlp")).into(),
+            norms: self.differences.norms.map(|name| name.map(norm)),
         }
-    };
-    let final_norm = NormSpec::rms("model.norm", sizes.hidden, epsilon);
-    let head = sizes.head(config, "lm_head", differences.tied)?;
-    let layer = |index| layer(index, parts(index));
-    Ok(Architecture {
-        ropes: vec![rope],
-        ..sizes.decoder(name, "model.embed_tokens", layer, final_norm, head)?
-    })
+    }
+
+    /// A layer of its parts.
+    pub(super) fn assemble(&self, layer: LlamaLayer) -> LayerSpec {
+        let [
+            before_attention,
+            after_attention,
+            before_feed_forward,
+            after_feed_forward,
+        ] = layer.norms;
+        let branch = |norm, block, post_norm| BranchSpec {
+            norm,
+            block,
+            post_norm,
+            scale: self.differences.residual_scale,
+        };
+        let branches = [
+            branch(before_attention, layer.attention.into(), after_attention),
+            branch(before_feed_forward, layer.feed_forward, after_feed_forward),
+        ];
+        match self.differences.parallel {
+            true => LayerSpec::parallel(branches),
+            false => LayerSpec::sequential(branches),
+        }
+    }
+
+    fn norm(&self, name: String, size: usize) -> NormSpec {
+        let NormStyle { kind, offset, .. } = self.differences.norm;
+        NormSpec {
+            kind,
+            offset,
+            ..NormSpec::rms(name, size, self.epsilon)
+        }
+    }
+
+    fn attention(&self, path: &str) -> AttentionSpec {
+        let (query_bias, output_bias) = (self.differences.query_bias, self.differences.output_bias);
+        let names = ["q_proj", "k_proj", "v_proj", "o_proj"];
+        let attention = self.sizes.attention(path, names, query_bias, output_bias);
+        AttentionSpec {
+            query_norm: self.head_norm(format!("{path}.q_norm"), attention.query.rows),
+            key_norm: self.head_norm(format!("{path}.k_norm"), attention.key.rows),
+            ..attention
+        }
+    }
+
+    /// For queries or keys of `rows` values in all.
+    fn head_norm(&self, name: String, rows: usize) -> Option<NormSpec> {
+        let head_dim = self.sizes.head_dim;
+        let (size, width) = match self.differences.head_norms {
+            HeadNorms::None => return None,
+            HeadNorms::Shared => (head_dim, head_dim),
+            HeadNorms::Together => (rows, rows),
+        };
+        Some(NormSpec {
+            width,
+            ..self.norm(name, size)
+        })
+    }
+
+    fn feed_forward(&self, path: &str) -> FeedForwardSpec {
+        let Sizes { hidden, inner, .. } = self.sizes;
+        let bias = self.differences.feed_forward_bias;
+        if !self.differences.fused_gate {
+            let names = ["gate_proj", "up_proj", "down_proj"];
+            return self.sizes.gated(path, names, bias, self.activation);
+        }
+        let fused = linear(format!("{path}.gate_up_proj"), 2 * inner, hidden, bias);
+        FeedForwardSpec::Gated {
+            gate: fused.cut_run(0, inner),
+            up: fused.cut_run(inner, inner),
+            down: linear(format!("{path}.down_proj"), hidden, inner, bias),
+            activation: self.activation,
+        }
+    }
 }

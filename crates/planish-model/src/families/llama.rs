@@ -19,5 +19,5 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         feed_forward_bias: config.flag("mlp_bias", false)?,
         ..Differences::default()
     };
-    llama_like(config, FAMILY.architecture, differences, |_| Ok(None))
+    llama_like(config, FAMILY.architecture, differences, |_, _| Ok(()))
 }

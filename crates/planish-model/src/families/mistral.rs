@@ -1,5 +1,7 @@
 //! MistralForCausalLM: Llama with a sliding window in every layer.
 
+use serde_json::json;
+
 use super::Family;
 use super::common::{Differences, llama_like};
 use crate::config::Config;
@@ -12,6 +14,11 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"sliding_window": 4096});
+    let config = config.with_defaults(&defaults);
     let window = config.optional_count("sliding_window")?;
-    llama_like(config, FAMILY.architecture, Differences::default(), |_| Ok(window))
+    llama_like(config, FAMILY.architecture, Differences::default(), |_, attention| {
+        attention.window = window;
+        Ok(())
+    })
 }

@@ -2,14 +2,23 @@
 //! not understand. To add one: write its file and its row in [`FAMILIES`].
 
 mod common;
+mod exaone4;
+mod gemma;
+mod gemma2;
+mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod granite;
 mod llama;
+mod ministral;
 mod mistral;
+mod olmo2;
+mod olmo3;
 mod opt;
 mod parts;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 mod starcoder2;
 
 use serde_json::{Map, Value};
@@ -28,13 +37,22 @@ pub(crate) struct Family {
 }
 
 static FAMILIES: &[Family] = &[
+    exaone4::FAMILY,
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    gemma::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
+    granite::FAMILY,
     llama::FAMILY,
+    ministral::FAMILY,
     mistral::FAMILY,
+    olmo2::FAMILY,
+    olmo3::FAMILY,
     opt::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    smollm3::FAMILY,
     starcoder2::FAMILY,
 ];
 

@@ -181,6 +181,14 @@ pub(super) fn only(config: Config<'_>, key: &str, known: bool) -> Result<(), Err
     }
 }
 
+/// Refuses a key that changes the arithmetic in a way that is not known here, whatever its value.
+pub(super) fn refuse(config: Config<'_>, key: &str) -> Result<(), Error> {
+    match config.value(key) {
+        Some(_) => Err(config.error(key, "nothing")),
+        None => Ok(()),
+    }
+}
+
 /// The window of each layer by `layer_types`: full or sliding attention.
 pub(super) fn window_of_layer(
     config: Config<'_>,

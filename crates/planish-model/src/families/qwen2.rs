@@ -17,8 +17,9 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         query_bias: true,
         ..Differences::default()
     };
-    llama_like(config, FAMILY.architecture, differences, |index| {
-        qwen_window(config, index)
+    llama_like(config, FAMILY.architecture, differences, |index, attention| {
+        attention.window = qwen_window(config, index)?;
+        Ok(())
     })
 }
 

@@ -1,7 +1,9 @@
 //! Qwen3ForCausalLM: Llama with normalized query and key heads, of 128 values unless the config says otherwise.
 
+use serde_json::json;
+
 use super::Family;
-use super::common::{Differences, llama_like};
+use super::common::{Differences, HeadNorms, llama_like};
 use super::qwen2::qwen_window;
 use crate::config::Config;
 use crate::{Architecture, Error};
@@ -13,15 +15,17 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"head_dim": 128});
+    let config = config.with_defaults(&defaults);
     let attention_bias = config.flag("attention_bias", false)?;
     let differences = Differences {
         query_bias: attention_bias,
         output_bias: attention_bias,
-        head_norms: true,
-        head_dim: 128,
+        head_norms: HeadNorms::Shared,
         ..Differences::default()
     };
-    llama_like(config, FAMILY.architecture, differences, |index| {
-        qwen_window(config, index)
+    llama_like(config, FAMILY.architecture, differences, |index, attention| {
+        attention.window = qwen_window(config, index)?;
+        Ok(())
     })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use planish_checkpoint::Checkpoint;
-use planish_model::{LoadOptions, Model};
+use planish_model::{Error, LoadOptions, Model};
 
 /// `case` is like `llama_tied/plain`.
 pub fn folder(case: &str) -> PathBuf {
@@ -13,6 +13,10 @@ pub fn folder(case: &str) -> PathBuf {
 }
 
 pub fn load(case: &str, options: LoadOptions) -> Model {
+    try_load(case, options).unwrap()
+}
+
+pub fn try_load(case: &str, options: LoadOptions) -> Result<Model, Error> {
     let checkpoint = Checkpoint::open(&folder(case)).unwrap();
     Model::load(
         &checkpoint,
@@ -21,7 +25,6 @@ pub fn load(case: &str, options: LoadOptions) -> Model {
             ..options
         },
     )
-    .unwrap()
 }
 
 pub fn exact() -> LoadOptions {
