@@ -57,17 +57,17 @@ fn a_step_of_a_state() {
                     .sum()
             };
             let (mut outputs, mut states) = (Vec::new(), vec![0.0; state.len()]);
-            for column in 0..STRIP {
+            for (column, &value) in value.iter().enumerate() {
                 let answer = if corrects {
                     0.2f32 as f64 * read(&key, column)
                 } else {
                     0.0
                 };
-                let written = 0.3f32 as f64 * (wide(value[column]) - answer);
-                outputs.push(0.1f32 as f64 * read(&query, column) + 0.7 * written - 0.4 * wide(value[column]));
-                for row in 0..key_dim {
+                let written = 0.3f32 as f64 * (wide(value) - answer);
+                outputs.push(0.1f32 as f64 * read(&query, column) + 0.7 * written - 0.4 * wide(value));
+                for (row, &key) in key.iter().enumerate() {
                     let at = row * STRIP + column;
-                    states[at] = 0.9f32 as f64 * wide(before[at]) + 0.2f32 as f64 * wide(key[row]) * written;
+                    states[at] = 0.9f32 as f64 * wide(before[at]) + 0.2f32 as f64 * wide(key) * written;
                 }
             }
             close(variant.name, &output, &outputs);

@@ -170,13 +170,14 @@ impl Session {
         Ok(())
     }
 
-    /// Cuts the cache back to what it shares with `prompt`, its last token left out: that one's logits are needed.
+    /// Cuts the cache back to what it shares with `prompt`, its last token left out: that one's logits are needed. Nothing is
+    /// left of it where the model's state cannot go back.
     fn keep_common(&mut self, prompt: &[u32]) -> usize {
         let shared = self.tokens.iter().zip(prompt).take_while(|(old, new)| old == new);
         let common = shared.count().min(prompt.len() - 1);
-        self.tokens.truncate(common);
-        self.cache.truncate(common);
-        common
+        let kept = self.cache.truncate(common);
+        self.tokens.truncate(kept);
+        kept
     }
 
     /// Computes the prompt up to its last piece, whose logits the first choice needs.

@@ -1,4 +1,4 @@
-//! What the layers remember of one sequence (keys and values of attention), whatever device holds it.
+//! What the layers remember of one sequence (keys and values of attention, states of recurrences), whatever device holds it.
 
 use std::any::Any;
 
@@ -11,6 +11,7 @@ use crate::blocks::BlockState;
 pub struct Cache {
     length: usize,
     capacity: usize,
+    rewinds: bool,               // whether every state can forget its last positions only
     states: Box<dyn Any + Send>, // Vec<Vec<BlockState<O>>> of the device that made it: (steps, branches)
 }
 
@@ -19,6 +20,7 @@ impl Cache {
         Cache {
             length: 0,
             capacity,
+            rewinds: states.iter().flatten().all(BlockState::rewinds),
             states: Box::new(states),
         }
     }
@@ -38,9 +40,20 @@ impl Cache {
         self.capacity
     }
 
-    /// Forgets all positions from `length` on; keeps all if there are not so many.
-    pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
+    /// Forgets all positions from `length` on; keeps all if there are not so many. Returns how many are kept: none if
+    /// positions had to be forgotten and layers have a state of fixed size, which cannot go back.
+    pub fn truncate(&mut self, length: usize) -> usize {
+        if length < self.length {
+            self.length = if self.rewinds { length } else { 0 };
+        }
+        self.length
+    }
+
+    /// A pass failed on its way: some states may have moved on.
+    pub(crate) fn fail(&mut self) {
+        if !self.rewinds {
+            self.length = 0;
+        }
     }
 
     /// Panics if another kind of device made this cache.

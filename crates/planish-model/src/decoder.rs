@@ -118,7 +118,10 @@ impl<O: Ops> Decoder<O> {
         };
         self.embedding.run(&mut stream, tokens);
         for (step, states) in self.steps.iter().zip(cache.states::<O>()) {
-            step.run(&mut stream, states)?;
+            if let Err(error) = step.run(&mut stream, states) {
+                cache.fail();
+                return Err(error);
+            }
         }
         let pending = stream.pending;
         cache.advance(rows);

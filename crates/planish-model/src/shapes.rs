@@ -93,8 +93,8 @@ impl WeightSource for RandomSource {
         })?))
     }
 
-    fn vector(&self, _name: &str, size: usize) -> Result<Vec<f32>, Error> {
-        Ok(vec![1.0; size])
+    fn values(&self, _name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error> {
+        Ok(vec![1.0; shapes[0].iter().product()])
     }
 }
 

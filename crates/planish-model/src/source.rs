@@ -12,8 +12,12 @@ use crate::{Error, LinearSpec};
 pub(crate) trait WeightSource {
     /// A weight (rows, cols), packed or plain, cut from where it stands.
     fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error>;
+    /// Values of a plain tensor of one of these shapes, as f32.
+    fn values(&self, name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error>;
     /// A vector as f32. // (size)
-    fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error>;
+    fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error> {
+        self.values(name, &[&[size]])
+    }
 }
 
 /// The weights of a checkpoint.
@@ -116,11 +120,13 @@ impl WeightSource for CheckpointSource<'_> {
         }
     }
 
-    fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error> {
-        match self.checkpoint.read(self.entry_of_shape(name, &[size])?)? {
+    fn values(&self, name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error> {
+        let found = &self.entry(name)?.shape;
+        let shape = shapes.iter().find(|shape| *found == **shape).unwrap_or(&shapes[0]);
+        match self.checkpoint.read(self.entry_of_shape(name, shape)?)? {
             Weight::Plain(tensor) => {
                 let float_type = float_type(name, &tensor)?;
-                let mut values = vec![0.0; size];
+                let mut values = vec![0.0; shape.iter().product()];
                 float_type.decode(&tensor.data, &mut values);
                 Ok(values)
             }

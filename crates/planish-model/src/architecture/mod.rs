@@ -3,14 +3,18 @@
 //! Weights are named by their Hugging Face module path; `.weight` and `.bias` follow it in the checkpoint.
 
 mod attention;
+mod convolution;
 mod feed_forward;
 mod linear;
 mod norm;
+mod recurrence;
 
 pub use attention::AttentionSpec;
+pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use feed_forward::FeedForwardSpec;
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
+pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
 
 use crate::RopeSpec;
 
@@ -170,6 +174,10 @@ pub enum BlockSpec {
     Attention(Box<AttentionSpec>),
     /// A gated or plain feed-forward block.
     FeedForward(Box<FeedForwardSpec>),
+    /// A gated short convolution.
+    ShortConvolution(Box<ShortConvolutionSpec>),
+    /// A gated delta net or Mamba 2.
+    Recurrence(Box<RecurrenceSpec>),
 }
 
 impl From<AttentionSpec> for BlockSpec {
@@ -181,6 +189,18 @@ impl From<AttentionSpec> for BlockSpec {
 impl From<FeedForwardSpec> for BlockSpec {
     fn from(spec: FeedForwardSpec) -> BlockSpec {
         BlockSpec::FeedForward(Box::new(spec))
+    }
+}
+
+impl From<ShortConvolutionSpec> for BlockSpec {
+    fn from(spec: ShortConvolutionSpec) -> BlockSpec {
+        BlockSpec::ShortConvolution(Box::new(spec))
+    }
+}
+
+impl From<RecurrenceSpec> for BlockSpec {
+    fn from(spec: RecurrenceSpec) -> BlockSpec {
+        BlockSpec::Recurrence(Box::new(spec))
     }
 }
 
@@ -212,7 +232,7 @@ impl BlockSpec {
     pub fn cached_values(&self) -> usize {
         match self {
             BlockSpec::Attention(spec) => spec.key.rows + spec.value.rows,
-            BlockSpec::FeedForward(_) => 0,
+            BlockSpec::FeedForward(_) | BlockSpec::ShortConvolution(_) | BlockSpec::Recurrence(_) => 0,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! [`BlockState`] if it remembers anything.
 
 mod attention;
+mod convolution;
 mod feed_forward;
 mod linear;
 mod loader;
 mod norm;
+mod recurrence;
 
 pub(crate) use linear::LinearLayer;
 pub(crate) use loader::Loader;
@@ -39,6 +41,28 @@ pub(crate) enum BlockState<O: Ops> {
     Nothing,
     /// Keys and values of attention.
     KeyValues(O::KeyValues),
+    /// The last inputs of a convolution.
+    Convolution {
+        /// (taps - 1, channels)
+        history: O::Tensor,
+    },
+    /// The last inputs of a convolution, and the state of every head.
+    Recurrence {
+        /// (taps - 1, channels)
+        history: O::Tensor,
+        /// In the device's own order.
+        state: O::Tensor,
+    },
+}
+
+impl<O: Ops> BlockState<O> {
+    /// Whether later positions can be forgotten by writing over them. What a recurrence remembers has no positions.
+    pub(crate) fn rewinds(&self) -> bool {
+        match self {
+            BlockState::Nothing | BlockState::KeyValues(_) => true,
+            BlockState::Convolution { .. } | BlockState::Recurrence { .. } => false,
+        }
+    }
 }
 
 /// What a block computes with and on.
@@ -66,6 +90,8 @@ pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Re
     Ok(match spec {
         BlockSpec::Attention(spec) => Box::new(attention::AttentionBlock::load(loader, spec)?),
         BlockSpec::FeedForward(spec) => Box::new(feed_forward::FeedForwardBlock::load(loader, spec)?),
+        BlockSpec::ShortConvolution(spec) => Box::new(convolution::ShortConvolutionBlock::load(loader, spec)?),
+        BlockSpec::Recurrence(spec) => Box::new(recurrence::RecurrenceBlock::load(loader, spec)?),
     })
 }
 

@@ -1,0 +1,130 @@
+//! Causal convolution with its weight, and the block of a gated short one.
+
+use planish_ops::{Activation, Convolution, Linear, Ops};
+
+use super::{Block, BlockState, LinearLayer, Loader, Pass, device_error};
+use crate::clock::Phase;
+use crate::workspace::TensorSize;
+use crate::{ConvolutionSpec, Error, ShortConvolutionSpec};
+
+/// A convolution of channels; the factors of its spec are folded into the weight.
+pub(super) struct ConvolutionLayer<O: Ops> {
+    weight: O::Tensor,       // (1, taps * channels)
+    bias: Option<O::Tensor>, // (1, channels)
+    activation: Option<Activation>,
+    taps: usize,
+    channels: usize,
+}
+
+impl<O: Ops> ConvolutionLayer<O> {
+    pub(super) fn load(loader: &Loader<'_, O>, spec: &ConvolutionSpec) -> Result<ConvolutionLayer<O>, Error> {
+        let (channels, taps) = (spec.channels, spec.taps);
+        let shapes: [&[usize]; 2] = [&[channels, 1, taps], &[channels, taps, 1]];
+        let accepted = if spec.channels_last { &shapes[..] } else { &shapes[..1] };
+        let mut stored = loader.source.values(&format!("{}.weight", spec.name), accepted)?;
+        for (range, factor) in &spec.factors {
+            let weights = &mut stored[range.start * taps..range.end * taps];
+            weights.iter_mut().for_each(|weight| *weight *= factor);
+        }
+        let of_tap = |tap: usize| stored.iter().skip(tap).step_by(taps).copied();
+        let weight: Vec<f32> = (0..taps).flat_map(of_tap).collect();
+        let bias = match spec.bias {
+            true => Some(loader.source.vector(&format!("{}.bias", spec.name), channels)?),
+            false => None,
+        };
+        Ok(ConvolutionLayer {
+            weight: loader.vector(&weight)?,
+            bias: bias.map(|bias| loader.vector(&bias)).transpose()?,
+            activation: spec.activation,
+            taps,
+            channels,
+        })
+    }
+
+    /// The last inputs of a sequence. // (taps - 1, channels)
+    pub(super) fn history(&self, ops: &O) -> Result<O::Tensor, Error> {
+        ops.tensor(self.taps - 1, self.channels).map_err(device_error)
+    }
+
+    /// The convolution of an input without gates.
+    pub(super) fn of<'a>(
+        &'a self,
+        pass: &Pass<'_, O>,
+        input: &'a O::Tensor,
+        history: &'a mut O::Tensor,
+        output: &'a mut O::Tensor,
+    ) -> Convolution<'a, O> {
+        Convolution {
+            rows: pass.rows,
+            first_position: pass.first_position,
+            input,
+            input_gate: None,
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            activation: self.activation,
+            output_gate: None,
+            history,
+            output,
+        }
+    }
+}
+
+pub(super) struct ShortConvolutionBlock<O: Ops> {
+    input_gate: LinearLayer<O>,
+    output_gate: LinearLayer<O>,
+    input: LinearLayer<O>,
+    convolution: ConvolutionLayer<O>,
+    output: LinearLayer<O>,
+}
+
+impl<O: Ops> ShortConvolutionBlock<O> {
+    pub(super) fn load(loader: &Loader<'_, O>, spec: &ShortConvolutionSpec) -> Result<ShortConvolutionBlock<O>, Error> {
+        Ok(ShortConvolutionBlock {
+            input_gate: loader.linear(&spec.input_gate)?,
+            output_gate: loader.linear(&spec.output_gate)?,
+            input: loader.linear(&spec.input)?,
+            convolution: ConvolutionLayer::load(loader, &spec.convolution)?,
+            output: loader.linear(&spec.output)?,
+        })
+    }
+}
+
+impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
+    fn tensors(&self) -> Vec<TensorSize> {
+        vec![TensorSize::row(self.convolution.channels); 4]
+    }
+
+    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
+        let history = self.convolution.history(ops)?;
+        Ok(BlockState::Convolution { history })
+    }
+
+    fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error> {
+        let BlockState::Convolution { history } = state else {
+            unreachable!("a convolution made a history")
+        };
+        let [input_gate, output_gate, input, convolved] = std::mem::take(&mut pass.tensors) else {
+            unreachable!("as many as tensors() says")
+        };
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input: pass.input,
+            weights: &[&self.input_gate.weight, &self.output_gate.weight, &self.input.weight],
+            biases: &[
+                self.input_gate.bias.as_ref(),
+                self.output_gate.bias.as_ref(),
+                self.input.bias.as_ref(),
+            ],
+            outputs: &mut [&mut *input_gate, &mut *output_gate, &mut *input],
+        });
+        pass.clock.lap(Phase::Matmul);
+        pass.ops.convolve(Convolution {
+            input_gate: Some(input_gate),
+            output_gate: Some(output_gate),
+            ..self.convolution.of(pass, input, history, convolved)
+        });
+        pass.clock.lap(Phase::Other);
+        self.output.run(pass, convolved);
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! Gated delta nets and Mamba 2: a convolution of queries, keys and values, a linear recurrence, a norm and a gate.
+
+use planish_ops::{Activation, Gate, Linear, Ops, Recurrence, Rule, Steps};
+
+use super::convolution::ConvolutionLayer;
+use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
+use crate::clock::Phase;
+use crate::workspace::TensorSize;
+use crate::{Error, RecurrenceSpec, RuleSpec};
+
+pub(super) struct RecurrenceBlock<O: Ops> {
+    spec: RecurrenceSpec,
+    inputs: LinearLayer<O>,
+    gate: LinearLayer<O>,
+    steps: LinearLayer<O>,
+    strengths: Option<LinearLayer<O>>, // of the delta rule
+    convolution: ConvolutionLayer<O>,
+    step_bias: O::Tensor,    // (1, heads)
+    rates: O::Tensor,        // (1, heads)
+    skip: Option<O::Tensor>, // (1, heads), of the scan
+    norm: Option<NormLayer<O>>,
+    output: LinearLayer<O>,
+}
+
+impl<O: Ops> RecurrenceBlock<O> {
+    pub(super) fn load(loader: &Loader<'_, O>, spec: &RecurrenceSpec) -> Result<RecurrenceBlock<O>, Error> {
+        let heads = spec.shape.heads;
+        let stored = |name: &str| loader.source.vector(name, heads);
+        let rates: Vec<f32> = stored(&spec.steps.log_rates)?.into_iter().map(f32::exp).collect();
+        let (strengths, skip) = match &spec.rule {
+            RuleSpec::Delta { strengths } => (Some(loader.linear(strengths)?), None),
+            RuleSpec::Scan { skip } => (None, Some(loader.vector(&stored(skip)?)?)),
+        };
+        Ok(RecurrenceBlock {
+            inputs: loader.linear(&spec.inputs)?,
+            gate: loader.linear(&spec.gate)?,
+            steps: loader.linear(&spec.steps.inputs)?,
+            strengths,
+            convolution: ConvolutionLayer::load(loader, &spec.convolution)?,
+            step_bias: loader.vector(&stored(&spec.steps.bias)?)?,
+            rates: loader.vector(&rates)?,
+            skip,
+            norm: loader.optional_norm(&spec.norm)?,
+            output: loader.linear(&spec.output)?,
+            spec: spec.clone(),
+        })
+    }
+
+    /// `silu(gate) * norm(mixed)` or `norm(silu(gate) * mixed)` over the gate.
+    fn gate(&self, pass: &Pass<'_, O>, gate: &mut O::Tensor, mixed: &mut O::Tensor) {
+        let rows = pass.rows;
+        if let (true, Some(norm)) = (self.spec.norm_first, &self.norm) {
+            pass.ops.norm(norm.of(0..rows, mixed));
+        }
+        pass.ops.gate(Gate {
+            rows,
+            activation: Activation::Silu,
+            gate: &mut *gate,
+            up: Some(mixed),
+        });
+        if let (false, Some(norm)) = (self.spec.norm_first, &self.norm) {
+            pass.ops.norm(norm.of(0..rows, gate));
+        }
+    }
+
+    fn rule<'a>(&'a self, strengths: &'a O::Tensor) -> Rule<'a, O> {
+        match &self.skip {
+            Some(skip) => Rule::Scan { skip },
+            None => Rule::Delta { strengths },
+        }
+    }
+}
+
+impl<O: Ops> Block<O> for RecurrenceBlock<O> {
+    fn tensors(&self) -> Vec<TensorSize> {
+        let shape = self.spec.shape;
+        let (inputs, values) = (shape.cols(), shape.heads * shape.value_dim);
+        // Strengths are there in any case, few as they are: one shape of set for both rules.
+        [inputs, inputs, values, shape.heads, shape.heads, values]
+            .map(TensorSize::row)
+            .into()
+    }
+
+    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
+        let (rows, cols) = self.spec.shape.state();
+        Ok(BlockState::Recurrence {
+            history: self.convolution.history(ops)?,
+            state: ops.tensor(rows, cols).map_err(device_error)?,
+        })
+    }
+
+    fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error> {
+        let BlockState::Recurrence { history, state } = state else {
+            unreachable!("a recurrence made a state")
+        };
+        let [inputs, convolved, gate, steps, strengths, mixed] = std::mem::take(&mut pass.tensors) else {
+            unreachable!("as many as tensors() says")
+        };
+        let layers = [
+            Some(&self.inputs),
+            Some(&self.gate),
+            Some(&self.steps),
+            self.strengths.as_ref(),
+        ];
+        let layers: Vec<&LinearLayer<O>> = layers.into_iter().flatten().collect();
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input: pass.input,
+            weights: &layers.iter().map(|layer| &layer.weight).collect::<Vec<_>>(),
+            biases: &layers.iter().map(|layer| layer.bias.as_ref()).collect::<Vec<_>>(),
+            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *strengths][..layers.len()],
+        });
+        pass.clock.lap(Phase::Matmul);
+        pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
+        pass.ops.recur(Recurrence {
+            rows: pass.rows,
+            first_position: pass.first_position,
+            shape: self.spec.shape,
+            inputs: convolved,
+            steps: Steps {
+                inputs: steps,
+                scale: self.spec.steps.scale,
+                bias: &self.step_bias,
+                limits: self.spec.steps.limits,
+                rates: &self.rates,
+            },
+            rule: self.rule(strengths),
+            state,
+            output: &mut *mixed,
+        });
+        pass.clock.lap(Phase::Attention);
+        self.gate(pass, gate, mixed);
+        pass.clock.lap(Phase::Other);
+        self.output.run(pass, gate);
+        Ok(())
+    }
+}
