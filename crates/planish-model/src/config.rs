@@ -105,6 +105,19 @@ impl<'a> Config<'a> {
         }))
     }
 
+    /// A list of numbers; infinity is written as transformers does, which JSON cannot.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, Error> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let number = |value: &Value| match value.get("__float__").and_then(Value::as_str) {
+            Some("Infinity") => Some(f64::INFINITY),
+            _ => value.as_f64(),
+        };
+        let numbers = value
+            .as_array()
+            .and_then(|values| values.iter().map(number).collect::<Option<Vec<_>>>());
+        numbers.map(Some).ok_or_else(|| self.error(key, "a list of numbers"))
+    }
+
     pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, Error> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let texts = value

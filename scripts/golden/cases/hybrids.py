@@ -4,23 +4,25 @@ import torch
 
 from cases import Case
 
-MAMBA = dict(mamba_n_heads=8, mamba_d_head=12, mamba_expand=2, mamba_d_state=8, mamba_n_groups=2, mamba_chunk_size=8)
-DELTA = dict(hidden_size=32, num_hidden_layers=3, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4,
+MAMBA = dict(vocab_size=64, hidden_size=32, intermediate_size=48, mamba_n_heads=8, mamba_d_head=8, mamba_expand=2,
+             mamba_d_state=8, mamba_n_groups=2, mamba_chunk_size=8)
+DELTA = dict(vocab_size=64, hidden_size=32, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4,
              linear_key_head_dim=8, linear_value_head_dim=8, moe_intermediate_size=16, shared_expert_intermediate_size=32,
              num_experts_per_tok=2, max_position_embeddings=128)
 
 CASES = {
     "lfm2": Case("lfm2", dict(
-        num_hidden_layers=3, intermediate_size=48, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False)),
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=3, block_auto_adjust_ff_dim=False,
+        layer_types=["conv", "full_attention", "conv"])),
     "lfm2_biases": Case("lfm2", dict(
-        vocab_size=101, hidden_size=56, intermediate_size=70, num_key_value_heads=1, layer_types=["full_attention", "conv"],
+        vocab_size=67, hidden_size=40, intermediate_size=70, num_key_value_heads=1, layer_types=["full_attention", "conv"],
         conv_bias=True, conv_L_cache=4, block_multiple_of=8, block_ffn_dim_multiplier=1.3, tie_word_embeddings=False,
         rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=2.0)),
-        group=8, stored=torch.float32),
+        group=8, stored=torch.float16),
     "qwen3_next": Case("qwen3_next", dict(
-        **DELTA, num_experts=4, layer_types=["linear_attention", "linear_attention", "full_attention"]), tokens=80),
+        **DELTA, num_experts=4, layer_types=["linear_attention", "full_attention"]), tokens=80),
     "qwen3_next_dense": Case("qwen3_next", {
-        **DELTA, "num_hidden_layers": 2, "num_experts": 0, "head_dim": 24, "num_key_value_heads": 1,
+        **DELTA, "num_experts": 0, "head_dim": 24, "num_key_value_heads": 1,
         "linear_num_value_heads": 2, "linear_key_head_dim": 12, "linear_value_head_dim": 24, "linear_conv_kernel_dim": 3,
         "attention_bias": True, "tie_word_embeddings": True, "layer_types": ["full_attention", "linear_attention"],
         "rope_parameters": dict(rope_type="default", rope_theta=5000.0, partial_rotary_factor=0.5)}, tokens=70),
@@ -28,20 +30,20 @@ CASES = {
         **MAMBA, num_hidden_layers=3, num_local_experts=0, shared_intermediate_size=48, mamba_proj_bias=True,
         tie_word_embeddings=True, embedding_multiplier=6.0, residual_multiplier=0.3, attention_multiplier=0.15,
         logits_scaling=4.0, layer_types=["linear_attention", "full_attention", "linear_attention"])),
-    "granitemoehybrid_experts": Case("granitemoehybrid", dict(
-        **MAMBA, intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=32,
-        mamba_conv_bias=False, attention_bias=True, position_embedding_type="rope", attention_multiplier=0.2,
-        layer_types=["full_attention", "linear_attention"])),
+    "granitemoehybrid_experts": Case("granitemoehybrid", {
+        **MAMBA, "intermediate_size": 16, "num_local_experts": 4, "shared_intermediate_size": 32,
+        "mamba_conv_bias": False, "attention_bias": True, "position_embedding_type": "rope", "attention_multiplier": 0.2,
+        "layer_types": ["full_attention", "linear_attention"]}),
     "falcon_h1": Case("falcon_h1", dict(
-        **MAMBA, mamba_d_ssm=96, mamba_rms_norm=True, mamba_norm_before_gate=False, tie_word_embeddings=True,
+        **MAMBA, mamba_d_ssm=64, mamba_rms_norm=True, mamba_norm_before_gate=False, tie_word_embeddings=True,
         embedding_multiplier=5.5, lm_head_multiplier=0.25, key_multiplier=0.4, attention_in_multiplier=1.5,
         attention_out_multiplier=0.7, ssm_in_multiplier=1.25, ssm_out_multiplier=0.6, mlp_multipliers=[0.8, 0.3],
         ssm_multipliers=[0.7, 0.5, 1.5, 0.6, 0.4])),
     "falcon_h1_biases": Case("falcon_h1", {
-        **MAMBA, "vocab_size": 101, "mamba_d_ssm": 40, "mamba_d_head": 5, "mamba_n_groups": 1, "mamba_d_conv": 2,
+        **MAMBA, "vocab_size": 67, "mamba_d_ssm": 40, "mamba_d_head": 5, "mamba_n_groups": 1, "mamba_d_conv": 2,
         "mamba_rms_norm": False, "mamba_proj_bias": True, "projectors_bias": True, "attention_bias": True,
-        "mlp_bias": True, "attention_out_multiplier": 0.5}, group=8, stored=torch.float32),
+        "mlp_bias": True, "attention_out_multiplier": 0.5}, group=8, stored=torch.float16),
     "falcon_h1_norm_first": Case("falcon_h1", dict(
-        **MAMBA, mamba_d_ssm=96, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_conv_bias=False,
+        **MAMBA, mamba_d_ssm=64, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_conv_bias=False,
         num_hidden_layers=1)),
 }

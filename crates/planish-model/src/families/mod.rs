@@ -9,6 +9,7 @@ mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod lfm2;
 mod llama;
 mod ministral;
 mod mistral;
@@ -44,6 +45,7 @@ static FAMILIES: &[Family] = &[
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     granite::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,

@@ -1,0 +1,107 @@
+//! Lfm2ForCausalLM: gated short convolutions with a few layers of attention between them.
+
+use super::Family;
+use super::parts::{Sizes, epsilon, linear};
+use crate::config::Config;
+use crate::rope::read_rope;
+use crate::{
+    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, Error, LayerSpec, NormSpec,
+    ShortConvolutionSpec,
+};
+
+pub(super) const FAMILY: Family = Family {
+    architecture: "Lfm2ForCausalLM",
+    model_type: "lfm2",
+    translate,
+};
+
+fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let sizes = Sizes {
+        inner: inner(config)?,
+        ..Sizes::read(config, 0)?
+    };
+    let epsilon = epsilon(config, "norm_eps", 1e-5)?;
+    let taps = config.optional_count("conv_L_cache")?.unwrap_or(3);
+    if taps < 2 {
+        return Err(config.error("conv_L_cache", "at least 2"));
+    }
+    let bias = config.flag("conv_bias", false)?;
+    let layer = |index: usize| {
+        let path = |part: &str| format!("model.layers.{index}.{part}");
+        let norm = |part: &str, size| NormSpec::rms(path(part), size, epsilon);
+        let mixer: BlockSpec = match is_attention(config, index)? {
+            true => AttentionSpec {
+                query_norm: Some(norm("self_attn.q_layernorm", sizes.head_dim)),
+                key_norm: Some(norm("self_attn.k_layernorm", sizes.head_dim)),
+                ..sizes.attention(
+                    &path("self_attn"),
+                    ["q_proj", "k_proj", "v_proj", "out_proj"],
+                    false,
+                    false,
+                )
+            }
+            .into(),
+            false => convolution(&path("conv"), sizes.hidden, taps, bias).into(),
+        };
+        let feed_forward = sizes.gated(&path("feed_forward"), ["w1", "w3", "w2"], false, Activation::Silu);
+        Ok(LayerSpec::sequential([
+            BranchSpec::new(norm("operator_norm", sizes.hidden), mixer),
+            BranchSpec::new(norm("ffn_norm", sizes.hidden), feed_forward.into()),
+        ]))
+    };
+    let tied = config.flag("tie_embedding", true)?;
+    let head = sizes.head(config, "lm_head", tied)?;
+    let final_norm = NormSpec::rms("model.embedding_norm", sizes.hidden, epsilon);
+    Ok(Architecture {
+        ropes: vec![read_rope(config, sizes.head_dim)?],
+        ..sizes.decoder(FAMILY.architecture, "model.embed_tokens", layer, final_norm, head)?
+    })
+}
+
+/// Values between the products of the feed-forward block: as configured, or adjusted from it.
+fn inner(config: Config<'_>) -> Result<usize, Error> {
+    let configured = match config.optional_count("block_ff_dim")? {
+        Some(inner) => inner,
+        None => config.count("intermediate_size")?,
+    };
+    if !config.flag("block_auto_adjust_ff_dim", true)? {
+        return Ok(configured);
+    }
+    let inner = 2 * configured / 3;
+    let Some(multiplier) = config.optional_number("block_ffn_dim_multiplier")? else {
+        return Ok(inner);
+    };
+    let multiple = config.optional_count("block_multiple_of")?.unwrap_or(256);
+    Ok(((multiplier * inner as f64) as usize).next_multiple_of(multiple))
+}
+
+fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
+    let Some(kinds) = config.texts("layer_types")? else {
+        let attention = config.numbers("full_attn_idxs")?;
+        return Ok(attention.is_none_or(|indices| indices.contains(&(index as f64))));
+    };
+    match kinds.get(index).copied() {
+        Some("full_attention") => Ok(true),
+        Some("conv") => Ok(false),
+        _ => Err(config.error("layer_types", "full_attention or conv for every layer")),
+    }
+}
+
+fn convolution(path: &str, hidden: usize, taps: usize, bias: bool) -> ShortConvolutionSpec {
+    let inputs = linear(format!("{path}.in_proj"), 3 * hidden, hidden, bias);
+    ShortConvolutionSpec {
+        input_gate: inputs.cut_run(0, hidden),
+        output_gate: inputs.cut_run(hidden, hidden),
+        input: inputs.cut_run(2 * hidden, hidden),
+        convolution: ConvolutionSpec {
+            name: format!("{path}.conv"),
+            channels: hidden,
+            taps,
+            bias,
+            activation: None,
+            factors: Vec::new(),
+            channels_last: true,
+        },
+        output: linear(format!("{path}.out_proj"), hidden, hidden, bias),
+    }
+}

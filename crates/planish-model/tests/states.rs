@@ -1,0 +1,86 @@
+//! Models whose layers remember a state of fixed size: how a sequence is cut into passes must not matter, and a state that
+//! cannot go back must not be taken for one that can.
+
+mod common;
+
+use common::{exact, load};
+use planish_model::Model;
+
+/// A case of every kind of layer, with attention in some or all layers.
+const CASES: [&str; 1] = ["lfm2/plain"];
+const TOLERANCE: f32 = 1e-5;
+
+fn tokens(count: usize) -> Vec<u32> {
+    (0..count as u32)
+        .map(|index| (index * index + 7 * index + 3) % 61)
+        .collect()
+}
+
+/// Logits after each token, the sequence in passes of these lengths.
+fn logits(model: &mut Model, tokens: &[u32], passes: &[usize]) -> Vec<f32> {
+    let mut cache = model.cache(tokens.len()).unwrap();
+    let mut logits = Vec::new();
+    for &count in passes {
+        let tokens = &tokens[cache.len()..cache.len() + count];
+        let mut each = |_: usize, row: &[f32]| logits.extend_from_slice(row);
+        model.forward_all(tokens, &mut cache, &mut each).unwrap();
+    }
+    assert_eq!(cache.len(), tokens.len());
+    logits
+}
+
+#[track_caller]
+fn close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(
+            found.is_finite() && (found - expected).abs() < TOLERANCE * largest,
+            "{found} and {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_prompt_may_be_cut_anywhere() {
+    for case in CASES {
+        let mut model = load(case, exact());
+        let tokens = tokens(23);
+        let whole = logits(&mut model, &tokens, &[23]);
+        for first in 1..23 {
+            close(&logits(&mut model, &tokens, &[first, 23 - first]), &whole);
+        }
+        close(&logits(&mut model, &tokens, &[1; 23]), &whole);
+    }
+}
+
+/// Longer than a pass of the workspace.
+#[test]
+fn a_long_sequence_step_by_step_equals_its_prefill() {
+    for case in CASES {
+        let mut model = load(case, exact());
+        let tokens = tokens(1200);
+        let whole = logits(&mut model, &tokens, &[1200]);
+        close(&logits(&mut model, &tokens, &[1; 1200]), &whole);
+    }
+}
+
+#[test]
+fn a_state_goes_back_to_the_start_or_not_at_all() {
+    for case in CASES {
+        let mut model = load(case, exact());
+        let tokens = tokens(12);
+        let mut cache = model.cache(12).unwrap();
+        let expected = model.forward(&tokens, &mut cache).unwrap().to_vec();
+        assert_eq!(cache.truncate(20), 12);
+        assert_eq!(cache.truncate(12), 12);
+        assert_eq!(cache.truncate(5), 0, "{case} has layers that cannot keep 5 positions");
+        assert!(cache.is_empty());
+        // The states still hold the old sequence; a new one must not see it.
+        close(model.forward(&tokens, &mut cache).unwrap(), &expected);
+    }
+    let mut model = load("llama_tied/plain", exact());
+    let mut cache = model.cache(12).unwrap();
+    model.forward(&tokens(12), &mut cache).unwrap();
+    assert_eq!(cache.truncate(5), 5);
+}
