@@ -213,7 +213,7 @@ impl<O: Ops> Engine for Decoder<O> {
         let vocabulary = self.architecture.vocabulary;
         let mut logits = match self.logits.take() {
             Some(logits) => logits,
-            None => self.ops.tensor(LOGIT_ROWS, vocabulary).map_err(device_error)?,
+            None => self.ops.tensor_f32(LOGIT_ROWS, vocabulary).map_err(device_error)?,
         };
         let mut index = 0;
         for pass in tokens.chunks(self.workspace.rows) {

@@ -67,7 +67,8 @@ impl<O: Ops> Workspace<O> {
         let sized = |size: &TensorSize| ops.tensor(rows * size.per_row, size.cols).map_err(device_error);
         let tensor = |cols| sized(&TensorSize::row(cols));
         let narrow = architecture.embedding.narrow.as_ref();
-        let ropes = architecture.ropes.iter().map(|rope| tensor(rope.rotated));
+        let angles = |rotated| ops.tensor_f32(rows, rotated).map_err(device_error);
+        let ropes = architecture.ropes.iter().map(|rope| angles(rope.rotated));
         let sets = sets.sets.iter().map(|set| set.iter().map(sized).collect());
         Ok(Workspace {
             rows,
@@ -79,7 +80,7 @@ impl<O: Ops> Workspace<O> {
                 .collect::<Result<_, _>>()?,
             angles: ropes.collect::<Result<_, _>>()?,
             sets: sets.collect::<Result<_, _>>()?,
-            logits: ops.tensor(1, architecture.vocabulary).map_err(device_error)?,
+            logits: ops.tensor_f32(1, architecture.vocabulary).map_err(device_error)?,
         })
     }
 }

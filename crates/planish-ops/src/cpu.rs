@@ -91,6 +91,10 @@ impl Ops for CpuOps {
         })
     }
 
+    fn tensor_f32(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
+        self.tensor(rows, cols)
+    }
+
     fn vector(&self, values: &[f32]) -> Result<CpuTensor, Infallible> {
         Ok(CpuTensor {
             rows: 1,

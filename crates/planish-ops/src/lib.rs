@@ -51,11 +51,18 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// What can go wrong with the device.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Zeros. // (rows, cols)
+    /// Zeros, in the type that the device computes in. // (rows, cols)
     ///
     /// # Errors
     /// The device is out of memory.
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, Self::Error>;
+
+    /// Zeros in f32 on every device: for the results of [`Ops::rope_angles`], and of [`Ops::linear`] where they are read
+    /// back. // (rows, cols)
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn tensor_f32(&self, rows: usize, cols: usize) -> Result<Self::Tensor, Self::Error>;
 
     /// One row of values. // (1, values.len())
     ///
