@@ -1,17 +1,23 @@
 //! The operations on the CPU: every method hands its Problem to planish-cpu. Launches are done when they return.
 
+mod routed;
+
 use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
     Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add, attention,
-    convolve, norm, recur, rope, rope_angles,
+    convolve, copy_heads, norm, recur, rope, rope_angles,
 };
 
 use crate::{
-    Add, Append, Attention, Convolution, Embed, Gate, Linear, Norm, Ops, Recurrence, Rope, RopeAngles, Rule, Shape,
+    Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, Linear, Norm, Ops, Recurrence,
+    Rope, RopeAngles, Rule, Shape,
 };
+
+pub use routed::CpuStack;
+use routed::RoutedWorkspace;
 
 /// Weights of one [`Linear`] at most: query, key and value.
 const MOST_WEIGHTS: usize = 4;
@@ -21,6 +27,7 @@ pub struct CpuOps {
     cpu: Cpu,
     precision: Precision,
     workspace: Mutex<AttentionWorkspace>,
+    experts: Mutex<RoutedWorkspace>,
 }
 
 impl CpuOps {
@@ -30,6 +37,7 @@ impl CpuOps {
             cpu,
             precision,
             workspace: Mutex::default(),
+            experts: Mutex::default(),
         }
     }
 
@@ -80,6 +88,7 @@ impl Shape for Matrix {
 impl Ops for CpuOps {
     type Tensor = CpuTensor;
     type Weight = Matrix;
+    type Stack = CpuStack;
     type KeyValues = KeyValues;
     type Error = Infallible;
 
@@ -105,6 +114,10 @@ impl Ops for CpuOps {
 
     fn weight(&self, matrix: Matrix) -> Result<Matrix, Infallible> {
         Ok(matrix)
+    }
+
+    fn stack(&self, matrices: Vec<Matrix>) -> Result<CpuStack, Infallible> {
+        Ok(CpuStack::new(matrices))
     }
 
     fn key_values(&self, heads: usize, head_dim: usize) -> Result<KeyValues, Infallible> {
@@ -354,6 +367,37 @@ impl Ops for CpuOps {
                 output: output.first_mut(rows),
             },
         );
+    }
+
+    fn experts(&self, problem: Experts<'_, CpuOps>) {
+        problem.check();
+        self.run_experts(problem);
+    }
+
+    fn head_linear(&self, problem: HeadLinear<'_, CpuOps>) {
+        problem.check();
+        let rows = problem.rows;
+        self.cpu.head_linear(planish_cpu::HeadLinear {
+            weights: &problem.weights.matrices,
+            input: problem.input.first(rows),
+            from: problem.from,
+            output: problem.output.first_mut(rows),
+            to: problem.to,
+            precision: self.precision,
+        });
+    }
+
+    fn copy_heads(&self, problem: CopyHeads<'_, CpuOps>) {
+        problem.check();
+        let problem = planish_cpu::CopyHeads {
+            heads: problem.heads,
+            width: problem.width,
+            input: problem.input.first(problem.rows),
+            from: problem.from,
+            output: problem.output.first_mut(problem.rows),
+            to: problem.to,
+        };
+        copy_heads(self.cpu.pool(), problem);
     }
 }
 

@@ -10,6 +10,8 @@ mod attention;
 mod convolution;
 mod cpu;
 mod embed;
+mod experts;
+mod heads;
 pub mod kernels;
 mod linear;
 mod norm;
@@ -23,11 +25,15 @@ pub use add::Add;
 pub use append::Append;
 pub use attention::{Attention, attention_reference};
 pub use convolution::{Convolution, convolution_reference};
-pub use cpu::{CpuOps, CpuTensor};
+pub use cpu::{CpuOps, CpuStack, CpuTensor};
 pub use embed::Embed;
+pub use experts::{Base, ExpertLayer, Experts, ReferenceExpert, Route, StackShape, expert_reference, route_reference};
+pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
-pub use planish_cpu::{Activation, KeyValueShape, Matrix, NormKind, PlainMatrix};
+pub use planish_cpu::{
+    Activation, ExpertGroups, HeadPart, KeyValueShape, Matrix, NormKind, PlainMatrix, Routing, Scoring,
+};
 pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
 pub use rope::{Rope, RopeAngles, rope_reference};
 
@@ -46,6 +52,8 @@ pub trait Ops: Send + Sync + Sized + 'static {
     type Tensor: Shape + Send + Sync;
     /// A matrix (rows, cols), packed or plain, on the device.
     type Weight: Shape + Send + Sync;
+    /// Matrices of equal shape, one for each expert or head.
+    type Stack: StackShape + Send + Sync;
     /// Keys and values of one layer.
     type KeyValues: Send + Sync;
     /// What can go wrong with the device.
@@ -75,6 +83,15 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// # Errors
     /// The device is out of memory.
     fn weight(&self, matrix: Matrix) -> Result<Self::Weight, Self::Error>;
+
+    /// Puts matrices of equal shape where the device can read any of them; mapped bytes stay mapped where they can.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    ///
+    /// # Panics
+    /// If there is none, or their shapes differ.
+    fn stack(&self, matrices: Vec<Matrix>) -> Result<Self::Stack, Self::Error>;
 
     /// An empty cache of one layer.
     ///
@@ -128,4 +145,13 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// Linear recurrence of every head.
     fn recur(&self, problem: Recurrence<'_, Self>);
+
+    /// Rows through the experts that a router chooses for them.
+    fn experts(&self, problem: Experts<'_, Self>);
+
+    /// A matrix for each head.
+    fn head_linear(&self, problem: HeadLinear<'_, Self>);
+
+    /// Copies parts of heads.
+    fn copy_heads(&self, problem: CopyHeads<'_, Self>);
 }

@@ -1,0 +1,244 @@
+//! Experts (Shazeer et al., 2017): `output += sum over the chosen of weight * down(activation(gate(x)) * up(x))`.
+//!
+//! For one row only the chosen experts' weights are read. Several rows are grouped by expert, so that an expert's weights are
+//! read once, for all rows that chose it.
+
+use crate::share::{SharedSlice, share_rows};
+use crate::{Activate, Activation, Choices, Cpu, Matmul, Matrix, Precision, activate};
+
+/// The same projection of every expert.
+#[derive(Clone, Copy)]
+pub struct ExpertLayer<'a> {
+    /// Of equal shape. // experts times (features, cols)
+    pub weights: &'a [Matrix],
+    /// Added to the products. // (experts, features)
+    pub biases: Option<&'a [f32]>,
+}
+
+impl ExpertLayer<'_> {
+    fn features(&self) -> usize {
+        self.weights.first().map_or(0, Matrix::rows)
+    }
+
+    /// Adds an expert's bias to its products. // (rows, features)
+    fn add_bias(&self, expert: usize, products: &mut [f32]) {
+        let Some(biases) = self.biases else { return };
+        let features = self.features();
+        let bias = &biases[expert * features..][..features];
+        for row in products.chunks_exact_mut(features) {
+            row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+        }
+    }
+}
+
+/// Rows through their experts.
+pub struct Experts<'a> {
+    /// x. // (rows, hidden)
+    pub input: &'a [f32],
+    /// Who computes which row.
+    pub choices: &'a Choices,
+    /// (inner, hidden) of every expert.
+    pub gate: Option<ExpertLayer<'a>>,
+    /// (inner, hidden) of every expert.
+    pub up: ExpertLayer<'a>,
+    /// (hidden, inner) of every expert.
+    pub down: ExpertLayer<'a>,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// How packed weights are multiplied.
+    pub precision: Precision,
+    /// The result is added. // (rows, hidden)
+    pub output: &'a mut [f32],
+}
+
+/// Memory that calls reuse.
+#[derive(Default)]
+pub struct ExpertsWorkspace {
+    input: Vec<f32>,  // (rows of an expert, hidden)
+    gate: Vec<f32>,   // (rows of an expert, inner), or (chosen, inner)
+    up: Vec<f32>,     // likewise
+    output: Vec<f32>, // (rows of an expert, hidden)
+    places: Vec<u32>, // row * chosen + rank, grouped by expert
+    ends: Vec<usize>, // of each expert's places
+}
+
+impl Cpu {
+    /// Computes every row.
+    ///
+    /// Panics when shapes and lengths contradict each other.
+    pub fn experts(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace) {
+        let hidden = problem.down.features();
+        let rows = problem.output.len() / hidden;
+        assert!(problem.output.len() == rows * hidden && problem.input.len() == rows * problem.up.weights[0].cols());
+        assert!(problem.choices.experts.len().is_multiple_of(rows.max(1)));
+        match rows {
+            0 => {}
+            1 => self.one_row(problem, workspace),
+            _ => self.grouped_rows(problem, workspace, rows),
+        }
+    }
+
+    /// All chosen experts read the same row: their first products are one dispatch.
+    fn one_row(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace) {
+        let ExpertsWorkspace { gate, up, output, .. } = workspace;
+        let choices = problem.choices;
+        let chosen = || choices.experts.iter().map(|&expert| expert as usize);
+        let inner = problem.up.features();
+        gate.resize(choices.experts.len() * inner, 0.0);
+        up.resize(choices.experts.len() * inner, 0.0);
+        let layers = [(problem.gate, &mut *gate), (Some(problem.up), &mut *up)];
+        let mut weights = Vec::new();
+        let mut outputs: Vec<&mut [f32]> = Vec::new();
+        for (layer, products) in layers {
+            let Some(layer) = layer else { continue };
+            weights.extend(chosen().map(|expert| &layer.weights[expert]));
+            outputs.extend(products.chunks_exact_mut(inner));
+        }
+        self.matmul(Matmul {
+            weights: &weights,
+            input: problem.input,
+            m: 1,
+            outputs: &mut outputs,
+            precision: problem.precision,
+        });
+        for (expert, (gate, up)) in chosen().zip(gate.chunks_exact_mut(inner).zip(up.chunks_exact_mut(inner))) {
+            problem.add_first_biases(expert, gate, up);
+        }
+        let activated = problem.activate(self, gate, up);
+        output.resize(problem.down.features(), 0.0);
+        for ((expert, &weight), inner_row) in chosen().zip(&choices.weights).zip(activated.chunks_exact(inner)) {
+            self.product(&problem.down.weights[expert], inner_row, output, problem.precision);
+            problem.down.add_bias(expert, output);
+            let sums = problem.output.iter_mut().zip(output.iter());
+            sums.for_each(|(sum, value)| *sum += weight * value);
+        }
+    }
+
+    fn grouped_rows(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace, rows: usize) {
+        workspace.group(problem.choices, problem.up.weights.len());
+        let mut start = 0;
+        for expert in 0..workspace.ends.len() {
+            let end = workspace.ends[expert];
+            if start < end {
+                self.one_expert(problem, workspace, expert, Places { start, end, rows });
+            }
+            start = end;
+        }
+    }
+
+    fn one_expert(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace, expert: usize, places: Places) {
+        let ExpertsWorkspace {
+            input,
+            gate,
+            up,
+            output,
+            places: all_places,
+            ..
+        } = workspace;
+        let choices = problem.choices;
+        let chosen = choices.experts.len() / places.rows;
+        let places = &all_places[places.start..places.end];
+        let (inner, hidden) = (problem.up.features(), problem.down.features());
+        let cols = problem.up.weights[expert].cols();
+        input.clear();
+        for &place in places {
+            input.extend_from_slice(&problem.input[place as usize / chosen * cols..][..cols]);
+        }
+        gate.resize(places.len() * inner, 0.0);
+        up.resize(places.len() * inner, 0.0);
+        output.resize(places.len() * hidden, 0.0);
+        match problem.gate {
+            Some(layer) => self.matmul(Matmul {
+                weights: &[&layer.weights[expert], &problem.up.weights[expert]],
+                input,
+                m: places.len(),
+                outputs: &mut [&mut *gate, &mut *up],
+                precision: problem.precision,
+            }),
+            None => self.product(&problem.up.weights[expert], input, up, problem.precision),
+        }
+        problem.add_first_biases(expert, gate, up);
+        let activated = problem.activate(self, gate, up);
+        self.product(&problem.down.weights[expert], activated, output, problem.precision);
+        problem.down.add_bias(expert, output);
+        let target = SharedSlice::new(problem.output);
+        share_rows(self.pool(), places.len(), hidden, |share| {
+            for index in share {
+                let place = places[index] as usize;
+                let (row, weight) = (place / chosen, choices.weights[place]);
+                // SAFETY: a row chooses an expert once, so the rows of an expert differ, and each belongs to one share.
+                let sums = unsafe { target.range(row * hidden..(row + 1) * hidden) };
+                let values = &output[index * hidden..][..hidden];
+                sums.iter_mut()
+                    .zip(values)
+                    .for_each(|(sum, value)| *sum += weight * value);
+            }
+        });
+    }
+
+    /// One matrix and as many rows of x as `input` holds.
+    fn product(&self, weight: &Matrix, input: &[f32], output: &mut [f32], precision: Precision) {
+        self.matmul(Matmul {
+            weights: &[weight],
+            input,
+            m: input.len() / weight.cols(),
+            outputs: &mut [output],
+            precision,
+        });
+    }
+}
+
+/// Which of the grouped places belong to an expert.
+struct Places {
+    start: usize,
+    end: usize,
+    rows: usize, // of the call
+}
+
+impl Experts<'_> {
+    fn add_first_biases(&self, expert: usize, gate: &mut [f32], up: &mut [f32]) {
+        if let Some(layer) = self.gate {
+            layer.add_bias(expert, gate);
+        }
+        self.up.add_bias(expert, up);
+    }
+
+    /// What the last products read.
+    fn activate<'b>(&self, cpu: &Cpu, gate: &'b mut [f32], up: &'b mut [f32]) -> &'b [f32] {
+        let (gate, up) = match self.gate {
+            Some(_) => (gate, Some(&*up)),
+            None => (up, None),
+        };
+        let activation = self.activation;
+        activate(
+            cpu.pool(),
+            Activate {
+                activation,
+                gate: &mut *gate,
+                up,
+            },
+        );
+        gate
+    }
+}
+
+impl ExpertsWorkspace {
+    /// Sorts the places by expert, keeping the order of rows.
+    fn group(&mut self, choices: &Choices, experts: usize) {
+        let mut starts = vec![0; experts + 1];
+        for &expert in &choices.experts {
+            starts[expert as usize + 1] += 1;
+        }
+        for expert in 0..experts {
+            starts[expert + 1] += starts[expert];
+        }
+        self.places.resize(choices.experts.len(), 0);
+        for (place, &expert) in choices.experts.iter().enumerate() {
+            let next = &mut starts[expert as usize];
+            self.places[*next] = place as u32;
+            *next += 1;
+        }
+        starts.pop();
+        self.ends = starts;
+    }
+}

@@ -1,0 +1,109 @@
+//! Work on parts of heads: a matrix for each head, and copies between layouts. A tensor of heads is (rows, heads * stride).
+
+use crate::share::{SharedSlice, share_rows};
+use crate::{Cpu, Matmul, Matrix, Pool, Precision};
+
+/// A run of columns in every head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadPart {
+    /// Columns of a head.
+    pub stride: usize,
+    /// First column of the part.
+    pub start: usize,
+}
+
+/// `output[head] = weights[head] x input[head]`.
+pub struct HeadLinear<'a> {
+    /// Of equal shape. // heads times (features, cols)
+    pub weights: &'a [Matrix],
+    /// // (rows, heads * from.stride)
+    pub input: &'a [f32],
+    /// Where the columns that are read lie.
+    pub from: HeadPart,
+    /// // (rows, heads * to.stride)
+    pub output: &'a mut [f32],
+    /// Where the features go; other columns stay.
+    pub to: HeadPart,
+    /// How packed weights are multiplied.
+    pub precision: Precision,
+}
+
+/// `output[head] = input[head]`.
+pub struct CopyHeads<'a> {
+    /// Heads.
+    pub heads: usize,
+    /// Columns of a part.
+    pub width: usize,
+    /// // (rows, heads * from.stride)
+    pub input: &'a [f32],
+    /// Where the columns that are read lie.
+    pub from: HeadPart,
+    /// // (rows, heads * to.stride)
+    pub output: &'a mut [f32],
+    /// Where they go; other columns stay.
+    pub to: HeadPart,
+}
+
+impl Cpu {
+    /// Computes every row and head.
+    ///
+    /// Panics when shapes and lengths contradict each other.
+    pub fn head_linear(&self, problem: HeadLinear<'_>) {
+        let HeadLinear {
+            weights,
+            input,
+            from,
+            output,
+            to,
+            precision,
+        } = problem;
+        let heads = weights.len();
+        let rows = input.len() / (heads * from.stride);
+        assert!(input.len() == rows * heads * from.stride && output.len() == rows * heads * to.stride);
+        let (mut gathered, mut products) = (Vec::new(), Vec::new());
+        for (head, weight) in weights.iter().enumerate() {
+            let (cols, features) = (weight.cols(), weight.rows());
+            let at = |row: usize, part: HeadPart| (row * heads + head) * part.stride + part.start;
+            gathered.clear();
+            for row in 0..rows {
+                gathered.extend_from_slice(&input[at(row, from)..][..cols]);
+            }
+            products.resize(rows * features, 0.0);
+            self.matmul(Matmul {
+                weights: &[weight],
+                input: &gathered,
+                m: rows,
+                outputs: &mut [&mut products],
+                precision,
+            });
+            for (row, product) in products.chunks_exact(features).enumerate() {
+                output[at(row, to)..][..features].copy_from_slice(product);
+            }
+        }
+    }
+}
+
+/// Copies every row.
+///
+/// Panics when shapes and lengths contradict each other.
+pub fn copy_heads(pool: &Pool, problem: CopyHeads<'_>) {
+    let CopyHeads {
+        heads,
+        width,
+        input,
+        from,
+        output,
+        to,
+    } = problem;
+    let rows = input.len() / (heads * from.stride);
+    assert!(input.len() == rows * heads * from.stride && output.len() == rows * heads * to.stride);
+    let output = SharedSlice::new(output);
+    share_rows(pool, rows * heads, width, |share| {
+        for head in share {
+            let start = head * to.stride + to.start;
+            // SAFETY: every head of a row belongs to one share.
+            let target = unsafe { output.range(start..start + width) };
+            target.copy_from_slice(&input[head * from.stride + from.start..][..width]);
+        }
+    });
+}

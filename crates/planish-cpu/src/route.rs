@@ -1,0 +1,180 @@
+//! Routing: which experts compute a row, and with what weights, from the logits of a router.
+
+use crate::Pool;
+use crate::share::{SharedSlice, share_rows};
+
+/// How a router chooses experts and weighs them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    /// Experts of a row.
+    pub chosen: usize,
+    /// From logits to scores.
+    pub scoring: Scoring,
+    /// Only experts of the best groups can be chosen.
+    pub groups: Option<ExpertGroups>,
+    /// The weights of a row are divided by their sum, or by this where the sum is smaller. A softmax over the chosen
+    /// experts alone is a softmax over all that is divided so.
+    pub normalize: Option<f32>,
+    /// Multiplies the weights.
+    pub scale: f32,
+}
+
+/// From logits to scores. A chosen expert's score is its weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// `1 / (1 + e^-logit)`.
+    Sigmoid,
+    /// SparseMixer (Liu et al., 2023) at inference: experts are chosen one after another, each weighed by a softmax over those
+    /// not chosen yet whose logit is within `2 * jitter`, relative, of the best.
+    SparseMixer {
+        /// Relative width of the comparison.
+        jitter: f32,
+    },
+}
+
+/// Experts in groups of equal size that lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// How many groups.
+    pub count: usize,
+    /// How many of them experts are chosen from.
+    pub kept: usize,
+    /// A group is as good as the sum of so many of its best scores.
+    pub best: usize,
+}
+
+/// The experts of some rows.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// Best first. // (rows, chosen)
+    pub experts: Vec<u32>,
+    /// What their results are multiplied with. // (rows, chosen)
+    pub weights: Vec<f32>,
+}
+
+/// Rows to route.
+pub struct Route<'a> {
+    /// What the router says. // (rows, experts)
+    pub logits: &'a [f32],
+    /// Experts.
+    pub experts: usize,
+    /// Added to the scores for choosing, not for weighing. // (experts)
+    pub correction: Option<&'a [f32]>,
+    /// How to choose.
+    pub rule: Routing,
+}
+
+/// Routes every row.
+pub fn route(pool: &Pool, problem: &Route<'_>, choices: &mut Choices) {
+    let Route {
+        logits, experts, rule, ..
+    } = *problem;
+    let rows = logits.len() / experts;
+    assert!(logits.len() == rows * experts && rule.chosen <= experts);
+    choices.experts.resize(rows * rule.chosen, 0);
+    choices.weights.resize(rows * rule.chosen, 0.0);
+    let chosen = SharedSlice::new(&mut choices.experts);
+    let weights = SharedSlice::new(&mut choices.weights);
+    share_rows(pool, rows, experts * rule.chosen, |share| {
+        let (mut scores, mut candidates) = (vec![0.0; experts], vec![0.0; experts]);
+        for row in share {
+            let range = row * rule.chosen..(row + 1) * rule.chosen;
+            // SAFETY: every row belongs to one share.
+            let mut row_choices = unsafe {
+                RowChoices {
+                    experts: chosen.range(range.clone()),
+                    weights: weights.range(range),
+                }
+            };
+            scores.copy_from_slice(&logits[row * experts..][..experts]);
+            problem.row(&mut scores, &mut candidates, &mut row_choices);
+        }
+    });
+}
+
+/// What is found for one row. // (chosen)
+struct RowChoices<'a> {
+    experts: &'a mut [u32],
+    weights: &'a mut [f32],
+}
+
+impl Route<'_> {
+    /// `scores` holds the logits.
+    fn row(&self, scores: &mut [f32], candidates: &mut [f32], choices: &mut RowChoices<'_>) {
+        match self.rule.scoring {
+            Scoring::SparseMixer { jitter } => return sparse_mixer(scores, jitter, choices),
+            Scoring::Softmax => softmax(scores),
+            Scoring::Sigmoid => scores
+                .iter_mut()
+                .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
+        }
+        candidates.copy_from_slice(scores);
+        if let Some(correction) = self.correction {
+            candidates
+                .iter_mut()
+                .zip(correction)
+                .for_each(|(score, add)| *score += add);
+        }
+        if let Some(groups) = self.rule.groups {
+            keep_groups(candidates, groups);
+        }
+        for (expert, weight) in choices.experts.iter_mut().zip(choices.weights.iter_mut()) {
+            let best = take_best(candidates);
+            (*expert, *weight) = (best as u32, scores[best]);
+        }
+        let sum: f32 = choices.weights.iter().sum();
+        let divisor = self.rule.normalize.map_or(1.0, |least| sum.max(least));
+        let factor = self.rule.scale / divisor;
+        choices.weights.iter_mut().for_each(|weight| *weight *= factor);
+    }
+}
+
+fn softmax(values: &mut [f32]) {
+    let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter_mut().for_each(|value| *value = (*value - largest).exp());
+    let sum: f32 = values.iter().sum();
+    values.iter_mut().for_each(|value| *value /= sum);
+}
+
+/// Index of the largest, the first of equals; it is out of the race afterwards.
+fn take_best(candidates: &mut [f32]) -> usize {
+    let mut best = 0;
+    for (index, &value) in candidates.iter().enumerate() {
+        if value > candidates[best] {
+            best = index;
+        }
+    }
+    candidates[best] = f32::NEG_INFINITY;
+    best
+}
+
+/// Takes the experts of all but the best groups out of the race.
+fn keep_groups(candidates: &mut [f32], groups: ExpertGroups) {
+    let size = candidates.len() / groups.count;
+    let mut goodness: Vec<f32> = candidates
+        .chunks_exact(size)
+        .map(|group| {
+            let mut group = group.to_vec();
+            group.sort_unstable_by(|left, right| right.total_cmp(left));
+            group.iter().take(groups.best).sum()
+        })
+        .collect();
+    let kept: Vec<usize> = (0..groups.kept).map(|_| take_best(&mut goodness)).collect();
+    for (index, group) in candidates.chunks_exact_mut(size).enumerate() {
+        if !kept.contains(&index) {
+            group.fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// `logits` lose the chosen experts.
+fn sparse_mixer(logits: &mut [f32], jitter: f32, choices: &mut RowChoices<'_>) {
+    for (expert, weight) in choices.experts.iter_mut().zip(choices.weights.iter_mut()) {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let near = |&&logit: &&f32| (largest - logit) / logit.abs().max(largest) <= 2.0 * jitter;
+        let sum: f32 = logits.iter().filter(near).map(|logit| (logit - largest).exp()).sum();
+        (*expert, *weight) = (take_best(logits) as u32, 1.0 / sum);
+    }
+}

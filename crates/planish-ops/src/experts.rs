@@ -1,0 +1,165 @@
+//! Routed experts (Shazeer et al., 2017): `output = base + sum over the chosen of weight * down(activation(gate(x)) * up(x))`.
+//! Which experts compute a row, and with what weights, is decided on the device, from the router's logits.
+
+use crate::{Activation, Ops, Routing, Scoring, Shape, gate_reference, linear_reference};
+
+/// Matrices of equal shape (rows, cols), one for each expert.
+pub trait StackShape: Shape {
+    /// How many.
+    fn count(&self) -> usize;
+}
+
+/// Rows through their experts.
+pub struct Experts<'a, O: Ops> {
+    /// Rows to compute.
+    pub rows: usize,
+    /// Activations. // (rows, hidden)
+    pub input: &'a O::Tensor,
+    /// Who computes what.
+    pub route: Route<'a, O>,
+    /// (inner, hidden) of every expert; without it `activation(up(x))`.
+    pub gate: Option<ExpertLayer<'a, O>>,
+    /// (inner, hidden) of every expert.
+    pub up: ExpertLayer<'a, O>,
+    /// (hidden, inner) of every expert.
+    pub down: ExpertLayer<'a, O>,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// What the sum begins with.
+    pub base: Base<'a, O>,
+    /// The result. // (rows, hidden)
+    pub output: &'a mut O::Tensor,
+}
+
+/// Which experts compute a row.
+pub struct Route<'a, O: Ops> {
+    /// From the router. // (rows, experts)
+    pub logits: &'a O::Tensor,
+    /// Added to the scores for choosing, not for weighing. // (1, experts)
+    pub correction: Option<&'a O::Tensor>,
+    /// How to choose.
+    pub rule: Routing,
+}
+
+/// The same projection of every expert.
+pub struct ExpertLayer<'a, O: Ops> {
+    /// (features, cols) of every expert.
+    pub weights: &'a O::Stack,
+    /// Where there are some. // (1, experts * features)
+    pub biases: Option<&'a O::Tensor>,
+}
+
+/// What the sum over experts begins with.
+pub enum Base<'a, O: Ops> {
+    /// Nothing.
+    Zero,
+    /// What the output holds: the shared experts' part.
+    Output,
+    /// That, times the logistic function of a value for each row. // (rows, 1)
+    Gated(&'a O::Tensor),
+}
+
+impl<O: Ops> Experts<'_, O> {
+    /// Panics on sizes that do not fit.
+    pub fn check(&self) {
+        let (count, rows) = (self.up.weights.count(), self.rows);
+        let (inner, hidden) = (self.up.weights.rows(), self.input.cols());
+        assert!(rows <= self.input.rows() && rows <= self.output.rows() && rows <= self.route.logits.rows());
+        assert!(self.output.cols() == hidden && self.route.logits.cols() == count && self.route.rule.chosen <= count);
+        assert!(
+            self.route
+                .correction
+                .is_none_or(|correction| correction.cols() == count)
+        );
+        let gate = self.gate.as_ref().map(|gate| (gate, inner, hidden));
+        for (layer, features, cols) in [(&self.up, inner, hidden), (&self.down, hidden, inner)]
+            .into_iter()
+            .chain(gate)
+        {
+            assert!((layer.weights.rows(), layer.weights.cols(), layer.weights.count()) == (features, cols, count));
+            assert!(layer.biases.is_none_or(|biases| biases.cols() == count * features));
+        }
+        if let Base::Gated(gate) = self.base {
+            assert!(gate.cols() == 1 && rows <= gate.rows());
+        }
+    }
+}
+
+/// The experts of one row and their weights, by the formulas, in f64.
+pub fn route_reference(logits: &[f32], correction: &[f32], rule: &Routing) -> Vec<(usize, f64)> {
+    let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+    let total: f64 = logits.iter().map(|logit| logit.exp()).sum();
+    let scores: Vec<f64> = match rule.scoring {
+        Scoring::Softmax => logits.iter().map(|logit| logit.exp() / total).collect(),
+        Scoring::Sigmoid => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+        Scoring::SparseMixer { jitter } => return sparse_mixer_reference(logits, f64::from(jitter), rule.chosen),
+    };
+    let candidates: Vec<f64> = scores
+        .iter()
+        .zip(correction)
+        .map(|(score, &add)| score + f64::from(add))
+        .collect();
+    let allowed = allowed_reference(&candidates, rule);
+    let mut order: Vec<usize> = (0..scores.len()).filter(|&expert| allowed[expert]).collect();
+    order.sort_by(|&left, &right| candidates[right].total_cmp(&candidates[left]));
+    order.truncate(rule.chosen);
+    let sum: f64 = order.iter().map(|&expert| scores[expert]).sum();
+    let divisor = rule.normalize.map_or(1.0, |least| sum.max(f64::from(least)));
+    let weight = |expert: usize| scores[expert] * f64::from(rule.scale) / divisor;
+    order.into_iter().map(|expert| (expert, weight(expert))).collect()
+}
+
+/// Which experts are in one of the best groups.
+fn allowed_reference(candidates: &[f64], rule: &Routing) -> Vec<bool> {
+    let Some(groups) = rule.groups else {
+        return vec![true; candidates.len()];
+    };
+    let size = candidates.len() / groups.count;
+    let goodness = |group: usize| -> f64 {
+        let mut scores = candidates[group * size..(group + 1) * size].to_vec();
+        scores.sort_by(|left, right| right.total_cmp(left));
+        scores[..groups.best].iter().sum()
+    };
+    let mut order: Vec<usize> = (0..groups.count).collect();
+    order.sort_by(|&left, &right| goodness(right).total_cmp(&goodness(left)));
+    (0..candidates.len())
+        .map(|expert| order[..groups.kept].contains(&(expert / size)))
+        .collect()
+}
+
+fn sparse_mixer_reference(mut logits: Vec<f64>, jitter: f64, chosen: usize) -> Vec<(usize, f64)> {
+    let mut choose = || {
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let expert = logits.iter().position(|&logit| logit == largest).unwrap_or(0);
+        let far = |logit: f64| (largest - logit) / logit.abs().max(largest) > 2.0 * jitter;
+        let near = logits.iter().filter(|&&logit| logit.is_finite() && !far(logit));
+        let sum: f64 = near.map(|logit| (logit - largest).exp()).sum();
+        logits[expert] = f64::NEG_INFINITY;
+        (expert, 1.0 / sum)
+    };
+    (0..chosen).map(|_| choose()).collect()
+}
+
+/// The matrices of one expert for [`expert_reference`], plain, and their biases.
+pub struct ReferenceExpert<'a> {
+    /// // (inner, hidden)
+    pub gate: &'a [f32],
+    /// // (inner, hidden)
+    pub up: &'a [f32],
+    /// // (hidden, inner)
+    pub down: &'a [f32],
+    /// // (inner), (inner), (hidden)
+    pub biases: [&'a [f32]; 3],
+}
+
+/// What one expert makes of one row, in f64 but for the rounding of what stands between the products.
+pub fn expert_reference(input: &[f32], expert: &ReferenceExpert<'_>, activation: Activation) -> Vec<f64> {
+    let [gate_bias, up_bias, down_bias] = expert.biases;
+    let gate = linear_reference(input, expert.gate, Some(gate_bias));
+    let up = linear_reference(input, expert.up, Some(up_bias));
+    let pairs = gate.iter().zip(&up);
+    let inner: Vec<f32> = pairs
+        .map(|(&gate, &up)| gate_reference(activation, gate as f32, up as f32) as f32)
+        .collect();
+    linear_reference(&inner, expert.down, Some(down_bias))
+}
