@@ -65,6 +65,9 @@ def random_model(case, seed):
         for name, parameter in model.named_parameters():
             around = 1.0 if re.search(r"(norm|ln_)[^.]*(\.\d+)?\.weight$", name) else 0.0
             parameter.copy_((around + case.spread * torch.randn_like(parameter)).to(case.stored).float())
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_((case.spread * torch.randn_like(buffer)).to(case.stored).float())
     return model.eval()
 
 
@@ -87,9 +90,9 @@ def write_golden(path, model, tokens, seed):
 
 
 @torch.no_grad()
-def write_metal(model, folder, group):
+def write_metal(model, folder, case):
     """What `MetalConfig(bits=4)` would save: its choice of layers and its packing, done on the CPU."""
-    quantization = MetalConfig(bits=4, group_size=group)
+    quantization = MetalConfig(bits=4, group_size=case.group)
     excluded = MetalHfQuantizer(quantization).get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     floats = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     replace_with_metal_linear(model, excluded, quantization, pre_quantized=True)
@@ -97,13 +100,16 @@ def write_metal(model, folder, group):
         module = model.get_submodule(name)
         if not isinstance(module, MetalLinear):
             continue
-        codes, scales, biases = _affine_quantize_tensor(source.weight, group, 4)
+        codes, scales, biases = _affine_quantize_tensor(source.weight, case.group, 4)
         module.weight = torch.nn.Parameter(codes, requires_grad=False)
         module.scales, module.qbiases = torch.nn.Parameter(scales), torch.nn.Parameter(biases)
         if source.bias is not None:
             module.bias = source.bias
+    for name, parameter in model.named_parameters():
+        if ".experts." in name:
+            parameter.data = parameter.to(case.stored)
     model.config.quantization_config = quantization
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=not case.module_layout)
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
@@ -118,8 +124,8 @@ def write_case(name, case):
     write_golden(plain / "golden.safetensors", model, tokens, seed)
     model.to(case.stored).save_pretrained(plain)
     (plain / "generation_config.json").unlink(missing_ok=True)
-    write_metal(random_model(case, seed), metal, case.group)
-    packed = auto_class(model.config).from_pretrained(metal, device_map="cpu", dtype=torch.float32).eval()
+    write_metal(random_model(case, seed), metal, case)
+    packed = auto_class(model.config).from_pretrained(metal, device_map="cpu", dtype=torch.float32).float().eval()
     assert not any(parameter.dtype != torch.float32 for parameter in packed.parameters())
     write_golden(metal / "golden.safetensors", packed, tokens, seed)
     size = sum(path.stat().st_size for path in folder.rglob("*.*"))

@@ -17,6 +17,7 @@ class Case:
     group: int = 16  # of the 4-bit version
     stored: torch.dtype = torch.bfloat16
     spread: float = 0.2  # standard deviation of the weights
+    module_layout: bool = False  # 4-bit version as in the modules of transformers (fused experts), not as on the Hub
 
 
 def all_cases():
