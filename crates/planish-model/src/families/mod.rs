@@ -11,6 +11,7 @@ mod gpt_neox;
 mod granite;
 mod lfm2;
 mod llama;
+mod minicpm;
 mod ministral;
 mod mistral;
 mod olmo2;
@@ -47,6 +48,7 @@ static FAMILIES: &[Family] = &[
     granite::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
+    minicpm::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,
     olmo2::FAMILY,
