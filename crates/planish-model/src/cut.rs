@@ -8,8 +8,9 @@ use planish_checkpoint::{Tensor, Weight};
 
 use crate::{LinearSpec, Stored};
 
-/// The layer's rows of a tensor whose shape fits the spec. // (rows, cols)
-pub(crate) fn cut(weight: Weight, spec: &LinearSpec) -> Weight {
+/// The layer's rows of a tensor whose shape fits the spec; `transposed` says whether a plain one stands as (cols, rows).
+/// // (rows, cols)
+pub(crate) fn cut(weight: Weight, spec: &LinearSpec, transposed: bool) -> Weight {
     let whole = 0..spec.rows;
     let ranges = match &spec.stored {
         Stored::Whole => std::slice::from_ref(&whole),
@@ -18,7 +19,7 @@ pub(crate) fn cut(weight: Weight, spec: &LinearSpec) -> Weight {
     match weight {
         Weight::Plain(tensor) => {
             let size = tensor.dtype.size_bytes();
-            let data = match spec.transposed {
+            let data = match transposed {
                 true => transposed_rows(&tensor.data, spec, ranges, size),
                 false => rows(&tensor.data, ranges, spec.cols * size),
             };

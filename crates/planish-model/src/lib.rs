@@ -23,7 +23,7 @@ mod workspace;
 pub use architecture::{
     Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec,
     LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec,
-    ShortConvolutionSpec, StepSpec, StepsSpec, Stored,
+    ShortConvolutionSpec, Spelling, StepSpec, StepsSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;

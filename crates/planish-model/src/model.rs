@@ -67,7 +67,8 @@ impl Model {
             Unpack::ScaleType
         };
         let dequantize = options.dequantize.then_some(unpack);
-        let source = CheckpointSource::new(checkpoint, options.quantize.as_ref(), dequantize)?;
+        let spellings = architecture.spellings.clone();
+        let source = CheckpointSource::new(checkpoint, &spellings, options.quantize.as_ref(), dequantize)?;
         Model::build(architecture, &source, options)
     }
 

@@ -6,7 +6,7 @@ use planish_ops::{Matrix, PlainMatrix};
 use planish_quantize::{Action, Plan, Recipe, pack_weight};
 
 use crate::cut::cut;
-use crate::{Error, LinearSpec};
+use crate::{Error, LinearSpec, Spelling};
 
 /// Weights by name, with the shape that the architecture expects.
 pub(crate) trait WeightSource {
@@ -23,6 +23,7 @@ pub(crate) trait WeightSource {
 /// The weights of a checkpoint.
 pub(crate) struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
+    spellings: &'a [Spelling],
     quantize: Option<(&'a Recipe, Plan)>,
     dequantize: Option<Unpack>,
 }
@@ -39,6 +40,7 @@ pub(crate) enum Unpack {
 impl<'a> CheckpointSource<'a> {
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
+        spellings: &'a [Spelling],
         quantize: Option<&'a Recipe>,
         dequantize: Option<Unpack>,
     ) -> Result<CheckpointSource<'a>, Error> {
@@ -49,27 +51,25 @@ impl<'a> CheckpointSource<'a> {
         };
         Ok(CheckpointSource {
             checkpoint,
+            spellings,
             quantize: quantize.map(plan).transpose()?,
             dequantize,
         })
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry, Error> {
-        let missing = || Error::MissingTensor { name: name.to_owned() };
-        self.checkpoint.entry(name).ok_or_else(missing)
-    }
-
-    fn entry_of_shape(&self, name: &str, expected: &[usize]) -> Result<&Entry, Error> {
-        let entry = self.entry(name)?;
-        if entry.shape != expected {
-            let (expected, found) = (expected.to_vec(), entry.shape.clone());
-            return Err(Error::Shape {
-                name: name.to_owned(),
-                expected,
-                found,
-            });
-        }
-        Ok(entry)
+    /// The tensor of that name or, where there is none, of another spelling of it.
+    fn find(&self, name: &str) -> Result<Found<'_>, Error> {
+        let found = |name: String, upright| {
+            let entry = self.checkpoint.entry(&name)?;
+            Some(Found { name, entry, upright })
+        };
+        let respelled = |spelling: &Spelling| {
+            let rest = name.strip_prefix(spelling.usual)?;
+            found(format!("{}{rest}", spelling.other), spelling.upright)
+        };
+        found(name.to_owned(), false)
+            .or_else(|| self.spellings.iter().find_map(respelled))
+            .ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
     }
 
     /// Bits and group that the recipe has for a weight.
@@ -82,16 +82,38 @@ impl<'a> CheckpointSource<'a> {
     }
 }
 
+/// A tensor under the name that it has in the checkpoint.
+struct Found<'a> {
+    name: String,
+    entry: &'a Entry,
+    /// Stands as (rows, cols) though it is usually transposed.
+    upright: bool,
+}
+
+impl Found<'_> {
+    fn check_shape(&self, expected: &[usize]) -> Result<(), Error> {
+        match self.entry.shape == expected {
+            true => Ok(()),
+            false => Err(Error::Shape {
+                name: self.name.clone(),
+                expected: expected.to_vec(),
+                found: self.entry.shape.clone(),
+            }),
+        }
+    }
+}
+
 impl WeightSource for CheckpointSource<'_> {
     fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error> {
-        let name = format!("{}.weight", spec.name);
-        let plain = matches!(self.entry(&name)?.layout, Layout::Plain(_));
-        let shape = match spec.transposed && plain {
+        let found = self.find(&format!("{}.weight", spec.name))?;
+        let plain = matches!(found.entry.layout, Layout::Plain(_));
+        let transposed = spec.transposed && plain && !found.upright;
+        found.check_shape(&match transposed {
             true => [spec.cols, spec.stored_rows()],
             false => [spec.stored_rows(), spec.cols],
-        };
-        let entry = self.entry_of_shape(&name, &shape)?;
-        let weight = cut(self.checkpoint.read(entry)?, spec);
+        })?;
+        let Found { name, entry, .. } = found;
+        let weight = cut(self.checkpoint.read(entry)?, spec, transposed);
         if let Some((recipe, packing)) = self.packing(&name) {
             let matrix = pack_weight(&name, &weight, packing, recipe)?;
             self.checkpoint.release(entry);
@@ -121,9 +143,11 @@ impl WeightSource for CheckpointSource<'_> {
     }
 
     fn values(&self, name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error> {
-        let found = &self.entry(name)?.shape;
-        let shape = shapes.iter().find(|shape| *found == **shape).unwrap_or(&shapes[0]);
-        match self.checkpoint.read(self.entry_of_shape(name, shape)?)? {
+        let found = self.find(name)?;
+        let fits = |shape: &&&[usize]| found.entry.shape == **shape;
+        let shape = shapes.iter().find(fits).unwrap_or(&shapes[0]);
+        found.check_shape(shape)?;
+        match self.checkpoint.read(found.entry)? {
             Weight::Plain(tensor) => {
                 let float_type = float_type(name, &tensor)?;
                 let mut values = vec![0.0; shape.iter().product()];

@@ -41,6 +41,30 @@ pub struct Architecture {
     pub head: HeadSpec,
     /// What happens to the logits.
     pub logits: LogitsSpec,
+    /// Other names that weights may have in a checkpoint, tried in this order where the usual one is missing.
+    pub spellings: Vec<Spelling>,
+}
+
+/// Another beginning of names: other programs store some families under names of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spelling {
+    /// The beginning in this architecture.
+    pub usual: &'static str,
+    /// The beginning in the checkpoint.
+    pub other: &'static str,
+    /// Whether plain tensors that are usually transposed stand as (rows, cols) under that name.
+    pub upright: bool,
+}
+
+impl Spelling {
+    /// Just another name.
+    pub fn new(usual: &'static str, other: &'static str) -> Spelling {
+        Spelling {
+            usual,
+            other,
+            upright: false,
+        }
+    }
 }
 
 /// `x = norm(widen(scale * table[token]) + positions[position + offset])`.

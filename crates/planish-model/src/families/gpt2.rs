@@ -5,7 +5,7 @@ use super::parts::{Sizes, activation, epsilon, only};
 use crate::config::Config;
 use crate::{
     Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LinearSpec, NormSpec,
-    PositionTable,
+    PositionTable, Spelling,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -63,6 +63,15 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             positions: Some(positions),
             ..decoder.embedding
         },
+        spellings: vec![
+            // The first checkpoints, without the name of the part that they hold.
+            Spelling::new("transformer.", ""),
+            // mlx-lm's names.
+            Spelling {
+                upright: true,
+                ..Spelling::new("transformer.", "model.")
+            },
+        ],
         ..decoder
     })
 }

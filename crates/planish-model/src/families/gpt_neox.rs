@@ -1,11 +1,13 @@
 //! GPTNeoXForCausalLM (Pythia): layer norms, query, key and value interleaved per head, a quarter of a head rotated,
 //! attention and feed-forward block side by side or one after the other.
 
+use serde_json::json;
+
 use super::Family;
 use super::parts::{Sizes, activation, epsilon, linear};
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, BranchSpec, Error, LayerSpec, NormSpec};
+use crate::{Architecture, BranchSpec, Error, LayerSpec, NormSpec, Spelling};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "GPTNeoXForCausalLM",
@@ -20,6 +22,10 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         kv_heads: sizes.heads,
         ..sizes
     };
+    let rope_defaults = json!({
+        "rope_theta": config.optional_number("rotary_emb_base")?.unwrap_or(10_000.0),
+        "partial_rotary_factor": config.optional_number("rotary_pct")?.unwrap_or(0.25),
+    });
     let epsilon = epsilon(config, "layer_norm_eps", 1e-5)?;
     let activation = activation(config, "hidden_act", "gelu")?;
     let bias = config.flag("attention_bias", true)?;
@@ -46,9 +52,15 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         })
     };
     let final_norm = norm("gpt_neox.final_layer_norm".to_owned());
-    let head = sizes.head(config, "lm_head", false)?;
+    let head = sizes.head(config, "embed_out", false)?;
     Ok(Architecture {
-        ropes: vec![read_rope(config, sizes.head_dim)?],
+        ropes: vec![read_rope(config.with_defaults(&rope_defaults), sizes.head_dim)?],
+        spellings: vec![
+            // mlx-lm's names.
+            Spelling::new("gpt_neox.layers.", "model.h."),
+            Spelling::new("gpt_neox.", "model."),
+            Spelling::new("embed_out.", "model.embed_out."),
+        ],
         ..sizes.decoder(FAMILY.architecture, "gpt_neox.embed_in", layer, final_norm, head)?
     })
 }

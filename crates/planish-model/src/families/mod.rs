@@ -18,8 +18,10 @@ mod olmo2;
 mod olmo3;
 mod opt;
 mod parts;
+mod phi;
 mod qwen2;
 mod qwen3;
+mod seed_oss;
 mod smollm3;
 mod starcoder2;
 
@@ -54,6 +56,8 @@ static FAMILIES: &[Family] = &[
     olmo2::FAMILY,
     olmo3::FAMILY,
     opt::FAMILY,
+    phi::FAMILY,
+    seed_oss::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
     smollm3::FAMILY,

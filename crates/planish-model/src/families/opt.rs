@@ -6,7 +6,7 @@ use super::parts::{Sizes, activation, linear, only};
 use crate::config::Config;
 use crate::{
     Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSpec, LayerSpec, LinearSpec,
-    NarrowTable, NormSpec, PositionTable, StepSpec,
+    NarrowTable, NormSpec, PositionTable, Spelling, StepSpec,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -74,6 +74,8 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         }),
         ..decoder.embedding
     };
+    // The first checkpoints, without the name of the part that they hold.
+    decoder.spellings = vec![Spelling::new("model.decoder.", "decoder.")];
     Ok(decoder)
 }
 

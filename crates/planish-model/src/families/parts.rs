@@ -150,6 +150,7 @@ impl Sizes {
             final_norm,
             head,
             logits: LogitsSpec::default(),
+            spellings: Vec::new(),
         })
     }
 }
