@@ -1,4 +1,5 @@
 // CUDA (NVRTC, -default-device): spells Metal's words. A simdgroup is a warp. No header of the toolkit is needed.
+#pragma nv_diag_suppress 1097 // [[buffer(n)]] means nothing here
 typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
@@ -31,7 +32,7 @@ inline float2 unpack_f16(uint word) { return float2{f16_bits_to_float(ushort(wor
 template <typename To, typename From> inline To as_type(From value) {
     static_assert(sizeof(To) == sizeof(From), "as_type keeps the size");
     To result;
-    __builtin_memcpy(&result, &value, sizeof(To));
+    memcpy(&result, &value, sizeof(To));
     return result;
 }
 inline float exact_divide(float a, float b) { return __fdiv_rn(a, b); }

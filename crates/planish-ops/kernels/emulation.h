@@ -54,6 +54,7 @@ inline ushort float_to_half(float value) {
     float size = fabsf(value);
     if (!(size == size)) return sign | 0x7e00;
     if (size >= 65520.0f) return sign | 0x7c00;
+    if (size == 0) return sign;
     int exponent;
     frexpf(size, &exponent);
     int unit = (exponent < -13 ? -13 : exponent) - 11; // of the last place

@@ -102,7 +102,7 @@ KERNEL(matvec)(
     device const weight_t* scales [[buffer(1)]], // (experts, rows, cols / GROUP)
     device const weight_t* biases [[buffer(2)]], // (experts, rows, cols / GROUP)
     device const value_t* input [[buffer(3)]],   // (inputs, cols)
-    device const weight_t* added [[buffer(4)]],  // (rows)
+    device const float* added [[buffer(4)]],     // (rows)
     device const uint* experts [[buffer(5)]],    // (inputs)
     device value_t* output [[buffer(6)]],        // (inputs, rows)
     PROBLEM(MatvecProblem, 7))
@@ -146,7 +146,7 @@ KERNEL(matvec)(
             float sum = simd_sum(sums[r][m]);
             const uint row = first_row + r, index = first_input + m;
             if (lane_index == 0 && row < rows && index < problem.inputs)
-                output[ulong(index) * rows + row] = narrow<value_t>(ADDED ? sum + widen(added[row]) : sum);
+                output[ulong(index) * rows + row] = narrow<value_t>(ADDED ? sum + added[row] : sum);
         }
     }
 }

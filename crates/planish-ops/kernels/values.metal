@@ -1,6 +1,10 @@
 // Types of stored values and their conversions: `widen` to f32, `narrow<T>` from f32 (round to nearest even).
 // bf16 is bits in a struct on every platform: Metal knows the type only from macOS 14 on.
 
+#ifndef WEIGHT
+#define WEIGHT VALUE
+#endif
+
 typedef float f32;
 struct bf16 { ushort bits; };
 
@@ -56,4 +60,12 @@ template <typename T> inline void load8_partial(device const T* values, uint cou
 #pragma unroll
     for (uint i = 0; i < 8; i++)
         result[i] = i < count ? widen(values[i]) : 0.0f;
+}
+
+// Writes up to 8 neighbouring values.
+template <typename T> inline void store8(device T* values, uint count, thread const float (&from)[8]) {
+#pragma unroll
+    for (uint i = 0; i < 8; i++)
+        if (i < count)
+            values[i] = narrow<T>(from[i]);
 }

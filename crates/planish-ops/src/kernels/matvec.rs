@@ -16,8 +16,8 @@ const FILE: File = File {
 const THREADS: u32 = 64;
 const MOST_BATCH: u32 = 8;
 
-/// `output = input x weight^T + added`. Buffers: codes, scales, biases, input (inputs, cols) of `value`, added (rows) of the
-/// weight's type, experts (inputs) of u32, output (inputs, rows) of `value`.
+/// `output = input x weight^T + added`. Buffers: codes, scales, biases, input (inputs, cols) of `value`, added (rows) of f32,
+/// experts (inputs) of u32, output (inputs, rows) of `value`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matvec {
     /// The weight.

@@ -102,7 +102,9 @@ static Context scheduler;
 static void* scheduler_race_fiber;
 static Meeting everybody;
 static std::vector<Meeting> simdgroups;
-static std::vector<SharedArray> shared_arrays;
+// No vector: its functions would be watched for races.
+static SharedArray shared_arrays[64];
+static uint shared_count;
 static char* shared_memory;
 static size_t shared_used;
 static Entry entry;
@@ -164,15 +166,15 @@ UNWATCHED const uint* exchange(Word word, uint value) {
 }
 
 UNWATCHED void* shared(const void* declaration, size_t bytes) {
-    for (SharedArray& array : shared_arrays)
-        if (array.declaration == declaration) return array.memory;
-    if (shared_used + bytes + 64 > 32 << 10) fail("more threadgroup memory than 32 KiB", running->thread.index);
+    for (uint i = 0; i < shared_count; i++)
+        if (shared_arrays[i].declaration == declaration) return shared_arrays[i].memory;
+    if (shared_count == 64 || shared_used + bytes + 64 > 32 << 10) fail("more threadgroup memory than 32 KiB", running->thread.index);
     void* memory = shared_memory + shared_used;
     shared_used += (bytes + 63) / 32 * 32; // a gap of 32 bytes or more stays poisoned
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(memory, bytes);
 #endif
-    shared_arrays.push_back({declaration, memory, bytes});
+    shared_arrays[shared_count++] = {declaration, memory, bytes};
     return memory;
 }
 
@@ -194,7 +196,7 @@ UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count)
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(shared_memory, SHARED_BYTES);
 #endif
-    shared_arrays.clear();
+    shared_count = 0;
     shared_used = 32;
     everybody.arrived = 0, everybody.needed = threads;
     simdgroups.assign(threads / 32, Meeting());

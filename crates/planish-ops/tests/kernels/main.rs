@@ -4,3 +4,5 @@
 mod data;
 mod emulator;
 mod matvec;
+mod norm;
+mod rows;

@@ -101,7 +101,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
         .map_or((1, 1), |Repeat(repeat)| (EXPERTS, repeat as usize));
     let weight = TestWeight::new(random, problem.weight, stack * rows, cols);
     let input = random.values(inputs / repeat * cols, problem.value);
-    let added = random.values(rows, problem.weight.float_type);
+    let added = random.values(rows, FloatType::F32);
     let experts: Vec<u32> = (0..inputs).map(|_| random.next() as u32 % stack as u32).collect();
 
     let [codes, scales, biases] = weight.buffers;
@@ -110,7 +110,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
         scales,
         biases,
         to_bytes(&input, problem.value),
-        to_bytes(&added, problem.weight.float_type),
+        to_bytes(&added, FloatType::F32),
         experts.iter().flat_map(|expert| expert.to_le_bytes()).collect(),
         poison(inputs * rows, problem.value),
     ];

@@ -1,0 +1,47 @@
+// Rows of a packed or plain weight as values. `embed`: output[i] = factor * weight[tokens[i]]; `dequantize`: all rows in order.
+// Grid: (rows of the output, cols / (8 * THREADS) rounded up, 1); a thread writes 8 columns.
+
+struct RowsProblem {
+    uint rows; // of the weight
+    uint cols;
+    float factor;
+};
+
+inline void copy_row(Weights weights, ulong from, device value_t* output, ulong to, uint col, float factor) {
+    if (col >= weights.cols)
+        return;
+    float values[8];
+    load_weights8(weights, from, col, values);
+#pragma unroll
+    for (uint i = 0; i < 8; i++)
+        values[i] *= factor;
+    store8(output + to * weights.cols + col, weights.cols - col, values);
+}
+
+KERNEL(embed)(
+    device const uint* codes [[buffer(0)]],      // (rows, cols * BITS / 32), or plain values
+    device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
+    device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)
+    device const uint* tokens [[buffer(3)]],     // (rows of the output)
+    device value_t* output [[buffer(4)]],        // (rows of the output, cols)
+    PROBLEM(RowsProblem, 5))
+{
+    Weights weights;
+    weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = problem.cols;
+    uint token = min(tokens[group_position.x], problem.rows - 1);
+    uint col = (group_position.y * THREADS + thread_index) * 8;
+    copy_row(weights, token, output, group_position.x, col, problem.factor);
+}
+
+KERNEL(dequantize)(
+    device const uint* codes [[buffer(0)]],      // (rows, cols * BITS / 32), or plain values
+    device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
+    device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)
+    device value_t* output [[buffer(3)]],        // (rows, cols)
+    PROBLEM(RowsProblem, 4))
+{
+    Weights weights;
+    weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = problem.cols;
+    uint col = (group_position.y * THREADS + thread_index) * 8;
+    copy_row(weights, group_position.x, output, group_position.x, col, problem.factor);
+}
