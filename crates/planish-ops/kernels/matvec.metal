@@ -104,7 +104,7 @@ KERNEL(matvec)(
     device const value_t* input [[buffer(3)]],   // (inputs, cols)
     device const float* added [[buffer(4)]],     // (rows)
     device const uint* experts [[buffer(5)]],    // (inputs)
-    device value_t* output [[buffer(6)]],        // (inputs, rows)
+    device output_t* output [[buffer(6)]],       // (inputs, rows)
     PROBLEM(MatvecProblem, 7))
 {
     const uint rows = problem.rows, cols = problem.cols;
@@ -146,7 +146,7 @@ KERNEL(matvec)(
             float sum = simd_sum(sums[r][m]);
             const uint row = first_row + r, index = first_input + m;
             if (lane_index == 0 && row < rows && index < problem.inputs)
-                output[ulong(index) * rows + row] = narrow<value_t>(ADDED ? sum + added[row] : sum);
+                output[ulong(index) * rows + row] = narrow<output_t>(ADDED ? sum + added[row] : sum);
         }
     }
 }

@@ -12,7 +12,7 @@ struct NormProblem {
     float epsilon;
 };
 
-KERNEL(norm)(
+KERNEL(normalize)(
     device value_t* hidden [[buffer(0)]],         // (rows, cols)
     device const value_t* residual [[buffer(1)]], // (rows, cols)
     device const float* weight [[buffer(2)]],     // (size)

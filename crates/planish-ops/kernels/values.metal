@@ -4,6 +4,9 @@
 #ifndef WEIGHT
 #define WEIGHT VALUE
 #endif
+#ifndef OUTPUT
+#define OUTPUT VALUE
+#endif
 
 typedef float f32;
 struct bf16 { ushort bits; };
@@ -15,6 +18,7 @@ struct bf16 { ushort bits; };
 #define TYPE_OF(number) TYPE_NAMED(number)
 typedef TYPE_OF(VALUE) value_t;   // activations
 typedef TYPE_OF(WEIGHT) weight_t; // scales, biases, plain weights
+typedef TYPE_OF(OUTPUT) output_t; // of linear layers
 
 inline float widen(f32 value) { return value; }
 inline float widen(f16 value) { return float(value); }

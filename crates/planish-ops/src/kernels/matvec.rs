@@ -17,13 +17,15 @@ const THREADS: u32 = 64;
 const MOST_BATCH: u32 = 8;
 
 /// `output = input x weight^T + added`. Buffers: codes, scales, biases, input (inputs, cols) of `value`, added (rows) of f32,
-/// experts (inputs) of u32, output (inputs, rows) of `value`.
+/// experts (inputs) of u32, output (inputs, rows) of `output`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matvec {
     /// The weight.
     pub weight: WeightKind,
-    /// Type of input and output.
+    /// Type of the input.
     pub value: FloatType,
+    /// Type of the output.
+    pub output: FloatType,
     /// Output features.
     pub rows: u32,
     /// Input features.
@@ -61,6 +63,7 @@ impl Matvec {
         let mut defines = vec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
+            ("OUTPUT", value_number(self.output)),
             ("ROWS_EACH", rows_each),
             ("BATCH", batch),
             ("WHOLE", u32::from(self.cols.is_multiple_of(32))),

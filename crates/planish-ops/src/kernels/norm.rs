@@ -86,7 +86,7 @@ impl Norm {
         ];
         Launch {
             program: Program { file: FILE, defines },
-            kernel: "norm",
+            kernel: "normalize",
             threadgroups: [self.rows, self.cols / self.width, 1],
             threads,
             buffers: 5,

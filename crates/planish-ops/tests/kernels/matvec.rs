@@ -66,6 +66,7 @@ fn problems() -> Vec<Matvec> {
                 problems.push(Matvec {
                     weight,
                     value: TYPES[(index + turn) % 3],
+                    output: TYPES[(index + turn + index / 9 % 2) % 3],
                     rows,
                     cols: cols as u32,
                     inputs,
@@ -83,6 +84,7 @@ fn problems() -> Vec<Matvec> {
                 float_type: FloatType::BF16,
             },
             value,
+            output: value,
             rows: 10,
             cols: 64,
             inputs: 6,
@@ -112,7 +114,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
         to_bytes(&input, problem.value),
         to_bytes(&added, FloatType::F32),
         experts.iter().flat_map(|expert| expert.to_le_bytes()).collect(),
-        poison(inputs * rows, problem.value),
+        poison(inputs * rows, problem.output),
     ];
     emulator.run(&problem.launch(), &mut buffers);
 
@@ -123,9 +125,9 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
         expected.extend(linear_reference(input, weight, problem.added.then_some(&added[..])));
     }
     assert_close(
-        &from_bytes(&buffers[6], problem.value),
+        &from_bytes(&buffers[6], problem.output),
         &expected,
-        problem.value,
+        problem.output,
         problem,
     );
 }
