@@ -7,7 +7,7 @@ use common::{exact, load};
 use planish_model::Model;
 
 /// A case of every kind of layer, with attention in some or all layers.
-const CASES: [&str; 1] = ["lfm2/plain"];
+const CASES: [&str; 3] = ["lfm2/plain", "granitemoehybrid/metal", "falcon_h1/plain"];
 const TOLERANCE: f32 = 1e-5;
 
 fn tokens(count: usize) -> Vec<u32> {

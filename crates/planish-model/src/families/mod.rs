@@ -3,14 +3,17 @@
 
 mod common;
 mod exaone4;
+mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod granitemoehybrid;
 mod lfm2;
 mod llama;
+mod mamba2;
 mod minicpm;
 mod ministral;
 mod mistral;
@@ -42,12 +45,14 @@ pub(crate) struct Family {
 
 static FAMILIES: &[Family] = &[
     exaone4::FAMILY,
+    falcon_h1::FAMILY,
+    gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
-    gemma::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     granite::FAMILY,
+    granitemoehybrid::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
     minicpm::FAMILY,
