@@ -2,14 +2,18 @@
 //!
 //! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
 
+mod elementwise;
 mod matvec;
 mod norm;
 mod program;
+mod rope;
 mod rows;
 mod weights;
 
+pub use elementwise::{Add, Append, Gate};
 pub use matvec::{Matvec, Repeat};
 pub use norm::Norm;
 pub use program::{Dialect, File, Launch, Program, value_number};
+pub use rope::{Rope, RopeAngles};
 pub use rows::Rows;
 pub use weights::WeightKind;

@@ -2,7 +2,9 @@
 //! shapes, once under the address and undefined-behaviour sanitizers and once under the race detector.
 
 mod data;
+mod elementwise;
 mod emulator;
 mod matvec;
 mod norm;
+mod rope;
 mod rows;
