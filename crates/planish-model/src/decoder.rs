@@ -62,8 +62,8 @@ impl<O: Ops> Decoder<O> {
             steps,
             final_norm: loader.norm(&final_norm)?,
             head: match &architecture.head {
-                HeadSpec::Tied => None,
-                HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
+                HeadSpec::Tied(spec) if !source.has(&format!("{}.weight", spec.name)) => None,
+                HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
             },
             frequencies: architecture.ropes.iter().map(|rope| rope.frequencies(0)).collect(),
             frequencies_length: 0,

@@ -93,6 +93,11 @@ impl WeightSource for RandomSource {
         })?))
     }
 
+    /// Tied heads stay tied.
+    fn has(&self, _name: &str) -> bool {
+        false
+    }
+
     fn values(&self, _name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error> {
         Ok(vec![1.0; shapes[0].iter().product()])
     }

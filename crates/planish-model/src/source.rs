@@ -14,6 +14,8 @@ pub(crate) trait WeightSource {
     fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error>;
     /// Values of a plain tensor of one of these shapes, as f32.
     fn values(&self, name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error>;
+    /// Whether there is a tensor of that name.
+    fn has(&self, name: &str) -> bool;
     /// A vector as f32. // (size)
     fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error> {
         self.values(name, &[&[size]])
@@ -140,6 +142,10 @@ impl WeightSource for CheckpointSource<'_> {
                 Ok(plain(float_type, data))
             }
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.find(name).is_ok()
     }
 
     fn values(&self, name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error> {

@@ -118,8 +118,8 @@ pub struct PositionTable {
 /// The last product.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeadSpec {
-    /// The token table serves again.
-    Tied,
+    /// The token table serves again, unless the checkpoint does have this layer, (vocabulary, hidden).
+    Tied(LinearSpec),
     /// A layer of its own, (vocabulary, hidden).
     Separate(LinearSpec),
 }

@@ -19,10 +19,12 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    // The text part of multimodal checkpoints says only what differs from these.
     let defaults = json!({
         "head_dim": 256, "tie_word_embeddings": true, "sliding_window": 4096,
         "query_pre_attn_scalar": 256, "sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
-        "max_position_embeddings": 131072
+        "max_position_embeddings": 131072, "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216,
+        "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4
     });
     let config = config.with_defaults(&defaults);
     refuse(config, "attn_logit_softcapping")?;

@@ -27,6 +27,7 @@ mod qwen3;
 mod seed_oss;
 mod smollm3;
 mod starcoder2;
+mod wrapped;
 
 use serde_json::{Map, Value};
 
@@ -62,11 +63,13 @@ static FAMILIES: &[Family] = &[
     olmo3::FAMILY,
     opt::FAMILY,
     phi::FAMILY,
-    seed_oss::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    seed_oss::FAMILY,
     smollm3::FAMILY,
     starcoder2::FAMILY,
+    wrapped::GEMMA3_FAMILY,
+    wrapped::MISTRAL3_FAMILY,
 ];
 
 impl Architecture {

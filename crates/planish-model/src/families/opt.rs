@@ -5,8 +5,8 @@ use super::Family;
 use super::parts::{Sizes, activation, linear, only};
 use crate::config::Config;
 use crate::{
-    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSpec, LayerSpec, LinearSpec,
-    NarrowTable, NormSpec, PositionTable, Spelling, StepSpec,
+    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LinearSpec, NarrowTable,
+    NormSpec, PositionTable, Spelling, StepSpec,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -52,10 +52,11 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "model.decoder.embed_tokens",
         layer,
         norm("model.decoder.final_layer_norm".to_owned()),
-        match config.flag("tie_word_embeddings", true)? {
-            true => HeadSpec::Tied,
-            false => HeadSpec::Separate(LinearSpec::new("lm_head", sizes.vocabulary, narrow)),
-        },
+        Sizes {
+            hidden: narrow,
+            ..sizes
+        }
+        .head(config, "lm_head", true)?,
     )?;
     if !norm_first {
         let last = decoder.layers.last_mut().and_then(|layer| layer.steps.last_mut());

@@ -124,9 +124,10 @@ impl Sizes {
 
     /// The token table again if `tie_word_embeddings` says so, else the layer of that name.
     pub(super) fn head(&self, config: Config<'_>, name: &str, tied: bool) -> Result<HeadSpec, Error> {
+        let layer = LinearSpec::new(name, self.vocabulary, self.hidden);
         Ok(match config.flag("tie_word_embeddings", tied)? {
-            true => HeadSpec::Tied,
-            false => HeadSpec::Separate(LinearSpec::new(name, self.vocabulary, self.hidden)),
+            true => HeadSpec::Tied(layer),
+            false => HeadSpec::Separate(layer),
         })
     }
 
