@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::Pool;
 use crate::key_values::{BLOCK, Block, Blocks, KeyValues};
 use crate::share::SharedSlice;
-use crate::vector::{Product, ProductElement, SoftmaxBlock, VectorFunctions, vector_functions};
+use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorFunctions, vector_functions};
 
 /// Rows (positions x query heads of the group) of a tile, where there are that many.
 const TILE_ROWS: usize = 48;
@@ -34,10 +34,23 @@ pub struct Attention<'a> {
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// Linear biases of positions.
+    pub alibi: Option<Alibi<'a>>,
+    /// A score for each head that takes part in the softmax and has no value. // (heads)
+    pub sinks: Option<&'a [f32]>,
     /// Keys and values, those of these rows included.
     pub key_values: &'a KeyValues,
-    /// The result. // (rows, heads, head_dim)
+    /// The result. // (rows, heads, value_dim)
     pub output: &'a mut [f32],
+}
+
+/// The score of a head with a key at position p gains `factor * bf16(slope * p)`.
+#[derive(Clone, Copy)]
+pub struct Alibi<'a> {
+    /// One for each head. // (heads)
+    pub slopes: &'a [f32],
+    /// Multiplies what the slopes give.
+    pub factor: f32,
 }
 
 /// Memory that calls reuse: a scratch for each slot of the pool and the results of split rows.
@@ -61,6 +74,7 @@ struct Plan<'a> {
     problem: &'a Attention<'a>,
     rows: usize,
     head_dim: usize,
+    value_dim: usize,
     width: usize,
     group: usize,
     tile: usize, // positions
@@ -73,13 +87,14 @@ struct Task {
     kv_head: usize,
     rows: Range<usize>, // positions of the call
     blocks: Range<usize>,
+    first_blocks: bool, // these are the first that the rows see
 }
 
 /// Computes every row.
 pub fn attention(pool: &Pool, problem: &mut Attention<'_>, workspace: &mut AttentionWorkspace) {
     let output = std::mem::take(&mut problem.output);
     let plan = Plan::new(problem, pool.threads());
-    assert!(output.len() == problem.queries.len());
+    assert!(output.len() == plan.rows * problem.heads * plan.value_dim);
     workspace.prepare(&plan, pool.threads());
     let AttentionWorkspace { slots, partial } = workspace;
     let (output_rows, partial_rows) = (SharedSlice::new(&mut *output), SharedSlice::new(partial));
@@ -129,6 +144,8 @@ impl Plan<'_> {
         let head_dim = shape.head_dim;
         let rows = problem.queries.len() / (problem.heads * head_dim);
         assert!(problem.heads.is_multiple_of(shape.heads) && problem.queries.len() == rows * problem.heads * head_dim);
+        assert!(problem.sinks.is_none_or(|sinks| sinks.len() == problem.heads));
+        assert!(problem.alibi.is_none_or(|alibi| alibi.slopes.len() == problem.heads));
         let group = problem.heads / shape.heads;
         let tile = (TILE_ROWS / group).clamp(1, rows.max(1));
         let tiles = rows.div_ceil(tile);
@@ -136,6 +153,7 @@ impl Plan<'_> {
             problem,
             rows,
             head_dim,
+            value_dim: shape.value_dim,
             width: shape.width(),
             group,
             tile,
@@ -156,7 +174,10 @@ impl Plan<'_> {
 
     fn multiply_adds(&self) -> usize {
         let keys = self.problem.first_position + self.rows;
-        2 * self.rows * self.problem.heads * self.head_dim * keys.min(self.problem.window.unwrap_or(keys))
+        self.rows
+            * self.problem.heads
+            * (self.head_dim + self.value_dim)
+            * keys.min(self.problem.window.unwrap_or(keys))
     }
 
     /// The longest tiles come first, so that threads finish together.
@@ -171,6 +192,7 @@ impl Plan<'_> {
             kv_head: unit % kv_heads,
             rows,
             blocks: part(split)..part(split + 1),
+            first_blocks: split == 0,
         }
     }
 
@@ -250,6 +272,12 @@ impl Plan<'_> {
             values.clear();
             values.resize(len, start);
         }
+        if let (Some(sinks), true) = (self.problem.sinks, task.first_blocks) {
+            let sinks = sinks[task.kv_head * self.group..][..self.group].iter().cycle();
+            for ((maximum, total), &sink) in scratch.maxima.iter_mut().zip(&mut scratch.totals).zip(sinks) {
+                (*maximum, *total) = (sink, 1.0);
+            }
+        }
     }
 
     /// Scores of the block that starts at `position` become weights, and earlier sums shrink to the new maxima. Returns
@@ -267,10 +295,16 @@ impl Plan<'_> {
             let valid = clip(visible.start)..clip(visible.end);
             depth = depth.max(if valid.is_empty() { 0 } else { valid.end });
             let (maximum, sum) = (&mut scratch.maxima[index], &mut scratch.totals[index]);
+            let slope = |alibi: Alibi<'_>| PositionBias {
+                slope: alibi.slopes[task.kv_head * self.group + index % self.group],
+                factor: alibi.factor,
+                first_position: position,
+            };
             let mut block = SoftmaxBlock {
                 scores,
                 valid,
                 softcap: self.problem.softcap,
+                bias: self.problem.alibi.map(slope),
                 maximum,
                 sum,
             };
@@ -291,7 +325,7 @@ impl Plan<'_> {
     /// No other slice of these rows and heads of the output may live.
     unsafe fn finish(&self, task: &Task, scratch: &Scratch, output: &SharedSlice<'_, f32>) {
         for (index, total) in scratch.totals.iter().enumerate() {
-            let sums = &scratch.sums[index * self.width..][..self.head_dim];
+            let sums = &scratch.sums[index * self.width..][..self.value_dim];
             // SAFETY: the caller's promise.
             let output = unsafe { output.range(self.output_range(task, index)) };
             output
@@ -305,13 +339,13 @@ impl Plan<'_> {
     fn output_range(&self, task: &Task, index: usize) -> Range<usize> {
         let row = task.rows.start + index / self.group;
         let head = task.kv_head * self.group + index % self.group;
-        let start = (row * self.problem.heads + head) * self.head_dim;
-        start..start + self.head_dim
+        let start = (row * self.problem.heads + head) * self.value_dim;
+        start..start + self.value_dim
     }
 
     /// Values kept of a task: for each row the sums, the maximum and the total.
     fn partial_len(&self) -> usize {
-        self.tile * self.group * (self.head_dim + 2)
+        self.tile * self.group * (self.value_dim + 2)
     }
 
     fn partial_range(&self, index: usize) -> Range<usize> {
@@ -320,12 +354,12 @@ impl Plan<'_> {
 
     fn keep(&self, task: &Task, scratch: &Scratch, partial: &mut [f32]) {
         let rows = partial
-            .chunks_exact_mut(self.head_dim + 2)
+            .chunks_exact_mut(self.value_dim + 2)
             .take(task.rows.len() * self.group);
         for (index, kept) in rows.enumerate() {
-            kept[..self.head_dim].copy_from_slice(&scratch.sums[index * self.width..][..self.head_dim]);
-            kept[self.head_dim] = scratch.maxima[index];
-            kept[self.head_dim + 1] = scratch.totals[index];
+            kept[..self.value_dim].copy_from_slice(&scratch.sums[index * self.width..][..self.value_dim]);
+            kept[self.value_dim] = scratch.maxima[index];
+            kept[self.value_dim + 1] = scratch.totals[index];
         }
     }
 
@@ -335,17 +369,17 @@ impl Plan<'_> {
             let task = self.task(first);
             for index in 0..task.rows.len() * self.group {
                 let parts = (0..self.splits)
-                    .map(|split| &partial[self.partial_range(first + split)][index * (self.head_dim + 2)..]);
+                    .map(|split| &partial[self.partial_range(first + split)][index * (self.value_dim + 2)..]);
                 let maximum = parts
                     .clone()
-                    .map(|part| part[self.head_dim])
+                    .map(|part| part[self.value_dim])
                     .fold(f32::NEG_INFINITY, f32::max);
                 let output = &mut output[self.output_range(&task, index)];
                 output.fill(0.0);
                 let mut total = 0.0;
                 for part in parts {
-                    let weight = (part[self.head_dim] - maximum).exp();
-                    total += weight * part[self.head_dim + 1];
+                    let weight = (part[self.value_dim] - maximum).exp();
+                    total += weight * part[self.value_dim + 1];
                     output
                         .iter_mut()
                         .zip(part)

@@ -1,7 +1,7 @@
 //! The keys and values that one attention layer remembers, laid out for the kernels of `attention.rs`.
 //!
 //! Positions come in blocks of 64. In a block keys are transposed, (heads, head_dim, 64), so that a product of queries
-//! and keys runs along positions; values are (heads, 64, width) with head_dim padded to `width`, a multiple of 16.
+//! and keys runs along positions; values are (heads, 64, width) with value_dim padded to `width`, a multiple of 16.
 //! Blocks are allocated as positions fill.
 
 use half::f16;
@@ -18,8 +18,10 @@ pub const BLOCK: usize = 64;
 pub struct KeyValueShape {
     /// Heads of keys and of values.
     pub heads: usize,
-    /// Values in a head.
+    /// Values in a head of keys.
     pub head_dim: usize,
+    /// Values in a head of values.
+    pub value_dim: usize,
     /// Store f32; otherwise f16.
     pub exact: bool,
 }
@@ -27,7 +29,7 @@ pub struct KeyValueShape {
 impl KeyValueShape {
     /// Values of a head with padding.
     pub(crate) fn width(&self) -> usize {
-        self.head_dim.next_multiple_of(16)
+        self.value_dim.next_multiple_of(16)
     }
 }
 
@@ -67,7 +69,7 @@ impl KeyValues {
         &self.blocks
     }
 
-    /// Stores `keys` and `values` (rows, heads, head_dim) at `first_position` and on.
+    /// Stores `keys` (rows, heads, head_dim) and `values` (rows, heads, value_dim) at `first_position` and on.
     pub fn append(&mut self, pool: &Pool, first_position: usize, keys: &[f32], values: &[f32]) {
         match &mut self.blocks {
             Blocks::Single(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
@@ -84,9 +86,9 @@ fn append<T: Element>(
     keys: &[f32],
     values: &[f32],
 ) {
-    let cols = shape.heads * shape.head_dim;
+    let (cols, value_cols) = (shape.heads * shape.head_dim, shape.heads * shape.value_dim);
     let rows = keys.len() / cols;
-    assert!(keys.len() == rows * cols && values.len() == rows * cols);
+    assert!(keys.len() == rows * cols && values.len() == rows * value_cols);
     let needed = (first_position + rows).div_ceil(BLOCK);
     let zeros = |len: usize| vec![T::from_f32(0.0); len].into_boxed_slice();
     while blocks.len() < needed {
@@ -101,27 +103,22 @@ fn append<T: Element>(
             // SAFETY: every block belongs to one share.
             let block = unsafe { &mut blocks.range(index..index + 1)[0] };
             for position in start.max(first_position)..(start + BLOCK).min(first_position + rows) {
-                let row = (position - first_position) * cols;
-                store_position(
-                    shape,
-                    block,
-                    position - start,
-                    &keys[row..row + cols],
-                    &values[row..row + cols],
-                );
+                let row = position - first_position;
+                let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
+                store_position(shape, block, position - start, keys, values);
             }
         }
     });
 }
 
-/// Stores one position. `keys` and `values` are (heads, head_dim).
+/// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).
 fn store_position<T: Element>(shape: KeyValueShape, block: &mut Block<T>, slot: usize, keys: &[f32], values: &[f32]) {
     for (key, stored) in keys.iter().zip(block.keys.chunks_exact_mut(BLOCK)) {
         stored[slot] = T::from_f32(*key);
     }
-    let heads = values.chunks_exact(shape.head_dim);
+    let heads = values.chunks_exact(shape.value_dim);
     for (value, stored) in heads.zip(block.values.chunks_exact_mut(BLOCK * shape.width())) {
-        let stored = &mut stored[slot * shape.width()..][..shape.head_dim];
+        let stored = &mut stored[slot * shape.width()..][..shape.value_dim];
         for (stored, value) in stored.iter_mut().zip(value) {
             *stored = T::from_f32(*value);
         }

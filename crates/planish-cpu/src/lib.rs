@@ -31,7 +31,7 @@ mod table;
 pub mod vector;
 
 pub use activation::{Activate, activate};
-pub use attention::{Attention, AttentionWorkspace, attention};
+pub use attention::{Alibi, Attention, AttentionWorkspace, attention};
 pub use convolution::{Convolution, convolve};
 pub use cpu::{Cpu, CpuError, Matmul, Precision, instruction_sets};
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
@@ -43,4 +43,4 @@ pub use pool::{Pool, physical_cores};
 pub use recurrence::{Coefficients, Order, Recurrence, RecurrenceShape, Rule, Steps, recur};
 pub use rope::{Rope, RopeAngles, rope, rope_angles};
 pub use route::{Choices, ExpertGroups, Route, Routing, Scoring, route};
-pub use vector::{Activation, NormKind};
+pub use vector::{Activation, NormKind, RopePairs, Xielu};

@@ -1,8 +1,8 @@
-//! Rotary position embedding: in every head the pair (i, i + half) is rotated by an angle of its position.
+//! Rotary position embedding: in every head pairs of values are rotated by angles of its position.
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::vector_functions;
+use crate::vector::{RopePairs, vector_functions};
 
 /// Heads to rotate.
 pub struct Rope<'a> {
@@ -14,6 +14,8 @@ pub struct Rope<'a> {
     pub angles: &'a [f32],
     /// Rotated values of a head: even, at most `head_dim`.
     pub rotated: usize,
+    /// Which values are rotated together.
+    pub pairs: RopePairs,
 }
 
 /// Rotates every head of every row.
@@ -23,6 +25,7 @@ pub fn rope(pool: &Pool, problem: Rope<'_>) {
         head_dim,
         angles,
         rotated,
+        pairs,
     } = problem;
     let rows = angles.len() / rotated;
     let cols = heads.len() / rows;
@@ -36,7 +39,7 @@ pub fn rope(pool: &Pool, problem: Rope<'_>) {
             // SAFETY: every row belongs to one share; the functions are those this machine supports.
             unsafe {
                 for head in heads.range(row * cols..(row + 1) * cols).chunks_exact_mut(head_dim) {
-                    (functions.rotate_head)(head, angles);
+                    (functions.rotate_head)(pairs, head, angles);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! Every instruction set of the vector table that this machine has, against plain formulas in f64.
 
-use half::f16;
-use planish_cpu::vector::{Activation, NormKind, NormRow, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
+use half::{bf16, f16};
+use planish_cpu::vector::{
+    Activation, NormKind, NormRow, PositionBias, Product, RopePairs, SoftmaxBlock, VARIANTS, VectorFunctions,
+};
 
 type Formula = fn(f64) -> f64;
 
@@ -86,19 +88,37 @@ fn products_of_every_size() {
     });
 }
 
+/// What a bias adds to the score at a position.
+fn bias_at(bias: Option<PositionBias>, position: usize) -> f64 {
+    let rounded = |value: f32| bf16::from_f32(value).to_f32();
+    let product = |bias: PositionBias| f64::from(bias.factor * rounded(bias.slope * rounded(position as f32)));
+    bias.map_or(0.0, product)
+}
+
 #[test]
 fn softmax_in_blocks_equals_softmax_at_once() {
     each_variant(|name, functions| {
-        for softcap in [None, Some(5.0)] {
+        let slope = PositionBias {
+            slope: 0.3,
+            factor: 0.5,
+            first_position: 0,
+        };
+        for (softcap, slope) in [(None, None), (Some(5.0), None), (None, Some(slope))] {
             let scores = numbers(1, 192, 40.0);
             let valid = [5..64, 0..0, 0..37];
             let (mut maximum, mut sum) = (f32::NEG_INFINITY, 0.0);
             let (mut weights, mut shrinks) = (scores.clone(), Vec::new());
-            for (block, valid) in weights.chunks_exact_mut(64).zip(valid.clone()) {
+            for (index, (block, valid)) in weights.chunks_exact_mut(64).zip(valid.clone()).enumerate() {
+                let first_position = 64 * index;
+                let bias = slope.map(|slope| PositionBias {
+                    first_position,
+                    ..slope
+                });
                 let mut block = SoftmaxBlock {
                     scores: block,
                     valid,
                     softcap,
+                    bias,
                     maximum: &mut maximum,
                     sum: &mut sum,
                 };
@@ -108,7 +128,7 @@ fn softmax_in_blocks_equals_softmax_at_once() {
             let seen = |index: usize| valid[index / 64].contains(&(index % 64));
             let score = |index: usize| match softcap {
                 Some(cap) => f64::from(cap) * (f64::from(scores[index]) / f64::from(cap)).tanh(),
-                None => f64::from(scores[index]),
+                None => f64::from(scores[index]) + bias_at(slope, index),
             };
             let total: f64 = (0..192)
                 .filter(|&index| seen(index))
@@ -131,12 +151,16 @@ fn softmax_in_blocks_equals_softmax_at_once() {
 fn activations_and_rotation() {
     each_variant(|name, functions| {
         let values = numbers(5, 1003, 30.0);
-        let formulas: [(Activation, Formula); 3] = [
+        let formulas: [(Activation, Formula); 7] = [
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
             (Activation::GeluTanh, |x| {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
             }),
+            (Activation::QuickGelu, |x| x / (1.0 + (-1.702 * x).exp())),
             (Activation::Relu, |x| x.max(0.0)),
+            (Activation::Sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
+            (Activation::Tanh, f64::tanh),
+            (Activation::Softcap(7.0), |x| 7.0 * (x / 7.0).tanh()),
         ];
         for (activation, formula) in formulas {
             let mut found = values.clone();
@@ -151,16 +175,19 @@ fn activations_and_rotation() {
                 );
             }
         }
-        let mut head = vec![1.0f32, 2.0, 3.0, 4.0, 9.0];
-        // SAFETY: the variant is supported.
-        unsafe { (functions.rotate_head)(&mut head, &[0.6, 0.0, 0.8, 1.0]) };
-        let expected = [1.0 * 0.6 - 3.0 * 0.8, -4.0, 3.0 * 0.6 + 1.0 * 0.8, 2.0, 9.0];
-        assert!(
-            head.iter()
-                .zip(expected)
-                .all(|(found, expected)| (found - expected).abs() < 1e-6),
-            "{name}: {head:?}"
-        );
+        for (pairs, expected) in [
+            (RopePairs::Halves, [0.6 - 3.0 * 0.8, -4.0, 3.0 * 0.6 + 0.8, 2.0, 9.0]),
+            (
+                RopePairs::Neighbours,
+                [0.6 - 2.0 * 0.8, 2.0 * 0.6 + 0.8, -4.0, 3.0, 9.0],
+            ),
+        ] {
+            let mut head = vec![1.0f32, 2.0, 3.0, 4.0, 9.0];
+            // SAFETY: the variant is supported.
+            unsafe { (functions.rotate_head)(pairs, &mut head, &[0.6, 0.0, 0.8, 1.0]) };
+            let close = |(found, expected): (&f32, f32)| (found - expected).abs() < 1e-6;
+            assert!(head.iter().zip(expected).all(close), "{name}: {head:?}");
+        }
     });
 }
 

@@ -91,6 +91,7 @@ impl<'a> Config<'a> {
         value.as_str().map(Some).ok_or_else(|| self.error(key, "a text"))
     }
 
+    /// Errors within name the key of this object only.
     pub(crate) fn object(&self, key: &'a str) -> Result<Option<Config<'a>>, Error> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let map = value.as_object().ok_or_else(|| self.error(key, "an object"))?;

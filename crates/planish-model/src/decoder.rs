@@ -137,7 +137,7 @@ impl<O: Ops> Decoder<O> {
                 factor: rope.attention_factor(),
                 first_position,
                 rows,
-                output,
+                output: &mut output.tensor,
             });
         }
     }

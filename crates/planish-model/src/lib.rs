@@ -21,14 +21,14 @@ mod step;
 mod workspace;
 
 pub use architecture::{
-    Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec,
-    LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec,
-    ShortConvolutionSpec, Spelling, StepSpec, StepsSpec, Stored,
+    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec,
+    FeedForwardSpec, HeadSizes, HeadSpec, LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable,
+    RecurrenceSpec, RuleSpec, ShortConvolutionSpec, Spelling, StepSpec, StepsSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;
 pub use error::Error;
 pub use model::{Device, LoadOptions, Model};
-pub use planish_ops::{Activation, NormKind, Order, RecurrenceShape};
+pub use planish_ops::{Activation, NormKind, Order, RecurrenceShape, RopePairs};
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

@@ -4,6 +4,8 @@
 
 use std::f64::consts::PI;
 
+use planish_ops::RopePairs;
+
 use crate::Error;
 use crate::config::Config;
 
@@ -14,6 +16,8 @@ pub struct RopeSpec {
     pub theta: f64,
     /// Values of a head that are rotated; even.
     pub rotated: usize,
+    /// Which values are rotated together.
+    pub pairs: RopePairs,
     /// Change for long contexts.
     pub scaling: RopeScaling,
 }
@@ -61,39 +65,59 @@ pub enum RopeScaling {
         /// Round the ends of the ramp to whole dimensions.
         truncate: bool,
     },
+    /// Every frequency divided by a factor of its own, others once the sequence is longer than `context` (Ding et al., 2024).
+    LongRope {
+        /// Up to `context` positions. // (rotated / 2)
+        short: Vec<f32>,
+        /// Beyond. // (rotated / 2)
+        long: Vec<f32>,
+        /// Positions of pretraining.
+        context: usize,
+        /// Multiplies cosines and sines.
+        attention_factor: f64,
+    },
 }
 
 impl RopeSpec {
     /// What multiplies cosines and sines.
     pub fn attention_factor(&self) -> f32 {
         match self.scaling {
-            RopeScaling::Yarn { attention_factor, .. } => attention_factor as f32,
+            RopeScaling::Yarn { attention_factor, .. } | RopeScaling::LongRope { attention_factor, .. } => {
+                attention_factor as f32
+            }
             _ => 1.0,
         }
     }
 
     /// Radians per position for a sequence of `length` positions. // (rotated / 2)
     pub fn frequencies(&self, length: usize) -> Vec<f32> {
-        match self.scaling {
+        match &self.scaling {
             RopeScaling::Default => self.inverse(self.theta),
-            RopeScaling::Linear { factor } => self
+            &RopeScaling::Linear { factor } => self
                 .inverse(self.theta)
                 .into_iter()
                 .map(|frequency| frequency / factor as f32)
                 .collect(),
-            RopeScaling::Dynamic { factor, context } => {
+            &RopeScaling::Dynamic { factor, context } => {
                 let stretch = factor * length.max(context) as f64 / context as f64 - (factor - 1.0);
                 let rotated = self.rotated as f64;
                 self.inverse(self.theta * stretch.powf(rotated / (rotated - 2.0)))
             }
             RopeScaling::Llama3 { .. } => self.inverse(self.theta).into_iter().map(|f| self.llama3(f)).collect(),
             RopeScaling::Yarn { .. } => self.yarn(),
+            RopeScaling::LongRope {
+                short, long, context, ..
+            } => {
+                let factors = if length > *context { long } else { short };
+                let powers = self.powers(self.theta).zip(factors);
+                powers.map(|(power, factor)| 1.0 / (factor * power)).collect()
+            }
         }
     }
 
     /// Whether [`RopeSpec::frequencies`] depends on the length.
     pub fn depends_on_length(&self) -> bool {
-        matches!(self.scaling, RopeScaling::Dynamic { .. })
+        matches!(self.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
     }
 
     fn powers(&self, base: f64) -> impl Iterator<Item = f32> {
@@ -160,7 +184,6 @@ impl RopeSpec {
         self.powers(self.theta).enumerate().map(blend).collect()
     }
 }
-
 /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) for heads of `head_dim` values.
 pub(crate) fn read_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec, Error> {
     let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
@@ -209,17 +232,19 @@ fn rope_of(
         return Err(config.error(theta_key, "a number above 1"));
     }
     let scaling = match parameters {
-        Some(parameters) => read_scaling(config, parameters)?,
+        Some(parameters) => read_scaling(config, parameters, rotated / 2)?,
         None => RopeScaling::Default,
     };
     Ok(RopeSpec {
         theta,
         rotated,
+        pairs: RopePairs::Halves,
         scaling,
     })
 }
 
-fn read_scaling(config: Config<'_>, scaling: Config<'_>) -> Result<RopeScaling, Error> {
+/// `pairs` is how many frequencies there are.
+fn read_scaling(config: Config<'_>, scaling: Config<'_>, pairs: usize) -> Result<RopeScaling, Error> {
     let kind_key = if scaling.value("rope_type").is_some() {
         "rope_type"
     } else {
@@ -250,7 +275,8 @@ fn read_scaling(config: Config<'_>, scaling: Config<'_>) -> Result<RopeScaling, 
             context: original()?,
         }),
         "yarn" => read_yarn(scaling, context()?, original()?),
-        _ => Err(scaling.error(kind_key, "one of default, linear, dynamic, llama3, yarn")),
+        "longrope" | "su" => read_long_rope(scaling, context()?, original()?, pairs),
+        _ => Err(scaling.error(kind_key, "one of default, linear, dynamic, llama3, yarn, longrope")),
     }
 }
 
@@ -289,5 +315,27 @@ fn read_yarn(scaling: Config<'_>, context: usize, original: usize) -> Result<Rop
         context: original,
         attention_factor,
         truncate: scaling.flag("truncate", true)?,
+    })
+}
+
+fn read_long_rope(scaling: Config<'_>, context: usize, original: usize, pairs: usize) -> Result<RopeScaling, Error> {
+    let factors = |key| {
+        let numbers = scaling.numbers(key)?.filter(|numbers| numbers.len() == pairs);
+        let numbers = numbers.ok_or_else(|| scaling.error(key, &format!("a list of {pairs} numbers")))?;
+        Ok::<_, Error>(numbers.into_iter().map(|number| number as f32).collect())
+    };
+    let factor = scaling
+        .optional_number("factor")?
+        .unwrap_or(context as f64 / original as f64);
+    let grown = if factor <= 1.0 {
+        1.0
+    } else {
+        (1.0 + factor.ln() / (original as f64).ln()).sqrt()
+    };
+    Ok(RopeScaling::LongRope {
+        short: factors("short_factor")?,
+        long: factors("long_factor")?,
+        context: original,
+        attention_factor: scaling.optional_number("attention_factor")?.unwrap_or(grown),
     })
 }

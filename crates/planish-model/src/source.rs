@@ -20,6 +20,13 @@ pub(crate) trait WeightSource {
     fn vector(&self, name: &str, size: usize) -> Result<Vec<f32>, Error> {
         self.values(name, &[&[size]])
     }
+    /// A single value that need not be stored.
+    fn scalar(&self, name: &str, default: f32) -> Result<f32, Error> {
+        match self.values(name, &[&[], &[1]]) {
+            Err(Error::MissingTensor { .. }) => Ok(default),
+            stored => Ok(stored?[0]),
+        }
+    }
 }
 
 /// The weights of a checkpoint.

@@ -2,7 +2,7 @@
 
 use planish_ops::Ops;
 
-use crate::blocks::device_error;
+use crate::blocks::{Angles, device_error};
 use crate::{Architecture, Error, LayerSpec};
 
 /// Rows of a pass, unless the memory below allows fewer.
@@ -19,7 +19,7 @@ pub(crate) struct Workspace<O: Ops> {
     pub(crate) normed: O::Tensor,         // (rows, hidden)
     pub(crate) narrow: Option<O::Tensor>, // (rows, cols of a narrow token table)
     pub(crate) deltas: Vec<O::Tensor>,    // each (rows, hidden): what the branches of a step leave
-    pub(crate) angles: Vec<O::Tensor>,    // each (rows, rotated)
+    pub(crate) angles: Vec<Angles<O>>,    // of each rope
     pub(crate) sets: Vec<Vec<O::Tensor>>, // by [`TensorSets::reserve`]
     pub(crate) logits: O::Tensor,         // (1, vocabulary)
 }
@@ -67,8 +67,11 @@ impl<O: Ops> Workspace<O> {
         let sized = |size: &TensorSize| ops.tensor(rows * size.per_row, size.cols).map_err(device_error);
         let tensor = |cols| sized(&TensorSize::row(cols));
         let narrow = architecture.embedding.narrow.as_ref();
-        let angles = |rotated| ops.tensor_f32(rows, rotated).map_err(device_error);
-        let ropes = architecture.ropes.iter().map(|rope| angles(rope.rotated));
+        let ropes = architecture.ropes.iter().map(|rope| {
+            let tensor = ops.tensor_f32(rows, rope.rotated).map_err(device_error)?;
+            let pairs = rope.pairs;
+            Ok(Angles { tensor, pairs })
+        });
         let sets = sets.sets.iter().map(|set| set.iter().map(sized).collect());
         Ok(Workspace {
             rows,
@@ -78,7 +81,7 @@ impl<O: Ops> Workspace<O> {
             deltas: (0..branches)
                 .map(|_| tensor(architecture.hidden))
                 .collect::<Result<_, _>>()?,
-            angles: ropes.collect::<Result<_, _>>()?,
+            angles: ropes.collect::<Result<_, Error>>()?,
             sets: sets.collect::<Result<_, _>>()?,
             logits: ops.tensor_f32(1, architecture.vocabulary).map_err(device_error)?,
         })

@@ -10,7 +10,7 @@ pub struct Append<'a, O: Ops> {
     pub first_position: usize,
     /// Rotated keys. // (rows, kv_heads * head_dim)
     pub keys: &'a O::Tensor,
-    /// Values. // (rows, kv_heads * head_dim)
+    /// Values. // (rows, kv_heads * value_dim)
     pub values: &'a O::Tensor,
     /// The layer's cache.
     pub key_values: &'a mut O::KeyValues,
@@ -20,6 +20,5 @@ impl<O: Ops> Append<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         assert!(self.rows <= self.keys.rows() && self.rows <= self.values.rows());
-        assert_eq!(self.keys.cols(), self.values.cols());
     }
 }

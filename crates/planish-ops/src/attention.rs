@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::{Ops, Shape};
 
 /// Query rows against a layer's cache, which already holds their keys and values.
@@ -21,46 +23,85 @@ pub struct Attention<'a, O: Ops> {
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// Linear biases of positions.
+    pub alibi: Option<Alibi<'a, O>>,
+    /// A score for each head that takes part in the softmax and has no value. // (1, heads)
+    pub sinks: Option<&'a O::Tensor>,
     /// Keys and values.
     pub key_values: &'a O::KeyValues,
-    /// The result. // (rows, heads * head_dim)
+    /// The result. // (rows, heads * value_dim)
     pub output: &'a mut O::Tensor,
+}
+
+/// Attention with linear biases (Press et al., 2021): the score of a head with a key at position p gains
+/// `factor * bf16(slope * bf16(p))`, rounded as transformers rounds it.
+pub struct Alibi<'a, O: Ops> {
+    /// One for each head. // (1, heads)
+    pub slopes: &'a O::Tensor,
+    /// Multiplies what the slopes give.
+    pub factor: f32,
 }
 
 impl<O: Ops> Attention<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         assert!(self.rows <= self.queries.rows() && self.rows <= self.output.rows());
-        assert!(self.queries.cols() == self.output.cols() && self.queries.cols().is_multiple_of(self.heads));
+        assert!(self.queries.cols().is_multiple_of(self.heads) && self.output.cols().is_multiple_of(self.heads));
+        let slopes = self.alibi.as_ref().map(|alibi| alibi.slopes);
+        for of_heads in [slopes, self.sinks].into_iter().flatten() {
+            assert_eq!(of_heads.cols(), self.heads);
+        }
     }
 }
 
-/// The formula for one query head against the keys and values (positions, head_dim) it sees, in f64.
-pub fn attention_reference(query: &[f32], keys: &[f32], values: &[f32], seen: Range<usize>, scale: f32) -> Vec<f64> {
-    let row = |rows: &[f32], position: usize| -> Vec<f64> {
-        rows[position * query.len()..][..query.len()]
-            .iter()
-            .map(|&value| f64::from(value))
-            .collect()
-    };
+/// One query head against the keys and values that it sees.
+pub struct AttentionHead<'a> {
+    /// // (head_dim)
+    pub query: &'a [f32],
+    /// // (positions, head_dim)
+    pub keys: &'a [f32],
+    /// // (positions, value_dim)
+    pub values: &'a [f32],
+    /// Positions that the query sees.
+    pub seen: Range<usize>,
+    /// Multiplies the scores.
+    pub scale: f32,
+    /// As in [`Attention`].
+    pub softcap: Option<f32>,
+    /// Slope and factor, as in [`Alibi`].
+    pub alibi: Option<(f32, f32)>,
+    /// As in [`Attention`].
+    pub sink: Option<f32>,
+}
+
+/// The formula for one query head, in f64. // (value_dim)
+pub fn attention_reference(head: &AttentionHead<'_>) -> Vec<f64> {
+    let positions = head.keys.len() / head.query.len();
+    let value_dim = head.values.len() / positions;
     let score = |position: usize| {
-        let key = row(keys, position);
-        key.iter()
-            .zip(query)
-            .map(|(key, &query)| key * f64::from(query))
-            .sum::<f64>()
-            * f64::from(scale)
+        let key = &head.keys[position * head.query.len()..];
+        let products = key.iter().zip(head.query).map(|(&a, &b)| f64::from(a) * f64::from(b));
+        let mut score = products.sum::<f64>() * f64::from(head.scale);
+        if let Some(cap) = head.softcap.map(f64::from) {
+            score = cap * (score / cap).tanh();
+        }
+        if let Some((slope, factor)) = head.alibi {
+            let product = slope * bf16::from_f32(position as f32).to_f32();
+            score += f64::from(factor) * bf16::from_f32(product).to_f64();
+        }
+        score
     };
-    let scores: Vec<f64> = seen.clone().map(score).collect();
-    let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = scores.iter().map(|score| (score - maximum).exp()).sum();
-    let mut output = vec![0.0; query.len()];
-    for (position, score) in seen.zip(scores) {
+    let scores: Vec<f64> = head.seen.clone().map(score).collect();
+    let sink = head.sink.map_or(f64::NEG_INFINITY, f64::from);
+    let maximum = scores.iter().copied().fold(sink, f64::max);
+    let total: f64 = scores.iter().chain([&sink]).map(|score| (score - maximum).exp()).sum();
+    let mut output = vec![0.0; value_dim];
+    for (position, score) in head.seen.clone().zip(scores) {
         let weight = (score - maximum).exp() / total;
-        output
-            .iter_mut()
-            .zip(row(values, position))
-            .for_each(|(output, value)| *output += weight * value);
+        let value = &head.values[position * value_dim..];
+        for (output, &value) in output.iter_mut().zip(value) {
+            *output += weight * f64::from(value);
+        }
     }
     output
 }

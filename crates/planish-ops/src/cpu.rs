@@ -12,8 +12,8 @@ use planish_cpu::{
 };
 
 use crate::{
-    Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, Linear, Norm, Ops, Recurrence,
-    Rope, RopeAngles, Rule, Shape,
+    Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
+    Recurrence, Rope, RopeAngles, Rule, Shape,
 };
 
 pub use routed::CpuStack;
@@ -120,10 +120,11 @@ impl Ops for CpuOps {
         Ok(CpuStack::new(matrices))
     }
 
-    fn key_values(&self, heads: usize, head_dim: usize) -> Result<KeyValues, Infallible> {
+    fn key_values(&self, sizes: KeyValueSizes) -> Result<KeyValues, Infallible> {
         Ok(KeyValues::new(KeyValueShape {
-            heads,
-            head_dim,
+            heads: sizes.heads,
+            head_dim: sizes.head_dim,
+            value_dim: sizes.value_dim,
             exact: self.precision == Precision::Exact,
         }))
     }
@@ -228,6 +229,7 @@ impl Ops for CpuOps {
             heads,
             head_dim,
             angles,
+            pairs,
         } = problem;
         let (rotated, angles) = (angles.cols, angles.first(rows));
         rope(
@@ -237,6 +239,7 @@ impl Ops for CpuOps {
                 head_dim,
                 angles,
                 rotated,
+                pairs,
             },
         );
     }
@@ -264,6 +267,8 @@ impl Ops for CpuOps {
             scale,
             window,
             softcap,
+            alibi,
+            sinks,
             key_values,
             output,
         } = problem;
@@ -274,6 +279,11 @@ impl Ops for CpuOps {
             scale,
             window,
             softcap,
+            alibi: alibi.map(|alibi| planish_cpu::Alibi {
+                slopes: &alibi.slopes.values,
+                factor: alibi.factor,
+            }),
+            sinks: sinks.map(|sinks| sinks.values.as_slice()),
             key_values,
             output: output.first_mut(rows),
         };

@@ -23,7 +23,7 @@ use std::ops::Range;
 pub use activation::{Gate, gate_reference};
 pub use add::Add;
 pub use append::Append;
-pub use attention::{Attention, attention_reference};
+pub use attention::{Alibi, Attention, AttentionHead, attention_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use cpu::{CpuOps, CpuStack, CpuTensor};
 pub use embed::Embed;
@@ -32,10 +32,21 @@ pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
 pub use planish_cpu::{
-    Activation, ExpertGroups, HeadPart, KeyValueShape, Matrix, NormKind, PlainMatrix, Routing, Scoring,
+    Activation, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, RopePairs, Routing, Scoring, Xielu,
 };
 pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
 pub use rope::{Rope, RopeAngles, rope_reference};
+
+/// Sizes of the keys and values of one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyValueSizes {
+    /// Heads of keys and of values.
+    pub heads: usize,
+    /// Values of a head of keys.
+    pub head_dim: usize,
+    /// Values of a head of values.
+    pub value_dim: usize,
+}
 
 /// Something of rows and columns.
 pub trait Shape {
@@ -97,7 +108,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// The device is out of memory.
-    fn key_values(&self, heads: usize, head_dim: usize) -> Result<Self::KeyValues, Self::Error>;
+    fn key_values(&self, sizes: KeyValueSizes) -> Result<Self::KeyValues, Self::Error>;
 
     /// Waits for everything launched and returns rows of a tensor, in `staging` if they must be copied.
     ///

@@ -1,7 +1,7 @@
-//! Rotary position embedding (Su et al., 2021), pairs (i, i + half) as Hugging Face stores them:
+//! Rotary position embedding (Su et al., 2021): for the pairs (i, i + half) or (2i, 2i + 1) of a head
 //! `a' = a cos - b sin, b' = b cos + a sin` with the angle `position * frequencies[i]`.
 
-use crate::{Ops, Shape};
+use crate::{Ops, RopePairs, Shape};
 
 /// Cosines and sines of a run of positions, shared by all heads and layers.
 pub struct RopeAngles<'a, O: Ops> {
@@ -35,6 +35,8 @@ pub struct Rope<'a, O: Ops> {
     pub head_dim: usize,
     /// From [`Ops::rope_angles`]. // (rows, rotated)
     pub angles: &'a O::Tensor,
+    /// Which values are rotated together.
+    pub pairs: RopePairs,
 }
 
 impl<O: Ops> Rope<'_, O> {
@@ -45,14 +47,18 @@ impl<O: Ops> Rope<'_, O> {
     }
 }
 
-/// The formula for one head, in f64.
-pub fn rope_reference(head: &[f32], frequencies: &[f32], factor: f32, position: usize) -> Vec<f64> {
+/// The formula for one head at an angle of `position * frequencies[i]` for its i-th pair, in f64.
+pub fn rope_reference(head: &[f32], pairs: RopePairs, frequencies: &[f32], position: usize) -> Vec<f64> {
     let mut rotated: Vec<f64> = head.iter().map(|&value| f64::from(value)).collect();
     let half = frequencies.len();
     for (i, &frequency) in frequencies.iter().enumerate() {
         let (sine, cosine) = f64::from(position as f32 * frequency).sin_cos();
-        let (a, b) = (rotated[i] * f64::from(factor), rotated[i + half] * f64::from(factor));
-        (rotated[i], rotated[i + half]) = (a * cosine - b * sine, b * cosine + a * sine);
+        let (first, second) = match pairs {
+            RopePairs::Halves => (i, i + half),
+            RopePairs::Neighbours => (2 * i, 2 * i + 1),
+        };
+        let (a, b) = (rotated[first], rotated[second]);
+        (rotated[first], rotated[second]) = (a * cosine - b * sine, b * cosine + a * sine);
     }
     rotated
 }

@@ -1,63 +1,10 @@
 //! Every operation on the CPU against its scalar reference in f64, at odd sizes and with several threads.
 
-use planish_cpu::{Cpu, Precision};
-use planish_format::FloatType;
+mod common;
+
+use common::{close, ops, plain, random, read, tensor};
+use planish_cpu::Precision;
 use planish_ops::*;
-
-/// Numbers that are the same in every run, about normal with the given spread.
-fn random(seed: u64, count: usize, spread: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut uniform = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count)
-        .map(|_| spread * (uniform() + uniform() + uniform()) * 2.0)
-        .collect()
-}
-
-fn ops(threads: usize, precision: Precision) -> CpuOps {
-    CpuOps::new(Cpu::with_instructions(threads, None).unwrap(), precision)
-}
-
-/// A tensor that holds `values`, made by an embedding of its rows: the only way that values reach a device.
-fn tensor(ops: &CpuOps, rows: usize, cols: usize, values: &[f32]) -> CpuTensor {
-    let mut output = ops.tensor(rows, cols).unwrap();
-    let tokens: Vec<u32> = (0..rows as u32).collect();
-    ops.embed(Embed {
-        table: &plain(rows, cols, values),
-        tokens: &tokens,
-        scale: 1.0,
-        output: &mut output,
-    });
-    output
-}
-
-fn plain(rows: usize, cols: usize, values: &[f32]) -> Matrix {
-    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Matrix::Plain(PlainMatrix {
-        rows,
-        cols,
-        float_type: FloatType::F32,
-        data: data.into(),
-    })
-}
-
-fn read(ops: &CpuOps, tensor: &CpuTensor, rows: usize) -> Vec<f32> {
-    ops.read(tensor, 0..rows, &mut Vec::new()).unwrap().to_vec()
-}
-
-#[track_caller]
-fn close(found: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(1e-3f64, |largest, value| largest.max(value.abs()));
-    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
-        let difference = (f64::from(found) - expected).abs() / largest;
-        assert!(difference < tolerance, "{index}: {found} and {expected}");
-    }
-}
 
 #[test]
 fn embedding_scales_the_rows_it_picks() {
@@ -224,16 +171,23 @@ fn rotation_leaves_the_rest_of_a_head() {
             rows,
             output,
         });
-        let mut on_device = tensor(&ops, rows, heads * head_dim, &values);
-        ops.rope(Rope {
-            rows,
-            heads: &mut on_device,
-            head_dim,
-            angles: &angles,
-        });
-        let head = |(index, head)| rope_reference(head, &frequencies, factor, first_position + index / heads);
-        let expected: Vec<f64> = values.chunks_exact(head_dim).enumerate().flat_map(head).collect();
-        close(&read(&ops, &on_device, rows), &expected, 2e-6);
+        for pairs in [RopePairs::Halves, RopePairs::Neighbours] {
+            let mut on_device = tensor(&ops, rows, heads * head_dim, &values);
+            ops.rope(Rope {
+                rows,
+                heads: &mut on_device,
+                head_dim,
+                angles: &angles,
+                pairs,
+            });
+            let head = |(index, head): (usize, &[f32])| {
+                let mut head = head.to_vec();
+                head[..rotated].iter_mut().for_each(|value| *value *= factor);
+                rope_reference(&head, pairs, &frequencies, first_position + index / heads)
+            };
+            let expected: Vec<f64> = values.chunks_exact(head_dim).enumerate().flat_map(head).collect();
+            close(&read(&ops, &on_device, rows), &expected, 2e-6);
+        }
     }
 }
 
@@ -241,9 +195,20 @@ fn rotation_leaves_the_rest_of_a_head() {
 fn activations_multiply_by_up() {
     let activations = [
         Activation::Silu,
+        Activation::Gelu,
         Activation::GeluTanh,
+        Activation::QuickGelu,
         Activation::Relu,
+        Activation::Relu2,
+        Activation::Sigmoid,
+        Activation::Tanh,
         Activation::Softcap(2.5),
+        Activation::Xielu(Xielu {
+            positive: 0.7,
+            negative: 1.1,
+            slope: 0.5,
+            limit: -1e-6,
+        }),
     ];
     for activation in activations {
         let ops = ops(2, Precision::Exact);
@@ -265,112 +230,6 @@ fn activations_multiply_by_up() {
                 .map(|(&gate, &up)| gate_reference(activation, gate, factor(up)))
                 .collect();
             close(&read(&ops, &on_device, rows), &expected, 1e-6);
-        }
-    }
-}
-
-/// Sizes of one test of attention.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    before: usize,
-    rows: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    window: Option<usize>,
-}
-
-/// Appends all positions, attends with the last `rows`, and compares.
-fn check_attention(sizes: Sizes, threads: usize, precision: Precision, tolerance: f64) {
-    let Sizes {
-        before,
-        rows,
-        heads,
-        kv_heads,
-        head_dim,
-        window,
-    } = sizes;
-    let ops = ops(threads, precision);
-    let positions = before + rows;
-    let cols = kv_heads * head_dim;
-    let (keys, values) = (random(1, positions * cols, 1.0), random(2, positions * cols, 1.0));
-    let queries = random(3, rows * heads * head_dim, 1.0);
-    let mut key_values = ops.key_values(kv_heads, head_dim).unwrap();
-    for (first_position, count) in [(0, before), (before, rows)] {
-        let part = |all: &[f32]| tensor(&ops, count, cols, &all[first_position * cols..][..count * cols]);
-        let (keys, values) = (part(&keys), part(&values));
-        let key_values = &mut key_values;
-        ops.append(Append {
-            rows: count,
-            first_position,
-            keys: &keys,
-            values: &values,
-            key_values,
-        })
-        .unwrap();
-    }
-    let mut output = ops.tensor(rows, heads * head_dim).unwrap();
-    let scale = (head_dim as f32).powf(-0.5);
-    ops.attention(Attention {
-        rows,
-        first_position: before,
-        queries: &tensor(&ops, rows, heads * head_dim, &queries),
-        heads,
-        scale,
-        window,
-        softcap: None,
-        key_values: &key_values,
-        output: &mut output,
-    });
-    let of_head = |all: &[f32], head: usize| -> Vec<f32> {
-        all.chunks_exact(cols)
-            .flat_map(|row| row[head * head_dim..][..head_dim].to_vec())
-            .collect()
-    };
-    let heads_of_values: Vec<(Vec<f32>, Vec<f32>)> = (0..kv_heads)
-        .map(|head| (of_head(&keys, head), of_head(&values, head)))
-        .collect();
-    let expected: Vec<f64> = queries
-        .chunks_exact(head_dim)
-        .enumerate()
-        .flat_map(|(index, query)| {
-            let (row, head) = (index / heads, index % heads);
-            let end = before + row + 1;
-            let start = window.map_or(0, |window| end.saturating_sub(window));
-            let (keys, values) = &heads_of_values[head / (heads / kv_heads)];
-            attention_reference(query, keys, values, start..end, scale)
-        })
-        .collect();
-    close(&read(&ops, &output, rows), &expected, tolerance);
-}
-
-#[test]
-fn attention_of_every_shape() {
-    let sizes = |before, rows, heads, kv_heads, head_dim, window| Sizes {
-        before,
-        rows,
-        heads,
-        kv_heads,
-        head_dim,
-        window,
-    };
-    let shapes = [
-        sizes(0, 1, 9, 3, 64, None),
-        sizes(0, 63, 4, 4, 16, None),
-        sizes(0, 130, 9, 3, 64, None),
-        sizes(64, 64, 8, 1, 80, None),
-        sizes(1000, 1, 9, 3, 64, None),
-        sizes(5000, 1, 32, 8, 128, None),
-        sizes(5000, 1, 2, 1, 10, Some(4000)),
-        sizes(300, 1, 4, 2, 64, Some(7)),
-        sizes(200, 150, 6, 2, 24, Some(65)),
-        sizes(0, 200, 71, 1, 8, Some(1)),
-        sizes(127, 3, 3, 3, 33, None),
-    ];
-    for shape in shapes {
-        for threads in [1, 2, 5] {
-            check_attention(shape, threads, Precision::Exact, 3e-6);
-            check_attention(shape, threads, Precision::Int8, 1e-3);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The bodies of the vector kernels, generic over the register; inlined into the entry points of `table.rs`.
 
-use super::exp::{exp, gelu_tanh, multiply_add, silu, tanh};
+use super::exp::{exp, gelu, gelu_tanh, multiply_add, sigmoid, silu, tanh, xielu};
 use super::lanes::{Element, Lanes};
-use super::table::{Activation, NormKind, NormRow, Product, SoftmaxBlock};
+use super::table::{Activation, NormKind, NormRow, Product, RopePairs, SoftmaxBlock};
 
 /// Rows of a tile whose sums stay in registers.
 const TILE_ROWS: usize = 6;
@@ -109,6 +109,12 @@ pub(super) fn softmax_block<const FUSED: bool>(block: &mut SoftmaxBlock<'_>) -> 
             *score = cap * tanh::<FUSED>(*score / cap);
         }
     }
+    if let Some(bias) = block.bias {
+        for (index, score) in block.scores.iter_mut().enumerate() {
+            let position = round_to_bf16((bias.first_position + index) as f32);
+            *score += bias.factor * round_to_bf16(bias.slope * position);
+        }
+    }
     let (from, to) = (block.valid.start, block.valid.end);
     block.scores[..from].fill(f32::NEG_INFINITY);
     block.scores[to..].fill(f32::NEG_INFINITY);
@@ -138,6 +144,13 @@ pub(super) fn softmax_block<const FUSED: bool>(block: &mut SoftmaxBlock<'_>) -> 
     *block.maximum = maximum;
     *block.sum = *block.sum * shrink + sums.iter().sum::<f32>();
     shrink
+}
+
+/// The nearest bf16 value, ties to even; for finite values.
+#[inline(always)]
+fn round_to_bf16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
 /// `hidden += factor * residual; output = normalized(hidden) * weight + bias` for one row.
@@ -191,14 +204,25 @@ fn sum_of(values: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
         .fold(sums.iter().sum::<f32>(), |sum, &value| add(sum, value))
 }
 
-/// Rotates one head: pairs are (i, i + half); `angles` holds half cosines, then half sines.
+/// Rotates the pairs of one head; `angles` holds half cosines, then half sines.
 #[inline(always)]
-pub(super) fn rotate_head(head: &mut [f32], angles: &[f32]) {
+pub(super) fn rotate_head(pairs: RopePairs, head: &mut [f32], angles: &[f32]) {
     let (cosines, sines) = angles.split_at(angles.len() / 2);
     let half = cosines.len();
-    let (first, second) = head[..2 * half].split_at_mut(half);
-    for (((a, b), &cosine), &sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-        (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+    match pairs {
+        RopePairs::Halves => {
+            let (first, second) = head[..2 * half].split_at_mut(half);
+            for (((a, b), &cosine), &sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+            }
+        }
+        RopePairs::Neighbours => {
+            let (pairs, _) = head[..2 * half].as_chunks_mut::<2>();
+            for ((pair, &cosine), &sine) in pairs.iter_mut().zip(cosines).zip(sines) {
+                let [a, b] = *pair;
+                *pair = [a * cosine - b * sine, b * cosine + a * sine];
+            }
+        }
     }
 }
 
@@ -207,9 +231,15 @@ pub(super) fn rotate_head(head: &mut [f32], angles: &[f32]) {
 pub(super) fn activate<const FUSED: bool>(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
     match activation {
         Activation::Silu => apply(gate, up, silu::<FUSED>),
+        Activation::Gelu => apply(gate, up, gelu::<FUSED>),
         Activation::GeluTanh => apply(gate, up, gelu_tanh::<FUSED>),
+        Activation::QuickGelu => apply(gate, up, |x| x * sigmoid::<FUSED>(1.702 * x)),
         Activation::Relu => apply(gate, up, |x| x.max(0.0)),
+        Activation::Relu2 => apply(gate, up, |x| x.max(0.0) * x.max(0.0)),
+        Activation::Sigmoid => apply(gate, up, sigmoid::<FUSED>),
+        Activation::Tanh => apply(gate, up, tanh::<FUSED>),
         Activation::Softcap(cap) => apply(gate, up, |x| cap * tanh::<FUSED>(x / cap)),
+        Activation::Xielu(factors) => apply(gate, up, |x| xielu::<FUSED>(factors, x)),
     }
 }
 

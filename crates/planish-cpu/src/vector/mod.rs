@@ -18,5 +18,6 @@ pub(crate) use lanes::Element;
 pub use states::{ConvolutionRow, STRIP, StateStep};
 pub(crate) use table::ProductElement;
 pub use table::{
-    Activation, NormKind, NormRow, Product, SoftmaxBlock, VARIANTS, Variant, VectorFunctions, vector_functions,
+    Activation, NormKind, NormRow, PositionBias, Product, RopePairs, SoftmaxBlock, VARIANTS, Variant, VectorFunctions,
+    Xielu, vector_functions,
 };

@@ -14,12 +14,46 @@ use super::states::{self, ConvolutionRow, StateStep};
 pub enum Activation {
     /// x / (1 + e^-x).
     Silu,
+    /// GELU (Hendrycks and Gimpel, 2016): x * (1 + erf(x / sqrt 2)) / 2.
+    Gelu,
     /// GELU in its tanh form.
     GeluTanh,
+    /// x / (1 + e^-1.702x).
+    QuickGelu,
     /// max(x, 0).
     Relu,
+    /// max(x, 0)^2.
+    Relu2,
+    /// 1 / (1 + e^-x).
+    Sigmoid,
+    /// tanh x.
+    Tanh,
     /// cap * tanh(x / cap).
     Softcap(f32),
+    /// xIELU (Huang and Schlag, 2024) with its learned factors.
+    Xielu(Xielu),
+}
+
+/// `positive * x^2 + slope * x` above 0, `negative * (e^min(x, limit) - 1 - x) + slope * x` elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Xielu {
+    /// Bend above 0.
+    pub positive: f32,
+    /// Bend below 0.
+    pub negative: f32,
+    /// Slope at 0.
+    pub slope: f32,
+    /// Just below 0.
+    pub limit: f32,
+}
+
+/// Which values of a head are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairs {
+    /// (i, i + half), as most Hugging Face models.
+    Halves,
+    /// (2i, 2i + 1).
+    Neighbours,
 }
 
 /// A small matrix product: `output (+)= left x right`.
@@ -52,6 +86,17 @@ impl<T> Product<'_, T> {
     }
 }
 
+/// Adds `factor * bf16(slope * bf16(position))` to scores: ALiBi (Press et al., 2021), rounded as transformers rounds it.
+#[derive(Clone, Copy)]
+pub struct PositionBias {
+    /// That of the head.
+    pub slope: f32,
+    /// Multiplies the rounded product.
+    pub factor: f32,
+    /// Position of score 0.
+    pub first_position: usize,
+}
+
 /// One row of scores against one block of keys.
 pub struct SoftmaxBlock<'a> {
     /// Scores in, exp(score - maximum) out, 0 where not valid; a multiple of 16 long.
@@ -60,6 +105,8 @@ pub struct SoftmaxBlock<'a> {
     pub valid: Range<usize>,
     /// Replaces scores by `cap * tanh(score / cap)` first.
     pub softcap: Option<f32>,
+    /// Added to the scores then.
+    pub bias: Option<PositionBias>,
     /// Largest score so far.
     pub maximum: &'a mut f32,
     /// Sum of exp(score - maximum) so far.
@@ -101,7 +148,7 @@ pub struct VectorFunctions {
     /// Normalization of a row.
     pub norm_row: unsafe fn(&mut NormRow<'_>),
     /// Rotary embedding of a head by (cosines, sines).
-    pub rotate_head: unsafe fn(&mut [f32], &[f32]),
+    pub rotate_head: unsafe fn(RopePairs, &mut [f32], &[f32]),
     /// Activation, times `up` where there is one.
     pub activate: unsafe fn(Activation, &mut [f32], Option<&[f32]>),
     /// One step of the online softmax; returns the factor for earlier sums.
@@ -233,8 +280,8 @@ mod avx512 {
     }
 
     #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn rotate_head(head: &mut [f32], angles: &[f32]) {
-        bodies::rotate_head(head, angles)
+    fn rotate_head(pairs: RopePairs, head: &mut [f32], angles: &[f32]) {
+        bodies::rotate_head(pairs, head, angles)
     }
 
     #[target_feature(enable = "avx512f,avx2,fma,f16c")]
@@ -297,8 +344,8 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn rotate_head(head: &mut [f32], angles: &[f32]) {
-        bodies::rotate_head(head, angles)
+    fn rotate_head(pairs: RopePairs, head: &mut [f32], angles: &[f32]) {
+        bodies::rotate_head(pairs, head, angles)
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -9,20 +9,26 @@ pub struct AttentionSpec {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Values of a head.
+    /// Values of a query or key head.
     pub head_dim: usize,
+    /// Values of a value head.
+    pub value_dim: usize,
     /// To queries, (heads * head_dim, hidden).
     pub query: LinearSpec,
     /// To keys, (kv_heads * head_dim, hidden).
     pub key: LinearSpec,
-    /// To values, (kv_heads * head_dim, hidden).
+    /// To values, (kv_heads * value_dim, hidden).
     pub value: LinearSpec,
-    /// Back, (hidden, heads * head_dim).
+    /// Back, (hidden, heads * value_dim).
     pub output: LinearSpec,
-    /// Normalizes queries before rotation: each head by one weight, each by its own, or all together, as its sizes say.
+    /// What attention gives is multiplied by `sigmoid(gate(x))`, (heads * value_dim, hidden).
+    pub gate: Option<LinearSpec>,
+    /// Normalizes queries: each head by one weight, each by its own, or all together, as its sizes say.
     pub query_norm: Option<NormSpec>,
     /// Normalizes keys likewise.
     pub key_norm: Option<NormSpec>,
+    /// These norms come after the rotation, not before it.
+    pub norm_after_rope: bool,
     /// Index into [`crate::Architecture::ropes`]; `None` rotates nothing.
     pub rope: Option<usize>,
     /// Multiplies the scores.
@@ -31,4 +37,60 @@ pub struct AttentionSpec {
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
+    /// Name of a vector (heads): scores that take part in the softmax and have no value.
+    pub sinks: Option<String>,
+    /// Linear biases of positions.
+    pub alibi: Option<AlibiSpec>,
+}
+
+/// The score of a head with a key at position p gains `factor * bf16(slope * bf16(p))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlibiSpec {
+    /// One for each head.
+    pub slopes: Vec<f32>,
+    /// Multiplies what the slopes give.
+    pub factor: f32,
+}
+
+/// How many heads there are and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadSizes {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Values of a head.
+    pub head_dim: usize,
+}
+
+impl AttentionSpec {
+    /// Attention as in Llama, from the layers for query, key, value and output: the first rope rotates, scores are scaled by
+    /// the root of the head's length, every position sees all before it.
+    pub fn new(sizes: HeadSizes, [query, key, value, output]: [LinearSpec; 4]) -> AttentionSpec {
+        let HeadSizes {
+            heads,
+            kv_heads,
+            head_dim,
+        } = sizes;
+        AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            query,
+            key,
+            value,
+            output,
+            gate: None,
+            query_norm: None,
+            key_norm: None,
+            norm_after_rope: false,
+            rope: Some(0),
+            scale: (head_dim as f32).powf(-0.5),
+            window: None,
+            softcap: None,
+            sinks: None,
+            alibi: None,
+        }
+    }
 }

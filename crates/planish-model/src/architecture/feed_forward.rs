@@ -25,6 +25,21 @@ pub enum FeedForwardSpec {
         /// (hidden, inner).
         down: LinearSpec,
         /// The non-linearity.
-        activation: Activation,
+        activation: ActivationSpec,
     },
+}
+
+/// A non-linearity, and where it is learned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActivationSpec {
+    /// Nothing to load.
+    Fixed(Activation),
+    /// xIELU. `NAME.alpha_p` and `NAME.alpha_n` are learned; `NAME.beta` and `NAME.eps` may be stored.
+    Xielu(String),
+}
+
+impl From<Activation> for ActivationSpec {
+    fn from(activation: Activation) -> ActivationSpec {
+        ActivationSpec::Fixed(activation)
+    }
 }

@@ -9,9 +9,9 @@ mod linear;
 mod norm;
 mod recurrence;
 
-pub use attention::AttentionSpec;
+pub use attention::{AlibiSpec, AttentionSpec, HeadSizes};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
-pub use feed_forward::FeedForwardSpec;
+pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
 pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
@@ -242,6 +242,19 @@ impl LayerSpec {
         LayerSpec {
             steps: vec![StepSpec::new(branches.into_iter().collect())],
         }
+    }
+
+    /// All branches, in order.
+    pub fn branches_mut(&mut self) -> impl Iterator<Item = &mut BranchSpec> {
+        self.steps.iter_mut().flat_map(|step| &mut step.branches)
+    }
+
+    /// The attention blocks of all branches.
+    pub fn attentions_mut(&mut self) -> impl Iterator<Item = &mut AttentionSpec> {
+        self.branches_mut().filter_map(|branch| match &mut branch.block {
+            BlockSpec::Attention(spec) => Some(&mut **spec),
+            _ => None,
+        })
     }
 
     /// The blocks of all branches, in order.

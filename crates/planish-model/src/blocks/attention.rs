@@ -1,6 +1,6 @@
 //! Self-attention: query, key and value from the input, norms, rotation, cache, attention, output.
 
-use planish_ops::{Append, Attention, Linear, Ops, Rope};
+use planish_ops::{Activation, Alibi, Append, Attention, Gate, KeyValueSizes, Linear, Ops, Rope};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::clock::Phase;
@@ -13,8 +13,11 @@ pub(super) struct AttentionBlock<O: Ops> {
     key: LinearLayer<O>,
     value: LinearLayer<O>,
     output: LinearLayer<O>,
+    gate: Option<LinearLayer<O>>,
     query_norm: Option<NormLayer<O>>,
     key_norm: Option<NormLayer<O>>,
+    sinks: Option<O::Tensor>,  // (1, heads)
+    slopes: Option<O::Tensor>, // (1, heads), of the linear biases
 }
 
 impl<O: Ops> AttentionBlock<O> {
@@ -24,24 +27,67 @@ impl<O: Ops> AttentionBlock<O> {
             key: loader.linear(&spec.key)?,
             value: loader.linear(&spec.value)?,
             output: loader.linear(&spec.output)?,
+            gate: spec.gate.as_ref().map(|spec| loader.linear(spec)).transpose()?,
             query_norm: loader.optional_norm(&spec.query_norm)?,
             key_norm: loader.optional_norm(&spec.key_norm)?,
+            sinks: match &spec.sinks {
+                Some(name) => Some(loader.vector(&loader.source.vector(name, spec.heads)?)?),
+                None => None,
+            },
+            slopes: match &spec.alibi {
+                Some(alibi) => Some(loader.vector(&alibi.slopes)?),
+                None => None,
+            },
             spec: spec.clone(),
         })
     }
 
+    fn alibi(&self) -> Option<Alibi<'_, O>> {
+        let slopes = self.slopes.as_ref()?;
+        let factor = self.spec.alibi.as_ref()?.factor;
+        Some(Alibi { slopes, factor })
+    }
+
+    /// `gated = sigmoid(gate(input)) * attended`.
+    fn run_gate(&self, pass: &mut Pass<'_, O>, gate: &LinearLayer<O>, gated: &mut O::Tensor, attended: &O::Tensor) {
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input: pass.input,
+            weights: &[&gate.weight],
+            biases: &[gate.bias.as_ref()],
+            outputs: &mut [&mut *gated],
+        });
+        pass.clock.lap(Phase::Matmul);
+        pass.ops.gate(Gate {
+            rows: pass.rows,
+            activation: Activation::Sigmoid,
+            gate: gated,
+            up: Some(attended),
+        });
+        pass.clock.lap(Phase::Other);
+    }
+
     /// Norm and rotation of queries or keys.
     fn place(&self, pass: &Pass<'_, O>, norm: Option<&NormLayer<O>>, heads: &mut O::Tensor) {
-        if let Some(norm) = norm {
-            pass.ops.norm(norm.of(0..pass.rows, heads));
+        let norm = norm.map(|norm| |heads: &mut O::Tensor| pass.ops.norm(norm.of(0..pass.rows, heads)));
+        let (before, after) = match self.spec.norm_after_rope {
+            true => (None, norm),
+            false => (norm, None),
+        };
+        if let Some(normalize) = before {
+            normalize(&mut *heads);
         }
         if let Some(rope) = self.spec.rope {
             pass.ops.rope(Rope {
                 rows: pass.rows,
-                heads,
+                heads: &mut *heads,
                 head_dim: self.spec.head_dim,
-                angles: &pass.angles[rope],
+                angles: &pass.angles[rope].tensor,
+                pairs: pass.angles[rope].pairs,
             });
+        }
+        if let Some(normalize) = after {
+            normalize(heads);
         }
     }
 }
@@ -55,13 +101,17 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             output,
             ..
         } = &self.spec;
-        [query.rows, key.rows, value.rows, output.cols]
-            .map(TensorSize::row)
-            .into()
+        let gate = self.spec.gate.as_ref().map(|gate| gate.rows);
+        let cols = [query.rows, key.rows, value.rows, output.cols];
+        cols.into_iter().chain(gate).map(TensorSize::row).collect()
     }
 
     fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
-        let key_values = ops.key_values(self.spec.kv_heads, self.spec.head_dim);
+        let key_values = ops.key_values(KeyValueSizes {
+            heads: self.spec.kv_heads,
+            head_dim: self.spec.head_dim,
+            value_dim: self.spec.value_dim,
+        });
         Ok(BlockState::KeyValues(key_values.map_err(device_error)?))
     }
 
@@ -69,7 +119,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         let BlockState::KeyValues(key_values) = state else {
             unreachable!("attention made keys and values")
         };
-        let [queries, keys, values, attended] = std::mem::take(&mut pass.tensors) else {
+        let [queries, keys, values, attended, gates @ ..] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
         let (ops, rows, first_position) = (pass.ops, pass.rows, pass.first_position);
@@ -104,11 +154,19 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             scale: self.spec.scale,
             window: self.spec.window,
             softcap: self.spec.softcap,
+            alibi: self.alibi(),
+            sinks: self.sinks.as_ref(),
             key_values,
             output: attended,
         });
         pass.clock.lap(Phase::Attention);
-        self.output.run(pass, attended);
+        match (&self.gate, gates) {
+            (Some(gate), [gated]) => {
+                self.run_gate(pass, gate, gated, attended);
+                self.output.run(pass, gated);
+            }
+            _ => self.output.run(pass, attended),
+        }
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! The feed-forward block, gated or plain.
 
-use planish_ops::{Activation, Gate, Linear, Ops};
+use planish_ops::{Activation, Gate, Linear, Ops, Xielu};
 
 use super::{Block, BlockState, LinearLayer, Loader, Pass};
 use crate::clock::Phase;
 use crate::workspace::TensorSize;
-use crate::{Error, FeedForwardSpec};
+use crate::{ActivationSpec, Error, FeedForwardSpec};
 
 pub(super) struct FeedForwardBlock<O: Ops> {
     inner: usize,
@@ -23,17 +23,34 @@ impl<O: Ops> FeedForwardBlock<O> {
                 up,
                 down,
                 activation,
-            } => (Some(loader.linear(gate)?), up, down, *activation),
-            FeedForwardSpec::Plain { up, down, activation } => (None, up, down, *activation),
+            } => (Some(loader.linear(gate)?), up, down, ActivationSpec::Fixed(*activation)),
+            FeedForwardSpec::Plain { up, down, activation } => (None, up, down, activation.clone()),
         };
         Ok(FeedForwardBlock {
             inner: down.cols,
             gate,
             up: loader.linear(up)?,
             down: loader.linear(down)?,
-            activation,
+            activation: match activation {
+                ActivationSpec::Fixed(activation) => activation,
+                ActivationSpec::Xielu(name) => Activation::Xielu(load_xielu(loader, &name)?),
+            },
         })
     }
+}
+
+/// `softplus(alpha_p)`, `beta + softplus(alpha_n)`, beta and epsilon.
+fn load_xielu<O: Ops>(loader: &Loader<'_, O>, name: &str) -> Result<Xielu, Error> {
+    let softplus = |x: f32| x.exp().ln_1p();
+    let learned = |part: &str| Ok::<f32, Error>(softplus(loader.source.vector(&format!("{name}.{part}"), 1)?[0]));
+    let constant = |part: &str, default| loader.source.scalar(&format!("{name}.{part}"), default);
+    let slope = constant("beta", 0.5)?;
+    Ok(Xielu {
+        positive: learned("alpha_p")?,
+        negative: slope + learned("alpha_n")?,
+        slope,
+        limit: constant("eps", -1e-6)?,
+    })
 }
 
 impl<O: Ops> Block<O> for FeedForwardBlock<O> {

@@ -15,7 +15,7 @@ pub(crate) use linear::LinearLayer;
 pub(crate) use loader::Loader;
 pub(crate) use norm::NormLayer;
 
-use planish_ops::Ops;
+use planish_ops::{Ops, RopePairs};
 
 use crate::clock::Clock;
 use crate::workspace::TensorSize;
@@ -73,8 +73,8 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) rows: usize,
     /// Position of row 0.
     pub(crate) first_position: usize,
-    /// Cosines and sines of each of the architecture's ropes. // each (rows, rotated)
-    pub(crate) angles: &'a [O::Tensor],
+    /// Those of each of the architecture's ropes.
+    pub(crate) angles: &'a [Angles<O>],
     /// What the block reads. // (rows, hidden)
     pub(crate) input: &'a O::Tensor,
     /// What it leaves. // (rows, hidden)
@@ -83,6 +83,12 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) tensors: &'a mut [O::Tensor],
     /// Where time goes.
     pub(crate) clock: &'a mut Clock,
+}
+
+/// Cosines and sines of the positions of a pass, and the pairs that they rotate.
+pub(crate) struct Angles<O: Ops> {
+    pub(crate) tensor: O::Tensor, // (rows, rotated)
+    pub(crate) pairs: RopePairs,
 }
 
 /// Loads the weights of a block.

@@ -43,7 +43,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let feed_forward = FeedForwardSpec::Plain {
             up: linear("mlp.c_fc", sizes.inner, sizes.hidden),
             down: linear("mlp.c_proj", sizes.hidden, sizes.inner),
-            activation,
+            activation: activation.into(),
         };
         Ok(LayerSpec::sequential([
             BranchSpec::new(norm(path("ln_1")), attention.into()),

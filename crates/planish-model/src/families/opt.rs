@@ -39,7 +39,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let feed_forward = FeedForwardSpec::Plain {
             up: linear(path("fc1"), sizes.inner, sizes.hidden, bias),
             down: linear(path("fc2"), sizes.hidden, sizes.inner, bias),
-            activation,
+            activation: activation.into(),
         };
         let attention = BranchSpec::new(norm(path("self_attn_layer_norm")), attention.into());
         let feed_forward = BranchSpec::new(norm(path("final_layer_norm")), feed_forward.into());

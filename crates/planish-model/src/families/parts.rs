@@ -4,8 +4,8 @@ use planish_ops::Activation;
 
 use crate::config::Config;
 use crate::{
-    Architecture, AttentionSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSpec, LayerSpec, LinearSpec, LogitsSpec,
-    NormSpec,
+    Architecture, AttentionSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSizes, HeadSpec, LayerSpec, LinearSpec,
+    LogitsSpec, NormSpec,
 };
 
 /// Sizes that all layers share.
@@ -61,21 +61,12 @@ impl Sizes {
 
     /// Attention of these layers, rotated by the first rope.
     pub(super) fn attention_of(&self, [query, key, value]: [LinearSpec; 3], output: LinearSpec) -> AttentionSpec {
-        AttentionSpec {
+        let sizes = HeadSizes {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
-            query,
-            key,
-            value,
-            output,
-            query_norm: None,
-            key_norm: None,
-            rope: Some(0),
-            scale: (self.head_dim as f32).powf(-0.5),
-            window: None,
-            softcap: None,
-        }
+        };
+        AttentionSpec::new(sizes, [query, key, value, output])
     }
 
     /// Rows of a layer that holds query, key and value.
@@ -118,7 +109,7 @@ impl Sizes {
         FeedForwardSpec::Plain {
             up: linear(up, self.inner, self.hidden, bias),
             down: linear(down, self.hidden, self.inner, bias),
-            activation,
+            activation: activation.into(),
         }
     }
 
@@ -169,9 +160,19 @@ pub(super) fn epsilon(config: Config<'_>, key: &str, default: f32) -> Result<f32
 pub(super) fn activation(config: Config<'_>, key: &str, default: &'static str) -> Result<Activation, Error> {
     match config.optional_text(key)?.unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "gelu" | "gelu_python" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
+            Ok(Activation::GeluTanh)
+        }
+        "quick_gelu" => Ok(Activation::QuickGelu),
         "relu" => Ok(Activation::Relu),
-        _ => Err(config.error(key, "one of silu, gelu_pytorch_tanh, gelu_new, relu")),
+        "relu2" => Ok(Activation::Relu2),
+        "sigmoid" => Ok(Activation::Sigmoid),
+        "tanh" => Ok(Activation::Tanh),
+        _ => Err(config.error(
+            key,
+            "one of silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu, relu2, sigmoid, tanh",
+        )),
     }
 }
 

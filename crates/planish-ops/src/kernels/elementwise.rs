@@ -1,7 +1,7 @@
 //! Value by value: activations, sums, and the cache's new rows.
 
 use bytemuck::{Pod, Zeroable};
-use planish_cpu::Activation;
+use planish_cpu::{Activation, Xielu};
 use planish_format::FloatType;
 
 use super::{File, Launch, Program, value_number};
@@ -161,8 +161,19 @@ fn activation_number(activation: Activation) -> (u32, [f32; 4]) {
     let plain = |number| (number, [0.0; 4]);
     match activation {
         Activation::Silu => plain(0),
+        Activation::Gelu => plain(1),
         Activation::GeluTanh => plain(2),
+        Activation::QuickGelu => plain(3),
         Activation::Relu => plain(4),
+        Activation::Relu2 => plain(5),
+        Activation::Sigmoid => plain(6),
+        Activation::Tanh => plain(7),
         Activation::Softcap(cap) => (8, [cap, 0.0, 0.0, 0.0]),
+        Activation::Xielu(Xielu {
+            positive,
+            negative,
+            slope,
+            limit,
+        }) => (9, [positive, negative, slope, limit]),
     }
 }

@@ -1,0 +1,190 @@
+//! Attention on the CPU against its scalar reference in f64: every variant, odd sizes, several threads.
+
+mod common;
+
+use common::{close, ops, random, read, tensor};
+use planish_cpu::Precision;
+use planish_ops::*;
+
+/// One test of attention.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    before: usize,
+    rows: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    value_dim: usize,
+    window: Option<usize>,
+    softcap: Option<f32>,
+    alibi: bool,
+    sinks: bool,
+}
+
+/// Full attention of heads of one size.
+fn case(before: usize, rows: usize, (heads, kv_heads): (usize, usize), head_dim: usize) -> Case {
+    Case {
+        before,
+        rows,
+        heads,
+        kv_heads,
+        head_dim,
+        value_dim: head_dim,
+        window: None,
+        softcap: None,
+        alibi: false,
+        sinks: false,
+    }
+}
+
+/// The rows of one head. // (positions, width)
+fn of_head(all: &[f32], heads: usize, width: usize, head: usize) -> Vec<f32> {
+    let rows = all.chunks_exact(heads * width);
+    rows.flat_map(|row| &row[head * width..][..width]).copied().collect()
+}
+
+/// What the reference says for all rows and heads. // (rows, heads, value_dim)
+fn expected(case: &Case, [queries, keys, values]: [&[f32]; 3], [slopes, sinks]: [&[f32]; 2]) -> Vec<f64> {
+    let group = case.heads / case.kv_heads;
+    let of_heads: Vec<(Vec<f32>, Vec<f32>)> = (0..case.kv_heads)
+        .map(|head| {
+            let keys = of_head(keys, case.kv_heads, case.head_dim, head);
+            (keys, of_head(values, case.kv_heads, case.value_dim, head))
+        })
+        .collect();
+    let one = |(index, query): (usize, &[f32])| {
+        let (row, head) = (index / case.heads, index % case.heads);
+        let end = case.before + row + 1;
+        let (keys, values) = &of_heads[head / group];
+        attention_reference(&AttentionHead {
+            query,
+            keys,
+            values,
+            seen: case.window.map_or(0, |window| end.saturating_sub(window))..end,
+            scale: scale(case),
+            softcap: case.softcap,
+            alibi: case.alibi.then_some((slopes[head], 0.25)),
+            sink: case.sinks.then_some(sinks[head]),
+        })
+    };
+    queries.chunks_exact(case.head_dim).enumerate().flat_map(one).collect()
+}
+
+fn scale(case: &Case) -> f32 {
+    (case.head_dim as f32).powf(-0.5)
+}
+
+/// Appends all positions, attends with the last `rows`, and compares.
+fn check(case: &Case, threads: usize, precision: Precision, tolerance: f64) {
+    let ops = ops(threads, precision);
+    let positions = case.before + case.rows;
+    let (key_cols, value_cols) = (case.kv_heads * case.head_dim, case.kv_heads * case.value_dim);
+    let (keys, values) = (
+        random(1, positions * key_cols, 1.0),
+        random(2, positions * value_cols, 1.0),
+    );
+    let queries = random(3, case.rows * case.heads * case.head_dim, 1.0);
+    let (slopes, sinks) = (random(4, case.heads, 0.02), random(5, case.heads, 2.0));
+    let mut key_values = ops
+        .key_values(KeyValueSizes {
+            heads: case.kv_heads,
+            head_dim: case.head_dim,
+            value_dim: case.value_dim,
+        })
+        .unwrap();
+    for (first, count) in [(0, case.before), (case.before, case.rows)] {
+        let part = |all: &[f32], cols: usize| tensor(&ops, count, cols, &all[first * cols..][..count * cols]);
+        ops.append(Append {
+            rows: count,
+            first_position: first,
+            keys: &part(&keys, key_cols),
+            values: &part(&values, value_cols),
+            key_values: &mut key_values,
+        })
+        .unwrap();
+    }
+    let (on_device_slopes, on_device_sinks) = (ops.vector(&slopes).unwrap(), ops.vector(&sinks).unwrap());
+    let mut output = ops.tensor(case.rows, case.heads * case.value_dim).unwrap();
+    ops.attention(Attention {
+        rows: case.rows,
+        first_position: case.before,
+        queries: &tensor(&ops, case.rows, case.heads * case.head_dim, &queries),
+        heads: case.heads,
+        scale: scale(case),
+        window: case.window,
+        softcap: case.softcap,
+        alibi: case.alibi.then_some(Alibi {
+            slopes: &on_device_slopes,
+            factor: 0.25,
+        }),
+        sinks: case.sinks.then_some(&on_device_sinks),
+        key_values: &key_values,
+        output: &mut output,
+    });
+    let expected = expected(case, [&queries, &keys, &values], [&slopes, &sinks]);
+    close(&read(&ops, &output, case.rows), &expected, tolerance);
+}
+
+fn check_all(cases: &[Case]) {
+    for case in cases {
+        for threads in [1, 2, 5] {
+            check(case, threads, Precision::Exact, 3e-6);
+            check(case, threads, Precision::Int8, 1e-3);
+        }
+    }
+}
+
+fn with_window(window: usize, case: Case) -> Case {
+    let window = Some(window);
+    Case { window, ..case }
+}
+
+#[test]
+fn attention_of_every_shape() {
+    check_all(&[
+        case(0, 1, (9, 3), 64),
+        case(0, 63, (4, 4), 16),
+        case(0, 130, (9, 3), 64),
+        case(64, 64, (8, 1), 80),
+        case(1000, 1, (9, 3), 64),
+        case(5000, 1, (32, 8), 128),
+        with_window(4000, case(5000, 1, (2, 1), 10)),
+        with_window(7, case(300, 1, (4, 2), 64)),
+        with_window(65, case(200, 150, (6, 2), 24)),
+        with_window(1, case(0, 200, (71, 1), 8)),
+        case(127, 3, (3, 3), 33),
+    ]);
+}
+
+/// A few rows, many rows, one row over a long sequence that several threads split.
+fn shapes() -> [Case; 4] {
+    [
+        case(0, 5, (4, 2), 24),
+        case(70, 130, (6, 2), 32),
+        case(5000, 1, (8, 2), 64),
+        with_window(100, case(3000, 2, (8, 8), 40)),
+    ]
+}
+
+#[test]
+fn values_shorter_and_longer_than_keys() {
+    for value_dim in [7, 56] {
+        check_all(&shapes().map(|case| Case { value_dim, ..case }));
+    }
+}
+
+#[test]
+fn capped_scores() {
+    let softcap = Some(1.5);
+    check_all(&shapes().map(|case| Case { softcap, ..case }));
+}
+
+#[test]
+fn linear_biases_of_positions() {
+    check_all(&shapes().map(|case| Case { alibi: true, ..case }));
+}
+
+#[test]
+fn sinks_take_part_in_the_softmax() {
+    check_all(&shapes().map(|case| Case { sinks: true, ..case }));
+}
