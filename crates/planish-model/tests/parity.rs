@@ -15,7 +15,11 @@ const TOLERANCE: f32 = 1e-4;
 
 /// Every case of the script: the folders that it made.
 fn cases() -> Vec<String> {
-    let entries = std::fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap());
+    cases_in("")
+}
+
+fn cases_in(path: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder(path)).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
     let mut cases: Vec<String> = folders
         .map(|folder| folder.file_name().into_string().unwrap())
@@ -155,6 +159,15 @@ fn metal_checkpoints_agree_with_transformers() {
         ..exact()
     };
     compare_all("metal", &[exact(), unpacked], TOLERANCE);
+}
+
+/// Checkpoints that mlx-lm converted: some have names, orders and shapes of its own.
+#[test]
+fn mlx_checkpoints_agree_with_mlx_lm() {
+    let cases = cases_in("../golden_mlx");
+    let cases = cases.iter().map(|case| format!("../golden_mlx/{case}"));
+    let failures: Vec<String> = cases.filter_map(|case| compare(&case, exact(), TOLERANCE)).collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
 #[test]

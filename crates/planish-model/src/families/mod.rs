@@ -11,6 +11,7 @@ mod gpt2;
 mod gpt_neox;
 mod granite;
 mod granitemoehybrid;
+mod internlm2;
 mod lfm2;
 mod llama;
 mod mamba2;
@@ -55,6 +56,7 @@ static FAMILIES: &[Family] = &[
     granite::FAMILY,
     granitemoehybrid::FAMILY,
     lfm2::FAMILY,
+    internlm2::FAMILY,
     llama::FAMILY,
     minicpm::FAMILY,
     ministral::FAMILY,
