@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::{exact, load};
-use planish_model::Model;
+use common::{exact, folder, load};
+use planish_checkpoint::Checkpoint;
+use planish_model::{Architecture, Model};
+use serde_json::{Value, json};
 
 /// A case of every kind of layer, with attention in some or all layers.
 const CASES: [&str; 3] = ["lfm2/plain", "granitemoehybrid/metal", "falcon_h1/plain"];
@@ -83,4 +85,59 @@ fn a_state_goes_back_to_the_start_or_not_at_all() {
     let mut cache = model.cache(12).unwrap();
     model.forward(&tokens(12), &mut cache).unwrap();
     assert_eq!(cache.truncate(5), 5);
+}
+
+/// The message for a case's config with some keys replaced.
+fn refusal(case: &str, changes: &Value) -> String {
+    let mut config = Checkpoint::open(&folder(case)).unwrap().config().clone();
+    config.extend(changes.as_object().unwrap().clone());
+    Architecture::from_config(&config).unwrap_err().to_string()
+}
+
+#[test]
+fn keys_that_are_not_understood_are_named() {
+    let cases = [
+        (
+            "lfm2/plain",
+            json!({"layer_types": ["conv", "sliding_attention", "conv"]}),
+            "layer_types",
+        ),
+        ("lfm2/plain", json!({"conv_L_cache": 1}), "conv_L_cache"),
+        (
+            "lfm2/plain",
+            json!({"block_auto_adjust_ff_dim": true, "block_ffn_dim_multiplier": 1e200}),
+            "block_ffn_dim_multiplier",
+        ),
+        ("granitemoehybrid/plain", json!({"layer_types": ["moe"]}), "layer_types"),
+        ("granitemoehybrid/plain", json!({"mamba_n_groups": 3}), "mamba_n_groups"),
+        ("granitemoehybrid/plain", json!({"mamba_d_head": 9}), "mamba_d_head"),
+        ("granitemoehybrid/plain", json!({"mamba_d_conv": 1}), "mamba_d_conv"),
+        (
+            "granitemoehybrid/plain",
+            json!({"time_step_limit": [2.0, 1.0]}),
+            "time_step_limit",
+        ),
+        (
+            "granitemoehybrid/plain",
+            json!({"position_embedding_type": "alibi"}),
+            "position_embedding_type",
+        ),
+        ("granitemoehybrid/plain", json!({"logits_scaling": 0}), "logits_scaling"),
+        (
+            "falcon_h1/plain",
+            json!({"mlp_multipliers": [0.0, 1.0]}),
+            "mlp_multipliers",
+        ),
+        (
+            "falcon_h1/plain",
+            json!({"ssm_multipliers": [1.0, 1.0]}),
+            "ssm_multipliers",
+        ),
+        ("falcon_h1/plain", json!({"mlp_bias": true}), "mlp_multipliers"),
+        ("falcon_h1/plain", json!({"mamba_proj_bias": true}), "ssm_multipliers"),
+    ];
+    for (case, changes, key) in cases {
+        let message = refusal(case, &changes);
+        assert!(message.starts_with(&format!("config.json: {key}:")), "{message}");
+    }
 }

@@ -22,7 +22,7 @@ pub struct Convolution<'a, O: Ops> {
     pub activation: Option<Activation>,
     /// Multiplies the result. // (rows, channels)
     pub output_gate: Option<&'a O::Tensor>,
-    /// The last rows of x, oldest first; moved on by this. // (taps - 1, channels)
+    /// The last rows of x in f32, oldest first; moved on by this. // (taps - 1, channels)
     pub history: &'a mut O::Tensor,
     /// The result. // (rows, channels)
     pub output: &'a mut O::Tensor,

@@ -76,8 +76,8 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// The device is out of memory.
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, Self::Error>;
 
-    /// Zeros in f32 on every device: for the results of [`Ops::rope_angles`], and of [`Ops::linear`] where they are read
-    /// back. // (rows, cols)
+    /// Zeros in f32 on every device: for the results of [`Ops::rope_angles`], of [`Ops::linear`] where they are read back, and
+    /// for what [`Ops::convolve`] and [`Ops::recur`] remember. // (rows, cols)
     ///
     /// # Errors
     /// The device is out of memory.

@@ -22,7 +22,7 @@ pub struct Recurrence<'a, O: Ops> {
     pub steps: Steps<'a, O>,
     /// What is written.
     pub rule: Rule<'a, O>,
-    /// S of every head in an order of the device's own; moved on by this. // shape.state()
+    /// S of every head in f32, in an order of the device's own; moved on by this. // shape.state()
     pub state: &'a mut O::Tensor,
     /// (rows, heads * value_dim)
     pub output: &'a mut O::Tensor,

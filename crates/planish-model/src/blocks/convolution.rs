@@ -43,7 +43,7 @@ impl<O: Ops> ConvolutionLayer<O> {
 
     /// The last inputs of a sequence. // (taps - 1, channels)
     pub(super) fn history(&self, ops: &O) -> Result<O::Tensor, Error> {
-        ops.tensor(self.taps - 1, self.channels).map_err(device_error)
+        ops.tensor_f32(self.taps - 1, self.channels).map_err(device_error)
     }
 
     /// The convolution of an input without gates.

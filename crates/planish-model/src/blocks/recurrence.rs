@@ -85,7 +85,7 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         let (rows, cols) = self.spec.shape.state();
         Ok(BlockState::Recurrence {
             history: self.convolution.history(ops)?,
-            state: ops.tensor(rows, cols).map_err(device_error)?,
+            state: ops.tensor_f32(rows, cols).map_err(device_error)?,
         })
     }
 

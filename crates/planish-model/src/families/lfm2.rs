@@ -72,7 +72,11 @@ fn inner(config: Config<'_>) -> Result<usize, Error> {
         return Ok(inner);
     };
     let multiple = config.optional_count("block_multiple_of")?.unwrap_or(256);
-    Ok(((multiplier * inner as f64) as usize).next_multiple_of(multiple))
+    let scaled = multiplier * inner as f64;
+    match (1.0..=(1u64 << 31) as f64).contains(&scaled) {
+        true => Ok((scaled as usize).next_multiple_of(multiple)),
+        false => Err(config.error("block_ffn_dim_multiplier", "a factor that leaves a size")),
+    }
 }
 
 fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
