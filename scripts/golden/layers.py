@@ -1,65 +1,32 @@
 """Which layers transformers ("metal") and mlx-lm quantize, for tiny random models of many architectures.
 
-Writes crates/planish-quantize/tests/golden/layers.json: for each model its config.json, the names and shapes of the tensors of
-its checkpoint, and the modules that each library turns into packed ones (group 32). Made with transformers 5.23.0 and mlx-lm
-0.32.2; run: python scripts/golden/layers.py
+Writes crates/planish-quantize/tests/golden/layers/<group>.json; the models stand in layer_models.py. For each: its config.json;
+`tensors`, the names and shapes in its checkpoint; `metal`, those that `MetalConfig` packs; `mlx`, every parameter of the model
+that mlx-lm quantized with its shape, and bits and group of the packed ones. Made with transformers 5.23.0 and mlx-lm 0.32.2;
+run: python scripts/golden/layers.py [GROUP ..]
 """
 
+import importlib
 import json
 import pathlib
-import re
 import struct
+import sys
 import tempfile
 
+import mlx.core as mx
 import mlx_lm
+import safetensors.torch
 import torch
 import transformers
 from mlx.utils import tree_flatten
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, MetalConfig
+from transformers import AutoConfig, MetalConfig
 from transformers.integrations.metal_quantization import MetalLinear, replace_with_metal_linear
 from transformers.quantizers.base import HfQuantizer
 
+from layer_models import MODELS, SMALL
+
 GROUP = 32
-SMALL = dict(
-    vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, head_dim=16, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)
-MOE = dict(num_local_experts=4, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, decoder_sparse_step=1)
-GPT2 = dict(vocab_size=96, n_embd=64, n_layer=2, n_head=4, n_positions=64, n_inner=128)
-# (label, model type, changes to SMALL or None for a config of its own, own config)
-MODELS = [
-    ("llama tied", "llama", dict(tie_word_embeddings=True)),
-    ("llama untied", "llama", dict(tie_word_embeddings=False)),
-    ("llama with biases", "llama", dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True)),
-    ("llama whose down_proj the group does not divide", "llama", dict(intermediate_size=80, tie_word_embeddings=True)),
-    ("mistral", "mistral", {}),
-    ("qwen2", "qwen2", {}),
-    ("qwen3", "qwen3", {}),
-    ("gemma", "gemma", {}),
-    ("gemma2", "gemma2", {}),
-    ("gemma3", "gemma3_text", {}),
-    ("phi", "phi", {}),
-    ("phi3", "phi3", {}),
-    ("starcoder2", "starcoder2", {}),
-    ("stablelm", "stablelm", {}),
-    ("olmo2", "olmo2", {}),
-    ("cohere", "cohere", {}),
-    ("granite", "granite", {}),
-    ("smollm3", "smollm3", {}),
-    ("gpt-neox", "gpt_neox", {}),
-    ("gpt2", "gpt2", GPT2),
-    ("mixtral", "mixtral", MOE),
-    ("qwen3-moe", "qwen3_moe", MOE),
-    ("qwen2-moe", "qwen2_moe", MOE | dict(shared_expert_intermediate_size=64)),
-    ("opt", "opt", dict(ffn_dim=128, word_embed_proj_dim=64)),
-    ("bert", "bert", {}),
-]
-# Keys that mlx-lm asks for and that transformers 5 writes under another name.
-FOR_MLX = {
-    "granite": dict(rope_theta=10000.0), "qwen3_moe": dict(rope_theta=10000.0, num_experts=4),
-    "stablelm": dict(rope_theta=10000.0, partial_rotary_factor=0.25),
-}
-EXPERTS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+TARGET = pathlib.Path(__file__).parents[2] / "crates/planish-quantize/tests/golden/layers"
 
 
 def header(folder):
@@ -73,67 +40,96 @@ def header(folder):
     return dict(sorted(tensors.items()))
 
 
-def metal_modules(config, auto):
-    with torch.device("meta"):
-        model = auto.from_config(config)
+def configuration(case):
+    base = SMALL if case.base is None else case.base
+    settings = {key: value for key, value in {**base, **case.settings}.items() if value is not None}
+    return AutoConfig.for_model(case.kind, **settings)
+
+
+def build(auto, config):
+    kind = getattr(transformers, auto)
+    return kind.from_config(config) if auto.startswith("Auto") else kind(config)
+
+
+def packed_by_metal(auto, config, folder):
+    """The checkpoint's names of the layers that transformers packs: those are filled with ones, all else with zeros."""
+    model = build(auto, config)
     skipped = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
-    replace_with_metal_linear(model, skipped, MetalConfig(bits=4, group_size=GROUP), pre_quantized=True)
-    return sorted(name for name, module in model.named_modules() if isinstance(module, MetalLinear)), sorted(skipped)
+    with torch.device("meta"):
+        packed = build(auto, config)
+    replace_with_metal_linear(packed, skipped, MetalConfig(bits=4, group_size=GROUP), pre_quantized=True)
+    chosen = {name for name, module in packed.named_modules() if isinstance(module, MetalLinear)}
+    with torch.no_grad():
+        for parameter in list(model.parameters()) + list(model.buffers()):
+            parameter.zero_()
+        for name, module in model.named_modules():
+            if name in chosen:
+                module.weight.fill_(1)
+    model.save_pretrained(folder)
+    tensors = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= safetensors.torch.load_file(path)
+    return sorted(name for name, tensor in tensors.items() if tensor.dim() > 1 and bool((tensor == 1).all())), sorted(skipped)
 
 
-def mlx_modules(folder, tensors):
-    """Paths of the checkpoint that mlx-lm packs, or None where it has no such model or names the tensors otherwise."""
-    config = json.loads((folder / "config.json").read_text())
+def packed_by_mlx(folder, case):
+    """Every parameter that mlx-lm would write: shape, and for packed ones bits and group; None where it has no such model."""
+    if case.mlx_fresh:
+        module = importlib.import_module(f"mlx_lm.models.{case.kind}")
+        config = json.loads((folder / "config.json").read_text()) | case.mlx
+        return packed_model(module.Model(module.ModelArgs.from_dict(config)), config)
     try:
-        model, config = mlx_lm.utils.load_model(folder, model_config=FOR_MLX.get(config["model_type"]))
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        print("  mlx-lm:", str(error).splitlines()[0])
+        model, config = mlx_lm.utils.load_model(folder, model_config=case.mlx)
+    except (ValueError, TypeError, FileNotFoundError, KeyError, AttributeError) as error:
+        print("  mlx-lm:", type(error).__name__, str(error).splitlines()[0][:200])
         return None
+    return packed_model(model, config)
+
+
+def packed_model(model, config):
+    shapes = {name: list(value.shape) for name, value in tree_flatten(model.parameters())}
     _, config = mlx_lm.utils.quantize_model(model, config, GROUP, 4)
-    paths = [name.removesuffix(".scales") for name, _ in tree_flatten(model.parameters()) if name.endswith(".scales")]
-    found, unknown = {}, []
-    for path in paths:
-        packing = config["quantization"].get(path, config["quantization"])
-        packing = [packing["bits"], packing["group_size"]]
-        if f"{path}.weight" in tensors:
-            found[path] = packing
-            continue
-        block, _, projection = path.rpartition(".switch_mlp.")
-        expert = re.compile(re.escape(block) + r"\.experts\.\d+\.(\w+)\.weight")
-        matches = [name for name in tensors if (m := expert.fullmatch(name)) and EXPERTS.get(m[1], m[1]) == projection]
-        found |= {name.removesuffix(".weight"): packing for name in matches}
-        if not matches:
-            unknown.append(path)
-    if unknown:
-        print("  mlx-lm renames", unknown[:2])
-        return None
-    return dict(sorted(found.items()))
+    packed = {name.removesuffix(".scales") for name, _ in tree_flatten(model.parameters()) if name.endswith(".scales")}
+    result = {}
+    for name, shape in sorted(shapes.items()):
+        module = name.removesuffix(".weight")
+        if name.endswith(".weight") and module in packed:
+            packing = config["quantization"].get(module, config["quantization"])
+            result[name] = [shape, packing["bits"], packing["group_size"]]
+        else:
+            result[name] = [shape]
+    return result
+
+
+def row_of_mlx(case):
+    module = importlib.import_module(f"mlx_lm.models.{case.kind}")
+    model = module.Model(module.ModelArgs(**case.settings))
+    tensors = {name: list(value.shape) for name, value in tree_flatten(model.parameters())}
+    return dict(label=case.label or case.kind, config=case.settings, tensors=dict(sorted(tensors.items())), skipped=None,
+                metal=None, mlx=packed_model(model, dict(case.settings)))
+
+
+def row(case):
+    label = case.label or case.kind
+    print(label, flush=True)
+    if case.mlx_only:
+        return row_of_mlx(case)
+    config = configuration(case)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        metal, skipped = packed_by_metal(case.auto, config, folder)
+        return dict(label=label, config=json.loads((folder / "config.json").read_text()), tensors=header(folder),
+                    skipped=skipped, metal=metal, mlx=packed_by_mlx(folder, case))
 
 
 def main():
-    rows = []
-    for label, model_type, changes in MODELS:
-        print(label)
-        config = AutoConfig.for_model(model_type, **(changes if model_type == "gpt2" else SMALL | changes))
-        auto = AutoModel if model_type == "bert" else AutoModelForCausalLM
-        torch.manual_seed(0)
-        model = auto.from_config(config).to(torch.bfloat16)
-        with tempfile.TemporaryDirectory() as folder:
-            folder = pathlib.Path(folder)
-            model.save_pretrained(folder)
-            tensors = header(folder)
-            metal, skipped = metal_modules(config, auto)
-            rows.append(
-                dict(
-                    label=label, config=json.loads((folder / "config.json").read_text()), tensors=tensors,
-                    skipped=skipped, metal=metal, mlx=mlx_modules(folder, tensors),
-                )
-            )
+    mx.random.seed(0)
     versions = {"transformers": transformers.__version__, "mlx-lm": mlx_lm.__version__}
-    target = pathlib.Path(__file__).parents[2] / "crates/planish-quantize/tests/golden/layers.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    target.write_text(f'{{"versions": {json.dumps(versions)}, "group": {GROUP}, "models": [\n{lines}\n]}}\n')
+    TARGET.mkdir(parents=True, exist_ok=True)
+    for group in sys.argv[1:] or MODELS:
+        lines = ",\n".join(json.dumps(row(case)) for case in MODELS[group])
+        text = f'{{"versions": {json.dumps(versions)}, "group": {GROUP}, "models": [\n{lines}\n]}}\n'
+        (TARGET / f"{group}.json").write_text(text)
 
 
 main()

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::source::Source;
-use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory};
+use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.
 ///
@@ -16,6 +16,8 @@ use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory};
 pub struct Checkpoint {
     source: Source,
     by_name: HashMap<String, usize>,
+    /// Entries that mlx-lm stores under other names or in another order.
+    places: HashMap<String, mlx::Place>,
 }
 
 impl Checkpoint {
@@ -54,14 +56,22 @@ impl Checkpoint {
         memory::open(name, files).map(Checkpoint::of)
     }
 
-    fn of(source: Source) -> Checkpoint {
+    fn of(mut source: Source) -> Checkpoint {
+        let mut places = HashMap::new();
+        if let Some((entries, found)) = source.mlx_names() {
+            (source.entries, places) = (entries, found);
+        }
         let by_name = source
             .entries
             .iter()
             .enumerate()
             .map(|(index, entry)| (entry.name.clone(), index))
             .collect();
-        Checkpoint { source, by_name }
+        Checkpoint {
+            source,
+            by_name,
+            places,
+        }
     }
 
     /// The folder or file.
@@ -94,7 +104,10 @@ impl Checkpoint {
     /// # Errors
     /// A packing mode that is not read, or a file that cannot be.
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
-        self.source.reader.read(entry)
+        match self.places.get(&entry.name) {
+            Some(place) => place.read(entry, |stored| self.source.reader.read(stored)),
+            None => self.source.reader.read(entry),
+        }
     }
 
     /// One tensor as it is stored: `P.scales` of a packed module too.
@@ -124,6 +137,12 @@ impl Checkpoint {
     /// Tells the system that the mapped pages of an entry are not needed for now, so that reading a whole checkpoint one
     /// entry at a time stays in bounded memory. Data already handed out stays valid: touching it reads the file again.
     pub fn release(&self, entry: &Entry) {
-        self.source.reader.release(entry);
+        match self.places.get(&entry.name) {
+            Some(place) => place
+                .stored()
+                .iter()
+                .for_each(|stored| self.source.reader.release(stored)),
+            None => self.source.reader.release(entry),
+        }
     }
 }

@@ -11,6 +11,7 @@ mod folder;
 mod gguf;
 pub mod hub;
 mod memory;
+pub mod mlx;
 mod modules;
 mod order;
 mod source;

@@ -1,12 +1,13 @@
 //! The seam between [`crate::Checkpoint`] and the kinds of storage it reads: everything known without reading weights, and
 //! a reader for the rest.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory};
+use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
 /// An opened folder, in memory or not, or GGUF file.
 pub(crate) struct Source {
@@ -22,6 +23,16 @@ pub(crate) struct Source {
     pub files: Vec<String>,
     /// Where data comes from.
     pub reader: Reader,
+}
+
+impl Source {
+    /// The entries under Hugging Face names, where they are stored under names of mlx-lm.
+    pub fn mlx_names(&self) -> Option<(Vec<Entry>, HashMap<String, mlx::Place>)> {
+        match (&self.reader, &self.dialect) {
+            (Reader::Gguf(_), _) | (_, Dialect::Metal { .. }) => None,
+            _ => mlx::translate(&self.config, &self.entries),
+        }
+    }
 }
 
 /// Reads data by name.

@@ -3,16 +3,17 @@
 //! Toward MLX everything can be said. The metal format has one packing and packs linear layers only, so toward it embeddings
 //! become plain, and what differs between linear layers is refused.
 
+use planish_checkpoint::mlx::{self, Arranged};
 use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Mode, Override, Scheme};
 use planish_format::Packing;
 
 use crate::card::Card;
 use crate::layers::{Classifier, Role};
-use crate::plan::{Listed, modules_to_not_convert};
+use crate::plan::{Listed, modules_to_not_convert, unchanged};
 use crate::quantize::{kept, usage};
 use crate::recipe::check_mlx_group;
 use crate::report::{Report, stored_bytes, weight_count};
-use crate::transfer::{OnProgress, Outcome, Output, Transfer};
+use crate::transfer::{Made, OnProgress, Outcome, Output, Transfer};
 use crate::{Error, Target, source};
 
 /// Writes `checkpoint` in the dialect `target`; packed words are moved untouched.
@@ -32,14 +33,14 @@ pub fn convert(
         Target::Metal => to_metal(checkpoint)?,
     };
     let packed = converted
-        .outcomes
+        .made
         .iter()
-        .filter(|outcome| **outcome == Outcome::Move)
+        .filter(|made| made.outcome == Outcome::Move)
         .count();
     let mut transfer = Transfer {
         checkpoint,
         config: source::config(checkpoint, &converted.dialect, None),
-        outcomes: converted.outcomes,
+        made: converted.made,
         dialect: converted.dialect,
         card: String::new(),
         recipe: None,
@@ -77,9 +78,9 @@ fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
     Ok(())
 }
 
-/// What becomes of each entry, and the words for the config.
+/// What is written, and the words for the config.
 struct Converted {
-    outcomes: Vec<Outcome>,
+    made: Vec<Made>,
     dialect: Dialect,
     /// Modules that were packed and no longer are, with the reason.
     unpacked: Vec<(String, String)>,
@@ -97,13 +98,22 @@ fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         ))
     })?;
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
-    let plain_layer = |entry: &&Entry| matches!(entry.layout, Layout::Plain(_)) && classifier.role(entry).is_layer();
-    let plain = checkpoint.entries().iter().filter(plain_layer);
+    let tensors = mlx::arrange(checkpoint.config(), checkpoint.entries()).map_err(Error::Source)?;
+    let entry_of = |tensor: &Arranged| tensor.pieces.first().map(|piece| &checkpoint.entries()[piece.entry]);
+    let plain_layer = |tensor: &&Arranged| {
+        let is_plain = |entry: &Entry| matches!(entry.layout, Layout::Plain(_)) && classifier.role(entry).is_layer();
+        entry_of(tensor).is_some_and(is_plain)
+    };
+    let plain = tensors.iter().filter(plain_layer);
     let overrides = plain
-        .filter_map(|entry| Some((entry.module()?.to_owned(), Override::Plain)))
+        .filter_map(|tensor| Some((tensor.name.strip_suffix(".weight")?.to_owned(), Override::Plain)))
         .collect();
+    let made = |tensor: Arranged| Made {
+        outcome: entry_of(&tensor).map_or(Outcome::Copy, moved),
+        tensor,
+    };
     Ok(Converted {
-        outcomes: checkpoint.entries().iter().map(moved).collect(),
+        made: tensors.into_iter().map(made).collect(),
         dialect: Dialect::Mlx {
             default: Scheme::affine(*packing),
             overrides,
@@ -123,15 +133,17 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
     let packing = shared_packing(checkpoint, &classifier)?;
     let mut converted = Converted {
-        outcomes: Vec::new(),
+        made: Vec::new(),
         dialect: Dialect::Plain,
         unpacked: Vec::new(),
     };
     let mut layers = Vec::new();
-    for entry in checkpoint.entries() {
+    for (index, entry) in checkpoint.entries().iter().enumerate() {
         let role = classifier.role(entry);
         let outcome = match entry.layout {
-            Layout::Packed { packing: own, .. } if role == Role::Linear || (role == Role::Head && own == packing) => {
+            Layout::Packed { packing: own, .. }
+                if matches!(role, Role::Linear | Role::Expert) || (role == Role::Head && own == packing) =>
+            {
                 Outcome::Move
             }
             _ => kept(entry, None),
@@ -151,7 +163,10 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
             role,
             packed: outcome == Outcome::Move,
         });
-        converted.outcomes.push(outcome);
+        converted.made.push(Made {
+            tensor: unchanged(index, entry),
+            outcome,
+        });
     }
     let modules_to_not_convert = modules_to_not_convert(&layers, &[]);
     converted.dialect = Dialect::Metal {
@@ -172,7 +187,9 @@ fn shared_packing(checkpoint: &Checkpoint, classifier: &Classifier) -> Result<Pa
         };
         match classifier.role(entry) {
             Role::Linear => {}
-            Role::Expert => return Err(stacked_experts(entry)),
+            // Stacks that only MLX has, under its names.
+            Role::Expert if entry.shape.len() == 3 && is_mlx_stack(entry) => return Err(stacked_experts(entry)),
+            Role::Expert => {}
             _ => continue,
         }
         if !matches!(packing.bits(), 2 | 4 | 8) {
@@ -215,9 +232,14 @@ fn unsupported_mode(entry: &Entry, mode: Mode) -> Error {
     ))
 }
 
+fn is_mlx_stack(entry: &Entry) -> bool {
+    let projections = [".gate_proj.weight", ".up_proj.weight", ".down_proj.weight"];
+    projections.iter().any(|end| entry.name.ends_with(end))
+}
+
 fn stacked_experts(entry: &Entry) -> Error {
     Error::Inexpressible(format!(
-        "{}: the metal format does not pack experts, and transformers names them otherwise than MLX: \
+        "{}: transformers holds these experts in another order than MLX, which packed words cannot be brought into: \
          quantize the plain checkpoint with `planish quantize --format metal`",
         entry.name
     ))

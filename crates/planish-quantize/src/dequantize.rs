@@ -5,9 +5,10 @@ use planish_format::FloatType;
 
 use crate::card::Card;
 use crate::pack::type_name;
+use crate::plan::unchanged;
 use crate::quantize::kept;
 use crate::report::{Report, stored_bytes, weight_count};
-use crate::transfer::{OnProgress, Output, Transfer};
+use crate::transfer::{Made, OnProgress, Output, Transfer};
 use crate::{Error, source};
 
 /// Writes every packed weight of `checkpoint` as plain floats: of `float_type`, else of the type of its scales (bfloat16 for
@@ -36,10 +37,14 @@ pub fn dequantize(
     let float_type = source::float_type(checkpoint, float_type);
     let mut transfer = Transfer {
         checkpoint,
-        outcomes: checkpoint
+        made: checkpoint
             .entries()
             .iter()
-            .map(|entry| kept(entry, float_type))
+            .enumerate()
+            .map(|(index, entry)| Made {
+                tensor: unchanged(index, entry),
+                outcome: kept(entry, float_type),
+            })
             .collect(),
         dialect: Dialect::Plain,
         config: source::config(checkpoint, &Dialect::Plain, float_type),

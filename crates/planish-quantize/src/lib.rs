@@ -27,7 +27,7 @@ pub use error::Error;
 pub use inspect::{Cost, Inspection, TensorRow, WIDTHS, inspect};
 pub use pack::pack_weight;
 pub use patterns::Patterns;
-pub use plan::{Action, Plan, Reason, Step};
+pub use plan::{Action, Plan, Reason, Step, Written};
 pub use quantize::quantize;
 pub use recipe::{Choice, Override, Recipe, Target};
 pub use report::Report;

@@ -1,4 +1,5 @@
-//! Layers that mlx-lm 0.32 packs with more bits than asked for: the `quant_predicate` of its models, by model type.
+//! Layers that mlx-lm 0.32 treats otherwise than the rest, by model type and by the names of MLX: those that it packs with more
+//! bits than asked for (`quant_predicate`), and those that it does not pack.
 
 use planish_format::Packing;
 
@@ -51,6 +52,42 @@ const RULES: [Rule; 9] = [
         layers: &["router.proj"],
     },
 ];
+
+/// Routers that are no linear layers in mlx-lm.
+const PLAIN_ROUTERS: [&str; 11] = [
+    "deepseek",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "dots1",
+    "exaone_moe",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "joyai_llm_flash",
+    "kimi_k2",
+    "mimo_v2_flash",
+];
+/// Parts of multimodal models that mlx-lm does not load: it runs the language model only.
+const NOT_LANGUAGE: [&str; 8] = [
+    "vision_tower",
+    "vision_model",
+    "vision_encoder",
+    "visual",
+    "audio_tower",
+    "multi_modal_projector",
+    "mm_projector",
+    "connector",
+];
+
+/// Whether a module is a router that mlx-lm leaves plain.
+pub(crate) fn is_plain_router(model_type: &str, module: &str) -> bool {
+    PLAIN_ROUTERS.contains(&model_type) && module.ends_with("mlp.gate")
+}
+
+/// Whether a module of a multimodal model is outside of its language model.
+pub(crate) fn is_not_language(module: &str) -> bool {
+    module.split('.').any(|part| NOT_LANGUAGE.contains(&part))
+}
 
 /// The packing that mlx-lm insists on for a module, if it does.
 pub(crate) fn packing(model_type: &str, module: &str) -> Option<Packing> {

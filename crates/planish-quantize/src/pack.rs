@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use planish_checkpoint::mlx::View;
 use planish_checkpoint::{Tensor, Weight};
 use planish_format::{
     FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, dequantize, first_non_finite,
@@ -30,10 +31,14 @@ pub fn pack_weight(name: &str, weight: &Weight, packing: Packing, recipe: &Recip
     floats.pack(0..floats.rows, packing, recipe)
 }
 
-/// A weight as rows of floats of one type, whatever it is stored as.
+/// A weight, or a view of it, as rows of floats of one type, whatever it is stored as.
 pub(crate) struct Floats<'a> {
     name: &'a str,
     stored: Stored<'a>,
+    /// Columns of the stored weight.
+    stored_cols: usize,
+    /// `None` is all of the weight.
+    view: Option<&'a View>,
     /// Product of all sizes but the last.
     pub rows: usize,
     pub cols: usize,
@@ -60,6 +65,8 @@ impl<'a> Floats<'a> {
                 Ok(Floats {
                     name,
                     stored,
+                    stored_cols: cols,
+                    view: None,
                     rows,
                     cols,
                     float_type: dtype.unwrap_or(float_type),
@@ -70,6 +77,8 @@ impl<'a> Floats<'a> {
                 Ok(Floats {
                     name,
                     stored: Stored::Packed(matrix),
+                    stored_cols: matrix.cols,
+                    view: None,
                     rows: matrix.rows,
                     cols: matrix.cols,
                     float_type,
@@ -78,11 +87,78 @@ impl<'a> Floats<'a> {
         }
     }
 
+    /// Only the values that a view takes.
+    pub fn viewed(self, view: &'a View) -> Floats<'a> {
+        if view.is_whole(self.rows) {
+            return self;
+        }
+        let (rows, cols) = view.size(self.rows, self.cols);
+        Floats {
+            view: Some(view),
+            rows,
+            cols,
+            ..self
+        }
+    }
+
     /// Some rows as little-endian values of `self.float_type`. // (rows.len(), cols)
     pub fn rows(&self, rows: Range<usize>) -> Cow<'a, [u8]> {
+        match self.view {
+            None => self.stored_rows(rows),
+            Some(view) if view.turned => Cow::Owned(self.turned(view, rows)),
+            Some(view) => Cow::Owned(self.chosen(view, rows)),
+        }
+    }
+
+    /// Rows that lie as they are stored.
+    fn chosen(&self, view: &View, rows: Range<usize>) -> Vec<u8> {
+        let size = self.float_type.size_bytes();
+        let mut chosen = Vec::with_capacity(rows.len() * self.cols * size);
+        for row in rows {
+            let stored = view.stored_row(row);
+            let bytes = self.stored_rows(stored..stored + 1);
+            let columns = bytes.chunks_exact(size).skip(view.first_col).step_by(view.col_step);
+            match view.col_step {
+                1 => chosen.extend_from_slice(&bytes[view.first_col * size..]),
+                _ => columns.for_each(|value| chosen.extend_from_slice(value)),
+            }
+        }
+        if view.add != 0.0 {
+            let mut values = vec![0.0; chosen.len() / size];
+            self.float_type.decode(&chosen, &mut values);
+            values.iter_mut().for_each(|value| *value += view.add);
+            self.float_type.encode(&values, &mut chosen);
+        }
+        chosen
+    }
+
+    /// Rows that are stored as columns, block after block.
+    fn turned(&self, view: &View, rows: Range<usize>) -> Vec<u8> {
+        let size = self.float_type.size_bytes();
+        let taken = (self.stored_cols - view.first_col).div_ceil(view.col_step);
+        let row_bytes = self.stored_cols * size;
+        let mut turned = Vec::with_capacity(rows.len() * self.cols * size);
+        let mut next = rows.start;
+        while next < rows.end {
+            let (block, first) = (next / taken, next % taken);
+            let last = (first + rows.end - next).min(taken);
+            let start = block * view.block_rows;
+            let bytes = self.stored_rows(start + view.rows.start..start + view.rows.end);
+            for index in first..last {
+                let column = (view.first_col + index * view.col_step) * size;
+                let values = bytes.chunks_exact(row_bytes).map(|row| &row[column..column + size]);
+                values.for_each(|value| turned.extend_from_slice(value));
+            }
+            next += last - first;
+        }
+        turned
+    }
+
+    /// Rows of the stored weight.
+    fn stored_rows(&self, rows: Range<usize>) -> Cow<'a, [u8]> {
         match &self.stored {
             Stored::Plain { float_type, data } => {
-                let row_bytes = self.cols * float_type.size_bytes();
+                let row_bytes = self.stored_cols * float_type.size_bytes();
                 let bytes = &data[rows.start * row_bytes..rows.end * row_bytes];
                 if *float_type == self.float_type {
                     return Cow::Borrowed(bytes);
@@ -147,15 +223,18 @@ impl<'a> Floats<'a> {
 
     /// One value before any cast.
     fn original(&self, row: usize, col: usize) -> f32 {
+        let (row, col) = self
+            .view
+            .map_or((row, col), |view| view.stored_place(row, col, self.stored_cols));
         match &self.stored {
             Stored::Plain { float_type, data } => {
                 let size = float_type.size_bytes();
                 let mut value = [0.0];
-                float_type.decode(&data[(row * self.cols + col) * size..][..size], &mut value);
+                float_type.decode(&data[(row * self.stored_cols + col) * size..][..size], &mut value);
                 value[0]
             }
             Stored::Packed(matrix) => {
-                let mut values = vec![0.0; self.cols];
+                let mut values = vec![0.0; self.stored_cols];
                 matrix.dequantize_row(row, &mut values);
                 values[col]
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use planish_checkpoint::mlx::{self, Arranged, Piece, View};
 use planish_checkpoint::{Entry, Layout};
 use planish_format::Packing;
 use serde_json::{Map, Value};
@@ -63,7 +64,27 @@ pub struct Step {
 impl Step {
     /// The module that owns the entry: its name without `.weight`.
     pub fn module(&self) -> &str {
-        self.entry.name.strip_suffix(".weight").unwrap_or(&self.entry.name)
+        module(&self.entry.name)
+    }
+}
+
+fn module(name: &str) -> &str {
+    name.strip_suffix(".weight").unwrap_or(name)
+}
+
+/// One tensor to write and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its name and shape in the dialect, and the entries that it is made of.
+    pub tensor: Arranged,
+    /// What becomes of it.
+    pub action: Action,
+}
+
+impl Written {
+    /// The module that owns the tensor.
+    pub fn module(&self) -> &str {
+        module(&self.tensor.name)
     }
 }
 
@@ -72,6 +93,8 @@ impl Step {
 pub struct Plan {
     /// One step for each entry, in the checkpoint's order.
     pub steps: Vec<Step>,
+    /// The tensors of the output: those of the entries, but for what the dialect's library names or arranges otherwise.
+    pub written: Vec<Written>,
     /// What a metal config lists as `modules_to_not_convert`; `None` when transformers' own default says the same.
     pub modules_to_not_convert: Option<Vec<String>>,
 }
@@ -85,11 +108,11 @@ impl Plan {
             .map(|step| step.action)
     }
 
-    /// How many entries are packed.
+    /// How many tensors of the output are packed.
     pub fn packed_count(&self) -> usize {
-        self.steps
+        self.written
             .iter()
-            .filter(|step| matches!(step.action, Action::Pack(_)))
+            .filter(|written| matches!(written.action, Action::Pack(_)))
             .count()
     }
 }
@@ -109,25 +132,14 @@ impl Recipe {
             classifier,
             config,
         };
-        let mut steps: Vec<Step> = entries
-            .iter()
-            .map(|entry| Step {
-                entry: entry.clone(),
-                action: planner.action(entry),
-            })
-            .collect();
-        let modules_to_not_convert = match self.target {
-            Target::Metal => planner.settle_metal(&mut steps)?,
-            Target::Mlx => None,
-        };
-        let plan = Plan {
-            steps,
-            modules_to_not_convert,
+        let plan = match self.target {
+            Target::Metal => planner.metal(entries)?,
+            Target::Mlx => planner.mlx(entries)?,
         };
         if plan.packed_count() == 0 {
             return Err(Error::Source(format!(
                 "none of the {} tensors would be packed: there is no linear layer whose columns a group of {} divides{}",
-                plan.steps.len(),
+                entries.len(),
                 self.packing.group(),
                 if self.exclude.is_empty() {
                     ""
@@ -148,40 +160,123 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn action(&self, entry: &Entry) -> Action {
-        let role = self.classifier.role(entry);
-        if matches!(role, Role::Other | Role::Transposed) {
-            return Action::Keep(Reason::NotAMatrix);
-        }
-        let module = entry.name.strip_suffix(".weight").unwrap_or(&entry.name);
-        let by_dialect = match self.recipe.target {
-            Target::Metal => role == Role::Linear || (role == Role::Head && self.recipe.include_head),
-            // mlx-lm drops a tied head that is stored all the same, and would stumble over its scales.
-            Target::Mlx => !(role == Role::Head && self.is_tied()),
+    /// Every entry is a tensor of the output.
+    fn metal(&self, entries: &[Entry]) -> Result<Plan, Error> {
+        let step = |entry: &Entry| Step {
+            entry: entry.clone(),
+            action: self.metal_action(entry),
         };
-        if !by_dialect {
-            return Action::Keep(Reason::NotPackedByDialect);
+        let mut steps: Vec<Step> = entries.iter().map(step).collect();
+        let modules_to_not_convert = self.settle_metal(&mut steps)?;
+        let written = steps.iter().enumerate().map(|(index, step)| Written {
+            tensor: unchanged(index, &step.entry),
+            action: step.action,
+        });
+        Ok(Plan {
+            written: written.collect(),
+            steps,
+            modules_to_not_convert,
+        })
+    }
+
+    fn metal_action(&self, entry: &Entry) -> Action {
+        let role = self.classifier.role(entry);
+        let packs = match role {
+            Role::Other | Role::Transposed => return Action::Keep(Reason::NotAMatrix),
+            Role::Linear => true,
+            Role::Head => self.recipe.include_head,
+            // A stack without `.weight` has no module whose scales could stand beside it.
+            Role::Expert => self.recipe.include_experts && entry.module().is_some(),
+            Role::Embedding | Role::Router | Role::Single => false,
+        };
+        let module = module(&entry.name);
+        match packs {
+            false => Action::Keep(Reason::NotPackedByDialect),
+            true if self.exclude.matches(module) => Action::Keep(Reason::Excluded),
+            true => match self.choice(module) {
+                Choice::Plain => Action::Keep(Reason::Excluded),
+                Choice::Pack(packing) => fit(entry, &entry.shape, packing),
+            },
         }
-        if self.exclude.matches(module) {
-            return Action::Keep(Reason::Excluded);
+    }
+
+    fn mlx(&self, entries: &[Entry]) -> Result<Plan, Error> {
+        let tensors = mlx::arrange(self.config, entries).map_err(Error::Source)?;
+        let mut steps: Vec<Step> = entries
+            .iter()
+            .map(|entry| Step {
+                entry: entry.clone(),
+                action: Action::Keep(Reason::NotAMatrix),
+            })
+            .collect();
+        let mut written = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            let action = self.mlx_action(&tensor, entries)?;
+            for piece in &tensor.pieces {
+                steps[piece.entry].action = action;
+            }
+            written.push(Written { tensor, action });
         }
-        match self.choice(module) {
+        Ok(Plan {
+            steps,
+            written,
+            modules_to_not_convert: None,
+        })
+    }
+
+    fn mlx_action(&self, tensor: &Arranged, entries: &[Entry]) -> Result<Action, Error> {
+        let Some(first) = tensor.pieces.first() else {
+            return Ok(Action::Keep(Reason::NotAMatrix));
+        };
+        let entry = &entries[first.entry];
+        let role = self.classifier.role(entry);
+        if role == Role::Other || (role == Role::Transposed && !first.view.turned) || !tensor.name.ends_with(".weight")
+        {
+            return Ok(Action::Keep(Reason::NotAMatrix));
+        }
+        let name = module(&tensor.name);
+        // mlx-lm drops a tied head that is stored all the same, and would stumble over its scales.
+        if (role == Role::Head && self.is_tied()) || self.stays_plain(name) {
+            return Ok(Action::Keep(Reason::NotPackedByDialect));
+        }
+        // A user may name a layer as Hugging Face does, or as MLX.
+        let choice = |piece: &Piece| {
+            let source = module(&entries[piece.entry].name);
+            match [name, source].into_iter().any(|name| self.exclude.matches(name)) {
+                true => Choice::Plain,
+                false => self.mlx_choice(source, name),
+            }
+        };
+        let chosen = choice(first);
+        if let Some(other) = tensor.pieces.iter().find(|piece| choice(piece) != chosen) {
+            return Err(Error::Inexpressible(format!(
+                "all experts of `{name}` are one tensor in MLX, but --exclude or --override tells {} from {}",
+                module(&entry.name),
+                module(&entries[other.entry].name),
+            )));
+        }
+        Ok(match chosen {
             Choice::Plain => Action::Keep(Reason::Excluded),
-            Choice::Pack(packing) => fit(entry, packing),
+            Choice::Pack(packing) => fit(entry, &tensor.shape, packing),
+        })
+    }
+
+    fn mlx_choice(&self, source: &str, name: &str) -> Choice {
+        match self.overridden(source).or_else(|| self.overridden(name)) {
+            Some(choice) => choice,
+            None => Choice::Pack(mlx_rules::packing(self.model_type(), name).unwrap_or(self.recipe.packing)),
         }
+    }
+
+    fn overridden(&self, module: &str) -> Option<Choice> {
+        let mut overrides = self.recipe.overrides.iter();
+        let found = overrides.find(|exception| exception.pattern.is_match(module).unwrap_or(false));
+        found.map(|exception| exception.choice)
     }
 
     /// Bits and group of a module, before its shape has a say.
     fn choice(&self, module: &str) -> Choice {
-        let mut overrides = self.recipe.overrides.iter();
-        if let Some(found) = overrides.find(|exception| exception.pattern.is_match(module).unwrap_or(false)) {
-            return found.choice;
-        }
-        let insisted = match self.recipe.target {
-            Target::Metal => None,
-            Target::Mlx => mlx_rules::packing(self.model_type(), module),
-        };
-        Choice::Pack(insisted.unwrap_or(self.recipe.packing))
+        self.overridden(module).unwrap_or(Choice::Pack(self.recipe.packing))
     }
 
     fn model_type(&self) -> &str {
@@ -191,11 +286,19 @@ impl Planner<'_> {
             .unwrap_or_default()
     }
 
+    fn stays_plain(&self, module: &str) -> bool {
+        let class = self
+            .config
+            .get("architectures")
+            .and_then(|names| names.get(0)?.as_str());
+        let generates = class.is_some_and(|class| class.ends_with("ForConditionalGeneration"));
+        mlx_rules::is_plain_router(self.model_type(), module) || (generates && mlx_rules::is_not_language(module))
+    }
+
     fn is_tied(&self) -> bool {
-        self.config
-            .get("tie_word_embeddings")
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
+        let says = |config: &Map<String, Value>| config.get("tie_word_embeddings").and_then(Value::as_bool);
+        let text = self.config.get("text_config").and_then(Value::as_object);
+        says(self.config).or_else(|| says(text?)).unwrap_or(false)
     }
 
     /// A listed name may, as a pattern, match more modules than the one it names: those become plain as well, because
@@ -272,8 +375,22 @@ pub(crate) fn modules_to_not_convert(layers: &[Listed], asked: &[String]) -> Opt
     Some(list)
 }
 
-fn fit(entry: &Entry, packing: Packing) -> Action {
-    let cols = entry.shape.last().copied().unwrap_or(0);
+/// An entry as a tensor of the output.
+pub(crate) fn unchanged(index: usize, entry: &Entry) -> Arranged {
+    let piece = Piece {
+        entry: index,
+        view: View::whole(entry.rows_cols().0),
+    };
+    Arranged {
+        name: entry.name.clone(),
+        shape: entry.shape.clone(),
+        pieces: vec![piece],
+    }
+}
+
+/// Whether a tensor of this shape, made of this entry, can be packed so.
+fn fit(entry: &Entry, shape: &[usize], packing: Packing) -> Action {
+    let cols = shape.last().copied().unwrap_or(0);
     let float = match entry.layout {
         Layout::Plain(dtype) => dtype.float_type().is_some(),
         Layout::Packed { .. } => true,

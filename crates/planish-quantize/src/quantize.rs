@@ -6,8 +6,8 @@ use planish_format::{Encoder, FloatType};
 use crate::card::Card;
 use crate::pack::type_name;
 use crate::report::{Report, stored_bytes, weight_count};
-use crate::transfer::{OnProgress, Outcome, Output, Transfer};
-use crate::{Action, Error, Plan, Reason, Recipe, Target, source};
+use crate::transfer::{Made, OnProgress, Outcome, Output, Transfer};
+use crate::{Action, Error, Plan, Reason, Recipe, Target, Written, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
 ///
@@ -36,10 +36,10 @@ pub fn quantize(
     let dialect = dialect(&recipe, &plan);
     let mut transfer = Transfer {
         checkpoint,
-        outcomes: plan
-            .steps
+        made: plan
+            .written
             .iter()
-            .map(|step| outcome(&step.entry, step.action, recipe.dtype))
+            .map(|written| made(checkpoint, written, recipe.dtype))
             .collect(),
         config: source::config(checkpoint, &dialect, recipe.dtype),
         dialect,
@@ -60,10 +60,20 @@ pub fn quantize(
     Ok(report)
 }
 
-fn outcome(entry: &Entry, action: Action, float_type: Option<FloatType>) -> Outcome {
-    match action {
-        Action::Pack(packing) => Outcome::Pack(packing, float_type.unwrap_or_else(|| scale_type(entry))),
-        Action::Keep(_) => kept(entry, float_type),
+fn made(checkpoint: &Checkpoint, written: &Written, float_type: Option<FloatType>) -> Made {
+    let entry = written
+        .tensor
+        .pieces
+        .first()
+        .map(|piece| &checkpoint.entries()[piece.entry]);
+    let outcome = match (written.action, entry) {
+        (Action::Pack(packing), Some(entry)) => Outcome::Pack(packing, float_type.unwrap_or_else(|| scale_type(entry))),
+        (Action::Keep(_), Some(entry)) => kept(entry, float_type),
+        (_, None) => Outcome::Copy,
+    };
+    Made {
+        tensor: written.tensor.clone(),
+        outcome,
     }
 }
 
@@ -108,9 +118,9 @@ fn dialect(recipe: &Recipe, plan: &Plan) -> Dialect {
                 Action::Keep(_) => Some(Override::Plain),
             };
             let overrides = plan
-                .steps
+                .written
                 .iter()
-                .filter_map(|step| Some((step.module().to_owned(), exception(step.action)?)))
+                .filter_map(|written| Some((written.module().to_owned(), exception(written.action)?)))
                 .collect();
             Dialect::Mlx {
                 default: Scheme::affine(recipe.packing),
@@ -126,9 +136,9 @@ fn notable(plan: &Plan) -> Vec<(String, String)> {
         Action::Pack(_) | Action::Keep(Reason::NotAMatrix | Reason::NotPackedByDialect) => None,
         Action::Keep(reason) => Some(reason.to_string()),
     };
-    plan.steps
+    plan.written
         .iter()
-        .filter_map(|step| Some((step.module().to_owned(), reason(step.action)?)))
+        .filter_map(|written| Some((written.module().to_owned(), reason(written.action)?)))
         .collect()
 }
 

@@ -117,6 +117,8 @@ pub struct Recipe {
     pub exclude: Vec<String>,
     /// Also pack the output head, which the metal rules leave plain.
     pub include_head: bool,
+    /// Also pack the routed experts, which the metal rules leave plain; the MLX rules pack them anyway.
+    pub include_experts: bool,
     /// Exceptions by layer; the first that matches counts. Only MLX can hold them.
     pub overrides: Vec<Override>,
     /// The type of the plain tensors, scales and biases; `None` keeps that of each weight.
@@ -134,6 +136,7 @@ impl Recipe {
             encoder: target.default_encoder(),
             exclude: Vec::new(),
             include_head: false,
+            include_experts: false,
             overrides: Vec::new(),
             dtype: None,
             allow_nonfinite: false,

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use planish_checkpoint::mlx::{Arranged, View};
 use planish_checkpoint::{Checkpoint, Dialect, Dtype, Entry, Layout, Planned, Weight, Writer, WriterOptions};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
@@ -52,11 +53,18 @@ pub(crate) enum Outcome {
     Move,
 }
 
+/// One tensor of the output, or three of a packed one.
+pub(crate) struct Made {
+    pub tensor: Arranged,
+    /// What its pieces become.
+    pub outcome: Outcome,
+}
+
 /// A whole conversion, decided.
 pub(crate) struct Transfer<'a> {
     pub checkpoint: &'a Checkpoint,
-    /// One for each entry of the checkpoint, in its order.
-    pub outcomes: Vec<Outcome>,
+    /// In the order of writing.
+    pub made: Vec<Made>,
     /// The dialect of the output.
     pub dialect: Dialect,
     pub config: Map<String, Value>,
@@ -71,25 +79,37 @@ impl Transfer<'_> {
     /// Writes the output.
     pub fn run(&self, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
         let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output))?;
-        let total_bytes = self.checkpoint.entries().iter().map(|entry| entry.stored_bytes).sum();
+        let bytes = |made: &Made| -> u64 {
+            made.tensor
+                .pieces
+                .iter()
+                .map(|piece| self.entry(piece.entry).stored_bytes)
+                .sum()
+        };
+        let total_bytes = self.made.iter().map(bytes).sum();
         let mut done_bytes = 0;
-        for (entry, outcome) in self.checkpoint.entries().iter().zip(&self.outcomes) {
-            let mut stream = Stream {
-                transfer: self,
-                entry,
-                writer: &mut writer,
-            };
-            let mut report = |part: f64| {
-                let part_bytes = (entry.stored_bytes as f64 * part) as u64;
-                on_progress(Progress {
-                    tensor: &entry.name,
-                    done_bytes: done_bytes + part_bytes,
-                    total_bytes,
-                });
-            };
-            stream.write(*outcome, &mut report)?;
-            report(1.0);
-            done_bytes += entry.stored_bytes;
+        for made in &self.made {
+            for piece in &made.tensor.pieces {
+                let entry = self.entry(piece.entry);
+                let mut report = |part: f64| {
+                    let part_bytes = (entry.stored_bytes as f64 * part) as u64;
+                    on_progress(Progress {
+                        tensor: &entry.name,
+                        done_bytes: done_bytes + part_bytes,
+                        total_bytes,
+                    });
+                };
+                let mut stream = Stream {
+                    transfer: self,
+                    name: &made.tensor.name,
+                    entry,
+                    view: &piece.view,
+                    writer: &mut writer,
+                };
+                stream.write(made.outcome, &mut report)?;
+                report(1.0);
+                done_bytes += entry.stored_bytes;
+            }
         }
         for name in self.checkpoint.files() {
             if let Some(data) = self.checkpoint.file(name)? {
@@ -117,90 +137,108 @@ impl Transfer<'_> {
         }
     }
 
+    fn entry(&self, index: usize) -> &Entry {
+        &self.checkpoint.entries()[index]
+    }
+
     fn planned(&self) -> Result<Vec<Planned>, Error> {
         let mut planned = Vec::new();
-        for (entry, outcome) in self.checkpoint.entries().iter().zip(&self.outcomes) {
-            let name = entry.name.clone();
-            let shape = entry.shape.clone();
-            match (*outcome, &entry.layout) {
-                (Outcome::Float(float_type), _) => planned.push(Planned {
-                    name,
-                    dtype: float_type.into(),
-                    shape,
-                }),
-                (Outcome::Copy, Layout::Plain(dtype)) => {
-                    planned.push(Planned {
-                        name,
-                        dtype: *dtype,
-                        shape,
-                    });
-                }
-                (Outcome::Pack(packing, scale_type), _) => {
-                    planned.extend(self.planned_parts(entry, packing, scale_type)?);
-                }
-                (Outcome::Move, Layout::Packed { packing, scale_type }) => {
-                    planned.extend(self.planned_parts(entry, *packing, *scale_type)?);
-                }
-                (Outcome::Copy | Outcome::Move, _) => {
-                    // The reader names the mode that it does not know.
-                    self.checkpoint.read(entry)?;
-                }
+        for made in &self.made {
+            for piece in &made.tensor.pieces {
+                self.check_piece(made, self.entry(piece.entry), &piece.view)?;
             }
+            planned.extend(self.planned_parts(made)?);
         }
         Ok(planned)
     }
 
-    fn planned_parts(&self, entry: &Entry, packing: Packing, scale_type: FloatType) -> Result<[Planned; 3], Error> {
-        let (rows, cols) = entry.rows_cols();
-        let wrong = |what: String| Error::Weight {
-            tensor: entry.name.clone(),
-            what,
-        };
-        let shape = PackedShape::new(rows, cols, packing, scale_type).map_err(|error| wrong(error.to_string()))?;
-        let with_last = |last: usize| {
-            let mut sizes = entry.shape.clone();
-            if let Some(cols) = sizes.last_mut() {
-                *cols = last;
+    /// That a piece can become what is planned, as far as its entry tells.
+    fn check_piece(&self, made: &Made, entry: &Entry, view: &View) -> Result<(), Error> {
+        let first = made.tensor.pieces.first().map(|piece| &self.entry(piece.entry).layout);
+        match (made.outcome, &entry.layout) {
+            (Outcome::Float(_) | Outcome::Pack(..), _) => {}
+            (_, layout) if first != Some(layout) => {
+                let what = format!("is stored otherwise than the other parts of `{}`", made.tensor.name);
+                return Err(wrong(entry, what));
             }
-            sizes
+            (Outcome::Copy, Layout::Plain(_)) => {}
+            (Outcome::Move, Layout::Packed { .. }) if view.is_rows() => {}
+            (Outcome::Move, Layout::Packed { .. }) => {
+                return Err(Error::Inexpressible(format!(
+                    "{}: the target holds it in another order, which packed words cannot be brought into: \
+                     `planish dequantize` it, then `planish quantize` it anew",
+                    entry.name
+                )));
+            }
+            (Outcome::Copy | Outcome::Move, _) => {
+                // The reader names the mode that it does not know.
+                self.checkpoint.read(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn planned_parts(&self, made: &Made) -> Result<Vec<Planned>, Error> {
+        let tensor = &made.tensor;
+        let Some(entry) = tensor.pieces.first().map(|piece| self.entry(piece.entry)) else {
+            return Ok(Vec::new());
         };
-        let [codes, scales, biases] = part_names(entry, &self.dialect);
-        let dtype: Dtype = scale_type.into();
-        Ok([
-            Planned {
-                name: codes,
-                dtype: Dtype::U32,
-                shape: with_last(shape.code_row_bytes() / 4),
-            },
-            Planned {
-                name: scales,
+        let plain = |dtype: Dtype| {
+            vec![Planned {
+                name: tensor.name.clone(),
                 dtype,
-                shape: with_last(shape.groups()),
-            },
-            Planned {
-                name: biases,
-                dtype,
-                shape: with_last(shape.groups()),
-            },
+                shape: tensor.shape.clone(),
+            }]
+        };
+        let (packing, scale_type) = match (made.outcome, &entry.layout) {
+            (Outcome::Float(float_type), _) => return Ok(plain(float_type.into())),
+            (Outcome::Copy, Layout::Plain(dtype)) => return Ok(plain(*dtype)),
+            (Outcome::Pack(packing, scale_type), _) => (packing, scale_type),
+            (Outcome::Move, Layout::Packed { packing, scale_type }) => (*packing, *scale_type),
+            (Outcome::Copy | Outcome::Move, _) => return Ok(Vec::new()),
+        };
+        let (cols, leading) = tensor
+            .shape
+            .split_last()
+            .map_or((1, &[][..]), |(cols, rest)| (*cols, rest));
+        let shape = PackedShape::new(leading.iter().product(), cols, packing, scale_type)
+            .map_err(|error| wrong(entry, error.to_string()))?;
+        let with_last = |last: usize| [leading, &[last]].concat();
+        let [codes, scales, biases] = part_names(&tensor.name, &self.dialect);
+        let part = |name: String, dtype: Dtype, last: usize| Planned {
+            name,
+            dtype,
+            shape: with_last(last),
+        };
+        Ok(vec![
+            part(codes, Dtype::U32, shape.code_row_bytes() / 4),
+            part(scales, scale_type.into(), shape.groups()),
+            part(biases, scale_type.into(), shape.groups()),
         ])
     }
 }
 
-/// The tensors of a packed weight in a dialect.
-fn part_names(entry: &Entry, dialect: &Dialect) -> [String; 3] {
-    let module = entry.module().unwrap_or(&entry.name);
-    let biases = dialect.biases_suffix().unwrap_or_default();
-    [
-        entry.name.clone(),
-        format!("{module}.scales"),
-        format!("{module}{biases}"),
-    ]
+fn wrong(entry: &Entry, what: String) -> Error {
+    Error::Weight {
+        tensor: entry.name.clone(),
+        what,
+    }
 }
 
-/// One entry on its way.
+/// The tensors of a packed weight in a dialect.
+fn part_names(name: &str, dialect: &Dialect) -> [String; 3] {
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    let biases = dialect.biases_suffix().unwrap_or_default();
+    [name.to_owned(), format!("{module}.scales"), format!("{module}{biases}")]
+}
+
+/// One piece on its way.
 struct Stream<'a> {
     transfer: &'a Transfer<'a>,
+    /// The tensor of the output.
+    name: &'a str,
     entry: &'a Entry,
+    view: &'a View,
     writer: &'a mut Writer,
 }
 
@@ -209,26 +247,29 @@ impl Stream<'_> {
     fn write(&mut self, outcome: Outcome, report: &mut dyn FnMut(f64)) -> Result<(), Error> {
         let weight = self.transfer.checkpoint.read(self.entry)?;
         match (outcome, &weight) {
-            (Outcome::Copy, Weight::Plain(tensor)) if !self.must_be_finite() || tensor.dtype.float_type().is_none() => {
+            (Outcome::Copy, Weight::Plain(tensor)) if self.is_copied(tensor.dtype) => {
                 let chunk_bytes = CHUNK_WEIGHTS * tensor.dtype.size_bytes();
                 for (index, chunk) in tensor.data.chunks(chunk_bytes).enumerate() {
-                    self.append(&self.entry.name.clone(), chunk)?;
+                    self.append(self.name, chunk)?;
                     report((index * chunk_bytes) as f64 / tensor.data.len() as f64);
                 }
             }
             (Outcome::Copy, Weight::Plain(_)) => self.floats(&weight, None, report)?,
             (Outcome::Float(float_type), _) => self.floats(&weight, Some(float_type), report)?,
             (Outcome::Pack(packing, scale_type), _) => self.pack(&weight, packing, scale_type, report)?,
-            (Outcome::Move, Weight::Packed(matrix)) => self.parts(matrix)?,
+            (Outcome::Move, Weight::Packed(matrix)) => self.moved(matrix)?,
             (Outcome::Copy | Outcome::Move, _) => {
                 let what = "is stored otherwise than the checkpoint's header says".to_owned();
-                return Err(Error::Weight {
-                    tensor: self.entry.name.clone(),
-                    what,
-                });
+                return Err(wrong(self.entry, what));
             }
         }
         Ok(())
+    }
+
+    /// Whether the bytes of a plain tensor go as they are, unread.
+    fn is_copied(&self, dtype: Dtype) -> bool {
+        let whole = self.view.is_whole(self.entry.rows_cols().0);
+        dtype.float_type().is_none() || (whole && !self.must_be_finite())
     }
 
     /// Tables and masks may hold infinities by design; weights and biases may not.
@@ -243,14 +284,13 @@ impl Stream<'_> {
         float_type: Option<FloatType>,
         report: &mut dyn FnMut(f64),
     ) -> Result<(), Error> {
-        let name = self.entry.name.clone();
-        let floats = Floats::new(&name, weight, float_type)?;
+        let floats = Floats::new(&self.entry.name, weight, float_type)?.viewed(self.view);
         for rows in chunks(floats.rows, floats.cols) {
             if self.must_be_finite() {
                 floats.check_finite(rows.clone())?;
             }
             report(rows.start as f64 / floats.rows as f64);
-            self.append(&name, &floats.rows(rows))?;
+            self.append(self.name, &floats.rows(rows))?;
         }
         Ok(())
     }
@@ -265,8 +305,7 @@ impl Stream<'_> {
         let Some(recipe) = self.transfer.recipe else {
             unreachable!("packing without a recipe")
         };
-        let name = self.entry.name.clone();
-        let floats = Floats::new(&name, weight, Some(scale_type))?;
+        let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
         for rows in chunks(floats.rows, floats.cols) {
             report(rows.start as f64 / floats.rows as f64);
             let packed = floats.pack(rows, packing, recipe)?;
@@ -275,8 +314,20 @@ impl Stream<'_> {
         Ok(())
     }
 
+    /// The rows of the view, block after block.
+    fn moved(&mut self, matrix: &PackedMatrix) -> Result<(), Error> {
+        if self.view.is_whole(matrix.rows) {
+            return self.parts(matrix);
+        }
+        for start in (0..matrix.rows).step_by(self.view.block_rows.max(1)) {
+            let rows = start + self.view.rows.start..start + self.view.rows.end;
+            self.parts(&matrix.slice_rows(rows))?;
+        }
+        Ok(())
+    }
+
     fn parts(&mut self, matrix: &PackedMatrix) -> Result<(), Error> {
-        let [codes, scales, biases] = part_names(self.entry, &self.transfer.dialect);
+        let [codes, scales, biases] = part_names(self.name, &self.transfer.dialect);
         for (name, data) in [
             (codes, &matrix.codes),
             (scales, &matrix.scales),

@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Pack the output head too, which --format metal leaves plain
     #[arg(long)]
     include_head: bool,
+    /// Pack the routed experts too, which --format metal leaves plain (--format mlx packs them anyway)
+    #[arg(long)]
+    include_experts: bool,
     /// Other bits for modules in whose name REGEX is found; the first that matches counts (MLX only, repeatable)
     #[arg(long = "override", value_name = "REGEX=BITS[,GROUP]|none")]
     overrides: Vec<String>,
@@ -66,6 +69,7 @@ impl Arguments {
             encoder: self.method.map_or(recipe.encoder, MethodFlag::encoder),
             exclude: self.exclude.clone(),
             include_head: self.include_head,
+            include_experts: self.include_experts,
             overrides: overrides?,
             dtype: self.dtype.map(DtypeFlag::float_type),
             allow_nonfinite: self.allow_nan,
