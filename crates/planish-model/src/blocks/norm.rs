@@ -17,7 +17,9 @@ pub(crate) struct NormLayer<O: Ops> {
 
 impl<O: Ops> NormLayer<O> {
     pub(crate) fn load(loader: &Loader<'_, O>, spec: &NormSpec) -> Result<NormLayer<O>, Error> {
-        let stored = |part: &str| loader.source.vector(&format!("{}.{part}", spec.name), spec.size);
+        // Weights that every head has for itself stand one head a row.
+        let shapes: [&[usize]; 2] = [&[spec.size], &[spec.size / spec.width, spec.width]];
+        let stored = |part: &str| loader.source.values(&format!("{}.{part}", spec.name), &shapes);
         let scaled = |mut values: Vec<f32>, offset: f32| {
             values
                 .iter_mut()

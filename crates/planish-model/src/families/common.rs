@@ -1,6 +1,6 @@
 //! What the families around Llama share. A family says in what it differs, and may change the parts of each layer.
 
-use planish_ops::{Activation, NormKind};
+use planish_ops::{Activation, NormKind, RopePairs};
 
 use super::parts::{Sizes, activation, epsilon, linear};
 use crate::config::Config;
@@ -21,6 +21,8 @@ pub(super) struct Differences {
     pub(super) feed_forward_bias: bool,
     /// How queries and keys are normalized.
     pub(super) head_norms: HeadNorms,
+    /// Which values of a head are rotated together.
+    pub(super) pairs: RopePairs,
     /// Gate and up are one tensor, the gate first.
     pub(super) fused_gate: bool,
     /// The non-linearity, where it is not what `hidden_act` says.
@@ -42,6 +44,7 @@ impl Default for Differences {
             output_bias: false,
             feed_forward_bias: false,
             head_norms: HeadNorms::None,
+            pairs: RopePairs::Halves,
             fused_gate: false,
             activation: None,
             norm: NormStyle::RMS,
@@ -59,6 +62,8 @@ pub(super) enum HeadNorms {
     None,
     /// Each head, all by the same weights.
     Shared,
+    /// Each head by weights of its own.
+    Own,
     /// All heads together.
     Together,
 }
@@ -91,8 +96,11 @@ pub(super) fn llama_like(
     adapt: impl Fn(usize, &mut AttentionSpec) -> Result<(), Error>,
 ) -> Result<Architecture, Error> {
     let llama = Llama::read(config, differences)?;
-    let ropes = vec![read_rope(config, llama.sizes.head_dim)?];
-    llama.decoder(config, name, ropes, adapt)
+    let rope = RopeSpec {
+        pairs: differences.pairs,
+        ..read_rope(config, llama.sizes.head_dim)?
+    };
+    llama.decoder(config, name, vec![rope], adapt)
 }
 
 /// What Llama's layers are made from.
@@ -219,6 +227,7 @@ impl Llama {
         let (size, width) = match self.differences.head_norms {
             HeadNorms::None => return None,
             HeadNorms::Shared => (head_dim, head_dim),
+            HeadNorms::Own => (rows, head_dim),
             HeadNorms::Together => (rows, rows),
         };
         Some(NormSpec {

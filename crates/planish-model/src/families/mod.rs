@@ -1,16 +1,21 @@
 //! The families: each file translates one kind of config.json into an [`Architecture`] and refuses by name what it does
 //! not understand. To add one: write its file and its row in [`FAMILIES`].
 
+mod cohere;
+mod cohere2;
 mod common;
 mod exaone4;
 mod falcon_h1;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm;
+mod glm4;
 mod gpt2;
 mod gpt_neox;
 mod granite;
 mod granitemoehybrid;
+mod helium;
 mod internlm2;
 mod lfm2;
 mod llama;
@@ -46,17 +51,22 @@ pub(crate) struct Family {
 }
 
 static FAMILIES: &[Family] = &[
+    cohere2::FAMILY,
+    cohere::FAMILY,
     exaone4::FAMILY,
     falcon_h1::FAMILY,
-    gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    gemma::FAMILY,
+    glm4::FAMILY,
+    glm::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     granite::FAMILY,
     granitemoehybrid::FAMILY,
-    lfm2::FAMILY,
+    helium::FAMILY,
     internlm2::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     minicpm::FAMILY,
     ministral::FAMILY,
