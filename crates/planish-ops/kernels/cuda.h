@@ -35,6 +35,7 @@ template <typename To, typename From> inline To as_type(From value) {
     memcpy(&result, &value, sizeof(To));
     return result;
 }
+#define INFINITY __int_as_float(0x7f800000)
 inline float exact_divide(float a, float b) { return __fdiv_rn(a, b); }
 inline float clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
 

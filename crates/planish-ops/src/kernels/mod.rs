@@ -2,6 +2,7 @@
 //!
 //! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
 
+mod attention;
 mod elementwise;
 mod matvec;
 mod norm;
@@ -10,6 +11,7 @@ mod rope;
 mod rows;
 mod weights;
 
+pub use attention::Attention;
 pub use elementwise::{Add, Append, Gate};
 pub use matvec::{Matvec, Repeat};
 pub use norm::Norm;
