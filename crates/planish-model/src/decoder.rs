@@ -37,6 +37,7 @@ pub(crate) struct Decoder<O: Ops> {
     head: Option<LinearLayer<O>>, // (vocabulary, hidden); the embedding where there is none
     frequencies: Vec<Vec<f32>>,   // of each rope, (rotated / 2), for the length in `frequencies_length`
     frequencies_length: usize,
+    period: Option<usize>, // no pass crosses a multiple of it
     workspace: Workspace<O>,
     logits: Option<O::Tensor>, // (LOGIT_ROWS, vocabulary), for forward_all
     staging: Vec<f32>,
@@ -67,6 +68,7 @@ impl<O: Ops> Decoder<O> {
             },
             frequencies: architecture.ropes.iter().map(|rope| rope.frequencies(0)).collect(),
             frequencies_length: 0,
+            period: architecture.period(),
             workspace: Workspace::new(&ops, architecture, &sets)?,
             logits: None,
             staging: Vec::new(),
@@ -181,6 +183,18 @@ impl<O: Ops> Decoder<O> {
     }
 }
 
+/// Tokens from `position` on in runs of at most `rows` that do not cross a multiple of `period`.
+fn passes(tokens: &[u32], position: usize, rows: usize, period: Option<usize>) -> impl Iterator<Item = &[u32]> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let to_boundary = period.map_or(rows, |period| period - (position + done) % period);
+        let end = tokens.len().min(done + rows.min(to_boundary));
+        let pass = &tokens[done..end];
+        done = end;
+        (!pass.is_empty()).then_some(pass)
+    })
+}
+
 impl<O: Ops> Engine for Decoder<O> {
     fn cache(&self, capacity: usize) -> Result<Cache, Error> {
         let states = self.steps.iter().map(|step| step.states(&self.ops));
@@ -192,7 +206,7 @@ impl<O: Ops> Engine for Decoder<O> {
         self.clock.skip();
         self.update_frequencies(cache.len() + tokens.len());
         let (mut last, mut pending) = (0, None);
-        for pass in tokens.chunks(self.workspace.rows) {
+        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
             pending = self.run_layers(pass, cache)?;
             last = pass.len() - 1;
         }
@@ -216,7 +230,7 @@ impl<O: Ops> Engine for Decoder<O> {
             None => self.ops.tensor_f32(LOGIT_ROWS, vocabulary).map_err(device_error)?,
         };
         let mut index = 0;
-        for pass in tokens.chunks(self.workspace.rows) {
+        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
             self.clock.skip();
             let pending = self.run_layers(pass, cache)?;
             for first in (0..pass.len()).step_by(LOGIT_ROWS) {
@@ -242,5 +256,23 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn phases(&self) -> Phases {
         self.clock.phases
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passes;
+
+    #[test]
+    fn passes_end_at_multiples_of_the_period() {
+        let tokens: Vec<u32> = (0..20).collect();
+        let lengths = |position, rows, period| -> Vec<usize> {
+            let passes: Vec<&[u32]> = passes(&tokens, position, rows, period).collect();
+            assert_eq!(passes.concat(), tokens);
+            passes.iter().map(|pass| pass.len()).collect()
+        };
+        assert_eq!(lengths(0, 8, None), [8, 8, 4]);
+        assert_eq!(lengths(3, 8, Some(10)), [7, 8, 2, 3]);
+        assert_eq!(lengths(10, 64, Some(10)), [10, 10]);
     }
 }

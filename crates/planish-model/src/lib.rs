@@ -23,7 +23,7 @@ mod workspace;
 pub use architecture::{
     ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec,
     FeedForwardSpec, HeadSizes, HeadSpec, LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable,
-    RecurrenceSpec, RuleSpec, ShortConvolutionSpec, Spelling, StepSpec, StepsSpec, Stored,
+    RecurrenceSpec, RuleSpec, ScaleGrowth, ShortConvolutionSpec, Spelling, StepSpec, StepsSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;

@@ -33,6 +33,8 @@ pub struct AttentionSpec {
     pub rope: Option<usize>,
     /// Multiplies the scores.
     pub scale: f32,
+    /// The scale grows with the position of the query.
+    pub growth: Option<ScaleGrowth>,
     /// A position sees this many, its own included; `None` is all.
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -50,6 +52,15 @@ pub struct AlibiSpec {
     pub slopes: Vec<f32>,
     /// Multiplies what the slopes give.
     pub factor: f32,
+}
+
+/// The scale of a query at position p is multiplied by `1 + rate * ln(1 + floor(p / period))`, as in Llama 4.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaleGrowth {
+    /// How much.
+    pub rate: f32,
+    /// Positions that share a scale; a pass never holds rows of two such runs.
+    pub period: usize,
 }
 
 /// How many heads there are and how long.
@@ -87,10 +98,17 @@ impl AttentionSpec {
             norm_after_rope: false,
             rope: Some(0),
             scale: (head_dim as f32).powf(-0.5),
+            growth: None,
             window: None,
             softcap: None,
             sinks: None,
             alibi: None,
         }
+    }
+
+    /// What multiplies the scores of a query at a position.
+    pub fn scale_at(&self, position: usize) -> f32 {
+        let growth = |growth: ScaleGrowth| 1.0 + growth.rate * (1.0 + (position / growth.period) as f32).ln();
+        self.scale * self.growth.map_or(1.0, growth)
     }
 }

@@ -9,7 +9,7 @@ mod linear;
 mod norm;
 mod recurrence;
 
-pub use attention::{AlibiSpec, AttentionSpec, HeadSizes};
+pub use attention::{AlibiSpec, AttentionSpec, HeadSizes, ScaleGrowth};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use linear::{LinearSpec, Stored};
@@ -275,6 +275,16 @@ impl BlockSpec {
 }
 
 impl Architecture {
+    /// Positions after which scales of attention change, the same in all layers that have such.
+    pub(crate) fn period(&self) -> Option<usize> {
+        let blocks = self.layers.iter().flat_map(LayerSpec::blocks);
+        let mut growths = blocks.filter_map(|block| match block {
+            BlockSpec::Attention(attention) => attention.growth,
+            _ => None,
+        });
+        growths.next().map(|growth| growth.period)
+    }
+
     /// Bytes of keys and values for one position, at `value_bytes` a value.
     pub fn cache_bytes_per_position(&self, value_bytes: usize) -> usize {
         let blocks = self.layers.iter().flat_map(LayerSpec::blocks);

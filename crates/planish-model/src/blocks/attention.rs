@@ -151,7 +151,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             first_position,
             queries,
             heads: self.spec.heads,
-            scale: self.spec.scale,
+            scale: self.spec.scale_at(first_position),
             window: self.spec.window,
             softcap: self.spec.softcap,
             alibi: self.alibi(),

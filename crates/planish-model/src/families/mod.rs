@@ -22,6 +22,7 @@ mod llama;
 mod mamba2;
 mod minicpm;
 mod ministral;
+mod ministral3;
 mod mistral;
 mod olmo2;
 mod olmo3;
@@ -69,6 +70,7 @@ static FAMILIES: &[Family] = &[
     lfm2::FAMILY,
     llama::FAMILY,
     minicpm::FAMILY,
+    ministral3::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,
     olmo2::FAMILY,

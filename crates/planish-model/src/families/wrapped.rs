@@ -1,7 +1,7 @@
 //! Checkpoints that hold a decoder and encoders of images: `text_config` is the decoder's config.json, and its weights have
 //! names of their own. Only the decoder runs; tensors of the encoders are not read.
 
-use super::{Family, gemma3, mistral};
+use super::{Family, gemma3, ministral3, mistral};
 use crate::config::Config;
 use crate::{Architecture, Error, HeadSpec, Spelling};
 
@@ -14,7 +14,7 @@ pub(super) const GEMMA3_FAMILY: Family = Family {
 pub(super) const MISTRAL3_FAMILY: Family = Family {
     architecture: "Mistral3ForConditionalGeneration",
     model_type: "mistral3",
-    translate: |config| text_part(config, MISTRAL3_FAMILY, &[mistral::FAMILY]),
+    translate: |config| text_part(config, MISTRAL3_FAMILY, &[mistral::FAMILY, ministral3::FAMILY]),
 };
 
 /// Translates `text_config` by the decoder's family, the first of `decoders` where it does not say which.
