@@ -42,7 +42,10 @@ impl<O: Ops> FeedForwardBlock<O> {
 /// `softplus(alpha_p)`, `beta + softplus(alpha_n)`, beta and epsilon.
 fn load_xielu<O: Ops>(loader: &Loader<'_, O>, name: &str) -> Result<Xielu, Error> {
     let softplus = |x: f32| x.exp().ln_1p();
-    let learned = |part: &str| Ok::<f32, Error>(softplus(loader.source.vector(&format!("{name}.{part}"), 1)?[0]));
+    let learned = |part: &str| {
+        let values = loader.source.values(&format!("{name}.{part}"), &[&[1], &[]])?;
+        Ok::<f32, Error>(softplus(values[0]))
+    };
     let constant = |part: &str, default| loader.source.scalar(&format!("{name}.{part}"), default);
     let slope = constant("beta", 0.5)?;
     Ok(Xielu {

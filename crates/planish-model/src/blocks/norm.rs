@@ -17,9 +17,17 @@ pub(crate) struct NormLayer<O: Ops> {
 
 impl<O: Ops> NormLayer<O> {
     pub(crate) fn load(loader: &Loader<'_, O>, spec: &NormSpec) -> Result<NormLayer<O>, Error> {
+        let size = spec.size / spec.pieces;
         // Weights that every head has for itself stand one head a row.
-        let shapes: [&[usize]; 2] = [&[spec.size], &[spec.size / spec.width, spec.width]];
-        let stored = |part: &str| loader.source.values(&format!("{}.{part}", spec.name), &shapes);
+        let shapes: [&[usize]; 2] = [&[size], &[size / spec.width, spec.width]];
+        let piece = |path: &str, part: &str| loader.source.values(&format!("{path}.{part}"), &shapes);
+        let stored = |part: &str| match spec.pieces {
+            1 => piece(&spec.name, part),
+            pieces => {
+                let pieces = (0..pieces).map(|index| piece(&format!("{}.{index}", spec.name), part));
+                Ok(pieces.collect::<Result<Vec<_>, Error>>()?.concat())
+            }
+        };
         let scaled = |mut values: Vec<f32>, offset: f32| {
             values
                 .iter_mut()

@@ -1,10 +1,14 @@
 //! The families: each file translates one kind of config.json into an [`Architecture`] and refuses by name what it does
 //! not understand. To add one: write its file and its row in [`FAMILIES`].
 
+mod apertus;
+mod arcee;
 mod cohere;
 mod cohere2;
 mod common;
+mod ernie4_5;
 mod exaone4;
+mod falcon;
 mod falcon_h1;
 mod gemma;
 mod gemma2;
@@ -16,6 +20,7 @@ mod gpt_neox;
 mod granite;
 mod granitemoehybrid;
 mod helium;
+mod hunyuan_v1_dense;
 mod internlm2;
 mod lfm2;
 mod llama;
@@ -24,15 +29,18 @@ mod minicpm;
 mod ministral;
 mod ministral3;
 mod mistral;
+mod nemotron;
 mod olmo2;
 mod olmo3;
 mod opt;
 mod parts;
 mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod seed_oss;
 mod smollm3;
+mod stablelm;
 mod starcoder2;
 mod wrapped;
 
@@ -77,6 +85,14 @@ static FAMILIES: &[Family] = &[
     olmo3::FAMILY,
     opt::FAMILY,
     phi::FAMILY,
+    phi3::FAMILY,
+    stablelm::FAMILY,
+    falcon::FAMILY,
+    nemotron::FAMILY,
+    ernie4_5::FAMILY,
+    hunyuan_v1_dense::FAMILY,
+    apertus::FAMILY,
+    arcee::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
     seed_oss::FAMILY,

@@ -4,8 +4,8 @@ use planish_ops::Activation;
 
 use crate::config::Config;
 use crate::{
-    Architecture, AttentionSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSizes, HeadSpec, LayerSpec, LinearSpec,
-    LogitsSpec, NormSpec,
+    ActivationSpec, Architecture, AttentionSpec, EmbeddingSpec, Error, FeedForwardSpec, HeadSizes, HeadSpec, LayerSpec,
+    LinearSpec, LogitsSpec, NormSpec,
 };
 
 /// Sizes that all layers share.
@@ -104,7 +104,13 @@ impl Sizes {
     }
 
     /// `down(activation(up(x)))`, named up and down under `path`.
-    pub(super) fn plain(&self, path: &str, names: [&str; 2], bias: bool, activation: Activation) -> FeedForwardSpec {
+    pub(super) fn plain(
+        &self,
+        path: &str,
+        names: [&str; 2],
+        bias: bool,
+        activation: impl Into<ActivationSpec>,
+    ) -> FeedForwardSpec {
         let [up, down] = names.map(|name| format!("{path}.{name}"));
         FeedForwardSpec::Plain {
             up: linear(up, self.inner, self.hidden, bias),

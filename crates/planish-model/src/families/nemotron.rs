@@ -1,0 +1,51 @@
+//! NemotronForCausalLM (Nemotron 3 and 4, Minitron): layer norms whose stored weights are less one, a plain feed-forward
+//! block with squared ReLU, half of a head rotated.
+
+use serde_json::json;
+
+use super::Family;
+use super::parts::{Sizes, activation, epsilon};
+use crate::config::Config;
+use crate::rope::read_rope;
+use crate::{Architecture, BranchSpec, Error, LayerSpec, NormSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architecture: "NemotronForCausalLM",
+    model_type: "nemotron",
+    translate,
+};
+
+fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"partial_rotary_factor": 0.5});
+    let config = config.with_defaults(&defaults);
+    let sizes = Sizes::read(config, 0)?;
+    let epsilon = epsilon(config, "norm_eps", 1e-5)?;
+    let activation = activation(config, "hidden_act", "relu2")?;
+    let attention_bias = config.flag("attention_bias", false)?;
+    let feed_forward_bias = config.flag("mlp_bias", false)?;
+    let norm = |name: String| NormSpec {
+        offset: 1.0,
+        ..NormSpec::layer(name, sizes.hidden, epsilon, true)
+    };
+    let layer = |index: usize| {
+        let path = |part: &str| format!("model.layers.{index}.{part}");
+        let names = ["q_proj", "k_proj", "v_proj", "o_proj"];
+        let attention = sizes.attention(&path("self_attn"), names, attention_bias, attention_bias);
+        let feed_forward = sizes.plain(&path("mlp"), ["up_proj", "down_proj"], feed_forward_bias, activation);
+        Ok(LayerSpec::sequential([
+            BranchSpec::new(norm(path("input_layernorm")), attention.into()),
+            BranchSpec::new(norm(path("post_attention_layernorm")), feed_forward.into()),
+        ]))
+    };
+    let head = sizes.head(config, "lm_head", false)?;
+    Ok(Architecture {
+        ropes: vec![read_rope(config, sizes.head_dim)?],
+        ..sizes.decoder(
+            FAMILY.architecture,
+            "model.embed_tokens",
+            layer,
+            norm("model.norm".to_owned()),
+            head,
+        )?
+    })
+}

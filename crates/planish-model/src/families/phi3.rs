@@ -1,0 +1,40 @@
+//! Phi3ForCausalLM (Phi 3, 3.5 and 4, mini and medium): Llama with query, key and value in one layer, gate and up in another,
+//! and short and long factors for its rotation.
+
+use serde_json::json;
+
+use super::Family;
+use super::common::{Differences, llama_like};
+use super::parts::linear;
+use crate::config::Config;
+use crate::{Architecture, Error, RopeScaling};
+
+pub(super) const FAMILY: Family = Family {
+    architecture: "Phi3ForCausalLM",
+    model_type: "phi3",
+    translate,
+};
+
+fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096});
+    let config = config.with_defaults(&defaults);
+    let differences = Differences {
+        fused_gate: true,
+        ..Differences::default()
+    };
+    let window = config.optional_count("sliding_window")?;
+    let architecture = llama_like(config, FAMILY.architecture, differences, |index, attention| {
+        let (query_rows, key_rows) = (attention.query.rows, attention.key.rows);
+        let path = format!("model.layers.{index}.self_attn.qkv_proj");
+        let fused = linear(path, query_rows + 2 * key_rows, attention.query.cols, false);
+        attention.query = fused.cut_run(0, query_rows);
+        attention.key = fused.cut_run(query_rows, key_rows);
+        attention.value = fused.cut_run(query_rows + key_rows, key_rows);
+        attention.window = window;
+        Ok(())
+    })?;
+    match architecture.ropes[0].scaling {
+        RopeScaling::Default | RopeScaling::LongRope { .. } => Ok(architecture),
+        _ => Err(config.error("rope_parameters", "the type default or longrope")),
+    }
+}
