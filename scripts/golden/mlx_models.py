@@ -38,18 +38,20 @@ MADE_HERE = {
         rope_scaling=dict(type="linear", factor=2.0), tie_word_embeddings=True), 8),
 }
 WIDE = dict(vocab_size=64, hidden_size=32, intermediate_size=128, num_attention_heads=2, max_position_embeddings=64)
+LLAMA3 = dict(rope_type="llama3", rope_theta=12000000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
 CONVERTED = {
     "gpt2": Case("gpt2", dict(
         vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=48, hidden_size=None, intermediate_size=None,
         num_hidden_layers=None, num_attention_heads=None, num_key_value_heads=None, max_position_embeddings=None)),
     "gpt_neox": Case("gpt_neox", dict(WIDE, num_key_value_heads=None, hidden_act="gelu_pytorch_tanh")),
-    "apertus": Case("apertus", dict(WIDE, num_key_value_heads=1, tie_word_embeddings=True)),
+    "apertus": Case("apertus", dict(WIDE, num_key_value_heads=1, tie_word_embeddings=True, rope_parameters=LLAMA3)),
 }
 # What mlx-lm asks of config.json and transformers 5 does not write.
 OLD_KEYS = {
     "gpt2": dict(n_ctx=48),
     "gpt_neox": dict(rotary_emb_base=10000, rotary_pct=0.25),
-    "apertus": dict(rope_theta=12000000.0, mlp_bias=False, post_norm=False, qk_norm=True),
+    "apertus": dict(rope_theta=12000000.0, rope_scaling=LLAMA3, mlp_bias=False, post_norm=False, qk_norm=True),
 }
 
 
