@@ -1,7 +1,7 @@
 //! Value by value: activations, sums, and the cache's new rows.
 
 use bytemuck::{Pod, Zeroable};
-use planish_cpu::{Activation, Xielu};
+use planish_cpu::Activation;
 use planish_format::FloatType;
 
 use super::{File, Launch, Program, value_number};
@@ -169,11 +169,6 @@ fn activation_number(activation: Activation) -> (u32, [f32; 4]) {
         Activation::Sigmoid => plain(6),
         Activation::Tanh => plain(7),
         Activation::Softcap(cap) => (8, [cap, 0.0, 0.0, 0.0]),
-        Activation::Xielu(Xielu {
-            positive,
-            negative,
-            slope,
-            limit,
-        }) => (9, [positive, negative, slope, limit]),
+        Activation::Xielu(factors) => (9, [factors.positive, factors.negative, factors.slope, factors.limit]),
     }
 }

@@ -1,16 +1,28 @@
 //! Activations, sums, and rows appended to a cache.
 
 use planish_ops::kernels::{Add, Append, Gate, Launch};
-use planish_ops::{Activation, gate_reference};
+use planish_ops::{Activation, Xielu, gate_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, round_to, to_bytes};
 use crate::emulator::{Emulator, Watch};
 
-const ACTIVATIONS: [Activation; 4] = [
+const XIELU: Xielu = Xielu {
+    positive: 0.8,
+    negative: 0.7,
+    slope: 0.5,
+    limit: -1e-6,
+};
+const ACTIVATIONS: [Activation; 10] = [
     Activation::Silu,
+    Activation::Gelu,
     Activation::GeluTanh,
+    Activation::QuickGelu,
     Activation::Relu,
+    Activation::Relu2,
+    Activation::Sigmoid,
+    Activation::Tanh,
     Activation::Softcap(2.5),
+    Activation::Xielu(XIELU),
 ];
 
 #[test]
