@@ -41,6 +41,11 @@ ROPES = {
                              beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.8)),
     "yarn_smooth": (80, dict(rope_type="yarn", rope_theta=150000.0, factor=32.0, original_max_position_embeddings=4096,
                              truncate=False, attention_factor=1.25)),
+    "longrope": (32, dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=128,
+                          short_factor=[1 + i / 16 for i in range(16)], long_factor=[1 + i * i / 4 for i in range(16)])),
+    "longrope_factor": (16, dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=4096,
+                                 factor=32.0, partial_rotary_factor=0.5, short_factor=[1.0, 1.25, 1.5, 2.0],
+                                 long_factor=[1.0, 4.0, 12.0, 40.0])),
 }
 
 

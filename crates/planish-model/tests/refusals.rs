@@ -38,7 +38,11 @@ fn keys_that_are_not_understood_are_named() {
         ),
         (
             json!({"rope_scaling": {"type": "su", "factor": 2.0}}),
-            "rope_scaling.type",
+            "rope_scaling.short_factor",
+        ),
+        (
+            json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2]}}),
+            "rope_scaling.short_factor",
         ),
         (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
         (
@@ -133,4 +137,15 @@ fn wrong_calls_change_nothing() {
         Err(Error::CacheFull { needed: 4, capacity: 3 })
     ));
     assert_eq!(cache.len(), 2);
+}
+
+#[test]
+fn positions_without_a_learned_embedding_are_refused() {
+    let mut model = load("gpt2/plain", exact());
+    let known = model.architecture().context;
+    let mut cache = model.cache(known + 8).unwrap();
+    model.forward(&vec![1; known], &mut cache).unwrap();
+    let error = model.forward(&[1], &mut cache).unwrap_err();
+    assert!(matches!(error, Error::UnknownPosition { needed, known: rows } if needed == rows + 1 && rows == known));
+    assert_eq!(cache.len(), known);
 }
