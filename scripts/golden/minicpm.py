@@ -28,6 +28,10 @@ CASES = {
     "minicpm": dict(BASE, tie_word_embeddings=False, scale_emb=12, scale_depth=1.4, dim_model_base=8, rope_scaling=None),
     "minicpm_tied": dict(BASE, num_hidden_layers=3, num_key_value_heads=4, scale_emb=0.5, scale_depth=3.0, dim_model_base=64,
                          rope_scaling=dict(type="linear", factor=2.0)),
+    # Made for more than the original context: the long factors serve from the first position on.
+    "minicpm_longrope": dict(BASE, scale_emb=2, scale_depth=1.0, dim_model_base=16, rope_scaling=dict(
+        rope_type="longrope", short_factor=[1.0, 1.1, 1.3, 1.6], long_factor=[1.2, 1.8, 3.0, 5.0],
+        original_max_position_embeddings=32)),
 }
 
 

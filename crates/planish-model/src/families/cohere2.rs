@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Family;
 use super::cohere::differences;
 use super::common::llama_like;
-use super::parts::window_of_layer;
+use super::parts::{only, window_of_layer};
 use crate::config::Config;
 use crate::{Architecture, Error};
 
@@ -21,6 +21,9 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "sliding_window_pattern": 4
     });
     let config = config.with_defaults(&defaults);
+    only(config, "use_qk_norm", false)?;
+    only(config, "use_parallel_block", true)?;
+    only(config, "use_gated_activation", true)?;
     let window = config.optional_count("sliding_window")?;
     let pattern = config.count("sliding_window_pattern")?;
     let slides = |index: usize| !(index + 1).is_multiple_of(pattern);
