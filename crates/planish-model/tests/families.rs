@@ -240,6 +240,13 @@ fn keys_of_families_that_are_not_understood_are_named() {
             "text_config.hidden_size",
         ),
         ("cohere2", json!({"sliding_window": null}), "sliding_window"),
+        ("cohere2", json!({"use_qk_norm": true}), "use_qk_norm"),
+        ("cohere2", json!({"use_parallel_block": false}), "use_parallel_block"),
+        (
+            "ministral3",
+            json!({"rope_parameters": {"rope_type": "default"}}),
+            "rope_parameters.llama_4_scaling_beta",
+        ),
         (
             "exaone4",
             json!({"layer_types": null, "sliding_window_pattern": "LLGL"}),
