@@ -9,7 +9,13 @@ use serde_json::{Value, json};
 
 /// The message for the config of a tiny Llama with some keys replaced.
 fn refusal(changes: Value) -> String {
-    let mut config = Checkpoint::open(&folder("llama_tied/plain")).unwrap().config().clone();
+    refusal_of("llama_tied", changes)
+}
+
+/// The same for another golden checkpoint.
+fn refusal_of(case: &str, changes: Value) -> String {
+    let checkpoint = Checkpoint::open(&folder(&format!("{case}/plain"))).unwrap();
+    let mut config = checkpoint.config().clone();
     config.extend(changes.as_object().unwrap().clone());
     Architecture::from_config(&config).unwrap_err().to_string()
 }
@@ -66,6 +72,63 @@ fn keys_that_are_not_understood_are_named() {
         assert!(
             message.starts_with(&format!("config.json: {key}: expected ")),
             "{key}: {message}"
+        );
+    }
+}
+
+/// Flags of single families that would change the arithmetic.
+#[test]
+fn flags_that_are_not_understood_are_named() {
+    let cases = [
+        ("apertus", json!({"post_norm": true}), "post_norm"),
+        ("apertus", json!({"qk_norm": false}), "qk_norm"),
+        ("apertus", json!({"hidden_act": "mish"}), "hidden_act"),
+        (
+            "falcon_groups",
+            json!({"num_ln_in_parallel_attn": 3}),
+            "num_ln_in_parallel_attn",
+        ),
+        ("falcon_groups", json!({"parallel_attn": false}), "parallel_attn"),
+        ("falcon_groups", json!({"num_kv_heads": 3}), "num_kv_heads"),
+        (
+            "falcon_alibi",
+            json!({"apply_residual_connection_post_layernorm": true}),
+            "apply_residual_connection_post_layernorm",
+        ),
+        ("gpt2", json!({"add_cross_attention": true}), "add_cross_attention"),
+        ("gpt2", json!({"n_head": 5}), "n_head"),
+        ("gpt2", json!({"activation_function": "mish"}), "activation_function"),
+        ("hunyuan_v1_dense", json!({"use_cla": true}), "use_cla"),
+        ("hunyuan_v1_dense", json!({"use_qk_norm": false}), "use_qk_norm"),
+        (
+            "opt",
+            json!({"_remove_final_layer_norm": true}),
+            "_remove_final_layer_norm",
+        ),
+        ("phi", json!({"tie_word_embeddings": true}), "tie_word_embeddings"),
+        (
+            "phi",
+            json!({"rope_parameters": {"partial_rotary_factor": 0.2}}),
+            "head_dim",
+        ),
+        ("phi3", json!({"lm_head_bias": true}), "lm_head_bias"),
+        (
+            "phi3",
+            json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}),
+            "rope_parameters",
+        ),
+        (
+            "phi3_long_factors",
+            json!({"rope_parameters": {"rope_type": "longrope", "short_factor": [1], "long_factor": [1]}}),
+            "rope_parameters.short_factor",
+        ),
+        ("stablelm", json!({"hidden_act": "mish"}), "hidden_act"),
+    ];
+    for (case, changes, key) in cases {
+        let message = refusal_of(case, changes);
+        assert!(
+            message.starts_with(&format!("config.json: {key}: expected ")),
+            "{case}: {key}: {message}"
         );
     }
 }

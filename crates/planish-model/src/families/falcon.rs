@@ -25,6 +25,7 @@ enum Norms {
 }
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    only(config, "apply_residual_connection_post_layernorm", false)?;
     let grouped = config.flag("new_decoder_architecture", false)?;
     let sizes = read_sizes(config, grouped)?;
     let norms = read_norms(config, grouped)?;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Family;
 use super::common::{Differences, llama_like};
-use super::parts::linear;
+use super::parts::{linear, only};
 use crate::config::Config;
 use crate::{Architecture, Error, RopeScaling};
 
@@ -18,6 +18,10 @@ pub(super) const FAMILY: Family = Family {
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096});
     let config = config.with_defaults(&defaults);
+    // Switches of the family's own code, which transformers does not read: no released checkpoint has them on.
+    for key in ["attention_bias", "mlp_bias", "lm_head_bias"] {
+        only(config, key, false)?;
+    }
     let differences = Differences {
         fused_gate: true,
         ..Differences::default()

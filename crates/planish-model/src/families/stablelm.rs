@@ -16,7 +16,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"partial_rotary_factor": 0.25});
+    let defaults = json!({"partial_rotary_factor": 0.25, "num_key_value_heads": 32});
     let config = config.with_defaults(&defaults);
     let sizes = Sizes::read(config, 0)?;
     let epsilon = epsilon(config, "layer_norm_eps", 1e-5)?;

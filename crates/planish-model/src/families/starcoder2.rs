@@ -1,5 +1,7 @@
 //! Starcoder2ForCausalLM: layer norms, a plain feed-forward block, biases everywhere, a window in every layer.
 
+use serde_json::json;
+
 use super::Family;
 use super::parts::{Sizes, activation, epsilon};
 use crate::config::Config;
@@ -13,6 +15,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"num_key_value_heads": 2});
+    let config = config.with_defaults(&defaults);
     let sizes = Sizes::read(config, 0)?;
     let epsilon = epsilon(config, "norm_epsilon", 1e-5)?;
     let activation = activation(config, "hidden_act", "gelu_pytorch_tanh")?;
