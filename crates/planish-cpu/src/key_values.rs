@@ -2,7 +2,7 @@
 //!
 //! Positions come in blocks of 64. In a block keys are transposed, (heads, head_dim, 64), so that a product of queries
 //! and keys runs along positions; values are (heads, 64, width) with value_dim padded to `width`, a multiple of 16.
-//! Blocks are allocated as positions fill.
+//! Blocks are allocated as positions fill, and freed once no row can see them again.
 
 use half::f16;
 
@@ -13,6 +13,9 @@ use crate::vector::Element;
 /// Positions in a block.
 pub const BLOCK: usize = 64;
 
+/// Positions that stay beyond the window, so that a sequence can be taken back by so many and go on.
+pub const REWIND: usize = 1024;
+
 /// What does not change over the life of a layer's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyValueShape {
@@ -22,6 +25,8 @@ pub struct KeyValueShape {
     pub head_dim: usize,
     /// Values in a head of values.
     pub value_dim: usize,
+    /// Rows see this many positions, their own included; `None` is all.
+    pub window: Option<usize>,
     /// Store f32; otherwise f16.
     pub exact: bool,
 }
@@ -33,9 +38,31 @@ impl KeyValueShape {
     }
 }
 
+/// Both empty where positions were freed.
 pub(crate) struct Block<T> {
     pub(crate) keys: Box<[T]>,   // (heads, head_dim, BLOCK)
     pub(crate) values: Box<[T]>, // (heads, BLOCK, width)
+}
+
+impl<T: Element> Block<T> {
+    fn free() -> Block<T> {
+        Block {
+            keys: Box::default(),
+            values: Box::default(),
+        }
+    }
+
+    fn zeros(shape: KeyValueShape) -> Block<T> {
+        let zeros = |len: usize| vec![T::from_f32(0.0); len].into_boxed_slice();
+        Block {
+            keys: zeros(shape.heads * shape.head_dim * BLOCK),
+            values: zeros(shape.heads * BLOCK * shape.width()),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.keys) + size_of_val(&*self.values)
+    }
 }
 
 pub(crate) enum Blocks {
@@ -69,6 +96,14 @@ impl KeyValues {
         &self.blocks
     }
 
+    /// Memory taken.
+    pub fn bytes(&self) -> usize {
+        match &self.blocks {
+            Blocks::Single(blocks) => blocks.iter().map(Block::bytes).sum(),
+            Blocks::Half(blocks) => blocks.iter().map(Block::bytes).sum(),
+        }
+    }
+
     /// Stores `keys` (rows, heads, head_dim) and `values` (rows, heads, value_dim) at `first_position` and on.
     pub fn append(&mut self, pool: &Pool, first_position: usize, keys: &[f32], values: &[f32]) {
         match &mut self.blocks {
@@ -90,12 +125,21 @@ fn append<T: Element>(
     let rows = keys.len() / cols;
     assert!(keys.len() == rows * cols && values.len() == rows * value_cols);
     let needed = (first_position + rows).div_ceil(BLOCK);
-    let zeros = |len: usize| vec![T::from_f32(0.0); len].into_boxed_slice();
-    while blocks.len() < needed {
-        let (keys, values) = (zeros(cols * BLOCK), zeros(shape.heads * BLOCK * shape.width()));
-        blocks.push(Block { keys, values });
-    }
     let first_block = first_position / BLOCK;
+    blocks.resize_with(blocks.len().max(needed), Block::free);
+    for block in &mut blocks[first_block..needed] {
+        if block.keys.is_empty() {
+            *block = Block::zeros(shape);
+        }
+    }
+    if let Some(window) = shape.window {
+        // From the end: those before the first free one were freed earlier.
+        let unseen = (first_position + 1).saturating_sub(window.saturating_add(REWIND)) / BLOCK;
+        let stored = |block: &&mut Block<T>| !block.keys.is_empty();
+        for block in blocks[..unseen].iter_mut().rev().take_while(stored) {
+            *block = Block::free();
+        }
+    }
     let blocks = SharedSlice::new(&mut blocks[first_block..needed]);
     share_rows(pool, needed - first_block, BLOCK * cols, |share| {
         for index in share {

@@ -36,7 +36,7 @@ pub use convolution::{Convolution, convolve};
 pub use cpu::{Cpu, CpuError, Matmul, Precision, instruction_sets};
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use heads::{CopyHeads, HeadLinear, HeadPart, copy_heads};
-pub use key_values::{KeyValueShape, KeyValues};
+pub use key_values::{KeyValueShape, KeyValues, REWIND};
 pub use matrix::{Matrix, PlainMatrix};
 pub use norm::{Norm, add, norm};
 pub use pool::{Pool, physical_cores};

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use planish_ops::Ops;
+use planish_ops::{Ops, REWIND};
 
 use crate::Error;
 use crate::blocks::BlockState;
@@ -12,14 +12,18 @@ pub struct Cache {
     length: usize,
     capacity: usize,
     rewinds: bool,               // whether every state can forget its last positions only
+    windowed: bool,              // whether layers drop what no position sees any more
+    oldest: usize,               // shortest length that the sequence can go back to, besides none
     states: Box<dyn Any + Send>, // Vec<Vec<BlockState<O>>> of the device that made it: (steps, branches)
 }
 
 impl Cache {
-    pub(crate) fn new<O: Ops>(states: Vec<Vec<BlockState<O>>>, capacity: usize) -> Cache {
+    pub(crate) fn new<O: Ops>(states: Vec<Vec<BlockState<O>>>, capacity: usize, windowed: bool) -> Cache {
         Cache {
             length: 0,
             capacity,
+            windowed,
+            oldest: 0,
             rewinds: states.iter().flatten().all(BlockState::rewinds),
             states: Box::new(states),
         }
@@ -41,10 +45,15 @@ impl Cache {
     }
 
     /// Forgets all positions from `length` on; keeps all if there are not so many. Returns how many are kept: none if
-    /// positions had to be forgotten and layers have a state of fixed size, which cannot go back.
+    /// positions had to be forgotten and layers have a state of fixed size, which cannot go back, or have dropped what they
+    /// would need from outside of their window (1024 positions back they can).
     pub fn truncate(&mut self, length: usize) -> usize {
         if length < self.length {
-            self.length = if self.rewinds { length } else { 0 };
+            let possible = self.rewinds && length >= self.oldest;
+            self.length = if possible { length } else { 0 };
+        }
+        if self.length == 0 {
+            self.oldest = 0;
         }
         self.length
     }
@@ -66,6 +75,9 @@ impl Cache {
     }
 
     pub(crate) fn advance(&mut self, positions: usize) {
+        if self.windowed {
+            self.oldest = self.oldest.max(self.length.saturating_sub(REWIND));
+        }
         self.length += positions;
     }
 

@@ -198,7 +198,8 @@ fn passes(tokens: &[u32], position: usize, rows: usize, period: Option<usize>) -
 impl<O: Ops> Engine for Decoder<O> {
     fn cache(&self, capacity: usize) -> Result<Cache, Error> {
         let states = self.steps.iter().map(|step| step.states(&self.ops));
-        Ok(Cache::new::<O>(states.collect::<Result<_, _>>()?, capacity))
+        let windowed = self.architecture.has_windows();
+        Ok(Cache::new::<O>(states.collect::<Result<_, _>>()?, capacity, windowed))
     }
 
     fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {

@@ -228,6 +228,24 @@ fn a_truncated_cache_is_as_good_as_a_new_one() {
     assert!(error(step, &golden.steps[..golden.vocabulary]) < TOLERANCE);
 }
 
+/// Layers with a window drop what lies outside of it, but for some positions to go back by.
+#[test]
+fn a_cache_with_windows_goes_back_as_far_as_it_can() {
+    let case = "mistral_window/plain";
+    let mut model = load(case, exact());
+    let tokens: Vec<u32> = (0..2500).map(|index| index * 7 % 96).collect();
+    let mut cache = model.cache(tokens.len()).unwrap();
+    model.forward(&tokens, &mut cache).unwrap();
+    assert_eq!(cache.truncate(1600), 1600);
+    let again = model.forward(&tokens[1600..1700], &mut cache).unwrap().to_vec();
+    let mut other = model.cache(tokens.len()).unwrap();
+    let expected = model.forward(&tokens[..1700], &mut other).unwrap();
+    assert!(error(&again, expected) < TOLERANCE);
+    assert_eq!(cache.truncate(300), 0);
+    let first = model.forward(&tokens[..1700], &mut cache).unwrap();
+    assert!(error(first, &again) < TOLERANCE);
+}
+
 #[test]
 fn packing_while_loading_equals_a_packed_checkpoint() {
     let golden = Golden::read("llama_llama3_biases/metal");

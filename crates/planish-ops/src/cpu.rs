@@ -125,6 +125,7 @@ impl Ops for CpuOps {
             heads: sizes.heads,
             head_dim: sizes.head_dim,
             value_dim: sizes.value_dim,
+            window: sizes.window,
             exact: self.precision == Precision::Exact,
         }))
     }

@@ -32,7 +32,7 @@ pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
 pub use planish_cpu::{
-    Activation, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, RopePairs, Routing, Scoring, Xielu,
+    Activation, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, REWIND, RopePairs, Routing, Scoring, Xielu,
 };
 pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
 pub use rope::{Rope, RopeAngles, rope_reference};
@@ -46,6 +46,9 @@ pub struct KeyValueSizes {
     pub head_dim: usize,
     /// Values of a head of values.
     pub value_dim: usize,
+    /// Rows see this many positions, their own included; `None` is all. Positions more than [`REWIND`] before any that a row
+    /// can see need not be kept.
+    pub window: Option<usize>,
 }
 
 /// Something of rows and columns.

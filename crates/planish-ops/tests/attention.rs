@@ -90,6 +90,7 @@ fn check(case: &Case, threads: usize, precision: Precision, tolerance: f64) {
             heads: case.kv_heads,
             head_dim: case.head_dim,
             value_dim: case.value_dim,
+            window: case.window,
         })
         .unwrap();
     for (first, count) in [(0, case.before), (case.before, case.rows)] {
@@ -187,4 +188,61 @@ fn linear_biases_of_positions() {
 #[test]
 fn sinks_take_part_in_the_softmax() {
     check_all(&shapes().map(|case| Case { sinks: true, ..case }));
+}
+
+/// The sequence in pieces; positions that no row sees any more are freed on the way.
+#[test]
+fn windows_free_what_lies_outside() {
+    let (heads, head_dim, window, piece, pieces) = (2, 16, 50, 300, 12);
+    let (ops, cols) = (ops(2, Precision::Exact), heads * head_dim);
+    let sizes = |window| KeyValueSizes {
+        heads,
+        head_dim,
+        value_dim: head_dim,
+        window,
+    };
+    let positions = piece * pieces;
+    let [queries, keys, values] = [1, 2, 3].map(|seed| random(seed, positions * cols, 1.0));
+    let attend = |key_values: &mut <CpuOps as Ops>::KeyValues, first_position: usize| {
+        let part = |all: &[f32]| tensor(&ops, piece, cols, &all[first_position * cols..][..piece * cols]);
+        ops.append(Append {
+            rows: piece,
+            first_position,
+            keys: &part(&keys),
+            values: &part(&values),
+            key_values: &mut *key_values,
+        })
+        .unwrap();
+        let mut output = ops.tensor(piece, cols).unwrap();
+        ops.attention(Attention {
+            rows: piece,
+            first_position,
+            queries: &part(&queries),
+            heads,
+            scale: 0.25,
+            window: Some(window),
+            softcap: None,
+            alibi: None,
+            sinks: None,
+            key_values,
+            output: &mut output,
+        });
+        read(&ops, &output, piece)
+    };
+    let mut all = ops.key_values(sizes(None)).unwrap();
+    let mut some = ops.key_values(sizes(Some(window))).unwrap();
+    for first_position in (0..positions).step_by(piece) {
+        assert_eq!(attend(&mut some, first_position), attend(&mut all, first_position));
+    }
+    let bytes_of = |positions: usize| positions * 2 * cols * 4;
+    assert_eq!(all.bytes(), bytes_of(positions.next_multiple_of(64)));
+    assert!(
+        some.bytes() <= bytes_of(REWIND + window + piece + 2 * 64),
+        "{}",
+        some.bytes()
+    );
+    // Back by as much as is promised, and back to the start.
+    for first_position in [positions - piece - REWIND, 0, piece] {
+        assert_eq!(attend(&mut some, first_position), attend(&mut all, first_position));
+    }
 }

@@ -285,6 +285,12 @@ impl Architecture {
         growths.next().map(|growth| growth.period)
     }
 
+    /// Whether any layer sees a window only.
+    pub fn has_windows(&self) -> bool {
+        let mut blocks = self.layers.iter().flat_map(LayerSpec::blocks);
+        blocks.any(|block| matches!(block, BlockSpec::Attention(spec) if spec.window.is_some()))
+    }
+
     /// Bytes of keys and values for one position, at `value_bytes` a value.
     pub fn cache_bytes_per_position(&self, value_bytes: usize) -> usize {
         let blocks = self.layers.iter().flat_map(LayerSpec::blocks);

@@ -111,6 +111,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             heads: self.spec.kv_heads,
             head_dim: self.spec.head_dim,
             value_dim: self.spec.value_dim,
+            window: self.spec.window,
         });
         Ok(BlockState::KeyValues(key_values.map_err(device_error)?))
     }
