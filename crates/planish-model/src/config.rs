@@ -70,6 +70,15 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// A whole number that may be 0.
+    pub(crate) fn whole(&self, key: &str, default: usize) -> Result<usize, Error> {
+        match self.optional_number(key)? {
+            None => Ok(default),
+            Some(number) if number >= 0.0 && number.fract() == 0.0 => Ok(number as usize),
+            Some(_) => Err(self.error(key, "a whole number")),
+        }
+    }
+
     pub(crate) fn number(&self, key: &str) -> Result<f64, Error> {
         self.optional_number(key)?.ok_or_else(|| self.error(key, "a number"))
     }

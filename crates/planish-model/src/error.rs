@@ -54,6 +54,14 @@ pub enum Error {
         /// In the checkpoint.
         found: Dtype,
     },
+    /// Codes of 4-bit floats that cannot be what they should be.
+    #[error("tensor {name}: {error}")]
+    Codes {
+        /// Its Hugging Face name.
+        name: String,
+        /// What is wrong with them.
+        error: planish_format::FormatError,
+    },
     /// A packed tensor where only a plain one is understood (a norm or a bias).
     #[error("tensor {name} is packed; only matrices may be")]
     PackedVector {

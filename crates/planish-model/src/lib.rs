@@ -17,18 +17,20 @@ mod model;
 mod rope;
 mod shapes;
 mod source;
+mod stack;
 mod step;
 mod workspace;
 
 pub use architecture::{
-    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec,
-    FeedForwardSpec, HeadSizes, HeadSpec, LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable,
-    RecurrenceSpec, RuleSpec, ScaleGrowth, ShortConvolutionSpec, Spelling, StepSpec, StepsSpec, Stored,
+    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, CorrectionSpec,
+    EmbeddingSpec, ExpertsSpec, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LayerSpec, LinearSpec,
+    LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec, ScaleGrowth, SharedExpertsSpec,
+    ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;
 pub use error::Error;
 pub use model::{Device, LoadOptions, Model};
-pub use planish_ops::{Activation, NormKind, Order, RecurrenceShape, RopePairs};
+pub use planish_ops::{Activation, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring};
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

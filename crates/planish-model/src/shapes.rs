@@ -5,7 +5,7 @@ use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
 
 use crate::source::WeightSource;
-use crate::{Architecture, Error, LinearSpec, LoadOptions, Model};
+use crate::{Architecture, Error, LinearSpec, LoadOptions, Model, StackSpec};
 
 /// Names of the shapes that [`Model::random`] knows.
 pub const SHAPES: [&str; 3] = ["smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"];
@@ -96,6 +96,17 @@ impl WeightSource for RandomSource {
     /// Tied heads stay tied.
     fn has(&self, _name: &str) -> bool {
         false
+    }
+
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error> {
+        let place = format!("{:?}", spec.places);
+        let expert = |expert: usize| LinearSpec::new(format!("{place}{expert}"), spec.rows, spec.cols);
+        (0..spec.experts).map(|index| self.matrix(&expert(index))).collect()
+    }
+
+    fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error> {
+        let some = !spec.biases.is_empty();
+        Ok(some.then(|| vec![0.0; spec.experts * spec.rows]))
     }
 
     fn values(&self, _name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error> {

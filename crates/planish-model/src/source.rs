@@ -6,12 +6,16 @@ use planish_ops::{Matrix, PlainMatrix};
 use planish_quantize::{Action, Plan, Recipe, pack_weight};
 
 use crate::cut::cut;
-use crate::{Error, LinearSpec, Spelling};
+use crate::{Error, LinearSpec, Spelling, StackSpec};
 
 /// Weights by name, with the shape that the architecture expects.
 pub(crate) trait WeightSource {
     /// A weight (rows, cols), packed or plain, cut from where it stands.
     fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error>;
+    /// The matrices of every expert, (rows, cols) each.
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error>;
+    /// The biases of every expert, where there are some. // (experts * rows)
+    fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error>;
     /// Values of a plain tensor of one of these shapes, as f32.
     fn values(&self, name: &str, shapes: &[&[usize]]) -> Result<Vec<f32>, Error>;
     /// Whether there is a tensor of that name.
@@ -66,8 +70,13 @@ impl<'a> CheckpointSource<'a> {
         })
     }
 
+    /// The data of an entry.
+    pub(crate) fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+        Ok(self.checkpoint.read(entry)?)
+    }
+
     /// The tensor of that name or, where there is none, of another spelling of it.
-    fn find(&self, name: &str) -> Result<Found<'_>, Error> {
+    pub(crate) fn find(&self, name: &str) -> Result<Found<'_>, Error> {
         let found = |name: String, upright| {
             let entry = self.checkpoint.entry(&name)?;
             Some(Found { name, entry, upright })
@@ -89,18 +98,49 @@ impl<'a> CheckpointSource<'a> {
             Action::Keep(_) => None,
         }
     }
+
+    /// A weight cut out of an entry, packed or unpacked as this source was told.
+    pub(crate) fn finish(&self, entry: &Entry, weight: Weight, (rows, cols): (usize, usize)) -> Result<Matrix, Error> {
+        let name = &entry.name;
+        if let Some((recipe, packing)) = self.packing(name) {
+            let matrix = pack_weight(name, &weight, packing, recipe)?;
+            self.checkpoint.release(entry);
+            return Ok(Matrix::Packed(matrix));
+        }
+        let plain = |float_type, data| {
+            Matrix::Plain(PlainMatrix {
+                rows,
+                cols,
+                float_type,
+                data,
+            })
+        };
+        match (weight, self.dequantize) {
+            (Weight::Plain(tensor), _) => Ok(plain(float_type(name, &tensor)?, tensor.data)),
+            (Weight::Packed(matrix), None) => Ok(Matrix::Packed(matrix)),
+            (Weight::Packed(matrix), Some(unpack)) => {
+                let float_type = match unpack {
+                    Unpack::ScaleType => matrix.scale_type,
+                    Unpack::Single => FloatType::F32,
+                };
+                let data = dequantize(&matrix, float_type).into();
+                self.checkpoint.release(entry);
+                Ok(plain(float_type, data))
+            }
+        }
+    }
 }
 
 /// A tensor under the name that it has in the checkpoint.
-struct Found<'a> {
-    name: String,
-    entry: &'a Entry,
+pub(crate) struct Found<'a> {
+    pub(crate) name: String,
+    pub(crate) entry: &'a Entry,
     /// Stands as (rows, cols) though it is usually transposed.
     upright: bool,
 }
 
 impl Found<'_> {
-    fn check_shape(&self, expected: &[usize]) -> Result<(), Error> {
+    pub(crate) fn check_shape(&self, expected: &[usize]) -> Result<(), Error> {
         match self.entry.shape == expected {
             true => Ok(()),
             false => Err(Error::Shape {
@@ -121,34 +161,17 @@ impl WeightSource for CheckpointSource<'_> {
             true => [spec.cols, spec.stored_rows()],
             false => [spec.stored_rows(), spec.cols],
         })?;
-        let Found { name, entry, .. } = found;
+        let entry = found.entry;
         let weight = cut(self.checkpoint.read(entry)?, spec, transposed);
-        if let Some((recipe, packing)) = self.packing(&name) {
-            let matrix = pack_weight(&name, &weight, packing, recipe)?;
-            self.checkpoint.release(entry);
-            return Ok(Matrix::Packed(matrix));
-        }
-        let plain = |float_type, data| {
-            Matrix::Plain(PlainMatrix {
-                rows: spec.rows,
-                cols: spec.cols,
-                float_type,
-                data,
-            })
-        };
-        match (weight, self.dequantize) {
-            (Weight::Plain(tensor), _) => Ok(plain(float_type(&name, &tensor)?, tensor.data)),
-            (Weight::Packed(matrix), None) => Ok(Matrix::Packed(matrix)),
-            (Weight::Packed(matrix), Some(unpack)) => {
-                let float_type = match unpack {
-                    Unpack::ScaleType => matrix.scale_type,
-                    Unpack::Single => FloatType::F32,
-                };
-                let data = dequantize(&matrix, float_type).into();
-                self.checkpoint.release(entry);
-                Ok(plain(float_type, data))
-            }
-        }
+        self.finish(entry, weight, (spec.rows, spec.cols))
+    }
+
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error> {
+        self.read_stack(spec)
+    }
+
+    fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error> {
+        self.read_stack_biases(spec)
     }
 
     fn has(&self, name: &str) -> bool {

@@ -65,6 +65,18 @@ inline float activate(float x, GateProblem problem) {
         return fma(problem.factors[0] * x, x, problem.factors[2] * x);
     const float least = min(x, problem.factors[3]);
     return fma(problem.factors[1], exp_remainder(least) + (least - x), problem.factors[2] * x);
+#elif ACTIVATION == 10 // clamped SwiGLU: slope, limit
+    const float least = min(x, problem.factors[1]);
+    return least / (1.0f + exp(-problem.factors[0] * least));
+#endif
+}
+
+// What the activation is multiplied with.
+inline float gate_factor(float up, GateProblem problem) {
+#if ACTIVATION == 10
+    return 1.0f + min(max(up, -problem.factors[1]), problem.factors[1]);
+#else
+    return up;
 #endif
 }
 
@@ -76,7 +88,7 @@ KERNEL(gate)(
     const ulong index = ulong(group_position.x) * THREADS + thread_index;
     if (index < problem.count) {
         float value = activate(widen(values[index]), problem);
-        values[index] = narrow<value_t>(GATED ? value * widen(up[index]) : value);
+        values[index] = narrow<value_t>(GATED ? value * gate_factor(widen(up[index]), problem) : value);
     }
 }
 

@@ -40,6 +40,10 @@ pub fn gate_reference(activation: Activation, gate: f32, up: f32) -> f64 {
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::Tanh => x.tanh(),
         Activation::Softcap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
+        Activation::ClampedSwiglu { slope, limit } => {
+            let x = x.min(f64::from(limit));
+            x / (1.0 + (-f64::from(slope) * x).exp())
+        }
         Activation::Xielu(factors) => {
             let [positive, negative, slope, limit] =
                 [factors.positive, factors.negative, factors.slope, factors.limit].map(f64::from);
@@ -50,7 +54,11 @@ pub fn gate_reference(activation: Activation, gate: f32, up: f32) -> f64 {
                 }
         }
     };
-    activated * f64::from(up)
+    let factor = match activation {
+        Activation::ClampedSwiglu { limit, .. } => 1.0 + f64::from(up.clamp(-limit, limit)),
+        _ => f64::from(up),
+    };
+    activated * factor
 }
 
 /// The error function by its Taylor series, whose terms stay small enough for |x| below 5; beyond, it is 1 to 1e-11.

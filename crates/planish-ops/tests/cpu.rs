@@ -209,6 +209,10 @@ fn activations_multiply_by_up() {
             slope: 0.5,
             limit: -1e-6,
         }),
+        Activation::ClampedSwiglu {
+            slope: 1.702,
+            limit: 1.5,
+        },
     ];
     for activation in activations {
         let ops = ops(2, Precision::Exact);
@@ -223,7 +227,11 @@ fn activations_multiply_by_up() {
                 gate: &mut on_device,
                 up: up_tensor,
             });
-            let factor = |up: f32| if up_tensor.is_some() { up } else { 1.0 };
+            let alone = match activation {
+                Activation::ClampedSwiglu { .. } => 0.0, // to which it adds 1
+                _ => 1.0,
+            };
+            let factor = |up: f32| if up_tensor.is_some() { up } else { alone };
             let expected: Vec<f64> = gate
                 .iter()
                 .zip(&up)

@@ -37,7 +37,7 @@ CASES = {
         num_mtp_layers=0)}, group=8),
     "ernie4_5_moe": Case("ernie4_5_moe", {**TINY, **dict(
         num_hidden_layers=3, intermediate_size=40, moe_intermediate_size=16, moe_num_experts=6, moe_k=3,
-        moe_num_shared_experts=2, moe_layer_end_index=1, use_bias=True)}, group=8),
+        moe_num_shared_experts=2, moe_layer_end_index=1, use_bias=True, tie_word_embeddings=False)}, group=8),
     "dots1": Case("dots1", {**TINY, **dict(
         intermediate_size=40, moe_intermediate_size=16, n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=2,
         first_k_dense_replace=1, norm_topk_prob=True, sliding_window=9, max_window_layers=1, attention_bias=True)}, group=8),

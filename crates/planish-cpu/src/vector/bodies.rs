@@ -240,6 +240,16 @@ pub(super) fn activate<const FUSED: bool>(activation: Activation, gate: &mut [f3
         Activation::Tanh => apply(gate, up, tanh::<FUSED>),
         Activation::Softcap(cap) => apply(gate, up, |x| cap * tanh::<FUSED>(x / cap)),
         Activation::Xielu(factors) => apply(gate, up, |x| xielu::<FUSED>(factors, x)),
+        Activation::ClampedSwiglu { slope, limit } => {
+            let clamped = |x: f32| x.min(limit) * sigmoid::<FUSED>(slope * x.min(limit));
+            match up {
+                Some(up) => {
+                    let pairs = gate.iter_mut().zip(up);
+                    pairs.for_each(|(gate, up)| *gate = clamped(*gate) * (1.0 + up.clamp(-limit, limit)));
+                }
+                None => apply(gate, None, clamped),
+            }
+        }
     }
 }
 

@@ -30,6 +30,14 @@ pub enum Activation {
     Tanh,
     /// cap * tanh(x / cap).
     Softcap(f32),
+    /// Clamped SwiGLU (gpt-oss): `x / (1 + e^-(slope * x))` of min(x, limit), and what it is multiplied with becomes
+    /// `1 + clamp(up, -limit, limit)`.
+    ClampedSwiglu {
+        /// Steepness of the logistic function.
+        slope: f32,
+        /// Bounds both factors.
+        limit: f32,
+    },
     /// xIELU (Huang and Schlag, 2024) with its learned factors.
     Xielu(Xielu),
 }

@@ -4,6 +4,7 @@
 
 mod attention;
 mod convolution;
+mod experts;
 mod feed_forward;
 mod linear;
 mod norm;
@@ -11,6 +12,7 @@ mod recurrence;
 
 pub use attention::{AlibiSpec, AttentionSpec, HeadSizes, ScaleGrowth};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
+pub use experts::{CorrectionSpec, ExpertsSpec, FusedRows, FusedStack, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
@@ -198,6 +200,8 @@ pub enum BlockSpec {
     Attention(Box<AttentionSpec>),
     /// A gated or plain feed-forward block.
     FeedForward(Box<FeedForwardSpec>),
+    /// Routed experts.
+    Experts(Box<ExpertsSpec>),
     /// A gated short convolution.
     ShortConvolution(Box<ShortConvolutionSpec>),
     /// A gated delta net or Mamba 2.
@@ -213,6 +217,12 @@ impl From<AttentionSpec> for BlockSpec {
 impl From<FeedForwardSpec> for BlockSpec {
     fn from(spec: FeedForwardSpec) -> BlockSpec {
         BlockSpec::FeedForward(Box::new(spec))
+    }
+}
+
+impl From<ExpertsSpec> for BlockSpec {
+    fn from(spec: ExpertsSpec) -> BlockSpec {
+        BlockSpec::Experts(Box::new(spec))
     }
 }
 
@@ -269,7 +279,10 @@ impl BlockSpec {
     pub fn cached_values(&self) -> usize {
         match self {
             BlockSpec::Attention(spec) => spec.key.rows + spec.value.rows,
-            BlockSpec::FeedForward(_) | BlockSpec::ShortConvolution(_) | BlockSpec::Recurrence(_) => 0,
+            BlockSpec::FeedForward(_)
+            | BlockSpec::Experts(_)
+            | BlockSpec::ShortConvolution(_)
+            | BlockSpec::Recurrence(_) => 0,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod convolution;
+mod experts;
 mod feed_forward;
 mod linear;
 mod loader;
@@ -96,6 +97,7 @@ pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Re
     Ok(match spec {
         BlockSpec::Attention(spec) => Box::new(attention::AttentionBlock::load(loader, spec)?),
         BlockSpec::FeedForward(spec) => Box::new(feed_forward::FeedForwardBlock::load(loader, spec)?),
+        BlockSpec::Experts(spec) => Box::new(experts::ExpertsBlock::load(loader, spec)?),
         BlockSpec::ShortConvolution(spec) => Box::new(convolution::ShortConvolutionBlock::load(loader, spec)?),
         BlockSpec::Recurrence(spec) => Box::new(recurrence::RecurrenceBlock::load(loader, spec)?),
     })

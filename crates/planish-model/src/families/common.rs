@@ -103,6 +103,22 @@ pub(super) fn llama_like(
     llama.decoder(config, name, vec![rope], adapt)
 }
 
+/// The same where `adapt` changes any part of a layer.
+pub(super) fn adapted_layers(
+    config: Config<'_>,
+    name: &str,
+    differences: Differences,
+    adapt: impl Fn(&Sizes, usize, &mut LlamaLayer) -> Result<(), Error>,
+) -> Result<Architecture, Error> {
+    let llama = Llama::read(config, differences)?;
+    let ropes = vec![read_rope(config, llama.sizes.head_dim)?];
+    llama.decoder_of(config, name, ropes, |index| {
+        let mut layer = llama.layer(index);
+        adapt(&llama.sizes, index, &mut layer)?;
+        Ok(llama.assemble(layer))
+    })
+}
+
 /// What Llama's layers are made from.
 pub(super) struct Llama {
     pub(super) sizes: Sizes,

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::Family;
-use super::common::{Differences, llama_like};
+use super::common::{Differences, adapted_layers};
 use crate::config::Config;
-use crate::{Architecture, Error};
+use crate::{Architecture, BlockSpec, Error};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "GraniteForCausalLM",
@@ -14,6 +14,15 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    granite_like(config, FAMILY.architecture, |_| None)
+}
+
+/// A decoder of the Granite kind with other blocks in place of the feed-forward blocks of the layers that have some.
+pub(super) fn granite_like(
+    config: Config<'_>,
+    name: &str,
+    replacement: impl Fn(usize) -> Option<BlockSpec>,
+) -> Result<Architecture, Error> {
     let defaults = json!({
         "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0
     });
@@ -27,8 +36,11 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         ..Differences::default()
     };
     let scale = config.number("attention_multiplier")? as f32;
-    let mut architecture = llama_like(config, FAMILY.architecture, differences, |_, attention| {
-        attention.scale = scale;
+    let mut architecture = adapted_layers(config, name, differences, |_, index, layer| {
+        layer.attention.scale = scale;
+        if let Some(block) = replacement(index) {
+            layer.feed_forward = block;
+        }
         Ok(())
     })?;
     architecture.embedding.scale = config.number("embedding_multiplier")? as f32;

@@ -6,7 +6,10 @@ mod arcee;
 mod cohere;
 mod cohere2;
 mod common;
+mod common_experts;
+mod dots1;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
 mod falcon;
 mod falcon_h1;
@@ -15,9 +18,12 @@ mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4;
+mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod granitemoehybrid;
 mod helium;
 mod hunyuan_v1_dense;
@@ -29,15 +35,20 @@ mod minicpm;
 mod ministral;
 mod ministral3;
 mod mistral;
+mod mixtral;
 mod nemotron;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod opt;
 mod parts;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -60,20 +71,30 @@ pub(crate) struct Family {
 }
 
 static FAMILIES: &[Family] = &[
+    apertus::FAMILY,
+    arcee::FAMILY,
     cohere2::FAMILY,
     cohere::FAMILY,
+    dots1::FAMILY,
+    ernie4_5::FAMILY,
+    ernie4_5_moe::FAMILY,
     exaone4::FAMILY,
+    falcon::FAMILY,
     falcon_h1::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
     gemma::FAMILY,
     glm4::FAMILY,
+    glm4_moe::FAMILY,
     glm::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
+    gpt_oss::FAMILY,
     granite::FAMILY,
+    granitemoe::FAMILY,
     granitemoehybrid::FAMILY,
     helium::FAMILY,
+    hunyuan_v1_dense::FAMILY,
     internlm2::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
@@ -81,22 +102,22 @@ static FAMILIES: &[Family] = &[
     ministral3::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,
+    mixtral::FAMILY,
+    nemotron::FAMILY,
     olmo2::FAMILY,
     olmo3::FAMILY,
+    olmoe::FAMILY,
     opt::FAMILY,
-    phi::FAMILY,
     phi3::FAMILY,
-    stablelm::FAMILY,
-    falcon::FAMILY,
-    nemotron::FAMILY,
-    ernie4_5::FAMILY,
-    hunyuan_v1_dense::FAMILY,
-    apertus::FAMILY,
-    arcee::FAMILY,
+    phi::FAMILY,
+    phimoe::FAMILY,
     qwen2::FAMILY,
+    qwen2_moe::FAMILY,
     qwen3::FAMILY,
+    qwen3_moe::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
+    stablelm::FAMILY,
     starcoder2::FAMILY,
     wrapped::GEMMA3_FAMILY,
     wrapped::MISTRAL3_FAMILY,

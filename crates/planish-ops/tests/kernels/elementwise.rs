@@ -12,7 +12,7 @@ const XIELU: Xielu = Xielu {
     slope: 0.5,
     limit: -1e-6,
 };
-const ACTIVATIONS: [Activation; 10] = [
+const ACTIVATIONS: [Activation; 11] = [
     Activation::Silu,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -23,6 +23,10 @@ const ACTIVATIONS: [Activation; 10] = [
     Activation::Tanh,
     Activation::Softcap(2.5),
     Activation::Xielu(XIELU),
+    Activation::ClampedSwiglu {
+        slope: 1.702,
+        limit: 1.5,
+    },
 ];
 
 #[test]
@@ -51,8 +55,12 @@ fn gates_equal_the_reference() {
         let mut buffers = [to_bytes(&values, problem.value), to_bytes(&up, problem.value)];
         emulator.run(&problem.launch(), &mut buffers);
         let pairs = values.iter().zip(&up);
+        let alone = match problem.activation {
+            Activation::ClampedSwiglu { .. } => 0.0, // to which it adds 1
+            _ => 1.0,
+        };
         let expected: Vec<f64> = pairs
-            .map(|(&value, &up)| gate_reference(problem.activation, value, if problem.gated { up } else { 1.0 }))
+            .map(|(&value, &up)| gate_reference(problem.activation, value, if problem.gated { up } else { alone }))
             .collect();
         assert_close(
             &from_bytes(&buffers[0], problem.value),

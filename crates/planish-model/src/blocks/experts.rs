@@ -1,0 +1,152 @@
+//! Routed experts, and shared ones beside them.
+
+use planish_ops::{Activation, Base, ExpertLayer, Experts, Linear, Ops, Route, Routing, StackShape};
+
+use super::feed_forward::FeedForwardBlock;
+use super::{Block, BlockState, LinearLayer, Loader, Pass, device_error};
+use crate::clock::Phase;
+use crate::workspace::TensorSize;
+use crate::{CorrectionSpec, Error, ExpertsSpec, SharedExpertsSpec, StackSpec};
+
+pub(super) struct ExpertsBlock<O: Ops> {
+    router: LinearLayer<O>,
+    correction: Option<O::Tensor>, // (1, experts)
+    routing: Routing,
+    gate: StackLayer<O>,
+    up: StackLayer<O>,
+    down: StackLayer<O>,
+    activation: Activation,
+    shared: Option<SharedExperts<O>>,
+}
+
+/// One projection of every expert.
+struct StackLayer<O: Ops> {
+    weights: O::Stack,         // experts times (rows, cols)
+    biases: Option<O::Tensor>, // (1, experts * rows)
+}
+
+struct SharedExperts<O: Ops> {
+    block: FeedForwardBlock<O>,
+    gate: Option<LinearLayer<O>>, // (1, hidden)
+}
+
+impl<O: Ops> StackLayer<O> {
+    fn load(loader: &Loader<'_, O>, spec: &StackSpec) -> Result<StackLayer<O>, Error> {
+        let biases = loader.source.stack_biases(spec)?;
+        Ok(StackLayer {
+            weights: loader.ops.stack(loader.source.stack(spec)?).map_err(device_error)?,
+            biases: biases.map(|biases| loader.vector(&biases)).transpose()?,
+        })
+    }
+
+    fn layer(&self) -> ExpertLayer<'_, O> {
+        ExpertLayer {
+            weights: &self.weights,
+            biases: self.biases.as_ref(),
+        }
+    }
+}
+
+impl<O: Ops> SharedExperts<O> {
+    fn load(loader: &Loader<'_, O>, spec: &SharedExpertsSpec) -> Result<SharedExperts<O>, Error> {
+        Ok(SharedExperts {
+            block: FeedForwardBlock::load(loader, &spec.feed_forward)?,
+            gate: spec.gate.as_ref().map(|gate| loader.linear(gate)).transpose()?,
+        })
+    }
+}
+
+impl<O: Ops> ExpertsBlock<O> {
+    pub(super) fn load(loader: &Loader<'_, O>, spec: &ExpertsSpec) -> Result<ExpertsBlock<O>, Error> {
+        let present = |name: &str| loader.source.has(name);
+        let router = spec
+            .router
+            .iter()
+            .find(|router| present(&format!("{}.weight", router.name)));
+        let correction = spec.correction.as_ref();
+        let correction = correction.map(|correction| load_correction(loader, correction, spec.gate.experts));
+        Ok(ExpertsBlock {
+            router: loader.linear(router.unwrap_or(&spec.router[0]))?,
+            correction: correction.transpose()?.flatten(),
+            routing: spec.routing,
+            gate: StackLayer::load(loader, &spec.gate)?,
+            up: StackLayer::load(loader, &spec.up)?,
+            down: StackLayer::load(loader, &spec.down)?,
+            activation: spec.activation,
+            shared: spec
+                .shared
+                .as_ref()
+                .map(|shared| SharedExperts::load(loader, shared))
+                .transpose()?,
+        })
+    }
+
+    fn logits(&self, pass: &mut Pass<'_, O>, router: &LinearLayer<O>, logits: &mut O::Tensor) {
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input: pass.input,
+            weights: &[&router.weight],
+            biases: &[router.bias.as_ref()],
+            outputs: &mut [logits],
+        });
+        pass.clock.lap(Phase::Matmul);
+    }
+}
+
+/// `None` where the checkpoint lacks what it may lack.
+fn load_correction<O: Ops>(
+    loader: &Loader<'_, O>,
+    spec: &CorrectionSpec,
+    experts: usize,
+) -> Result<Option<O::Tensor>, Error> {
+    let found = spec.names.iter().find(|name| loader.source.has(name));
+    let required = spec.names.first().filter(|_| spec.required);
+    let Some(name) = found.or(required) else {
+        return Ok(None);
+    };
+    let values = loader.source.values(name, &[&[experts], &[1, experts]])?;
+    loader.vector(&values).map(Some)
+}
+
+impl<O: Ops> Block<O> for ExpertsBlock<O> {
+    fn tensors(&self) -> Vec<TensorSize> {
+        let experts = self.up.weights.count();
+        let shared = self.shared.as_ref().map(|shared| shared.block.tensors());
+        let logits = [TensorSize::row(experts), TensorSize::row(1)];
+        logits.into_iter().chain(shared.into_iter().flatten()).collect()
+    }
+
+    fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error> {
+        let [logits, shared_logits, shared_tensors @ ..] = std::mem::take(&mut pass.tensors) else {
+            unreachable!("as many as tensors() says")
+        };
+        self.logits(pass, &self.router, logits);
+        let mut base = Base::Zero;
+        if let Some(shared) = &self.shared {
+            pass.tensors = shared_tensors;
+            shared.block.run(pass, state)?;
+            base = Base::Output;
+            if let Some(gate) = &shared.gate {
+                self.logits(pass, gate, shared_logits);
+                base = Base::Gated(shared_logits);
+            }
+        }
+        pass.ops.experts(Experts {
+            rows: pass.rows,
+            input: pass.input,
+            route: Route {
+                logits,
+                correction: self.correction.as_ref(),
+                rule: self.routing,
+            },
+            gate: Some(self.gate.layer()),
+            up: self.up.layer(),
+            down: self.down.layer(),
+            activation: self.activation,
+            base,
+            output: pass.output,
+        });
+        pass.clock.lap(Phase::Matmul);
+        Ok(())
+    }
+}

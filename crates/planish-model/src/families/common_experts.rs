@@ -1,0 +1,212 @@
+//! What families with routed experts share: names of weights, routers, shared experts, dense layers between.
+
+use planish_ops::{Activation, ExpertGroups, Routing, Scoring};
+
+use super::parts::{Sizes, activation};
+use crate::config::Config;
+use crate::{
+    CorrectionSpec, Error, ExpertsSpec, FusedRows, FusedStack, LinearSpec, SharedExpertsSpec, StackPlace, StackSpec,
+};
+
+/// The routed experts of a family.
+#[derive(Clone, Copy)]
+pub(super) struct Routed {
+    pub(super) hidden: usize,
+    /// Values between the products of an expert.
+    pub(super) inner: usize,
+    pub(super) experts: usize,
+    pub(super) routing: Routing,
+    pub(super) activation: Activation,
+}
+
+/// Where a layer's block of experts stands.
+pub(super) struct Paths<'a> {
+    /// In Hub files and in those of MLX.
+    pub(super) hub: String,
+    /// Gate, up and down of an expert in Hub files, each below `{hub}.experts.{index}`.
+    pub(super) names: [&'a str; 3],
+    /// Among the modules of transformers 5.
+    pub(super) module: String,
+}
+
+impl Paths<'_> {
+    /// Most families': the same path everywhere.
+    pub(super) fn usual(index: usize) -> Paths<'static> {
+        let path = format!("model.layers.{index}.mlp");
+        Paths {
+            hub: path.clone(),
+            names: ["gate_proj", "up_proj", "down_proj"],
+            module: path,
+        }
+    }
+
+    /// Mixtral's.
+    pub(super) fn mixtral(index: usize) -> Paths<'static> {
+        Paths {
+            hub: format!("model.layers.{index}.block_sparse_moe"),
+            names: ["w1", "w3", "w2"],
+            module: format!("model.layers.{index}.mlp"),
+        }
+    }
+}
+
+impl Routed {
+    /// Sizes by these keys.
+    pub(super) fn read(
+        config: Config<'_>,
+        inner_key: &str,
+        experts_key: &str,
+        routing: Routing,
+    ) -> Result<Routed, Error> {
+        let experts = config.count(experts_key)?;
+        if routing.chosen > experts {
+            return Err(config.error("num_experts_per_tok", "at most the number of experts"));
+        }
+        Ok(Routed {
+            hidden: config.count("hidden_size")?,
+            inner: config.count(inner_key)?,
+            experts,
+            routing,
+            activation: activation(config, "hidden_act", "silu")?,
+        })
+    }
+
+    /// The experts of a layer; neither a correction nor shared experts.
+    pub(super) fn at(&self, paths: &Paths<'_>) -> ExpertsSpec {
+        let Paths { hub, names, module } = paths;
+        let router = |path: &str| LinearSpec::new(format!("{path}.gate"), self.experts, self.hidden);
+        let fused = |rows| {
+            let name = format!("{module}.experts.gate_up_proj");
+            let total = 2 * self.inner;
+            FusedStack { name, total, rows }
+        };
+        let whole = FusedStack::whole(format!("{module}.experts.down_proj"), self.hidden);
+        let stack = |name: &str, mlx: &str, rows, cols, fused| StackSpec {
+            experts: self.experts,
+            rows,
+            cols,
+            places: vec![
+                StackPlace::Each(format!("{hub}.experts.{{}}.{name}")),
+                StackPlace::Fused(FusedStack::whole(format!("{hub}.switch_mlp.{mlx}"), rows)),
+                StackPlace::Fused(FusedStack::whole(format!("{hub}.experts.{mlx}.weight"), rows)),
+                StackPlace::Fused(fused),
+            ],
+            biases: Vec::new(),
+        };
+        ExpertsSpec {
+            router: vec![router(hub), router(module)],
+            correction: None,
+            routing: self.routing,
+            gate: stack(
+                names[0],
+                "gate_proj",
+                self.inner,
+                self.hidden,
+                fused(FusedRows::From(0)),
+            ),
+            up: stack(
+                names[1],
+                "up_proj",
+                self.inner,
+                self.hidden,
+                fused(FusedRows::From(self.inner)),
+            ),
+            down: stack(names[2], "down_proj", self.hidden, self.inner, whole),
+            activation: self.activation,
+            shared: None,
+        }
+    }
+
+    /// Shared experts with `inner` values between their products, without a gate.
+    pub(super) fn shared(&self, sizes: &Sizes, path: &str, inner: usize, bias: bool) -> SharedExpertsSpec {
+        let names = ["gate_proj", "up_proj", "down_proj"];
+        let sizes = Sizes { inner, ..*sizes };
+        SharedExpertsSpec {
+            feed_forward: sizes.gated(path, names, bias, self.activation),
+            gate: None,
+        }
+    }
+}
+
+/// Experts in all layers but the first `first_k_dense_replace`, with a correction, and shared ones beside them.
+pub(super) struct LateExperts {
+    routed: Routed,
+    first: usize,
+    shared: usize,
+    corrected: bool,
+    bias: bool,
+}
+
+impl LateExperts {
+    pub(super) fn read(config: Config<'_>, routing: Routing) -> Result<LateExperts, Error> {
+        Ok(LateExperts {
+            routed: Routed::read(config, "moe_intermediate_size", "n_routed_experts", routing)?,
+            first: config.whole("first_k_dense_replace", 0)?,
+            shared: config.whole("n_shared_experts", 0)?,
+            corrected: matches!(routing.scoring, Scoring::Sigmoid),
+            bias: config.flag("mlp_bias", false)?,
+        })
+    }
+
+    /// Those of a layer that has some.
+    pub(super) fn at(&self, sizes: &Sizes, index: usize) -> Option<ExpertsSpec> {
+        if index < self.first {
+            return None;
+        }
+        let paths = Paths::usual(index);
+        let path = &paths.hub;
+        let correction = CorrectionSpec {
+            names: vec![format!("{path}.gate.e_score_correction_bias")],
+            required: true,
+        };
+        let (inner, shared) = (self.shared * self.routed.inner, format!("{path}.shared_experts"));
+        Some(ExpertsSpec {
+            correction: self.corrected.then_some(correction),
+            shared: (inner > 0).then(|| self.routed.shared(sizes, &shared, inner, self.bias)),
+            ..self.routed.at(&paths)
+        })
+    }
+}
+
+/// A softmax over all experts, divided by the sum over the chosen ones where `normalized`.
+pub(super) fn softmax_routing(config: Config<'_>, chosen_key: &str, normalized: bool) -> Result<Routing, Error> {
+    Ok(Routing {
+        chosen: config.count(chosen_key)?,
+        scoring: Scoring::Softmax,
+        groups: None,
+        normalize: normalized.then_some(0.0),
+        scale: 1.0,
+    })
+}
+
+/// What GLM 4, dots and DeepSeek-V3 have in common: logistic scores, groups judged by their best two.
+pub(super) fn sigmoid_routing(config: Config<'_>) -> Result<Routing, Error> {
+    let chosen = config.count("num_experts_per_tok")?;
+    Ok(Routing {
+        chosen,
+        scoring: Scoring::Sigmoid,
+        groups: read_groups(config, chosen, 2)?,
+        normalize: config.flag("norm_topk_prob", true)?.then_some(1e-20),
+        scale: config.number("routed_scaling_factor")? as f32,
+    })
+}
+
+/// `n_group` groups of experts, of which the best `topk_group` remain.
+pub(super) fn read_groups(config: Config<'_>, chosen: usize, best: usize) -> Result<Option<ExpertGroups>, Error> {
+    let experts = config.count("n_routed_experts")?;
+    let count = config.optional_count("n_group")?.unwrap_or(1);
+    let kept = config.optional_count("topk_group")?.unwrap_or(1);
+    if count == 1 {
+        return Ok(None);
+    }
+    if !experts.is_multiple_of(count) || experts / count < best {
+        return Err(config.error(
+            "n_group",
+            "a divisor of the number of experts that leaves enough in a group",
+        ));
+    }
+    if kept > count || kept * (experts / count) < chosen {
+        return Err(config.error("topk_group", "at most n_group, with enough experts to choose from"));
+    }
+    Ok(Some(ExpertGroups { count, kept, best }))
+}
