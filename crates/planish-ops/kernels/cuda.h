@@ -56,3 +56,32 @@ inline float simd_min(float value) {
     for (ushort mask = 16; mask; mask /= 2) value = fminf(value, simd_shuffle_xor(value, mask));
     return value;
 }
+
+// 8 x 8 matrices in f32 by shuffles: right everywhere, and only for what has no kernel with tensor cores. Lane l holds
+// (l / 4, l % 4 * 2) and the value to its right.
+struct simdgroup_float8x8 { float held[2]; };
+template <typename T, int rows, int cols> inline simdgroup_float8x8 make_filled_simdgroup_matrix(float value) {
+    return simdgroup_float8x8{{value, value}};
+}
+inline void simdgroup_load(simdgroup_float8x8& to, const float* from, uint stride) {
+    const float* first = from + lane_index / 4 * stride + lane_index % 4 * 2;
+    to.held[0] = first[0], to.held[1] = first[1];
+}
+inline void load_transposed(simdgroup_float8x8& to, const float* from, uint stride) {
+    const float* first = from + lane_index % 4 * 2 * stride + lane_index / 4;
+    to.held[0] = first[0], to.held[1] = first[stride];
+}
+inline void simdgroup_store(simdgroup_float8x8 from, float* to, uint stride) {
+    float* first = to + lane_index / 4 * stride + lane_index % 4 * 2;
+    first[0] = from.held[0], first[1] = from.held[1];
+}
+inline void simdgroup_multiply_accumulate(simdgroup_float8x8& to, simdgroup_float8x8 left, simdgroup_float8x8 right,
+                                          simdgroup_float8x8 sum) {
+#pragma unroll
+    for (uint k = 0; k < 8; k++) {
+        const float a = simd_shuffle(left.held[k % 2], lane_index / 4 * 4 + k / 2);
+        sum.held[0] = fma(a, simd_shuffle(right.held[0], k * 4 + lane_index % 4), sum.held[0]);
+        sum.held[1] = fma(a, simd_shuffle(right.held[1], k * 4 + lane_index % 4), sum.held[1]);
+    }
+    to = sum;
+}

@@ -21,7 +21,7 @@ enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
 namespace emulation {
 
 // What a fiber waits for.
-enum class Word { barrier, simdgroup_barrier, sum, max, min, shuffle };
+enum class Word { barrier, simdgroup_barrier, sum, max, min, shuffle, matrix };
 
 struct Thread {
     uint index;
@@ -116,3 +116,35 @@ template <typename T> T simd_shuffle(T value, ushort lane) {
     return as_type<T>(emulation::exchange(emulation::Word::shuffle, as_type<uint>(value))[lane]);
 }
 template <typename T> T simd_shuffle_xor(T value, ushort mask) { return simd_shuffle(value, ushort(lane_index ^ mask)); }
+
+// Lane l holds (l / 4, l % 4 * 2) and the value to its right.
+struct simdgroup_float8x8 { float held[2]; };
+template <typename T, int rows, int cols> simdgroup_float8x8 make_filled_simdgroup_matrix(float value) {
+    return {{value, value}};
+}
+inline void simdgroup_load(simdgroup_float8x8& to, const float* from, ulong stride) {
+    const float* first = from + lane_index / 4 * stride + lane_index % 4 * 2;
+    to = {{first[0], first[1]}};
+}
+inline void load_transposed(simdgroup_float8x8& to, const float* from, ulong stride) {
+    const float* first = from + lane_index % 4 * 2 * stride + lane_index / 4;
+    to = {{first[0], first[stride]}};
+}
+inline void simdgroup_store(simdgroup_float8x8 from, float* to, ulong stride) {
+    float* first = to + lane_index / 4 * stride + lane_index % 4 * 2;
+    first[0] = from.held[0], first[1] = from.held[1];
+}
+inline void simdgroup_multiply_accumulate(simdgroup_float8x8& to, simdgroup_float8x8 left, simdgroup_float8x8 right,
+                                          simdgroup_float8x8 sum) {
+    float lefts[8][8], rights[8][8];
+    for (uint half = 0; half < 2; half++) {
+        const uint* all = emulation::exchange(emulation::Word::matrix, as_type<uint>(left.held[half]));
+        for (uint lane = 0; lane < 32; lane++) lefts[lane / 4][lane % 4 * 2 + half] = as_type<float>(all[lane]);
+        all = emulation::exchange(emulation::Word::matrix, as_type<uint>(right.held[half]));
+        for (uint lane = 0; lane < 32; lane++) rights[lane / 4][lane % 4 * 2 + half] = as_type<float>(all[lane]);
+    }
+    const uint row = lane_index / 4, col = lane_index % 4 * 2;
+    for (uint k = 0; k < 8; k++)
+        for (uint half = 0; half < 2; half++) sum.held[half] += lefts[row][k] * rights[k][col + half];
+    to = sum;
+}

@@ -4,6 +4,7 @@
 
 mod attention;
 mod elementwise;
+mod matmul;
 mod matvec;
 mod norm;
 mod program;
@@ -13,6 +14,7 @@ mod weights;
 
 pub use attention::Attention;
 pub use elementwise::{Add, Append, Gate};
+pub use matmul::Matmul;
 pub use matvec::{Matvec, Repeat};
 pub use norm::Norm;
 pub use program::{Dialect, File, Launch, Program, value_number};

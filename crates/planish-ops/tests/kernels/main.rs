@@ -5,6 +5,7 @@ mod attention;
 mod data;
 mod elementwise;
 mod emulator;
+mod matmul;
 mod matvec;
 mod norm;
 mod rope;
