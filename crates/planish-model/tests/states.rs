@@ -9,7 +9,12 @@ use planish_model::{Architecture, Model};
 use serde_json::{Value, json};
 
 /// A case of every kind of layer, with attention in some or all layers.
-const CASES: [&str; 3] = ["lfm2/plain", "granitemoehybrid/metal", "falcon_h1/plain"];
+const CASES: [&str; 4] = [
+    "lfm2/plain",
+    "granitemoehybrid/metal",
+    "falcon_h1/plain",
+    "qwen3_next_dense/metal",
+];
 const TOLERANCE: f32 = 1e-5;
 
 fn tokens(count: usize) -> Vec<u32> {

@@ -23,9 +23,9 @@ CASES = {
         **DELTA, num_experts=4, layer_types=["linear_attention", "full_attention"]), tokens=80),
     "qwen3_next_dense": Case("qwen3_next", {
         **DELTA, "num_experts": 0, "head_dim": 24, "num_key_value_heads": 1,
-        "linear_num_value_heads": 2, "linear_key_head_dim": 12, "linear_value_head_dim": 24, "linear_conv_kernel_dim": 3,
+        "linear_num_value_heads": 2, "linear_key_head_dim": 20, "linear_value_head_dim": 24, "linear_conv_kernel_dim": 3,
         "attention_bias": True, "tie_word_embeddings": True, "layer_types": ["full_attention", "linear_attention"],
-        "rope_parameters": dict(rope_type="default", rope_theta=5000.0, partial_rotary_factor=0.5)}, tokens=70),
+        "rope_parameters": dict(rope_type="default", rope_theta=5000.0, partial_rotary_factor=0.5)}, tokens=70, spread=0.3),
     "granitemoehybrid": Case("granitemoehybrid", dict(
         **MAMBA, num_hidden_layers=3, num_local_experts=0, shared_intermediate_size=48, mamba_proj_bias=True,
         tie_word_embeddings=True, embedding_multiplier=6.0, residual_multiplier=0.3, attention_multiplier=0.15,

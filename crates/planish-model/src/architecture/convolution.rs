@@ -21,8 +21,6 @@ pub struct ConvolutionSpec {
     pub activation: Option<Activation>,
     /// Multiply the input of some channels; folded into the weight.
     pub factors: Vec<(Range<usize>, f32)>,
-    /// The weight may also stand as (channels, taps, 1), the order of MLX. False where MLX changes other weights too.
-    pub channels_last: bool,
 }
 
 /// `output(output_gate(x) * convolution(input_gate(x) * input(x)))`.

@@ -19,9 +19,9 @@ pub(super) struct ConvolutionLayer<O: Ops> {
 impl<O: Ops> ConvolutionLayer<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &ConvolutionSpec) -> Result<ConvolutionLayer<O>, Error> {
         let (channels, taps) = (spec.channels, spec.taps);
-        let shapes: [&[usize]; 2] = [&[channels, 1, taps], &[channels, taps, 1]];
-        let accepted = if spec.channels_last { &shapes[..] } else { &shapes[..1] };
-        let mut stored = loader.source.values(&format!("{}.weight", spec.name), accepted)?;
+        let mut stored = loader
+            .source
+            .values(&format!("{}.weight", spec.name), &[&[channels, 1, taps]])?;
         for (range, factor) in &spec.factors {
             let weights = &mut stored[range.start * taps..range.end * taps];
             weights.iter_mut().for_each(|weight| *weight *= factor);

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::rope::read_rope;
 use crate::{
     Architecture, AttentionSpec, BlockSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LogitsSpec,
-    NormSpec, RecurrenceSpec,
+    NormSpec,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -54,8 +54,9 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             .into(),
             false => {
                 let gated_norm = mamba.norm(&path("mamba"), epsilon);
-                let layer = mamba.layer(&path("mamba"), Factors::ONE, Some(gated_norm), mamba.input_bias);
-                with_either_layout(layer).into()
+                mamba
+                    .layer(&path("mamba"), Factors::ONE, Some(gated_norm), mamba.input_bias)
+                    .into()
             }
         };
         let branch = |norm: NormSpec, block: BlockSpec| BranchSpec {
@@ -86,12 +87,6 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         },
         ..sizes.decoder(FAMILY.architecture, "model.embed_tokens", layer, final_norm, head)?
     })
-}
-
-/// Here MLX changes nothing but the order of the convolution's weight.
-fn with_either_layout(mut layer: RecurrenceSpec) -> RecurrenceSpec {
-    layer.convolution.channels_last = true;
-    layer
 }
 
 fn rotates(config: Config<'_>) -> Result<bool, Error> {

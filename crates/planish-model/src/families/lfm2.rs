@@ -104,7 +104,6 @@ fn convolution(path: &str, hidden: usize, taps: usize, bias: bool) -> ShortConvo
             bias,
             activation: None,
             factors: Vec::new(),
-            channels_last: true,
         },
         output: linear(format!("{path}.out_proj"), hidden, hidden, bias),
     }

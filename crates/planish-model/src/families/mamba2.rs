@@ -119,7 +119,6 @@ impl Mamba2 {
                     (inner..inner + keys, factors.key),
                     (inner + keys..cols, factors.query),
                 ],
-                channels_last: false,
             },
             steps: StepsSpec {
                 inputs: all.cut_run(inner + cols, heads),

@@ -7,6 +7,7 @@ mod cohere;
 mod cohere2;
 mod common;
 mod common_experts;
+mod delta_net;
 mod dots1;
 mod ernie4_5;
 mod ernie4_5_moe;
@@ -49,6 +50,7 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -115,6 +117,7 @@ static FAMILIES: &[Family] = &[
     qwen2_moe::FAMILY,
     qwen3::FAMILY,
     qwen3_moe::FAMILY,
+    qwen3_next::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
