@@ -77,15 +77,15 @@ impl<'a> CheckpointSource<'a> {
 
     /// The tensor of that name or, where there is none, of another spelling of it.
     pub(crate) fn find(&self, name: &str) -> Result<Found<'_>, Error> {
-        let found = |name: String, upright| {
+        let found = |name: String| {
             let entry = self.checkpoint.entry(&name)?;
-            Some(Found { name, entry, upright })
+            Some(Found { name, entry })
         };
         let respelled = |spelling: &Spelling| {
             let rest = name.strip_prefix(spelling.usual)?;
-            found(format!("{}{rest}", spelling.other), spelling.upright)
+            found(format!("{}{rest}", spelling.other))
         };
-        found(name.to_owned(), false)
+        found(name.to_owned())
             .or_else(|| self.spellings.iter().find_map(respelled))
             .ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
     }
@@ -135,8 +135,6 @@ impl<'a> CheckpointSource<'a> {
 pub(crate) struct Found<'a> {
     pub(crate) name: String,
     pub(crate) entry: &'a Entry,
-    /// Stands as (rows, cols) though it is usually transposed.
-    upright: bool,
 }
 
 impl Found<'_> {
@@ -156,7 +154,7 @@ impl WeightSource for CheckpointSource<'_> {
     fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error> {
         let found = self.find(&format!("{}.weight", spec.name))?;
         let plain = matches!(found.entry.layout, Layout::Plain(_));
-        let transposed = spec.transposed && plain && !found.upright;
+        let transposed = spec.transposed && plain;
         found.check_shape(&match transposed {
             true => [spec.cols, spec.stored_rows()],
             false => [spec.stored_rows(), spec.cols],

@@ -192,6 +192,26 @@ fn mlx_checkpoints_agree_with_mlx_lm() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// The first checkpoints of some families hold the decoder without its name.
+#[test]
+fn names_without_their_beginning_are_found() {
+    for (case, beginning, other) in [("gpt2", "transformer.", ""), ("opt", "model.decoder.", "decoder.")] {
+        let original = folder(&format!("{case}/plain"));
+        let bytes = std::fs::read(original.join("model.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let renamed = file.iter().map(|(name, tensor)| {
+            let rest = name.strip_prefix(beginning).unwrap();
+            (format!("{other}{rest}"), tensor)
+        });
+        let copy = tempfile::tempdir().unwrap();
+        safetensors::serialize_to_file(renamed, None, &copy.path().join("model.safetensors")).unwrap();
+        for name in ["config.json", "golden.safetensors"] {
+            std::fs::copy(original.join(name), copy.path().join(name)).unwrap();
+        }
+        assert_eq!(compare(copy.path().to_str().unwrap(), exact(), EXACT), None);
+    }
+}
+
 #[test]
 fn int8_activations_stay_close() {
     let tolerance = Tolerance {

@@ -47,25 +47,19 @@ pub struct Architecture {
     pub spellings: Vec<Spelling>,
 }
 
-/// Another beginning of names: other programs store some families under names of their own.
+/// Another beginning of names: what holds the decoder may have a name of its own, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spelling {
     /// The beginning in this architecture.
     pub usual: &'static str,
     /// The beginning in the checkpoint.
     pub other: &'static str,
-    /// Whether plain tensors that are usually transposed stand as (rows, cols) under that name.
-    pub upright: bool,
 }
 
 impl Spelling {
-    /// Just another name.
+    /// From the usual beginning to the other.
     pub fn new(usual: &'static str, other: &'static str) -> Spelling {
-        Spelling {
-            usual,
-            other,
-            upright: false,
-        }
+        Spelling { usual, other }
     }
 }
 

@@ -63,15 +63,8 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             positions: Some(positions),
             ..decoder.embedding
         },
-        spellings: vec![
-            // The first checkpoints, without the name of the part that they hold.
-            Spelling::new("transformer.", ""),
-            // mlx-lm's names.
-            Spelling {
-                upright: true,
-                ..Spelling::new("transformer.", "model.")
-            },
-        ],
+        // The first checkpoints, without the name of the part that they hold.
+        spellings: vec![Spelling::new("transformer.", "")],
         ..decoder
     })
 }

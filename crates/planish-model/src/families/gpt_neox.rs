@@ -7,7 +7,7 @@ use super::Family;
 use super::parts::{Sizes, activation, epsilon, linear};
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, BranchSpec, Error, LayerSpec, NormSpec, Spelling};
+use crate::{Architecture, BranchSpec, Error, LayerSpec, NormSpec};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "GPTNeoXForCausalLM",
@@ -55,12 +55,6 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let head = sizes.head(config, "embed_out", false)?;
     Ok(Architecture {
         ropes: vec![read_rope(config.with_defaults(&rope_defaults), sizes.head_dim)?],
-        spellings: vec![
-            // mlx-lm's names.
-            Spelling::new("gpt_neox.layers.", "model.h."),
-            Spelling::new("gpt_neox.", "model."),
-            Spelling::new("embed_out.", "model.embed_out."),
-        ],
         ..sizes.decoder(FAMILY.architecture, "gpt_neox.embed_in", layer, final_norm, head)?
     })
 }

@@ -34,7 +34,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     };
     let below = config.optional_number("max_window_layers")?.unwrap_or(28.0) as usize;
     adapted_layers(config, FAMILY.architecture, differences, |sizes, index, layer| {
-        let slides = |index: usize| index % 2 == 0 && index < below;
+        let slides = |index: usize| index.is_multiple_of(2) && index < below;
         layer.attention.window = window_of_layer(config, window, slides, index)?;
         if !is_sparse(config, index)? {
             return Ok(());
