@@ -60,6 +60,7 @@ fn older_spellings_mean_the_same() {
             vec!["rope_parameters", "layer_types"],
         ),
         ("exaone4", json!({"sliding_window_pattern": "LLG"}), vec!["layer_types"]),
+        ("olmo3", json!({}), vec!["layer_types"]),
         (
             "smollm3",
             json!({"rope_theta": 5000.0}),
