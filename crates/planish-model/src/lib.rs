@@ -23,9 +23,9 @@ mod workspace;
 
 pub use architecture::{
     ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, CorrectionSpec,
-    EmbeddingSpec, ExpertsSpec, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LayerSpec, LinearSpec,
-    LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec, ScaleGrowth, SharedExpertsSpec,
-    ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    EmbeddingSpec, ExpertsSpec, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LatentAttentionSpec,
+    LatentQuerySpec, LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec,
+    ScaleGrowth, SharedExpertsSpec, ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
 pub use cache::Cache;
 pub use clock::Phases;

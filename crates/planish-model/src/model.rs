@@ -66,9 +66,9 @@ impl Model {
         } else {
             Unpack::ScaleType
         };
-        let dequantize = options.dequantize.then_some(unpack);
+        let unpacking = (options.dequantize, unpack);
         let spellings = architecture.spellings.clone();
-        let source = CheckpointSource::new(checkpoint, &spellings, options.quantize.as_ref(), dequantize)?;
+        let source = CheckpointSource::new(checkpoint, &spellings, options.quantize.as_ref(), unpacking)?;
         Model::build(architecture, &source, options)
     }
 

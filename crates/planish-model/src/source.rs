@@ -38,7 +38,8 @@ pub(crate) struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
     spellings: &'a [Spelling],
     quantize: Option<(&'a Recipe, Plan)>,
-    dequantize: Option<Unpack>,
+    dequantize: bool,
+    unpack: Unpack,
 }
 
 /// The type that packed weights are unpacked to.
@@ -55,7 +56,7 @@ impl<'a> CheckpointSource<'a> {
         checkpoint: &'a Checkpoint,
         spellings: &'a [Spelling],
         quantize: Option<&'a Recipe>,
-        dequantize: Option<Unpack>,
+        (dequantize, unpack): (bool, Unpack),
     ) -> Result<CheckpointSource<'a>, Error> {
         let plan = |recipe: &'a Recipe| {
             recipe
@@ -67,6 +68,7 @@ impl<'a> CheckpointSource<'a> {
             spellings,
             quantize: quantize.map(plan).transpose()?,
             dequantize,
+            unpack,
         })
     }
 
@@ -115,17 +117,31 @@ impl<'a> CheckpointSource<'a> {
                 data,
             })
         };
-        match (weight, self.dequantize) {
-            (Weight::Plain(tensor), _) => Ok(plain(float_type(name, &tensor)?, tensor.data)),
-            (Weight::Packed(matrix), None) => Ok(Matrix::Packed(matrix)),
-            (Weight::Packed(matrix), Some(unpack)) => {
-                let float_type = match unpack {
+        match weight {
+            Weight::Packed(matrix) if !self.dequantize => Ok(Matrix::Packed(matrix)),
+            Weight::Plain(tensor) => Ok(plain(float_type(name, &tensor)?, tensor.data)),
+            packed => {
+                let tensor = self.unpacked(packed);
+                self.checkpoint.release(entry);
+                Ok(plain(float_type(name, &tensor)?, tensor.data))
+            }
+        }
+    }
+
+    /// The same weight, plain.
+    pub(crate) fn unpacked(&self, weight: Weight) -> Tensor {
+        match weight {
+            Weight::Plain(tensor) => tensor,
+            Weight::Packed(matrix) => {
+                let float_type = match self.unpack {
                     Unpack::ScaleType => matrix.scale_type,
                     Unpack::Single => FloatType::F32,
                 };
-                let data = dequantize(&matrix, float_type).into();
-                self.checkpoint.release(entry);
-                Ok(plain(float_type, data))
+                Tensor {
+                    dtype: float_type.into(),
+                    shape: vec![matrix.rows, matrix.cols],
+                    data: dequantize(&matrix, float_type).into(),
+                }
             }
         }
     }

@@ -13,7 +13,10 @@ impl StackPlace {
     fn tensor(&self, source: &CheckpointSource<'_>) -> String {
         match self {
             StackPlace::Each(path) => format!("{}.weight", path.replace("{}", "0")),
-            StackPlace::Fused(fused) | StackPlace::Columns(fused) => source.fused_name(fused),
+            StackPlace::Fused(fused)
+            | StackPlace::Columns(fused)
+            | StackPlace::Joined(fused)
+            | StackPlace::Turned(fused) => source.fused_name(fused),
             StackPlace::Mxfp4(fused) => format!("{}_blocks", fused.name),
         }
     }
@@ -42,6 +45,8 @@ impl CheckpointSource<'_> {
             Some(StackPlace::Each(path)) => self.each(spec, path),
             Some(StackPlace::Fused(fused)) => self.fused(spec, fused, false),
             Some(StackPlace::Columns(fused)) => self.fused(spec, fused, true),
+            Some(StackPlace::Joined(fused)) => self.joined(spec, fused),
+            Some(StackPlace::Turned(fused)) => self.turned(spec, fused),
             Some(StackPlace::Mxfp4(fused)) => self.mxfp4(spec, fused),
         }
     }
@@ -97,6 +102,39 @@ impl CheckpointSource<'_> {
                     shape,
                 )
             })
+            .collect()
+    }
+
+    fn joined(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Matrix>, Error> {
+        let found = self.find(&self.fused_name(fused))?;
+        found.check_shape(&[spec.experts * fused.total, spec.cols])?;
+        let weight = self.read(found.entry)?;
+        let linear = fused.linear(spec);
+        let part = |expert| cut(of_expert(&weight, expert, spec.experts), &linear, false);
+        (0..spec.experts)
+            .map(|expert| self.finish(found.entry, part(expert), (spec.rows, spec.cols)))
+            .collect()
+    }
+
+    /// Rows are turned into columns, for which packed ones must be unpacked.
+    fn turned(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Matrix>, Error> {
+        let found = self.find(&self.fused_name(fused))?;
+        found.check_shape(&[spec.experts * fused.total, spec.rows])?;
+        let weight = self.read(found.entry)?;
+        let stored = LinearSpec {
+            stored: Stored::Rows {
+                total: fused.total,
+                ranges: fused.rows.ranges(spec.cols),
+            },
+            ..LinearSpec::new(&fused.name, spec.cols, spec.rows)
+        };
+        let upright = LinearSpec::new(&fused.name, spec.rows, spec.cols);
+        let part = |expert| {
+            let rows = cut(of_expert(&weight, expert, spec.experts), &stored, false);
+            cut(Weight::Plain(self.unpacked(rows)), &upright, true)
+        };
+        (0..spec.experts)
+            .map(|expert| self.finish(found.entry, part(expert), (spec.rows, spec.cols)))
             .collect()
     }
 

@@ -70,6 +70,10 @@ pub enum StackPlace {
     Fused(FusedStack),
     /// One tensor for all with columns before rows, (experts, cols, stored rows). Packed ones are stored as in `Fused`.
     Columns(FusedStack),
+    /// One matrix for all, (experts * stored rows, cols).
+    Joined(FusedStack),
+    /// One matrix for all, (experts * stored rows, rows), whose rows are the columns of these matrices.
+    Turned(FusedStack),
     /// Two tensors for all: `{name}_blocks`, (experts, stored rows, cols / 32, 16), two 4-bit floats in a byte, the first in the
     /// low bits; and `{name}_scales`, (experts, stored rows, cols / 32), exponents of powers of two.
     Mxfp4(FusedStack),

@@ -6,6 +6,7 @@ mod attention;
 mod convolution;
 mod experts;
 mod feed_forward;
+mod latent_attention;
 mod linear;
 mod norm;
 mod recurrence;
@@ -14,6 +15,7 @@ pub use attention::{AlibiSpec, AttentionSpec, HeadSizes, ScaleGrowth};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{CorrectionSpec, ExpertsSpec, FusedRows, FusedStack, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
+pub use latent_attention::{LatentAttentionSpec, LatentQuerySpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
 pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
@@ -192,6 +194,8 @@ impl BranchSpec {
 pub enum BlockSpec {
     /// Causal self-attention.
     Attention(Box<AttentionSpec>),
+    /// Causal self-attention over latent vectors.
+    LatentAttention(Box<LatentAttentionSpec>),
     /// A gated or plain feed-forward block.
     FeedForward(Box<FeedForwardSpec>),
     /// Routed experts.
@@ -205,6 +209,12 @@ pub enum BlockSpec {
 impl From<AttentionSpec> for BlockSpec {
     fn from(spec: AttentionSpec) -> BlockSpec {
         BlockSpec::Attention(Box::new(spec))
+    }
+}
+
+impl From<LatentAttentionSpec> for BlockSpec {
+    fn from(spec: LatentAttentionSpec) -> BlockSpec {
+        BlockSpec::LatentAttention(Box::new(spec))
     }
 }
 
@@ -273,6 +283,7 @@ impl BlockSpec {
     pub fn cached_values(&self) -> usize {
         match self {
             BlockSpec::Attention(spec) => spec.key.rows + spec.value.rows,
+            BlockSpec::LatentAttention(spec) => 2 * spec.latent.rows + spec.rotated,
             BlockSpec::FeedForward(_)
             | BlockSpec::Experts(_)
             | BlockSpec::ShortConvolution(_)

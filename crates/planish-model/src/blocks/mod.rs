@@ -7,6 +7,7 @@ mod attention;
 mod convolution;
 mod experts;
 mod feed_forward;
+mod latent_attention;
 mod linear;
 mod loader;
 mod norm;
@@ -96,6 +97,7 @@ pub(crate) struct Angles<O: Ops> {
 pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Result<Box<dyn Block<O>>, Error> {
     Ok(match spec {
         BlockSpec::Attention(spec) => Box::new(attention::AttentionBlock::load(loader, spec)?),
+        BlockSpec::LatentAttention(spec) => Box::new(latent_attention::LatentAttentionBlock::load(loader, spec)?),
         BlockSpec::FeedForward(spec) => Box::new(feed_forward::FeedForwardBlock::load(loader, spec)?),
         BlockSpec::Experts(spec) => Box::new(experts::ExpertsBlock::load(loader, spec)?),
         BlockSpec::ShortConvolution(spec) => Box::new(convolution::ShortConvolutionBlock::load(loader, spec)?),

@@ -41,7 +41,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let window = config.optional_count("sliding_window")?;
     adapted_layers(config, FAMILY.architecture, differences, |_, index, layer| {
         layer.attention.sinks = Some(format!("model.layers.{index}.self_attn.sinks"));
-        layer.attention.window = window_of_layer(config, window, |index| index % 2 == 0, index)?;
+        layer.attention.window = window_of_layer(config, window, |index| index.is_multiple_of(2), index)?;
         layer.feed_forward = experts(&routed, index).into();
         Ok(())
     })

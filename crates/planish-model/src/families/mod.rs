@@ -7,6 +7,9 @@ mod cohere;
 mod cohere2;
 mod common;
 mod common_experts;
+mod common_latent;
+mod deepseek_v2;
+mod deepseek_v3;
 mod delta_net;
 mod dots1;
 mod ernie4_5;
@@ -77,6 +80,8 @@ static FAMILIES: &[Family] = &[
     arcee::FAMILY,
     cohere2::FAMILY,
     cohere::FAMILY,
+    deepseek_v2::FAMILY,
+    deepseek_v3::FAMILY,
     dots1::FAMILY,
     ernie4_5::FAMILY,
     ernie4_5_moe::FAMILY,
