@@ -85,3 +85,32 @@ inline void simdgroup_multiply_accumulate(simdgroup_float8x8& to, simdgroup_floa
     }
     to = sum;
 }
+
+// Loads of what no other thread reads: past the first cache.
+inline uint4 load_once(const uint4* from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+    return v;
+}
+inline uint2 load_once(const uint2* from) {
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
+}
+inline uint load_once(const uint* from) {
+    uint v;
+    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(from));
+    return v;
+}
+
+// Tensor cores: sums (16, 8) += a (16, 16) b (16, 8); lane l holds the elements that the PTX manual gives it.
+#define TENSOR_MULTIPLY(name, type)                                                                            \
+    inline void name(float (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {                               \
+        asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, " \
+            "{%8, %9}, {%0, %1, %2, %3};"                                                                      \
+            : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                       \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                               \
+    }
+TENSOR_MULTIPLY(tensor_multiply_f16, "f16")
+TENSOR_MULTIPLY(tensor_multiply_bf16, "bf16")

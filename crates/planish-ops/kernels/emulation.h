@@ -148,3 +148,30 @@ inline void simdgroup_multiply_accumulate(simdgroup_float8x8& to, simdgroup_floa
         for (uint half = 0; half < 2; half++) sum.held[half] += lefts[row][k] * rights[k][col + half];
     to = sum;
 }
+
+template <typename T> T load_once(const T* from) { return *from; }
+
+// Tensor cores, as in cuda.h.
+inline void tensor_multiply(float (&sums)[4], const uint (&a)[4], const uint (&b)[2], float (*widen)(ushort)) {
+    float left[16][16], right[16][8];
+    for (uint part = 0; part < 6; part++) {
+        const uint* all = emulation::exchange(emulation::Word::matrix, part < 4 ? a[part] : b[part - 4]);
+        for (uint lane = 0; lane < 32; lane++)
+            for (uint half = 0; half < 2; half++) {
+                const float value = widen(ushort(all[lane] >> 16 * half));
+                const uint k = lane % 4 * 2 + half;
+                if (part < 4) left[lane / 4 + part % 2 * 8][k + part / 2 * 8] = value;
+                else right[k + (part - 4) * 8][lane / 4] = value;
+            }
+    }
+    for (uint i = 0; i < 4; i++)
+        for (uint k = 0; k < 16; k++)
+            sums[i] += left[lane_index / 4 + i / 2 * 8][k] * right[k][lane_index % 4 * 2 + i % 2];
+}
+inline float widen_bf16(ushort bits) { return as_type<float>(uint(bits) << 16); }
+inline void tensor_multiply_f16(float (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {
+    tensor_multiply(sums, a, b, emulation::half_to_float);
+}
+inline void tensor_multiply_bf16(float (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {
+    tensor_multiply(sums, a, b, widen_bf16);
+}

@@ -73,3 +73,16 @@ template <typename T> inline void store8(device T* values, uint count, thread co
         if (i < count)
             values[i] = narrow<T>(from[i]);
 }
+
+// 16-bit types as the lower half of a word.
+#if WEIGHT == 1
+inline weight_t weight_of_bits(uint word) { return as_type<weight_t>(ushort(word)); }
+inline uint bits_of_weight(weight_t value) { return as_type<ushort>(value); }
+#elif WEIGHT == 2
+inline weight_t weight_of_bits(uint word) {
+    weight_t value;
+    value.bits = ushort(word);
+    return value;
+}
+inline uint bits_of_weight(weight_t value) { return value.bits; }
+#endif

@@ -10,6 +10,7 @@ mod norm;
 mod program;
 mod rope;
 mod rows;
+mod tensor;
 mod weights;
 
 pub use attention::Attention;
@@ -20,4 +21,5 @@ pub use norm::Norm;
 pub use program::{Dialect, File, Launch, Program, value_number};
 pub use rope::{Rope, RopeAngles};
 pub use rows::Rows;
+pub use tensor::{TensorMatmul, TensorWeight};
 pub use weights::WeightKind;

@@ -10,3 +10,4 @@ mod matvec;
 mod norm;
 mod rope;
 mod rows;
+mod tensor;

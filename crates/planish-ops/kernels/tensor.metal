@@ -1,0 +1,286 @@
+// CUDA's tensor cores (mma.sync, 16 rows x 16 columns x 8 inputs) on packed weights in an order of their own. Codes become 16-bit
+// floats exactly (OFFSET + code, by a mask and an exponent), products are summed in f32, and scale and bias are applied to the
+// sums of each group: output = scale * sum((OFFSET + code) x) + (bias - OFFSET * scale) * sum(x). Sums of x are products with ones.
+// The order ("tiles"): 16 rows x 64 columns are 128 * BITS bytes; a lane's 32 codes lie together, as planes of 4 (or 2) bits and
+// the bits above them, so that a shift and a mask bring two codes into the halves of a word. `tensor_repack` makes it.
+// Grids: tensor_matmul (rows / 16, inputs / (8 * BLOCKS), 1); tensor_repack (rows / 16, cols / 64, 1); rounded up.
+// Defines: THREADS, VALUE (1 or 2), OUTPUT, WEIGHT (1 or 2), BITS, GROUP (32 or a multiple of 64), BLOCKS, ADDED.
+
+struct TensorProblem {
+    uint rows;
+    uint cols; // a multiple of 64
+    uint inputs;
+};
+
+#define WARPS (THREADS / 32)
+#define STEP 64                             // columns of a tile
+#define SPAN (GROUP < STEP ? GROUP : STEP)  // columns of a tile that share a scale
+#define SPANS (STEP / SPAN)
+#define LOW_BITS (BITS == 8 ? 8 : BITS >= 4 ? 4 : 2) // of the first plane
+#define HIGH_BITS (BITS - LOW_BITS)
+#ifndef AHEAD
+#define AHEAD 4 // tiles that are read before the first is used
+#endif
+#define TWO_PRODUCTS (BITS == 8 && VALUE == 2) // bf16 holds 7 bits beside the offset: nibbles apart
+
+// A code lies in the upper bits of the fraction of a number between 2^BITS and 2^(BITS + 1).
+#if VALUE == 1
+#define UP (10 - BITS)
+#define MAGIC (0x10001u * ((15u + BITS) << 10))
+#define ONES 0x3c003c00u
+#define tensor_multiply tensor_multiply_f16
+#else
+#define UP (TWO_PRODUCTS ? 3 : 7 - BITS)
+#define MAGIC (TWO_PRODUCTS ? 0x41804180u : 0x10001u * ((127u + BITS) << 7))
+#define MAGIC_UPPER 0x43804380u // 256 + 16 * code
+#define ONES 0x3f803f80u
+#define tensor_multiply tensor_multiply_bf16
+#endif
+#define OFFSET (TWO_PRODUCTS ? 272.0f : float(1 << BITS))
+
+// A lane's 32 codes of a tile: products 0..4 of 8 codes, each of 4 pairs (rows g, g + 8, g, g + 8; columns 0, 0, 2, 2 and next).
+struct TileCodes {
+    uint low[LOW_BITS];
+#if HIGH_BITS
+    uint high[HIGH_BITS];
+#endif
+};
+
+inline TileCodes load_tile(device const uint* tile, uint lane) {
+    TileCodes codes;
+#if LOW_BITS == 2
+    uint2 two = load_once((device const uint2*)tile + lane);
+    codes.low[0] = two.x, codes.low[1] = two.y;
+#else
+#pragma unroll
+    for (uint i = 0; i < LOW_BITS / 4; i++) {
+        uint4 four = load_once((device const uint4*)tile + 32 * i + lane);
+        codes.low[4 * i] = four.x, codes.low[4 * i + 1] = four.y, codes.low[4 * i + 2] = four.z, codes.low[4 * i + 3] = four.w;
+    }
+#endif
+#if HIGH_BITS == 1
+    codes.high[0] = load_once(tile + 32 * LOW_BITS + lane);
+#elif HIGH_BITS == 2
+    uint2 above = load_once((device const uint2*)(tile + 32 * LOW_BITS) + lane);
+    codes.high[0] = above.x, codes.high[1] = above.y;
+#endif
+    return codes;
+}
+
+inline uint shift_right(uint word, int by) { return by >= 0 ? word >> by : word << -by; }
+
+// `count` bits from bit `from` on of the pair of codes (product, pair) of a plane of `bits`, moved to bit `to` of both halves.
+template <int bits, int from, int count, int to> inline uint plane_pair(thread const uint* plane, int product, int pair) {
+    const int index = product * 4 + pair, per_word = 16 / bits;
+    const uint mask = ((1u << count) - 1u) * 0x10001u << to;
+    return shift_right(plane[index / per_word], index % per_word * bits + from - to) & mask;
+}
+
+// OFFSET + code of the pairs of one product; with TWO_PRODUCTS 16 + lower nibble.
+inline void decode_product(thread const TileCodes& codes, int product, thread uint (&a)[4]) {
+#pragma unroll
+    for (int pair = 0; pair < 4; pair++) {
+        a[pair] = plane_pair<LOW_BITS, 0, TWO_PRODUCTS ? 4 : LOW_BITS, UP>(codes.low, product, pair) | MAGIC;
+#if HIGH_BITS
+        a[pair] |= plane_pair<HIGH_BITS, 0, HIGH_BITS, UP + LOW_BITS>(codes.high, product, pair);
+#endif
+    }
+}
+#if TWO_PRODUCTS
+// 256 + 16 * upper nibble.
+inline void decode_upper(thread const TileCodes& codes, int product, thread uint (&a)[4]) {
+#pragma unroll
+    for (int pair = 0; pair < 4; pair++)
+        a[pair] = plane_pair<8, 4, 4, 3>(codes.low, product, pair) | MAGIC_UPPER;
+}
+#endif
+
+// The first of a lane's 4 columns of a product: its columns of a span are neighbours, so that inputs are read 8 or 16 at once.
+inline uint product_col(uint quarter, uint product) {
+    return product / (SPAN / 16) * SPAN + quarter * (SPAN / 4) + product % (SPAN / 16) * 4;
+}
+
+// A lane's 16 values of one input row for a tile, as the words of 4 products.
+inline void load_inputs(device const value_t* row, bool exists, uint quarter, thread uint (&words)[8]) {
+#pragma unroll
+    for (uint i = 0; i < 2; i++) {
+        uint4 four = {0, 0, 0, 0};
+        if (exists)
+            four = *(device const uint4*)(row + product_col(quarter, 2 * i));
+        words[4 * i] = four.x, words[4 * i + 1] = four.y, words[4 * i + 2] = four.z, words[4 * i + 3] = four.w;
+    }
+}
+
+// Adds one tile's products. `scales`: of this lane's rows g and g + 8 for each span, as (scale, bias) in a word.
+inline void add_tile(thread const TileCodes& codes, thread const uint (&scales)[SPANS][2], device const value_t* input, uint cols,
+                     uint inputs, uint lane, thread float (&sums)[BLOCKS][4]) {
+    uint a[4][4];
+#pragma unroll
+    for (int product = 0; product < 4; product++)
+        decode_product(codes, product, a[product]);
+    const uint ones[4] = {ONES, ONES, ONES, ONES};
+#pragma unroll
+    for (uint block = 0; block < BLOCKS; block++) {
+        uint x[8];
+        const uint index = block * 8 + lane / 4;
+        load_inputs(input + ulong(index) * cols, index < inputs, lane % 4, x);
+#pragma unroll
+        for (uint span = 0; span < SPANS; span++) {
+            float products[4] = {0, 0, 0, 0}, totals[4] = {0, 0, 0, 0};
+#pragma unroll
+            for (uint i = 0; i < SPAN / 16; i++) {
+                const uint product = span * (SPAN / 16) + i;
+                const uint b[2] = {x[2 * product], x[2 * product + 1]};
+                tensor_multiply(products, a[product], b);
+                tensor_multiply(totals, ones, b);
+#if TWO_PRODUCTS
+                uint upper[4];
+                decode_upper(codes, product, upper);
+                tensor_multiply(products, upper, b);
+#endif
+            }
+#pragma unroll
+            for (uint half_index = 0; half_index < 2; half_index++) {
+                weight_t stored[2];
+                stored[0] = weight_of_bits(scales[span][half_index]), stored[1] = weight_of_bits(scales[span][half_index] >> 16);
+                const float scale = widen(stored[0]), bias = fma(-OFFSET, scale, widen(stored[1]));
+#pragma unroll
+                for (uint i = 0; i < 2; i++) {
+                    const uint at = 2 * half_index + i;
+                    sums[block][at] = fma(scale, products[at], fma(bias, totals[at], sums[block][at]));
+                }
+            }
+        }
+    }
+}
+
+KERNEL(tensor_matmul)(
+    device const uint* tiles [[buffer(0)]],    // (rows / 16, cols / 64, 32 * BITS)
+    device const uint* scales [[buffer(1)]],   // (rows / 16, cols / GROUP, 16): scale, and bias in the upper half
+    device const value_t* input [[buffer(2)]], // (inputs, cols)
+    device const float* added [[buffer(3)]],   // (rows)
+    device output_t* output [[buffer(4)]],     // (inputs, rows)
+    PROBLEM(TensorProblem, 5))
+{
+    SHARED(float, room, WARPS * 16 * 8 * BLOCKS);
+    const uint lane = lane_index, steps = problem.cols / STEP, groups = problem.cols / GROUP;
+    const uint first_input = group_position.y * 8 * BLOCKS;
+    device const uint* row_tiles = tiles + ulong(group_position.x) * steps * (32 * BITS);
+    device const uint* row_scales = scales + ulong(group_position.x) * groups * 16 + lane / 4;
+    device const value_t* first = input + ulong(first_input) * problem.cols;
+
+    float sums[BLOCKS][4];
+#pragma unroll
+    for (uint block = 0; block < BLOCKS; block++)
+#pragma unroll
+        for (uint i = 0; i < 4; i++)
+            sums[block][i] = 0;
+
+    // Warps take tiles in turn.
+    for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
+        TileCodes codes[AHEAD];
+        uint tile_scales[AHEAD][SPANS][2];
+#pragma unroll
+        for (uint i = 0; i < AHEAD; i++) {
+            const uint step = min(begin + WARPS * i, steps - 1);
+            codes[i] = load_tile(row_tiles + ulong(step) * (32 * BITS), lane);
+#pragma unroll
+            for (uint span = 0; span < SPANS; span++) {
+                device const uint* of_group = row_scales + (step * STEP + span * SPAN) / GROUP * 16;
+                tile_scales[i][span][0] = of_group[0];
+                tile_scales[i][span][1] = of_group[8];
+            }
+        }
+#pragma unroll
+        for (uint i = 0; i < AHEAD; i++) {
+            const uint step = begin + WARPS * i;
+            if (step < steps)
+                add_tile(codes[i], tile_scales[i], first + step * STEP, problem.cols, problem.inputs - first_input, lane, sums);
+        }
+    }
+
+    // Sums of the warps. // (WARPS, inputs, 16 rows)
+#pragma unroll
+    for (uint block = 0; block < BLOCKS; block++)
+#pragma unroll
+        for (uint i = 0; i < 4; i++) {
+            const uint index = block * 8 + lane % 4 * 2 + i % 2, row = lane / 4 + i / 2 * 8;
+            room[(simdgroup_index * 8 * BLOCKS + index) * 16 + row] = sums[block][i];
+        }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint at = thread_index; at < 16 * 8 * BLOCKS; at += THREADS) {
+        const uint index = first_input + at / 16, row = group_position.x * 16 + at % 16;
+        if (index < problem.inputs && row < problem.rows) {
+            float sum = ADDED ? added[row] : 0.0f;
+#pragma unroll
+            for (uint warp = 0; warp < WARPS; warp++)
+                sum += room[warp * 16 * 8 * BLOCKS + at];
+            output[ulong(index) * problem.rows + row] = narrow<output_t>(sum);
+        }
+    }
+}
+
+// One code of the format's bit stream.
+inline uint code_at(device const uint* row, uint col) {
+    const uint bit = col * BITS, word = bit / 32, shift = bit % 32;
+    uint code = row[word] >> shift;
+    if (shift + BITS > 32)
+        code |= row[word + 1] << (32 - shift);
+    return code & ((1u << BITS) - 1u);
+}
+
+// Rows past the last are zeros. 32 threads.
+KERNEL(tensor_repack)(
+    device const uint* codes [[buffer(0)]],      // (rows, cols * BITS / 32)
+    device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
+    device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)
+    device uint* tiles [[buffer(3)]],            // (rows / 16, cols / 64, 32 * BITS)
+    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16)
+    PROBLEM(TensorProblem, 5))
+{
+    const uint lane = lane_index, step = group_position.y, groups = problem.cols / GROUP;
+    if (simdgroup_index == 0) {
+        uint low[LOW_BITS], high[HIGH_BITS + 1];
+#pragma unroll
+        for (uint i = 0; i < LOW_BITS; i++)
+            low[i] = 0;
+#pragma unroll
+        for (uint i = 0; i < HIGH_BITS + 1; i++)
+            high[i] = 0;
+#pragma unroll
+        for (uint index = 0; index < 16; index++) {
+            const uint product = index / 4, pair = index % 4;
+            const uint row = group_position.x * 16 + lane / 4 + pair % 2 * 8;
+            const uint col = step * STEP + product_col(lane % 4, product) + pair / 2 * 2;
+            device const uint* stream = codes + ulong(min(row, problem.rows - 1)) * (problem.cols / 32 * BITS);
+#pragma unroll
+            for (uint second = 0; second < 2; second++) {
+                const uint code = row < problem.rows ? code_at(stream, col + second) : 0u;
+                low[index * LOW_BITS / 16] |= (code & ((1u << LOW_BITS) - 1u)) << (index * LOW_BITS % 16 + 16 * second);
+                if (HIGH_BITS)
+                    high[index * HIGH_BITS / 16] |= (code >> LOW_BITS) << (index * HIGH_BITS % 16 + 16 * second);
+            }
+        }
+        device uint* tile = tiles + (ulong(group_position.x) * (problem.cols / STEP) + step) * (32 * BITS);
+        const uint words = LOW_BITS < 4 ? LOW_BITS : 4; // that a lane reads at once
+#pragma unroll
+        for (uint i = 0; i < LOW_BITS; i++)
+            tile[i / words * 32 * words + lane * words + i % words] = low[i];
+#if HIGH_BITS
+#pragma unroll
+        for (uint i = 0; i < HIGH_BITS; i++)
+            tile[32 * LOW_BITS + lane * HIGH_BITS + i] = high[i];
+#endif
+        for (uint group = (step * STEP + GROUP - 1) / GROUP; group < ((step + 1) * STEP + GROUP - 1) / GROUP; group++) {
+            const uint row = group_position.x * 16 + lane;
+            if (lane < 16) {
+                uint both = 0;
+                if (row < problem.rows) {
+                    const ulong from = ulong(row) * groups + group;
+                    both = bits_of_weight(scales[from]) | bits_of_weight(biases[from]) << 16;
+                }
+                tile_scales[(ulong(group_position.x) * groups + group) * 16 + lane] = both;
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Packed weights in the order of the tensor cores.
+
+use planish_format::{FloatType, Packing};
+use planish_ops::kernels::{Launch, TensorMatmul, TensorWeight, WeightKind};
+use planish_ops::linear_reference;
+
+use crate::data::{Random, WIDTHS, assert_close, from_bytes, poison, to_bytes};
+use crate::emulator::{Emulator, Watch};
+use crate::matvec::TestWeight;
+
+struct Problem {
+    kind: WeightKind,
+    rows: usize,
+    cols: usize,
+    matmul: TensorMatmul,
+}
+
+fn problems() -> Vec<Problem> {
+    let halves = [FloatType::F16, FloatType::BF16];
+    let shapes = [(32, 64, 1, 1), (64, 320, 17, 9), (128, 640, 35, 3)];
+    let mut problems = Vec::new();
+    for (index, bits) in WIDTHS.into_iter().enumerate() {
+        for (turn, (group, cols, rows, inputs)) in shapes.into_iter().enumerate() {
+            let packing = Packing::new(bits, group).expect("a packing");
+            let float_type = halves[(index + turn) % 2];
+            let weight = TensorWeight::new(packing, float_type, rows, cols).expect("a shape that fits");
+            problems.push(Problem {
+                kind: WeightKind {
+                    packing: Some(packing),
+                    float_type,
+                },
+                rows: rows as usize,
+                cols: cols as usize,
+                matmul: TensorMatmul {
+                    weight,
+                    value: halves[(index / 2 + turn) % 2],
+                    output: if turn == 1 { FloatType::F32 } else { halves[index % 2] },
+                    inputs,
+                    added: turn == 0,
+                },
+            });
+        }
+    }
+    problems
+}
+
+fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
+    let Problem { rows, cols, matmul, .. } = *problem;
+    let weight = TestWeight::new(random, problem.kind, rows, cols);
+    let [codes, scales, biases] = weight.buffers;
+    let mut repacked = [
+        codes,
+        scales,
+        biases,
+        vec![0xff; matmul.weight.tile_bytes()],
+        vec![0xff; matmul.weight.scale_bytes()],
+    ];
+    emulator.run(&matmul.weight.repack(), &mut repacked);
+    let [_, _, _, tiles, tile_scales] = repacked;
+
+    let inputs = matmul.inputs as usize;
+    let input = random.values(inputs * cols, matmul.value);
+    let added = random.values(rows, FloatType::F32);
+    let mut buffers = [
+        tiles,
+        tile_scales,
+        to_bytes(&input, matmul.value),
+        to_bytes(&added, FloatType::F32),
+        poison(inputs * rows, matmul.output),
+    ];
+    emulator.run(&matmul.launch(), &mut buffers);
+    let added = matmul.added.then_some(&added[..]);
+    let expected: Vec<f64> = input
+        .chunks_exact(cols)
+        .flat_map(|input| linear_reference(input, &weight.values, added))
+        .collect();
+    assert_close(
+        &from_bytes(&buffers[4], matmul.output),
+        &expected,
+        matmul.output,
+        &matmul,
+    );
+}
+
+fn check_all(watch: Watch, problems: &[Problem]) {
+    let launches: Vec<Launch> = problems
+        .iter()
+        .flat_map(|problem| [problem.matmul.weight.repack(), problem.matmul.launch()])
+        .collect();
+    let mut emulator = Emulator::new(&launches, watch);
+    let mut random = Random(10);
+    problems
+        .iter()
+        .for_each(|problem| check(&mut emulator, &mut random, problem));
+}
+
+#[test]
+fn tensor_matmul_equals_the_reference() {
+    check_all(Watch::Memory, &problems());
+}
+
+#[test]
+fn tensor_matmul_has_no_races() {
+    check_all(Watch::Races, &problems()[7..8]);
+}
