@@ -3,13 +3,14 @@
 Writes tests/golden/<case>/{plain,metal} of planish-model for families that transformers does not have, laid out as models.py
 does (metal: packed by transformers' function, run by mlx-lm after transformers' own dequantization), and
 tests/golden_mlx/<case> with checkpoints that mlx-lm itself converted from transformers' and quantized to 4 bits: it stores
-some families under names, in orders or shapes of its own. Versions and seeds stand in each golden file's metadata.
+some families under names, in orders or shapes of its own. Names as arguments make only those. Versions and seeds stand in each golden file's metadata.
 Needs mlx, mlx-lm, torch, transformers, safetensors.
 """
 
 import json
 import pathlib
 import shutil
+import sys
 import tempfile
 import zlib
 
@@ -45,12 +46,22 @@ CONVERTED = {
         vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=48, hidden_size=None, intermediate_size=None,
         num_hidden_layers=None, num_attention_heads=None, num_key_value_heads=None, max_position_embeddings=None)),
     "gpt_neox": Case("gpt_neox", dict(WIDE, num_key_value_heads=None, hidden_act="gelu_pytorch_tanh")),
+    "lfm2": Case("lfm2", dict(
+        WIDE, num_key_value_heads=1, num_hidden_layers=2, block_auto_adjust_ff_dim=False,
+        layer_types=["conv", "full_attention"])),
+    "granitemoehybrid": Case("granitemoehybrid", dict(
+        WIDE, num_key_value_heads=1, num_hidden_layers=2, num_local_experts=0, shared_intermediate_size=128, mamba_n_heads=4,
+        mamba_d_head=16, mamba_d_state=16, embedding_multiplier=3.0, residual_multiplier=0.5,
+        attention_multiplier=0.3, logits_scaling=2.0, tie_word_embeddings=True,
+        layer_types=["linear_attention", "full_attention"])),
     "apertus": Case("apertus", dict(WIDE, num_key_value_heads=1, tie_word_embeddings=True, rope_parameters=LLAMA3)),
 }
 # What mlx-lm asks of config.json and transformers 5 does not write.
 OLD_KEYS = {
     "gpt2": dict(n_ctx=48),
     "gpt_neox": dict(rotary_emb_base=10000, rotary_pct=0.25),
+    "lfm2": dict(block_dim=32),
+    "granitemoehybrid": dict(layer_types=["mamba", "attention"], position_embedding_type="nope", time_step_limit=[0.4, 0.7]),
     "apertus": dict(rope_theta=12000000.0, rope_scaling=LLAMA3, mlp_bias=False, post_norm=False, qk_norm=True),
 }
 
@@ -142,7 +153,10 @@ def main():
     mx.set_default_device(mx.cpu)
     cases = [(OUT / name, write_made_here, (name, *case)) for name, case in MADE_HERE.items()]
     cases += [(MLX_OUT / name, write_converted, (name, case)) for name, case in CONVERTED.items()]
+    wanted = sys.argv[1:]
     for folder, write, arguments in cases:
+        if wanted and folder.name not in wanted:
+            continue
         shutil.rmtree(folder, ignore_errors=True)
         write(*arguments, folder)
         size = sum(path.stat().st_size for path in folder.rglob("*.*"))
