@@ -41,6 +41,9 @@ VISION = dict(
 )
 TEXT = {**SMALL, "model_type": "llama"}
 
+# One layer that looks back a few positions, one that sees all.
+TWO_KINDS = dict(layer_types=["sliding_attention", "full_attention"], sliding_window=8)
+
 DENSE = [
     Model("llama", dict(tie_word_embeddings=True), label="llama tied"),
     Model("llama", dict(tie_word_embeddings=False), label="llama untied"),
@@ -53,14 +56,14 @@ DENSE = [
           llama_4_scaling_beta=0.1, original_max_position_embeddings=64))),
     Model("qwen2", mlx=ROPE),
     Model("qwen3", mlx=ROPE),
-    Model("gemma"), Model("gemma2"), Model("gemma3_text"),
-    Model("gemma3", dict(text_config=SMALL, vision_config={**VISION}, mm_tokens_per_image=4, image_token_index=90),
+    Model("gemma"), Model("gemma2"), Model("gemma3_text", TWO_KINDS, mlx=dict(sliding_window_pattern=2)),
+    Model("gemma3", dict(text_config={**SMALL, **TWO_KINDS, "sliding_window_pattern": 2}, vision_config={**VISION}, mm_tokens_per_image=4, image_token_index=90),
           auto="AutoModelForImageTextToText", base={}, mlx=dict(vocab_size=96)),
     Model("mistral3", dict(text_config={**SMALL, "model_type": "mistral", "tie_word_embeddings": False}, tie_word_embeddings=False, vision_config={**VISION, "head_dim": 16}),
           auto="AutoModelForImageTextToText", base={}),
-    Model("phi"), Model("phi3", mlx=ROPE), Model("smollm3"), Model("olmo2"), Model("olmo3", dict(layer_types=["sliding_attention", "full_attention"]), mlx=ROPE), Model("starcoder2"),
+    Model("phi"), Model("phi3", mlx=ROPE), Model("smollm3"), Model("olmo2"), Model("olmo3", TWO_KINDS, mlx=ROPE), Model("starcoder2"),
     Model("stablelm", mlx=dict(rope_theta=10000.0, partial_rotary_factor=0.25)),
-    Model("granite", mlx=ROPE), Model("cohere"), Model("cohere2"), Model("glm"),
+    Model("granite", mlx=ROPE), Model("cohere"), Model("cohere2", TWO_KINDS, mlx=dict(sliding_window_pattern=2)), Model("glm", dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=1.0))),
     Model("glm4", mlx=dict(rope_theta=10000.0, partial_rotary_factor=0.5)),
     Model("gpt_neox", dict(intermediate_size=256), mlx=dict(rotary_emb_base=10000, rotary_pct=0.25)),
     Model("gpt2", base=GPT2, mlx=dict(n_ctx=64), mlx_fresh=True),
@@ -69,7 +72,7 @@ DENSE = [
     Model("opt", dict(ffn_dim=128, word_embed_proj_dim=64)),
     Model("opt", dict(ffn_dim=128, word_embed_proj_dim=32), label="opt with projected embeddings"),
     Model("nemotron", mlx=dict(rope_theta=10000.0, partial_rotary_factor=0.5)),
-    Model("exaone4", mlx=dict(rope_theta=10000.0, rope_scaling=None, sliding_window=8, sliding_window_pattern="LG")),
+    Model("exaone4", TWO_KINDS, mlx=dict(rope_theta=10000.0, rope_scaling=None, sliding_window=8, sliding_window_pattern="LG")),
     Model("ernie4_5", mlx=ROPE), Model("hunyuan_v1_dense", mlx=ROPE),
     Model("seed_oss", mlx=ROPE), Model("helium", mlx=ROPE), Model("apertus", mlx=ROPE | dict(mlp_bias=False, post_norm=False, qk_norm=True)), Model("arcee"),
     Model("internlm2", mlx_only=True, base={}, settings=dict(

@@ -1,9 +1,10 @@
 //! A packed checkpoint or GGUF file to a plain Hugging Face folder.
 
-use planish_checkpoint::{Checkpoint, Dialect, Layout};
+use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout};
 use planish_format::FloatType;
 
 use crate::card::Card;
+use crate::layers::{Classifier, Role};
 use crate::pack::type_name;
 use crate::plan::unchanged;
 use crate::quantize::kept;
@@ -37,15 +38,7 @@ pub fn dequantize(
     let float_type = source::float_type(checkpoint, float_type);
     let mut transfer = Transfer {
         checkpoint,
-        made: checkpoint
-            .entries()
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| Made {
-                tensor: unchanged(index, entry),
-                outcome: kept(entry, float_type),
-            })
-            .collect(),
+        made: made(checkpoint, float_type),
         dialect: Dialect::Plain,
         config: source::config(checkpoint, &Dialect::Plain, float_type),
         card: String::new(),
@@ -63,6 +56,23 @@ pub fn dequantize(
     transfer.card = card(checkpoint, packed, output).render(checkpoint, output)?;
     transfer.run(output, on_progress)?;
     Ok(report)
+}
+
+fn made(checkpoint: &Checkpoint, float_type: Option<FloatType>) -> Vec<Made> {
+    let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
+    let made = |(index, entry): (usize, &Entry)| {
+        let mut tensor = unchanged(index, entry);
+        // Packed, a `Conv1D` lies as other layers do; plain it lies turned over.
+        if classifier.role(entry) == Role::Transposed && matches!(entry.layout, Layout::Packed { .. }) {
+            tensor.shape.reverse();
+            tensor.pieces.iter_mut().for_each(|piece| piece.view.turned = true);
+        }
+        Made {
+            tensor,
+            outcome: kept(entry, float_type),
+        }
+    };
+    checkpoint.entries().iter().enumerate().map(made).collect()
 }
 
 fn note(float_type: Option<FloatType>, packed: usize) -> Option<String> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
-use planish_format::{FloatType, PackedMatrix};
+use planish_format::{FloatType, PackedMatrix, dequantize};
 use serde_json::{Map, Value};
 
 use super::table::{self, Model, Rule};
@@ -27,6 +27,8 @@ pub(crate) enum Place {
     Turned(Entry),
     /// One less than stored, in f32.
     LessOne(Entry),
+    /// Of each head the keys, turned back, then the values; unpacked.
+    KeysAndValues([Entry; 2]),
 }
 
 /// The entries under Hugging Face names, and the places of those that are not stored so; `None` where all are.
@@ -137,9 +139,34 @@ impl Translator<'_> {
                 )])
             }
             Rule::WithoutExperts(rule) if self.without_experts => self.by_rule(rule, entry, stored, renamed),
-            // Turned parts cannot be joined again while packed; what was copied stays.
-            Rule::WithoutExperts(_) | Rule::InTurn { .. } | Rule::KeysAndValues { .. } | Rule::Copy(..) => None,
+            Rule::KeysAndValues { joined, keys, values } => self.keys_and_values(entry, joined, [keys, values]),
+            // Turned stacks cannot be joined again while packed; what was copied stays.
+            Rule::WithoutExperts(_) | Rule::InTurn { .. } | Rule::Copy(..) => None,
         }
+    }
+
+    /// The keys (heads, rank, size) become the joined tensor (heads * (size + value size), rank), the values nothing.
+    fn keys_and_values(&self, entry: &Entry, joined: &str, names: [&str; 2]) -> Option<Vec<(Entry, Place)>> {
+        let fit = names.iter().find_map(|name| fit(&entry.name, name))?;
+        let part = |name: &str| self.by_name.get(format!("{}{name}.{}", fit.before, fit.suffix).as_str()).copied();
+        let [keys, values] = [part(names[0])?, part(names[1])?];
+        let (&[heads, rank, key_rows], &[value_heads, value_rows, value_rank]) = (&keys.shape[..], &values.shape[..]) else {
+            return None;
+        };
+        let float_type = unpacked_type(keys)?;
+        if (heads, rank) != (value_heads, value_rank) || unpacked_type(values) != Some(float_type) {
+            return None;
+        }
+        if entry.name == values.name {
+            return Some(Vec::new());
+        }
+        let entry = Entry {
+            name: format!("{}{joined}.{}", fit.before, fit.suffix),
+            shape: vec![heads * (key_rows + value_rows), rank],
+            layout: Layout::Plain(float_type.into()),
+            stored_bytes: keys.stored_bytes + values.stored_bytes,
+        };
+        Some(vec![(entry, Place::KeysAndValues([keys.clone(), values.clone()]))])
     }
 
     /// The first half becomes the joined tensor, the second nothing.
@@ -168,6 +195,15 @@ impl Translator<'_> {
             stored_bytes: halves[0].stored_bytes + halves[1].stored_bytes,
         };
         Some(vec![(entry, Place::Halves(halves.map(Entry::clone), half_rows))])
+    }
+}
+
+/// The float type that an entry has, or is unpacked to.
+fn unpacked_type(entry: &Entry) -> Option<FloatType> {
+    match &entry.layout {
+        Layout::Plain(dtype) => dtype.float_type(),
+        Layout::Packed { scale_type, .. } => Some(*scale_type),
+        Layout::Unsupported(_) => None,
     }
 }
 
@@ -217,7 +253,7 @@ impl Place {
             Place::Same(stored) | Place::Rows(stored, _) | Place::Turned(stored) | Place::LessOne(stored) => {
                 vec![stored]
             }
-            Place::Halves(halves, _) => halves.iter().collect(),
+            Place::Halves(halves, _) | Place::KeysAndValues(halves) => halves.iter().collect(),
         }
     }
 
@@ -232,6 +268,10 @@ impl Place {
             }
             Place::Turned(stored) => turned(read(stored)?, entry),
             Place::LessOne(stored) => less_one(read(stored)?, entry),
+            Place::KeysAndValues(parts) => {
+                let [keys, values] = [plain(read(&parts[0])?), plain(read(&parts[1])?)];
+                Weight::Plain(keys_and_values(&keys, &values, parts, entry))
+            }
         })
     }
 }
@@ -311,6 +351,40 @@ fn turned(weight: Weight, entry: &Entry) -> Weight {
         data: data.into(),
         ..tensor
     })
+}
+
+/// The tensor, unpacked to the type of its scales.
+fn plain(weight: Weight) -> Tensor {
+    match weight {
+        Weight::Plain(tensor) => tensor,
+        Weight::Packed(matrix) => Tensor {
+            dtype: matrix.scale_type.into(),
+            shape: vec![matrix.rows, matrix.cols],
+            data: dequantize(&matrix, matrix.scale_type).into(),
+        },
+    }
+}
+
+/// Of each head the keys (rank, size) turned over, then the values (size, rank).
+fn keys_and_values(keys: &Tensor, values: &Tensor, parts: &[Entry; 2], entry: &Entry) -> Tensor {
+    let size = keys.dtype.size_bytes();
+    let (heads, rank, key_rows) = (parts[0].shape[0], parts[0].shape[1], parts[0].shape[2]);
+    let value_bytes = values.data.len() / heads.max(1);
+    let mut data = Vec::with_capacity(keys.data.len() + values.data.len());
+    for head in 0..heads {
+        for row in 0..key_rows {
+            for col in 0..rank {
+                let place = ((head * rank + col) * key_rows + row) * size;
+                data.extend_from_slice(&keys.data[place..place + size]);
+            }
+        }
+        data.extend_from_slice(&values.data[head * value_bytes..(head + 1) * value_bytes]);
+    }
+    Tensor {
+        dtype: keys.dtype,
+        shape: entry.shape.clone(),
+        data: data.into(),
+    }
 }
 
 fn less_one(weight: Weight, entry: &Entry) -> Weight {

@@ -1,0 +1,112 @@
+"""Tiny models of every family that mlx-lm has, packed for MLX by planish and run by mlx-lm: the logits must agree to 1e-3.
+
+For each model of golden/layer_models.py: a random float32 checkpoint by transformers; `planish quantize --format mlx --bits 4
+--group-size 32 --dtype float32`; logits of mlx-lm on the CPU against those of transformers on what `planish dequantize` makes
+of the same packed checkpoint, and against `planish` itself where it runs the architecture. Prints a line for each; the exit
+code is the number of those that differ. Needs mlx-lm, transformers, torch.
+
+Run: python scripts/compare_mlx_lm.py [--planish target/release/planish] [LABEL ..]
+"""
+
+import argparse
+import fnmatch
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "golden"))
+
+import mlx.core as mx
+import mlx_lm
+import torch
+import transformers
+from transformers import AutoConfig
+
+from layer_models import MODELS, SMALL
+
+LIMIT = 1e-3
+TOKENS = [3, 17, 60, 5, 41, 22, 9, 33, 70, 11, 2, 54]
+
+
+def settings(case):
+    base = SMALL if case.base is None else case.base
+    return {key: value for key, value in {**base, **case.settings}.items() if value is not None}
+
+
+@torch.no_grad()
+def random_checkpoint(case, folder):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(case.kind, **settings(case))
+    model = getattr(transformers, case.auto).from_config(config, dtype=torch.float32).eval()
+    for name, parameter in model.named_parameters():
+        if "correction_bias" in name:
+            parameter.zero_()  # mlx-lm leaves it out of some models
+            continue
+        around = 1.0 if "norm" in name and name.endswith("weight") and parameter.dim() == 1 else 0.0
+        parameter.copy_(around + 0.2 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    # What mlx-lm asks for and transformers 5 writes elsewhere.
+    rope = config.get("rope_parameters") or {}
+    rope = rope.get("full_attention", rope)
+    older = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+    if rope.get("rope_type", "default") not in ("default", "yarn"):
+        older["rope_scaling"] = rope
+    path.write_text(json.dumps(config | case.mlx | older))
+
+
+@torch.no_grad()
+def of_transformers(case, folder):
+    model = getattr(transformers, case.auto).from_pretrained(folder, dtype=torch.float32).float().eval()
+    return model(torch.tensor([TOKENS])).logits[0]
+
+
+def of_mlx(folder):
+    model, _ = mlx_lm.utils.load_model(folder)
+    return torch.tensor(model(mx.array([TOKENS])).astype(mx.float32)[0].tolist())
+
+
+def compare(case, planish, folder):
+    source, packed, plain = folder / "source", folder / "packed", folder / "plain"
+    random_checkpoint(case, source)
+    run = lambda *arguments: subprocess.run([planish, *map(str, arguments)], check=True, capture_output=True, text=True)
+    flags = ["--format", "mlx", "--bits", 4, "--group-size", 32, "--dtype", "float32"]
+    run("quantize", source, "--out", packed, *flags)
+    run("dequantize", packed, "--out", plain)
+    expected = of_transformers(case, plain)
+    found = of_mlx(packed)
+    return float((found - expected).norm() / expected.norm())
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--planish", default="target/release/planish")
+    parser.add_argument("labels", nargs="*", metavar="LABEL")
+    arguments = parser.parse_args()
+    failures = 0
+    for group in ("dense", "experts", "hybrids"):
+        for case in MODELS[group]:
+            label = case.label or case.kind
+            if case.mlx_only or (arguments.labels and not any(fnmatch.fnmatch(label, name) for name in arguments.labels)):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    error = compare(case, arguments.planish, pathlib.Path(folder))
+                    failures += not error < LIMIT
+                    print(f"{'ok  ' if error < LIMIT else 'FAIL'} {label}: {error:.1e}", flush=True)
+                except subprocess.CalledProcessError as problem:
+                    failures += 1
+                    print(f"FAIL {label}: planish: {problem.stderr.strip().splitlines()[-1]}", flush=True)
+                except Exception as problem:
+                    missing = "not supported" in str(problem)
+                    failures += not missing
+                    text = str(problem).strip().splitlines()[0][:160] if str(problem).strip() else ""
+                    print(f"{'none' if missing else 'FAIL'} {label}: {type(problem).__name__}: {text}", flush=True)
+    sys.exit(failures)
+
+
+main()
