@@ -16,6 +16,8 @@ pub(crate) struct Card {
     pub made: String,
     /// Two cells each.
     pub facts: Vec<(&'static str, String)>,
+    /// Sentences without a capital and a full stop.
+    pub notes: Vec<String>,
     /// Layers that stay plain, with the reason.
     pub plain: Vec<(String, String)>,
     /// Lines of code that run the model, with their language.
@@ -43,6 +45,10 @@ impl Card {
             self.facts
                 .iter()
                 .for_each(|(key, value)| card += &format!("| {key} | {value} |\n"));
+        }
+        if !self.notes.is_empty() {
+            card += "\nTo know:\n\n";
+            self.notes.iter().for_each(|note| card += &format!("- {note}\n"));
         }
         if !self.plain.is_empty() {
             card += "\nThese layers stay plain:\n\n";
@@ -176,6 +182,7 @@ mod tests {
             relation: Some("quantized"),
             made: String::new(),
             facts: Vec::new(),
+            notes: Vec::new(),
             plain: Vec::new(),
             usage: Vec::new(),
         };

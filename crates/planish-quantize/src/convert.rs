@@ -168,7 +168,7 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
             outcome,
         });
     }
-    let modules_to_not_convert = modules_to_not_convert(&layers, &[]);
+    let modules_to_not_convert = modules_to_not_convert(checkpoint.config(), &layers, &[]);
     converted.dialect = Dialect::Metal {
         packing,
         modules_to_not_convert,
@@ -276,6 +276,7 @@ fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Outpu
                 format!("{:.3}", report.bits_per_weight()),
             ),
         ],
+        notes: Vec::new(),
         plain: report.plain.clone(),
         usage: usage(target, output),
     }

@@ -30,6 +30,8 @@ pub(crate) enum Role {
     Head,
     /// The projection that chooses experts; transformers has a class of its own for it.
     Router,
+    /// A router that transformers packs and cannot load again: it renames the weight as it loads, and not the scales.
+    LinearRouter,
     /// One of the projections of an expert; transformers fuses all experts into one 3-D parameter.
     Expert,
     /// A matrix stored transposed (`Conv1D` of the GPT-2 family).
@@ -72,12 +74,13 @@ const HEADS: [&str; 8] = [
     "text_projection",
 ];
 /// Heads that are usually tied to the embeddings, so that most checkpoints lack them: what they lie in, and their names.
-pub(crate) const TIED_HEADS: [(&str, &str); 6] = [
+pub(crate) const TIED_HEADS: [(&str, &str); 7] = [
     ("predictions", "decoder"),
     ("lm_head", "decoder"),
     ("pred_layer", "proj"),
     ("", "vocab_projector"),
     ("", "lm_loss"),
+    ("", "decoder"),
     ("", "proj_out"),
 ];
 /// 3-D stacks of experts that do not lie under `experts`.
@@ -130,7 +133,11 @@ impl Classifier {
         } else if is_expert {
             Role::Expert
         } else if self.is_router(parent, last) {
-            if self.linear_router { Role::Linear } else { Role::Router }
+            if self.linear_router {
+                Role::LinearRouter
+            } else {
+                Role::Router
+            }
         } else if last.contains("norm") || last.starts_with("ln_") {
             Role::Other
         } else if last == "wo" && parent.ends_with("DenseReluDense") {

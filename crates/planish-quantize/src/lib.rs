@@ -10,6 +10,8 @@ mod dequantize;
 mod error;
 mod inspect;
 mod layers;
+mod loaders;
+mod mlx_models;
 mod mlx_rules;
 mod pack;
 mod patterns;

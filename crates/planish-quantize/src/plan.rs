@@ -7,7 +7,7 @@ use planish_checkpoint::{Entry, Layout};
 use planish_format::Packing;
 use serde_json::{Map, Value};
 
-use crate::layers::{Classifier, Role};
+use crate::layers::{Classifier, Role, TIED_HEADS};
 use crate::mlx_rules;
 use crate::{Choice, Error, Patterns, Recipe, Target};
 
@@ -187,7 +187,7 @@ impl Planner<'_> {
             Role::Head => self.recipe.include_head,
             // A stack without `.weight` has no module whose scales could stand beside it.
             Role::Expert => self.recipe.include_experts && entry.module().is_some(),
-            Role::Embedding | Role::Router | Role::Single => false,
+            Role::Embedding | Role::Router | Role::LinearRouter | Role::Single => false,
         };
         let module = module(&entry.name);
         match packs {
@@ -323,7 +323,7 @@ impl Planner<'_> {
                 packed: *packed,
             })
             .collect();
-        let names = modules_to_not_convert(&layers, &self.recipe.exclude);
+        let names = modules_to_not_convert(self.config, &layers, &self.recipe.exclude);
         let patterns = Patterns::new(names.iter().flatten())?;
         for step in steps.iter_mut().filter(|step| matches!(step.action, Action::Pack(_))) {
             if patterns.matches(step.module()) {
@@ -343,15 +343,30 @@ pub(crate) struct Listed<'a> {
 
 /// The list that makes transformers leave plain what is plain here: `asked` for by the user, or plain for another reason.
 /// `None` where its own default, which keeps the output head and tied weights, says the same.
-pub(crate) fn modules_to_not_convert(layers: &[Listed], asked: &[String]) -> Option<Vec<String>> {
+pub(crate) fn modules_to_not_convert(
+    config: &Map<String, Value>,
+    layers: &[Listed],
+    asked: &[String],
+) -> Option<Vec<String>> {
     let head_packed = layers.iter().any(|layer| layer.role == Role::Head && layer.packed);
     let plain_linear = layers
         .iter()
         .filter(|layer| layer.role == Role::Linear && !layer.packed);
     let mut names: Vec<String> = plain_linear.map(|layer| layer.module.to_owned()).collect();
+    if layers.iter().any(|layer| layer.role == Role::LinearRouter) {
+        names.push("mlp.router".to_owned()); // as transformers calls it
+    }
     if names.is_empty() && asked.is_empty() && !head_packed {
         return None;
     }
+    // transformers 5 holds the language model of a multimodal checkpoint under another name than the file.
+    let moved = |name: &String| {
+        Some(format!(
+            "model.language_model.{}",
+            name.strip_prefix("language_model.model.")?
+        ))
+    };
+    names.extend(names.iter().filter_map(moved).collect::<Vec<_>>());
     // A name that the user's own patterns cover need not be listed again.
     if let Ok(patterns) = Patterns::new(asked) {
         names.retain(|name| !patterns.matches(name));
@@ -366,13 +381,27 @@ pub(crate) fn modules_to_not_convert(layers: &[Listed], asked: &[String]) -> Opt
         .then_some("lm_head")
         .into_iter()
         .chain(plain_heads)
-        .map(str::to_owned);
+        .map(str::to_owned)
+        .chain(tied_heads(config));
     for name in heads.chain(asked.iter().cloned()).chain(names) {
         if !list.contains(&name) {
             list.push(name);
         }
     }
     Some(list)
+}
+
+/// The heads that models other than causal language models may have without a tensor of their own.
+fn tied_heads(config: &Map<String, Value>) -> Vec<String> {
+    let class = config.get("architectures").and_then(|names| names.get(0)?.as_str());
+    if class.is_none_or(|class| class.ends_with("ForCausalLM")) {
+        return Vec::new();
+    }
+    let pattern = |(above, name): &(&str, &str)| match *above {
+        "" => format!("{name}$"), // at the top level only
+        above => format!("{above}.{name}"),
+    };
+    TIED_HEADS.iter().map(pattern).collect()
 }
 
 /// An entry as a tensor of the output.

@@ -7,7 +7,7 @@ use crate::card::Card;
 use crate::pack::type_name;
 use crate::report::{Report, stored_bytes, weight_count};
 use crate::transfer::{Made, OnProgress, Outcome, Output, Transfer};
-use crate::{Action, Error, Plan, Reason, Recipe, Target, Written, source};
+use crate::{Action, Error, Plan, Reason, Recipe, Target, Written, loaders, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
 ///
@@ -32,6 +32,7 @@ pub fn quantize(
         dtype: source::float_type(checkpoint, recipe.dtype),
         ..recipe.clone()
     };
+    loaders::check(recipe.target, checkpoint.config())?;
     let plan = recipe.plan(checkpoint.config(), checkpoint.entries())?;
     let dialect = dialect(&recipe, &plan);
     let mut transfer = Transfer {
@@ -50,7 +51,7 @@ pub fn quantize(
     let report = Report {
         packed: plan.packed_count(),
         plain: notable(&plan),
-        notes: notes(checkpoint, &recipe),
+        notes: notes(checkpoint, &recipe, &plan),
         source_bytes: stored_bytes(checkpoint),
         output_bytes: transfer.output_bytes()?,
         weights: weight_count(checkpoint),
@@ -142,14 +143,15 @@ fn notable(plan: &Plan) -> Vec<(String, String)> {
         .collect()
 }
 
-fn notes(checkpoint: &Checkpoint, recipe: &Recipe) -> Vec<String> {
-    let Some(float_type) = recipe.dtype.filter(|_| source::is_gguf(checkpoint)) else {
-        return Vec::new();
-    };
-    vec![format!(
-        "the GGUF weights are decoded and stored as {} where they stay plain",
-        type_name(float_type)
-    )]
+fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
+    let mut notes = loaders::notes(recipe.target, checkpoint.config(), plan);
+    if let Some(float_type) = recipe.dtype.filter(|_| source::is_gguf(checkpoint)) {
+        notes.push(format!(
+            "the GGUF weights are decoded and stored as {} where they stay plain",
+            type_name(float_type)
+        ));
+    }
+    notes
 }
 
 fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
@@ -194,6 +196,7 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
         relation: Some("quantized"),
         made,
         facts,
+        notes: report.notes.clone(),
         plain: report.plain.clone(),
         usage: usage(recipe.target, output),
     }

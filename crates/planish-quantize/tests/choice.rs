@@ -111,6 +111,10 @@ fn metal_packs_what_transformers_packs() {
             |plan| packed(&plan).into_keys().map(|name| name + ".weight").collect(),
         );
         for name in found.symmetric_difference(&expected) {
+            // transformers packs these and cannot load them: it renames `gate.weight` as it loads, and not the scales.
+            if label == "phimoe" && name.ends_with("block_sparse_moe.gate.weight") {
+                continue;
+            }
             let says = if expected.contains(name) {
                 "packed by transformers only"
             } else {

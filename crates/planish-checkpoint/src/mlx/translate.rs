@@ -44,7 +44,7 @@ pub(crate) fn translate(
             config.get("num_local_experts").map(Value::as_u64),
             None | Some(None | Some(0))
         ),
-        has_stacks: entries.iter().any(|entry| entry.name.contains(".switch_mlp.")),
+        rearranged: entries.iter().any(is_rearranged),
         by_name,
     };
     let mut translated = Vec::with_capacity(entries.len());
@@ -66,10 +66,17 @@ pub(crate) fn translate(
     Some((translated, places))
 }
 
+/// Whether a tensor is one that only mlx-lm has in this form.
+fn is_rearranged(entry: &Entry) -> bool {
+    let convolution = entry.name.ends_with(".conv1d.weight") && matches!(entry.shape[..], [_, width, 1] if width > 1);
+    convolution || entry.name.contains(".switch_mlp.")
+}
+
 struct Translator<'a> {
     model: &'a Model,
     without_experts: bool,
-    has_stacks: bool,
+    /// The checkpoint has been through mlx-lm, so that norms have had their one added.
+    rearranged: bool,
     by_name: HashMap<&'a str, &'a Entry>,
 }
 
@@ -126,7 +133,7 @@ impl Translator<'_> {
             }
             Rule::AddOne(paths) => {
                 let is_norm = paths.iter().any(|path| fit(&entry.name, path).is_some());
-                if !self.has_stacks || !is_norm {
+                if !self.rearranged || !is_norm {
                     return None;
                 }
                 let layout = Layout::Plain(Dtype::F32);
@@ -148,9 +155,14 @@ impl Translator<'_> {
     /// The keys (heads, rank, size) become the joined tensor (heads * (size + value size), rank), the values nothing.
     fn keys_and_values(&self, entry: &Entry, joined: &str, names: [&str; 2]) -> Option<Vec<(Entry, Place)>> {
         let fit = names.iter().find_map(|name| fit(&entry.name, name))?;
-        let part = |name: &str| self.by_name.get(format!("{}{name}.{}", fit.before, fit.suffix).as_str()).copied();
+        let part = |name: &str| {
+            self.by_name
+                .get(format!("{}{name}.{}", fit.before, fit.suffix).as_str())
+                .copied()
+        };
         let [keys, values] = [part(names[0])?, part(names[1])?];
-        let (&[heads, rank, key_rows], &[value_heads, value_rows, value_rank]) = (&keys.shape[..], &values.shape[..]) else {
+        let (&[heads, rank, key_rows], &[value_heads, value_rows, value_rank]) = (&keys.shape[..], &values.shape[..])
+        else {
             return None;
         };
         let float_type = unpacked_type(keys)?;
