@@ -58,6 +58,12 @@ pub enum Error {
         /// The driver's words.
         reason: String,
     },
+    /// Nobody has written this kernel yet.
+    #[error("{operation} has no GPU kernel yet: compute with --device cpu")]
+    NoKernel {
+        /// What was asked for.
+        operation: &'static str,
+    },
     /// Memory is used up.
     #[error(
         "{device} is out of memory: {needed_bytes} bytes were asked for, {free_bytes} of {total_bytes} are free. Close other \

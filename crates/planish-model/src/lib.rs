@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod cut;
 mod decoder;
+mod device;
 mod embedding;
 mod error;
 mod families;
@@ -29,8 +30,9 @@ pub use architecture::{
 };
 pub use cache::Cache;
 pub use clock::Phases;
+pub use device::Device;
 pub use error::Error;
-pub use model::{Device, LoadOptions, Model};
+pub use model::{LoadOptions, Model};
 pub use planish_ops::{Activation, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring};
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

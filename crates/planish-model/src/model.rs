@@ -1,34 +1,13 @@
 //! The library's model: load, cache, forward. Hides which device computes.
 
 use planish_checkpoint::Checkpoint;
-use planish_cpu::{Cpu, Precision};
-use planish_ops::CpuOps;
+use planish_gpu::Queue;
 use planish_quantize::Recipe;
 
-use crate::decoder::{Decoder, Engine};
+use crate::decoder::Engine;
+use crate::device::{Job, Loaded};
 use crate::source::{CheckpointSource, Unpack, WeightSource};
-use crate::{Architecture, Cache, Error, Phases};
-
-/// Where to compute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The best device there is that the model fits.
-    #[default]
-    Auto,
-    /// Apple GPUs.
-    Metal,
-    /// NVIDIA GPUs.
-    Cuda,
-    /// Processor cores.
-    Cpu,
-}
-
-impl Device {
-    /// The best device there is that the model fits.
-    pub fn auto() -> Device {
-        Device::Auto
-    }
-}
+use crate::{Architecture, Cache, Device, Error, Phases, Spelling};
 
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +29,7 @@ pub struct Model {
     architecture: Architecture,
     device: String,
     threads: usize,
+    notice: Option<String>,
     engine: Box<dyn Engine>,
 }
 
@@ -61,15 +41,26 @@ impl Model {
     /// An architecture, RoPE type or activation that is not known; a missing tensor; a wrong shape; an absent device.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Model, Error> {
         let architecture = Architecture::from_config(checkpoint.config())?;
-        let unpack = if options.exact {
-            Unpack::Single
-        } else {
-            Unpack::ScaleType
-        };
-        let unpacking = (options.dequantize, unpack);
         let spellings = architecture.spellings.clone();
-        let source = CheckpointSource::new(checkpoint, &spellings, options.quantize.as_ref(), unpacking)?;
+        let source = checkpoint_source(checkpoint, &spellings, options)?;
         Model::build(architecture, &source, options)
+    }
+
+    /// As [`Model::load`], on the GPU behind `queue` instead of `options.device`.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_on<Q: Queue>(checkpoint: &Checkpoint, options: &LoadOptions, queue: Q) -> Result<Model, Error> {
+        let architecture = Architecture::from_config(checkpoint.config())?;
+        let spellings = architecture.spellings.clone();
+        let source = checkpoint_source(checkpoint, &spellings, options)?;
+        let job = Job {
+            architecture: &architecture,
+            source: &source,
+            options,
+        };
+        let loaded = job.on_queue("gpu", Ok(queue))?;
+        Ok(Model::of(architecture, loaded))
     }
 
     pub(crate) fn build(
@@ -77,25 +68,29 @@ impl Model {
         source: &dyn WeightSource,
         options: &LoadOptions,
     ) -> Result<Model, Error> {
-        match options.device {
-            Device::Auto | Device::Cpu => {}
-            Device::Metal => return Err(Error::DeviceAbsent { device: "metal" }),
-            Device::Cuda => return Err(Error::DeviceAbsent { device: "cuda" }),
-        }
-        let cpu = Cpu::new(options.threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
-        let (threads, device) = (cpu.pool().threads(), format!("cpu ({})", cpu.instructions()));
-        let precision = if options.exact {
-            Precision::Exact
-        } else {
-            Precision::Int8
+        let job = Job {
+            architecture: &architecture,
+            source,
+            options,
         };
-        let decoder = Decoder::load(CpuOps::new(cpu, precision), &architecture, source)?;
-        Ok(Model {
+        let loaded = job.load()?;
+        Ok(Model::of(architecture, loaded))
+    }
+
+    fn of(architecture: Architecture, loaded: Loaded) -> Model {
+        let Loaded {
+            engine,
+            device,
+            threads,
+            notice,
+        } = loaded;
+        Model {
             architecture,
             device,
             threads,
-            engine: Box::new(decoder),
-        })
+            notice,
+            engine,
+        }
     }
 
     /// What the model is made of.
@@ -106,6 +101,11 @@ impl Model {
     /// The device and its instruction set, for reports.
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// Why [`Device::Auto`] did not take the GPU that is there.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Threads of the CPU.
@@ -157,4 +157,17 @@ impl Model {
     pub fn phases(&self) -> Phases {
         self.engine.phases()
     }
+}
+
+fn checkpoint_source<'a>(
+    checkpoint: &'a Checkpoint,
+    spellings: &'a [Spelling],
+    options: &'a LoadOptions,
+) -> Result<CheckpointSource<'a>, Error> {
+    let unpack = match options.exact {
+        true => Unpack::Single,
+        false => Unpack::ScaleType,
+    };
+    let unpacking = (options.dequantize, unpack);
+    CheckpointSource::new(checkpoint, spellings, options.quantize.as_ref(), unpacking)
 }

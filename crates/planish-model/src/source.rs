@@ -31,6 +31,10 @@ pub(crate) trait WeightSource {
             stored => Ok(stored?[0]),
         }
     }
+    /// Bytes of all weights, where that is known before they are read.
+    fn bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The weights of a checkpoint.
@@ -206,6 +210,12 @@ impl WeightSource for CheckpointSource<'_> {
             }
             Weight::Packed(_) => Err(Error::PackedVector { name: name.to_owned() }),
         }
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let entries = self.checkpoint.entries().iter();
+        let as_stored = self.quantize.is_none() && !self.dequantize;
+        as_stored.then(|| entries.map(|entry| entry.stored_bytes).sum())
     }
 }
 

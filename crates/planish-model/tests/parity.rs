@@ -1,13 +1,16 @@
 //! Logits equal those of transformers in f32: prefill, step by step, packed and plain.
 
 mod common;
+#[path = "common/golden.rs"]
+mod golden;
 
 use std::collections::BTreeSet;
 
 use common::{exact, folder, load, try_load};
+use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Architecture, Error, LoadOptions, Model};
+use planish_model::{Architecture, Error, LoadOptions};
 use planish_quantize::{Recipe, Target};
 use safetensors::SafeTensors;
 
@@ -29,88 +32,12 @@ fn cases_in(path: &str) -> Vec<String> {
     cases
 }
 
-/// What transformers computed.
-struct Golden {
-    /// Prompt and the tokens that follow one by one.
-    tokens: Vec<u32>,
-    /// Logits of every token of the prompt. // (prompt, vocabulary)
-    prefill: Vec<f32>,
-    /// Logits of every step. // (steps, vocabulary)
-    steps: Vec<f32>,
-    /// Columns of the logits.
-    vocabulary: usize,
-}
-
-impl Golden {
-    fn read(case: &str) -> Golden {
-        let bytes = std::fs::read(folder(case).join("golden.safetensors")).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let words = |name: &str| -> Vec<u32> {
-            let tensor = file.tensor(name).unwrap();
-            tensor
-                .data()
-                .chunks_exact(4)
-                .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
-                .collect()
-        };
-        let floats = |name: &str| words(name).into_iter().map(f32::from_bits).collect();
-        let vocabulary = file.tensor("steps").unwrap().shape()[1];
-        Golden {
-            tokens: words("tokens"),
-            prefill: floats("prefill"),
-            steps: floats("steps"),
-            vocabulary,
-        }
-    }
-
-    /// Tokens before the steps.
-    fn prompt(&self) -> &[u32] {
-        &self.tokens[..self.prefill.len() / self.vocabulary]
-    }
-
-    /// Tokens of the steps.
-    fn following(&self) -> &[u32] {
-        &self.tokens[self.prompt().len()..]
-    }
-}
-
-/// Largest difference, relative to the largest expected value.
-fn error(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let worst = found
-        .iter()
-        .zip(expected)
-        .fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
-    assert!(found.iter().all(|value| value.is_finite()));
-    worst / largest
-}
-
 /// Root of the mean square difference, relative to that of the expected values: where values are rounded, single ones stray.
 fn mean_error(found: &[f32], expected: &[f32]) -> f32 {
     assert!(found.len() == expected.len() && found.iter().all(|value| value.is_finite()));
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).powi(2));
     let squares = expected.iter().map(|value| value.powi(2));
     (differences.sum::<f32>() / squares.sum::<f32>()).sqrt()
-}
-
-/// The prompt at once with all logits, then one token at a time.
-fn run(model: &mut Model, golden: &Golden) -> (Vec<f32>, Vec<f32>) {
-    let mut cache = model.cache(golden.tokens.len()).unwrap();
-    let mut prefill = Vec::new();
-    let mut indices = Vec::new();
-    let mut each = |index: usize, logits: &[f32]| {
-        indices.push(index);
-        prefill.extend_from_slice(logits);
-    };
-    model.forward_all(golden.prompt(), &mut cache, &mut each).unwrap();
-    assert!(indices.into_iter().eq(0..golden.prompt().len()));
-    let mut steps = Vec::new();
-    for &token in golden.following() {
-        steps.extend_from_slice(model.forward(&[token], &mut cache).unwrap());
-    }
-    assert_eq!(cache.len(), golden.tokens.len());
-    (prefill, steps)
 }
 
 /// How far results may lie from the golden ones.

@@ -1,16 +1,11 @@
 //! The checkpoints that scripts/golden/models.py made with transformers.
 
-use std::path::PathBuf;
+mod files;
 
 use planish_checkpoint::Checkpoint;
 use planish_model::{Error, LoadOptions, Model};
 
-/// `case` is like `llama_tied/plain`.
-pub fn folder(case: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(case)
-}
+pub use files::{exact, folder};
 
 pub fn load(case: &str, options: LoadOptions) -> Model {
     try_load(case, options).unwrap()
@@ -25,11 +20,4 @@ pub fn try_load(case: &str, options: LoadOptions) -> Result<Model, Error> {
             ..options
         },
     )
-}
-
-pub fn exact() -> LoadOptions {
-    LoadOptions {
-        exact: true,
-        ..LoadOptions::default()
-    }
 }

@@ -1,23 +1,14 @@
 //! A program is a kernel file with defines; a launch is one kernel of it with a grid and constants.
 
 use planish_format::FloatType;
+use planish_gpu::Dialect;
 
-/// Who compiles a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dialect {
-    /// Apple's Metal compiler.
-    Metal,
-    /// NVRTC.
-    Cuda,
-}
-
-impl Dialect {
-    /// Spells the words of the kernels.
-    pub fn header(self) -> &'static str {
-        match self {
-            Dialect::Metal => include_str!("../../kernels/metal.h"),
-            Dialect::Cuda => include_str!("../../kernels/cuda.h"),
-        }
+/// Spells the words of the kernels.
+fn header(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Metal => include_str!("../../kernels/metal.h"),
+        Dialect::Cuda => include_str!("../../kernels/cuda.h"),
+        Dialect::Host => include_str!("../../kernels/emulation.h"),
     }
 }
 
@@ -57,7 +48,7 @@ impl Program {
     /// The whole source: defines, header, text.
     pub fn text(&self, dialect: Dialect) -> String {
         let mut text = self.define_lines();
-        text.push_str(dialect.header());
+        text.push_str(header(dialect));
         self.file.texts.iter().for_each(|part| text.push_str(part));
         text
     }

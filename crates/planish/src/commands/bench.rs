@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::run_flags::RunFlags;
 use super::source::open_or_demo;
+use super::speaker::print_notice;
 
 /// Flags of `planish bench`.
 #[derive(clap::Args, Debug)]
@@ -48,6 +49,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut model = load(arguments)?;
     let load_s = start.elapsed().as_secs_f64();
+    print_notice(&model);
     let tokens = random_tokens(
         &model,
         arguments

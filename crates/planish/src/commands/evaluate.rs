@@ -16,6 +16,7 @@ use serde_json::json;
 use super::run_flags::RunFlags;
 use super::scoring::{Surprise, log_sum_exp, logits_from};
 use super::source::{open, open_or_demo};
+use super::speaker::print_notice;
 
 /// Flags of `planish evaluate`.
 #[derive(clap::Args, Debug)]
@@ -64,6 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.flags.load_options()?;
     let source = open_or_demo(arguments.model.as_deref(), arguments.flags.revision.as_deref())?;
     let mut model = Model::load(&source.checkpoint, &options)?;
+    print_notice(&model);
     let tokenizer = Tokenizer::new(&Files::of(&source.checkpoint)?)?;
     let mut reference = load_reference(arguments, &options, &model)?;
     let text = fs::read_to_string(&arguments.text).with_context(|| arguments.text.display().to_string())?;

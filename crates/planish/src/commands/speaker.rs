@@ -43,7 +43,9 @@ impl Speaker {
     pub fn load(model: Option<&str>, flags: &RunFlags) -> anyhow::Result<Speaker> {
         let options = flags.load_options()?;
         let checkpoint = open_or_demo(model, flags.revision.as_deref())?.checkpoint;
-        Speaker::of(&checkpoint, &options)
+        let speaker = Speaker::of(&checkpoint, &options)?;
+        print_notice(&speaker.model);
+        Ok(speaker)
     }
 
     /// Loads an opened model.
@@ -133,6 +135,13 @@ impl Writer<'_> {
         self.text.push_str(text);
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
+    }
+}
+
+/// Says on standard error why the GPU that is there was not taken.
+pub fn print_notice(model: &Model) {
+    if let Some(notice) = model.notice() {
+        eprintln!("{notice}");
     }
 }
 

@@ -1,0 +1,175 @@
+//! Which device computes: opens it, checks that the model fits, loads the decoder there. `auto` takes a GPU where there is one
+//! that the model fits, and says why not where it takes the processor instead.
+
+use planish_cpu::{Cpu, Precision};
+use planish_format::FloatType;
+use planish_gpu::Queue;
+use planish_ops::{CpuOps, GpuOps};
+
+use crate::decoder::{Decoder, Engine};
+use crate::source::WeightSource;
+use crate::{Architecture, BlockSpec, Error, LayerSpec, LoadOptions};
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The best device there is that the model fits.
+    #[default]
+    Auto,
+    /// Apple GPUs.
+    Metal,
+    /// NVIDIA GPUs.
+    Cuda,
+    /// Processor cores.
+    Cpu,
+}
+
+impl Device {
+    /// The best device there is that the model fits.
+    pub fn auto() -> Device {
+        Device::Auto
+    }
+}
+
+/// A decoder on its device.
+pub(crate) struct Loaded {
+    pub(crate) engine: Box<dyn Engine>,
+    /// For reports.
+    pub(crate) device: String,
+    pub(crate) threads: usize,
+    /// Why not the GPU that is there.
+    pub(crate) notice: Option<String>,
+}
+
+/// What is loaded.
+pub(crate) struct Job<'a> {
+    pub(crate) architecture: &'a Architecture,
+    pub(crate) source: &'a dyn WeightSource,
+    pub(crate) options: &'a LoadOptions,
+}
+
+impl Job<'_> {
+    pub(crate) fn load(&self) -> Result<Loaded, Error> {
+        match self.options.device {
+            Device::Cpu => self.on_cpu(None),
+            Device::Cuda => self.on_cuda(),
+            Device::Metal => self.on_metal(),
+            Device::Auto => self.on_best(),
+        }
+    }
+
+    fn on_best(&self) -> Result<Loaded, Error> {
+        let attempt = if cfg!(target_vendor = "apple") {
+            self.on_metal()
+        } else {
+            self.on_cuda()
+        };
+        match attempt {
+            Ok(loaded) => Ok(loaded),
+            Err(error) if is_absence(&error) => self.on_cpu(None),
+            // A broken checkpoint is broken on the processor too: the same error comes again.
+            Err(error) => self.on_cpu(Some(format!("computing on the CPU: {error}"))),
+        }
+    }
+
+    fn on_cpu(&self, notice: Option<String>) -> Result<Loaded, Error> {
+        let cpu = Cpu::new(self.options.threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
+        let (threads, device) = (cpu.pool().threads(), format!("cpu ({})", cpu.instructions()));
+        let precision = match self.options.exact {
+            true => Precision::Exact,
+            false => Precision::Int8,
+        };
+        let decoder = Decoder::load(CpuOps::new(cpu, precision), self.architecture, self.source)?;
+        Ok(Loaded {
+            engine: Box::new(decoder),
+            device,
+            threads,
+            notice,
+        })
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "windows"))]
+    fn on_cuda(&self) -> Result<Loaded, Error> {
+        self.on_queue("cuda", planish_gpu::CudaQueue::new())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "windows")))]
+    fn on_cuda(&self) -> Result<Loaded, Error> {
+        Err(Error::DeviceAbsent { device: "cuda" })
+    }
+
+    #[cfg(target_vendor = "apple")]
+    fn on_metal(&self) -> Result<Loaded, Error> {
+        self.on_queue("metal", planish_gpu::MetalQueue::new())
+    }
+
+    #[cfg(not(target_vendor = "apple"))]
+    fn on_metal(&self) -> Result<Loaded, Error> {
+        Err(Error::DeviceAbsent { device: "metal" })
+    }
+
+    /// Loads onto the GPU behind a queue.
+    pub(crate) fn on_queue<Q: Queue>(&self, kind: &str, queue: Result<Q, planish_gpu::Error>) -> Result<Loaded, Error> {
+        let queue = queue.map_err(gpu_error)?;
+        if let Some(part) = missing_on_gpu(self.architecture) {
+            let device = format!("{kind} ({})", queue.device());
+            return Err(Error::DeviceLacks { device, part });
+        }
+        self.check_memory(&queue)?;
+        let device = format!("{kind} ({})", queue.device());
+        // As many bits as the processor's brain floats have: range matters more than precision between layers.
+        let value = match self.options.exact {
+            true => FloatType::F32,
+            false => FloatType::BF16,
+        };
+        let ops = GpuOps::new(queue, value).map_err(gpu_error)?;
+        Ok(Loaded {
+            engine: Box::new(Decoder::load(ops, self.architecture, self.source)?),
+            device,
+            threads: 1,
+            notice: None,
+        })
+    }
+
+    /// Fails before a long load that cannot end well.
+    fn check_memory<Q: Queue>(&self, queue: &Q) -> Result<(), Error> {
+        let memory = queue.memory().map_err(gpu_error)?;
+        match self.source.bytes() {
+            Some(needed_bytes) if needed_bytes > memory.free_bytes => Err(gpu_error(planish_gpu::Error::OutOfMemory {
+                device: queue.device().to_owned(),
+                needed_bytes,
+                free_bytes: memory.free_bytes,
+                total_bytes: memory.total_bytes,
+            })),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn gpu_error(error: planish_gpu::Error) -> Error {
+    Error::Device(Box::new(error))
+}
+
+/// Whether there is no such device, so that nobody expects it to be used.
+fn is_absence(error: &Error) -> bool {
+    match error {
+        Error::DeviceAbsent { .. } => true,
+        Error::Device(error) => matches!(
+            error.downcast_ref(),
+            Some(planish_gpu::Error::NoDriver { .. } | planish_gpu::Error::NoDevice { .. })
+        ),
+        _ => false,
+    }
+}
+
+/// A part of the architecture that no GPU kernel computes yet.
+fn missing_on_gpu(architecture: &Architecture) -> Option<&'static str> {
+    let mut blocks = architecture.layers.iter().flat_map(LayerSpec::blocks);
+    blocks.find_map(|block| match block {
+        BlockSpec::Attention(_) | BlockSpec::FeedForward(_) => None,
+        BlockSpec::LatentAttention(_) => Some("latent attention"),
+        BlockSpec::Experts(_) => Some("routed experts"),
+        BlockSpec::ShortConvolution(_) => Some("short convolutions"),
+        BlockSpec::Recurrence(_) => Some("recurrent layers"),
+    })
+}

@@ -1,0 +1,32 @@
+//! Whole tiny models through the GPU's kernels, emulated on the processor: logits equal those of transformers.
+
+#[path = "../common/files.rs"]
+mod common;
+mod emulated;
+#[path = "../common/golden.rs"]
+mod golden;
+
+use common::{exact, folder};
+use emulated::EmulatedQueue;
+use golden::{Golden, error, run};
+use planish_checkpoint::Checkpoint;
+use planish_model::{Error, LoadOptions, Model};
+
+fn load(case: &str, options: &LoadOptions) -> Result<Model, Error> {
+    Model::load_on(&Checkpoint::open(&folder(case)).unwrap(), options, EmulatedQueue)
+}
+
+fn compare(case: &str, options: &LoadOptions, tolerance: f32) {
+    let golden = Golden::read(case);
+    let (prefill, steps) = run(&mut load(case, options).unwrap(), &golden);
+    let (prefill, steps) = (error(&prefill, &golden.prefill), error(&steps, &golden.steps));
+    println!("{case}: prefill differs by {prefill:.1e}, steps by {steps:.1e}");
+    assert!(prefill < tolerance && steps < tolerance, "{case}: {prefill} {steps}");
+}
+
+#[test]
+fn llama_agrees_with_transformers() {
+    compare("llama_tied/plain", &exact(), 1e-4);
+    compare("llama_tied/metal", &exact(), 1e-4);
+    compare("llama_llama3_biases/metal", &exact(), 1e-4);
+}

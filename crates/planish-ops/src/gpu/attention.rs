@@ -1,0 +1,151 @@
+//! Keys and values of a layer on the device, and attention over them.
+
+use planish_gpu::{Error, Queue};
+
+use super::{GpuOps, lock};
+use crate::kernels;
+use crate::{Append, Attention, KeyValueSizes};
+
+/// Positions that there is room for at first; room doubles from there.
+const FIRST_POSITIONS: usize = 256;
+
+/// Keys and values of one layer. Memory is taken as it fills.
+pub struct GpuKeyValues<Q: Queue> {
+    sizes: KeyValueSizes,
+    positions: usize,
+    buffers: Option<(Q::Buffer, Q::Buffer)>, // (positions, heads, head_dim), (positions, heads, value_dim)
+}
+
+impl<Q: Queue> GpuKeyValues<Q> {
+    pub(super) fn new(sizes: KeyValueSizes) -> GpuKeyValues<Q> {
+        GpuKeyValues {
+            sizes,
+            positions: 0,
+            buffers: None,
+        }
+    }
+
+    /// Makes room for so many positions; the first `kept` stay.
+    fn reserve(
+        &mut self,
+        queue: &Q,
+        needed: usize,
+        kept: usize,
+        value_bytes: usize,
+    ) -> Result<&(Q::Buffer, Q::Buffer), Error> {
+        if needed > self.positions {
+            let positions = needed.next_power_of_two().max(FIRST_POSITIONS);
+            let (key, value) = self.row_bytes(value_bytes);
+            let larger = (queue.allocate(positions * key)?, queue.allocate(positions * value)?);
+            if let Some((keys, values)) = &self.buffers {
+                queue.copy(keys, &larger.0, kept * key)?;
+                queue.copy(values, &larger.1, kept * value)?;
+            }
+            self.buffers = Some(larger);
+            self.positions = positions;
+        }
+        match &mut self.buffers {
+            Some(buffers) => Ok(buffers),
+            // No position at all.
+            empty => Ok(empty.insert((queue.allocate(0)?, queue.allocate(0)?))),
+        }
+    }
+
+    /// Bytes of one position's keys, and of its values.
+    fn row_bytes(&self, value_bytes: usize) -> (usize, usize) {
+        let KeyValueSizes {
+            heads,
+            head_dim,
+            value_dim,
+            ..
+        } = self.sizes;
+        (heads * head_dim * value_bytes, heads * value_dim * value_bytes)
+    }
+}
+
+impl<Q: Queue> GpuOps<Q> {
+    pub(super) fn run_append(&self, problem: Append<'_, GpuOps<Q>>) -> Result<(), Error> {
+        let Append {
+            rows,
+            first_position,
+            keys,
+            values,
+            key_values,
+        } = problem;
+        let launch = kernels::Append {
+            value: keys.float_type,
+            cache: self.cached,
+            rows: rows as u32,
+            first_position: first_position as u32,
+            key_width: keys.cols as u32,
+            value_width: values.cols as u32,
+        }
+        .launch();
+        let bytes = self.cached.size_bytes();
+        let (stored_keys, stored_values) =
+            key_values.reserve(&self.queue, first_position + rows, first_position, bytes)?;
+        self.run(
+            &launch,
+            &[keys.all(), values.all(), (stored_keys, 0), (stored_values, 0)],
+        );
+        Ok(())
+    }
+
+    pub(super) fn run_attention(&self, problem: &Attention<'_, GpuOps<Q>>) -> Result<(), Error> {
+        let Attention {
+            rows,
+            first_position,
+            queries,
+            heads,
+            scale,
+            window,
+            softcap,
+            alibi,
+            sinks,
+            key_values,
+            output,
+        } = problem;
+        let Some((keys, values)) = &key_values.buffers else {
+            return Ok(());
+        };
+        let KeyValueSizes {
+            heads: kv_heads,
+            head_dim,
+            value_dim,
+            ..
+        } = key_values.sizes;
+        let kernel = kernels::Attention {
+            value: queries.float_type,
+            cache: self.cached,
+            rows: *rows as u32,
+            first_position: *first_position as u32,
+            heads: *heads as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            value_dim: value_dim as u32,
+            scale: *scale,
+            window: window.map(|window| window as u32),
+            softcap: *softcap,
+            alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
+            sinks: sinks.is_some(),
+        };
+        let mut scratch = lock(&self.partial);
+        let partials = (scratch.at_least(&self.queue, kernel.scratch_bytes())?, 0);
+        let sinks = self.optional(*sinks);
+        let slopes = self.optional(alibi.as_ref().map(|alibi| alibi.slopes));
+        let buffers = [
+            queries.all(),
+            (keys, 0),
+            (values, 0),
+            sinks,
+            slopes,
+            partials,
+            output.all(),
+        ];
+        self.run(&kernel.launch(), &buffers);
+        if let Some(merge) = kernel.merge() {
+            self.run(&merge, &[partials, sinks, output.all()]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The waist: every method checks its Problem and hands it to the file that knows its kernels.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+use planish_cpu::Matrix;
+use planish_format::FloatType;
+use planish_gpu::{Error, Queue};
+
+use super::{GpuKeyValues, GpuOps, GpuTensor, GpuWeight};
+use crate::{
+    Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
+    Recurrence, Rope, RopeAngles, Shape, StackShape,
+};
+
+impl<Q: Queue> Ops for GpuOps<Q> {
+    type Tensor = GpuTensor<Q>;
+    type Weight = GpuWeight<Q>;
+    type Stack = NoStack;
+    type KeyValues = GpuKeyValues<Q>;
+    type Error = Error;
+
+    fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor<Q>, Error> {
+        GpuTensor::new(&self.queue, rows, cols, self.value)
+    }
+
+    fn tensor_f32(&self, rows: usize, cols: usize) -> Result<GpuTensor<Q>, Error> {
+        GpuTensor::new(&self.queue, rows, cols, FloatType::F32)
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<GpuTensor<Q>, Error> {
+        let tensor = self.tensor_f32(1, values.len())?;
+        self.queue.upload(bytemuck::cast_slice(values), &tensor.buffer, 0)?;
+        Ok(tensor)
+    }
+
+    fn weight(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
+        GpuWeight::new(&self.queue, &matrix)
+    }
+
+    fn stack(&self, _matrices: Vec<Matrix>) -> Result<NoStack, Error> {
+        Err(Error::NoKernel {
+            operation: "routed experts",
+        })
+    }
+
+    fn key_values(&self, sizes: KeyValueSizes) -> Result<GpuKeyValues<Q>, Error> {
+        Ok(GpuKeyValues::new(sizes))
+    }
+
+    fn read<'a>(
+        &self,
+        tensor: &'a GpuTensor<Q>,
+        rows: Range<usize>,
+        staging: &'a mut Vec<f32>,
+    ) -> Result<&'a [f32], Error> {
+        self.check_failure()?;
+        let count = rows.len() * tensor.cols;
+        let (buffer, offset) = tensor.after_row(rows.start);
+        staging.resize(count, 0.0);
+        if tensor.float_type == FloatType::F32 {
+            self.queue.download(buffer, offset, bytemuck::cast_slice_mut(staging))?;
+            return Ok(staging);
+        }
+        let mut bits = vec![0u16; count];
+        self.queue
+            .download(buffer, offset, bytemuck::cast_slice_mut(&mut bits))?;
+        let widen = match tensor.float_type {
+            FloatType::BF16 => |bits| bf16::from_bits(bits).to_f32(),
+            _ => |bits| f16::from_bits(bits).to_f32(),
+        };
+        staging
+            .iter_mut()
+            .zip(bits)
+            .for_each(|(value, bits)| *value = widen(bits));
+        Ok(staging)
+    }
+
+    fn embed(&self, problem: Embed<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_embed(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn norm(&self, problem: Norm<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_norm(&problem);
+    }
+
+    fn add(&self, problem: Add<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_add(&problem);
+    }
+
+    fn linear(&self, problem: Linear<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_linear(&problem);
+    }
+
+    fn rope_angles(&self, problem: RopeAngles<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_rope_angles(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn rope(&self, problem: Rope<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_rope(&problem);
+    }
+
+    fn append(&self, problem: Append<'_, GpuOps<Q>>) -> Result<(), Error> {
+        problem.check();
+        self.run_append(problem)
+    }
+
+    fn attention(&self, problem: Attention<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_attention(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn gate(&self, problem: Gate<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_gate(&problem);
+    }
+
+    fn convolve(&self, _problem: Convolution<'_, GpuOps<Q>>) {
+        self.fail(Error::NoKernel {
+            operation: "causal convolution",
+        });
+    }
+
+    fn recur(&self, _problem: Recurrence<'_, GpuOps<Q>>) {
+        self.fail(Error::NoKernel {
+            operation: "linear recurrence",
+        });
+    }
+
+    fn experts(&self, _problem: Experts<'_, GpuOps<Q>>) {
+        self.fail(Error::NoKernel {
+            operation: "routed experts",
+        });
+    }
+
+    fn head_linear(&self, _problem: HeadLinear<'_, GpuOps<Q>>) {
+        self.fail(Error::NoKernel {
+            operation: "a product for each head",
+        });
+    }
+
+    fn copy_heads(&self, _problem: CopyHeads<'_, GpuOps<Q>>) {
+        self.fail(Error::NoKernel {
+            operation: "copying parts of heads",
+        });
+    }
+}
+
+/// There are no stacks of matrices on GPUs yet.
+pub enum NoStack {}
+
+impl Shape for NoStack {
+    fn rows(&self) -> usize {
+        match *self {}
+    }
+
+    fn cols(&self) -> usize {
+        match *self {}
+    }
+}
+
+impl StackShape for NoStack {
+    fn count(&self) -> usize {
+        match *self {}
+    }
+}

@@ -1,0 +1,99 @@
+//! What lies on the device: activations and weights.
+
+use planish_cpu::Matrix;
+use planish_format::{FloatType, PackedMatrix};
+use planish_gpu::{Error, Queue};
+
+use crate::kernels::WeightKind;
+use crate::{PlainMatrix, Shape};
+
+/// Activations (rows, cols) on the device.
+pub struct GpuTensor<Q: Queue> {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) float_type: FloatType,
+    pub(super) buffer: Q::Buffer, // (rows, cols)
+}
+
+impl<Q: Queue> GpuTensor<Q> {
+    /// Zeros.
+    pub(super) fn new(queue: &Q, rows: usize, cols: usize, float_type: FloatType) -> Result<GpuTensor<Q>, Error> {
+        Ok(GpuTensor {
+            rows,
+            cols,
+            float_type,
+            buffer: queue.allocate(rows * cols * float_type.size_bytes())?,
+        })
+    }
+
+    /// The buffer, a row on.
+    pub(super) fn after_row(&self, row: usize) -> (&Q::Buffer, usize) {
+        (&self.buffer, row * self.cols * self.float_type.size_bytes())
+    }
+
+    /// The whole buffer.
+    pub(super) fn all(&self) -> (&Q::Buffer, usize) {
+        (&self.buffer, 0)
+    }
+}
+
+impl<Q: Queue> Shape for GpuTensor<Q> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+/// A matrix (rows, cols) on the device, packed or plain.
+pub struct GpuWeight<Q: Queue> {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) kind: WeightKind,
+    /// Codes, scales and biases; or the values alone.
+    parts: Vec<(Q::Buffer, usize)>,
+}
+
+impl<Q: Queue> GpuWeight<Q> {
+    pub(super) fn new(queue: &Q, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
+        let (packing, float_type, parts) = match matrix {
+            Matrix::Packed(PackedMatrix {
+                packing,
+                scale_type,
+                codes,
+                scales,
+                biases,
+                ..
+            }) => (Some(*packing), *scale_type, vec![codes, scales, biases]),
+            Matrix::Plain(PlainMatrix { float_type, data, .. }) => (None, *float_type, vec![data]),
+        };
+        let parts = parts.into_iter().map(|part| queue.place(part));
+        Ok(GpuWeight {
+            rows: matrix.rows(),
+            cols: matrix.cols(),
+            kind: WeightKind { packing, float_type },
+            parts: parts.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Codes, scales and biases as kernels take them.
+    pub(super) fn buffers(&self) -> [(&Q::Buffer, usize); 3] {
+        let part = |index: usize| {
+            let (buffer, offset) = &self.parts[index.min(self.parts.len() - 1)];
+            (buffer, *offset)
+        };
+        [part(0), part(1), part(2)]
+    }
+}
+
+impl<Q: Queue> Shape for GpuWeight<Q> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
