@@ -109,7 +109,7 @@ impl Session {
     ) -> Result<Answer, Error> {
         self.check(model, prompt)?;
         let start = Instant::now();
-        let reused_tokens = self.keep_common(prompt);
+        let reused_tokens = self.keep_common(model, prompt);
         let mut answer = Answer {
             tokens: Vec::new(),
             finish: Finish::Interrupted,
@@ -171,11 +171,12 @@ impl Session {
     }
 
     /// Cuts the cache back to what it shares with `prompt`, its last token left out: that one's logits are needed. Nothing is
-    /// left of it where the model's state cannot go back.
-    fn keep_common(&mut self, prompt: &[u32]) -> usize {
+    /// left of it where the model's state cannot go back, or where positions of a prompt of this length are encoded otherwise.
+    fn keep_common(&mut self, model: &Model, prompt: &[u32]) -> usize {
         let shared = self.tokens.iter().zip(prompt).take_while(|(old, new)| old == new);
         let common = shared.count().min(prompt.len() - 1);
-        let kept = self.cache.truncate(common);
+        self.cache.truncate(common);
+        let kept = model.expect(&mut self.cache, prompt.len());
         self.tokens.truncate(kept);
         kept
     }

@@ -14,6 +14,8 @@ pub struct Cache {
     rewinds: bool,               // whether every state can forget its last positions only
     windowed: bool,              // whether layers drop what no position sees any more
     oldest: usize,               // shortest length that the sequence can go back to, besides none
+    expected: usize,             // what the sequence will grow to at least
+    rotated_for: Option<usize>,  // shortest length of the sequence that stored keys were rotated for
     states: Box<dyn Any + Send>, // Vec<Vec<BlockState<O>>> of the device that made it: (steps, branches)
 }
 
@@ -24,6 +26,8 @@ impl Cache {
             capacity,
             windowed,
             oldest: 0,
+            expected: 0,
+            rotated_for: None,
             rewinds: states.iter().flatten().all(BlockState::rewinds),
             states: Box::new(states),
         }
@@ -53,9 +57,27 @@ impl Cache {
             self.length = if possible { length } else { 0 };
         }
         if self.length == 0 {
-            self.oldest = 0;
+            (self.oldest, self.expected, self.rotated_for) = (0, 0, None);
         }
         self.length
+    }
+
+    /// The sequence will be so long at least.
+    pub(crate) fn expect(&mut self, length: usize) {
+        self.expected = length;
+    }
+
+    /// The shortest length of the sequence that stored keys were rotated for.
+    pub(crate) fn rotated_for(&self) -> Option<usize> {
+        self.rotated_for
+    }
+
+    /// The length to rotate for when `positions` are added.
+    pub(crate) fn rotate_for(&mut self, positions: usize) -> usize {
+        let length = self.expected.max(self.length + positions);
+        let shortest = self.rotated_for.get_or_insert(length);
+        *shortest = length.min(*shortest);
+        length
     }
 
     /// A pass failed on its way: some states may have moved on.

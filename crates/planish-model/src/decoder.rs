@@ -23,6 +23,7 @@ pub(crate) trait Engine: Send {
         cache: &mut Cache,
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error>;
+    fn expect(&self, cache: &mut Cache, length: usize) -> usize;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
 }
@@ -97,7 +98,7 @@ impl<O: Ops> Decoder<O> {
         cache.check_room(tokens.len())
     }
 
-    /// Frequencies for a sequence of `length`; only the dynamic scaling depends on it.
+    /// Frequencies for a sequence of `length`; only some scalings depend on it.
     fn update_frequencies(&mut self, length: usize) {
         let ropes = &self.architecture.ropes;
         if self.frequencies_length != length && ropes.iter().any(|rope| rope.depends_on_length()) {
@@ -205,7 +206,7 @@ impl<O: Ops> Engine for Decoder<O> {
     fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
         self.check(tokens, cache)?;
         self.clock.skip();
-        self.update_frequencies(cache.len() + tokens.len());
+        self.update_frequencies(cache.rotate_for(tokens.len()));
         let (mut last, mut pending) = (0, None);
         for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
             pending = self.run_layers(pass, cache)?;
@@ -224,7 +225,7 @@ impl<O: Ops> Engine for Decoder<O> {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
         self.check(tokens, cache)?;
-        self.update_frequencies(cache.len() + tokens.len());
+        self.update_frequencies(cache.rotate_for(tokens.len()));
         let vocabulary = self.architecture.vocabulary;
         let mut logits = match self.logits.take() {
             Some(logits) => logits,
@@ -249,6 +250,20 @@ impl<O: Ops> Engine for Decoder<O> {
         }
         self.logits = Some(logits);
         Ok(())
+    }
+
+    fn expect(&self, cache: &mut Cache, length: usize) -> usize {
+        let ropes = self.architecture.ropes.iter().filter(|rope| rope.depends_on_length());
+        let turned = |stored: usize| {
+            ropes
+                .clone()
+                .any(|rope| rope.frequencies(stored) != rope.frequencies(length))
+        };
+        if cache.rotated_for().is_some_and(turned) {
+            cache.truncate(0);
+        }
+        cache.expect(length);
+        cache.len()
     }
 
     fn measure(&mut self, on: bool) {

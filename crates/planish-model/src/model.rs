@@ -121,6 +121,12 @@ impl Model {
         self.engine.cache(capacity)
     }
 
+    /// Says that the sequence in the cache will grow to at least `length` positions, before its tokens come in pieces: some
+    /// position encodings depend on it. Returns how many positions are kept: none if those stored were placed otherwise.
+    pub fn expect(&self, cache: &mut Cache, length: usize) -> usize {
+        self.engine.expect(cache, length)
+    }
+
     /// Appends `tokens` to the cache and returns the logits after the last one. // (vocabulary)
     ///
     /// # Errors

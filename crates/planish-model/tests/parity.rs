@@ -193,6 +193,35 @@ fn a_cache_with_windows_goes_back_as_far_as_it_can() {
     assert!(error(first, &again) < TOLERANCE);
 }
 
+/// Position encodings that depend on the length must be those of the whole prompt from its first piece on.
+#[test]
+fn prompts_in_pieces_equal_prompts_at_once() {
+    for case in cases() {
+        let case = format!("{case}/plain");
+        let golden = Golden::read(&case);
+        let mut model = load(&case, exact());
+        let mut cache = model.cache(golden.tokens.len()).unwrap();
+        assert_eq!(model.expect(&mut cache, golden.prompt().len()), 0);
+        let mut last = Vec::new();
+        for piece in golden.prompt().chunks(5) {
+            last = model.forward(piece, &mut cache).unwrap().to_vec();
+        }
+        let expected = &golden.prefill[golden.prefill.len() - golden.vocabulary..];
+        assert!(error(&last, expected) < TOLERANCE, "{case}");
+    }
+}
+
+#[test]
+fn keys_placed_for_a_shorter_sequence_are_forgotten() {
+    // Its frequencies change from position 16 on.
+    let mut model = load("llama_dynamic/plain", exact());
+    let mut cache = model.cache(64).unwrap();
+    model.forward(&[1; 10], &mut cache).unwrap();
+    assert_eq!(model.expect(&mut cache, 16), 10);
+    assert_eq!(model.expect(&mut cache, 17), 0);
+    assert!(cache.is_empty());
+}
+
 #[test]
 fn packing_while_loading_equals_a_packed_checkpoint() {
     let golden = Golden::read("llama_llama3_biases/metal");
