@@ -15,7 +15,9 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"head_dim": 128, "num_key_value_heads": 20, "rms_norm_eps": 1e-8});
+    let defaults = json!({
+        "head_dim": 128, "num_key_value_heads": 20, "rms_norm_eps": 1e-8, "rope_theta": 100_000.0
+    });
     let config = config.with_defaults(&defaults);
     let differences = Differences {
         query_bias: config.flag("attention_bias", false)?,

@@ -1,5 +1,7 @@
 //! Lfm2ForCausalLM: gated short convolutions with a few layers of attention between them.
 
+use serde_json::json;
+
 use super::Family;
 use super::parts::{Sizes, epsilon, linear};
 use crate::config::Config;
@@ -16,6 +18,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"rope_theta": 1_000_000.0});
+    let config = config.with_defaults(&defaults);
     let sizes = Sizes {
         inner: inner(config)?,
         ..Sizes::read(config, 0)?

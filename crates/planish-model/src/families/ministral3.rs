@@ -22,7 +22,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     });
     let config = config.with_defaults(&defaults);
     let window = config.optional_count("sliding_window")?;
-    let parameters = config.object("rope_parameters")?;
+    let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
     let parameters = parameters.ok_or_else(|| config.error("rope_parameters", "an object"))?;
     let growth = ScaleGrowth {
         rate: parameters.number("llama_4_scaling_beta")? as f32,

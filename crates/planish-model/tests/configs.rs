@@ -1,0 +1,43 @@
+//! Keys of config.json that are absent take the defaults of transformers' configuration classes, and older ways to write the
+//! position encoding mean what transformers reads in them. scripts/golden/configs.py made the rows with it.
+
+use std::path::PathBuf;
+
+use planish_checkpoint::Checkpoint;
+use planish_model::{Architecture, Error};
+use serde_json::Value;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+#[test]
+fn other_ways_to_write_a_config_mean_the_same() {
+    let text = std::fs::read_to_string(golden("configs.json")).unwrap();
+    let file: Value = serde_json::from_str(&text).unwrap();
+    let rows = file["rows"].as_array().unwrap();
+    assert!(rows.len() > 150);
+    let failures: Vec<String> = rows.iter().filter_map(difference).collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// What is wrong with a row, if anything.
+fn difference(row: &Value) -> Option<String> {
+    let case = row["case"].as_str().unwrap();
+    let checkpoint = Checkpoint::open(&golden(&format!("{case}/plain"))).unwrap();
+    let removed = row["remove"].as_array().unwrap();
+    let mut config = checkpoint.config().clone();
+    config.retain(|key, _| !removed.iter().any(|removed| removed == key));
+    config.extend(row["set"].as_object().unwrap().clone());
+    let expected = Architecture::from_config(checkpoint.config());
+    if let Err(Error::UnknownArchitecture { .. }) = expected {
+        return Some(format!("{case}: no family"));
+    }
+    match Architecture::from_config(&config) {
+        Ok(found) if found == expected.unwrap() => None,
+        Ok(_) => Some(format!("{case}: means something else without {removed:?}")),
+        Err(error) => Some(format!("{case}: {error}")),
+    }
+}
