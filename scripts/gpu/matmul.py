@@ -106,7 +106,7 @@ class Tensor:
     def __init__(self, compiler, weight, dtype, inputs, extra):
         self.weight, self.inputs, self.compiler = weight, inputs, compiler
         blocks = 1
-        while blocks * 8 < inputs and blocks < 8:
+        while blocks * 8 < inputs and blocks < 4:
             blocks *= 2
         defines = {"THREADS": 256, "VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
         defines.update({"BLOCKS": blocks, "ADDED": 0}, **extra)
@@ -152,7 +152,23 @@ class Matvec:
         self.compiler.launch(self.function, grid, self.threads, buffers, [self.weight.rows, self.weight.cols, self.inputs, 1])
 
 
-VARIANTS = {"tensor": Tensor, "matvec": Matvec}
+class Wide(Tensor):
+    """tensor.metal, its kernel for many inputs."""
+
+    def __init__(self, compiler, weight, dtype, inputs, extra):
+        super().__init__(compiler, weight, dtype, min(inputs, 8), extra)
+        self.inputs = inputs
+        defines = {"THREADS": 256, "VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
+        defines.update({"BLOCKS": 1, "ADDED": 0}, **extra)
+        self.function = compiler.function("tensor_matmul_wide", "tensor", defines)
+
+    def run(self, prepared, x, output):
+        grid = (up(self.inputs, 128), up(self.weight.rows, 128), 1)
+        buffers = [*prepared, x, x, output]
+        self.compiler.launch(self.function, grid, 128, buffers, [self.weight.rows, self.weight.cols, self.inputs])
+
+
+VARIANTS = {"tensor": Tensor, "wide": Wide, "matvec": Matvec}
 
 
 def time_us(calls):
@@ -226,7 +242,7 @@ def main():
                     x = torch.randn(inputs, cols, device="cuda").to(dtype)
                     output = torch.empty(inputs, rows, device="cuda", dtype=dtype)
                     first = variant.prepare(weight)
-                    places = [tuple(part.clone() for part in first) for _ in range(min(copies, 40))]
+                    places = [tuple(part.clone() for part in first) for _ in range(min(copies, 40 if inputs < 64 else 4))]
                     us = time_us([lambda place=place: variant.run(place, x, output) for place in places])
                     print(line + f"{us:8.1f} us {stored / us / 1e6:6.3f} TB/s {2 * rows * cols * inputs / us / 1e6:7.1f} TFLOP/s", flush=True)
                     del places

@@ -114,3 +114,11 @@ inline uint load_once(const uint* from) {
     }
 TENSOR_MULTIPLY(tensor_multiply_f16, "f16")
 TENSOR_MULTIPLY(tensor_multiply_bf16, "bf16")
+
+// Copies that pass by the registers; zeros where nothing is to be read.
+inline void copy_async(uint4* to, const uint4* from, bool exists) {
+    const uint address = uint(__cvta_generic_to_shared(to)), bytes = exists ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+inline void copy_async_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }

@@ -3,6 +3,7 @@
 // sums of each group: output = scale * sum((OFFSET + code) x) + (bias - OFFSET * scale) * sum(x). Sums of x are products with ones.
 // The order ("tiles"): 16 rows x 64 columns are 128 * BITS bytes; a lane's 32 codes lie together, as planes of 4 (or 2) bits and
 // the bits above them, so that a shift and a mask bring two codes into the halves of a word. `tensor_repack` makes it.
+// Few inputs (tensor_matmul): a threadgroup takes 16 rows, its warps share the columns.
 // Grids: tensor_matmul (rows / 16, inputs / (8 * BLOCKS), 1); tensor_repack (rows / 16, cols / 64, 1); rounded up.
 // Defines: THREADS, VALUE (1 or 2), OUTPUT, WEIGHT (1 or 2), BITS, GROUP (32 or a multiple of 64), BLOCKS, ADDED.
 
@@ -19,7 +20,7 @@ struct TensorProblem {
 #define LOW_BITS (BITS == 8 ? 8 : BITS >= 4 ? 4 : 2) // of the first plane
 #define HIGH_BITS (BITS - LOW_BITS)
 #ifndef AHEAD
-#define AHEAD 4 // tiles that are read before the first is used
+#define AHEAD 2 // tiles of a warp that are on their way
 #endif
 #define TWO_PRODUCTS (BITS == 8 && VALUE == 2) // bf16 holds 7 bits beside the offset: nibbles apart
 
@@ -28,12 +29,14 @@ struct TensorProblem {
 #define UP (10 - BITS)
 #define MAGIC (0x10001u * ((15u + BITS) << 10))
 #define ONES 0x3c003c00u
+#define unpack_value unpack_f16
 #define tensor_multiply tensor_multiply_f16
 #else
 #define UP (TWO_PRODUCTS ? 3 : 7 - BITS)
 #define MAGIC (TWO_PRODUCTS ? 0x41804180u : 0x10001u * ((127u + BITS) << 7))
 #define MAGIC_UPPER 0x43804380u // 256 + 16 * code
 #define ONES 0x3f803f80u
+#define unpack_value unpack_bf16
 #define tensor_multiply tensor_multiply_bf16
 #endif
 #define OFFSET (TWO_PRODUCTS ? 272.0f : float(1 << BITS))
@@ -111,13 +114,39 @@ inline void load_inputs(device const value_t* row, bool exists, uint quarter, th
     }
 }
 
-// Adds one tile's products. `scales`: of this lane's rows g and g + 8 for each span, as (scale, bias) in a word.
-inline void add_tile(thread const TileCodes& codes, thread const uint (&scales)[SPANS][2], device const value_t* input, uint cols,
-                     uint inputs, uint lane, thread float (&sums)[BLOCKS][4]) {
+// A tile with the scales of this lane's rows g and g + 8 for each span, as (scale, bias) in a word.
+struct LoadedTile {
+    TileCodes codes;
+    uint scales[SPANS][2];
+};
+
+inline LoadedTile load_step(device const uint* row_tiles, device const uint* row_scales, uint step, uint lane) {
+    LoadedTile loaded;
+    loaded.codes = load_tile(row_tiles + ulong(step) * (32 * BITS), lane);
+#pragma unroll
+    for (uint span = 0; span < SPANS; span++) {
+        device const uint* of_group = row_scales + (step * STEP + span * SPAN) / GROUP * 16 + lane / 4;
+        loaded.scales[span][0] = of_group[0];
+        loaded.scales[span][1] = of_group[8];
+    }
+    return loaded;
+}
+
+// The scale of a stored pair, and the bias of OFFSET + code.
+inline float2 scale_and_bias(uint stored) {
+    float2 result;
+    result.x = widen(weight_of_bits(stored));
+    result.y = fma(-OFFSET, result.x, widen(weight_of_bits(stored >> 16)));
+    return result;
+}
+
+// Adds one tile's products.
+inline void add_tile(thread const LoadedTile& tile, device const value_t* input, uint cols, uint inputs, uint lane,
+                     thread float (&sums)[BLOCKS][4]) {
     uint a[4][4];
 #pragma unroll
     for (int product = 0; product < 4; product++)
-        decode_product(codes, product, a[product]);
+        decode_product(tile.codes, product, a[product]);
     const uint ones[4] = {ONES, ONES, ONES, ONES};
 #pragma unroll
     for (uint block = 0; block < BLOCKS; block++) {
@@ -135,19 +164,17 @@ inline void add_tile(thread const TileCodes& codes, thread const uint (&scales)[
                 tensor_multiply(totals, ones, b);
 #if TWO_PRODUCTS
                 uint upper[4];
-                decode_upper(codes, product, upper);
+                decode_upper(tile.codes, product, upper);
                 tensor_multiply(products, upper, b);
 #endif
             }
 #pragma unroll
             for (uint half_index = 0; half_index < 2; half_index++) {
-                weight_t stored[2];
-                stored[0] = weight_of_bits(scales[span][half_index]), stored[1] = weight_of_bits(scales[span][half_index] >> 16);
-                const float scale = widen(stored[0]), bias = fma(-OFFSET, scale, widen(stored[1]));
+                const float2 affine = scale_and_bias(tile.scales[span][half_index]);
 #pragma unroll
                 for (uint i = 0; i < 2; i++) {
                     const uint at = 2 * half_index + i;
-                    sums[block][at] = fma(scale, products[at], fma(bias, totals[at], sums[block][at]));
+                    sums[block][at] = fma(affine.x, products[at], fma(affine.y, totals[at], sums[block][at]));
                 }
             }
         }
@@ -166,7 +193,7 @@ KERNEL(tensor_matmul)(
     const uint lane = lane_index, steps = problem.cols / STEP, groups = problem.cols / GROUP;
     const uint first_input = group_position.y * 8 * BLOCKS;
     device const uint* row_tiles = tiles + ulong(group_position.x) * steps * (32 * BITS);
-    device const uint* row_scales = scales + ulong(group_position.x) * groups * 16 + lane / 4;
+    device const uint* row_scales = scales + ulong(group_position.x) * groups * 16;
     device const value_t* first = input + ulong(first_input) * problem.cols;
 
     float sums[BLOCKS][4];
@@ -176,26 +203,20 @@ KERNEL(tensor_matmul)(
         for (uint i = 0; i < 4; i++)
             sums[block][i] = 0;
 
-    // Warps take tiles in turn.
+    // Warps take tiles in turn; each keeps AHEAD tiles on their way.
+    LoadedTile loaded[AHEAD];
+#pragma unroll
+    for (uint i = 0; i < AHEAD; i++)
+        if (simdgroup_index + WARPS * i < steps)
+            loaded[i] = load_step(row_tiles, row_scales, simdgroup_index + WARPS * i, lane);
     for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
-        TileCodes codes[AHEAD];
-        uint tile_scales[AHEAD][SPANS][2];
 #pragma unroll
         for (uint i = 0; i < AHEAD; i++) {
-            const uint step = min(begin + WARPS * i, steps - 1);
-            codes[i] = load_tile(row_tiles + ulong(step) * (32 * BITS), lane);
-#pragma unroll
-            for (uint span = 0; span < SPANS; span++) {
-                device const uint* of_group = row_scales + (step * STEP + span * SPAN) / GROUP * 16;
-                tile_scales[i][span][0] = of_group[0];
-                tile_scales[i][span][1] = of_group[8];
-            }
-        }
-#pragma unroll
-        for (uint i = 0; i < AHEAD; i++) {
-            const uint step = begin + WARPS * i;
+            const uint step = begin + WARPS * i, next = step + WARPS * AHEAD;
             if (step < steps)
-                add_tile(codes[i], tile_scales[i], first + step * STEP, problem.cols, problem.inputs - first_input, lane, sums);
+                add_tile(loaded[i], first + step * STEP, problem.cols, problem.inputs - first_input, lane, sums);
+            if (next < steps)
+                loaded[i] = load_step(row_tiles, row_scales, next, lane);
         }
     }
 
@@ -218,6 +239,159 @@ KERNEL(tensor_matmul)(
             output[ulong(index) * problem.rows + row] = narrow<output_t>(sum);
         }
     }
+}
+
+#define WIDE_INPUTS 128
+#define WIDE_BLOCKS (WIDE_INPUTS / 8)
+#define WIDE_TILES 2                       // row tiles of a warp
+#define WIDE_ROWS (4 * WIDE_TILES * 16)    // of 4 warps
+#define WIDE_STRIDE (STEP + 8)             // of an input in threadgroup memory: away from bank conflicts
+
+// Brings 64 columns of WIDE_INPUTS inputs; those past the last are zeros. 128 threads.
+inline void fetch_inputs(device const value_t* input, uint cols, uint inputs, threadgroup value_t* room, uint thread_number) {
+#pragma unroll
+    for (uint i = 0; i < WIDE_INPUTS * 8 / 128; i++) {
+        const uint piece = i * 128 + thread_number, index = piece / 8, col = piece % 8 * 8;
+        device const value_t* from = input + ulong(index < inputs ? index : 0) * cols + col;
+        copy_async((threadgroup uint4*)(room + index * WIDE_STRIDE + col), (device const uint4*)from, index < inputs);
+    }
+    copy_async_commit();
+}
+
+// Sums of the spans of one input in threadgroup memory.
+inline void sum_spans(threadgroup const value_t* row, threadgroup float* totals) {
+#pragma unroll
+    for (uint span = 0; span < SPANS; span++) {
+        float total = 0;
+#pragma unroll
+        for (uint i = 0; i < SPAN; i += 8) {
+            const uint4 four = *(threadgroup const uint4*)(row + span * SPAN + i);
+            const float2 a = unpack_value(four.x), b = unpack_value(four.y), c = unpack_value(four.z), d = unpack_value(four.w);
+            total += ((a.x + a.y) + (b.x + b.y)) + ((c.x + c.y) + (d.x + d.y));
+        }
+        totals[span * WIDE_INPUTS] = total;
+    }
+}
+
+// Many inputs: 4 warps share 128 inputs in threadgroup memory, each decodes 32 rows in registers.
+// Grid: (inputs / 128, rows / 128, 1), rounded up; 128 threads.
+KERNEL(tensor_matmul_wide)(
+    device const uint* tiles [[buffer(0)]],    // as above
+    device const uint* scales [[buffer(1)]],
+    device const value_t* input [[buffer(2)]], // (inputs, cols)
+    device const float* added [[buffer(3)]],   // (rows)
+    device output_t* output [[buffer(4)]],     // (inputs, rows)
+    PROBLEM(TensorProblem, 5))
+{
+    SHARED(uint4, room, 2 * WIDE_INPUTS * WIDE_STRIDE / 8);
+    SHARED(float, totals, SPANS * WIDE_INPUTS);
+    threadgroup value_t* inputs_room = (threadgroup value_t*)room;
+    const uint lane = lane_index, steps = problem.cols / STEP, groups = problem.cols / GROUP;
+    const uint first_input = group_position.x * WIDE_INPUTS;
+    const uint first_tile = group_position.y * (WIDE_ROWS / 16) + simdgroup_index * WIDE_TILES;
+    const uint last_tile = (problem.rows + 15) / 16 - 1;
+    device const value_t* first = input + ulong(first_input) * problem.cols;
+    const uint inputs = problem.inputs - first_input;
+
+    float sums[WIDE_TILES][WIDE_BLOCKS][4];
+#pragma unroll
+    for (uint tile = 0; tile < WIDE_TILES; tile++)
+#pragma unroll
+        for (uint block = 0; block < WIDE_BLOCKS; block++)
+#pragma unroll
+            for (uint i = 0; i < 4; i++)
+                sums[tile][block][i] = 0;
+
+    LoadedTile loaded[WIDE_TILES];
+#pragma unroll
+    for (uint tile = 0; tile < WIDE_TILES; tile++) {
+        const ulong index = min(first_tile + tile, last_tile);
+        loaded[tile] = load_step(tiles + index * steps * (32 * BITS), scales + index * groups * 16, 0, lane);
+    }
+    fetch_inputs(first, problem.cols, inputs, inputs_room, thread_index);
+
+    for (uint step = 0; step < steps; step++) {
+        threadgroup value_t* here = inputs_room + step % 2 * WIDE_INPUTS * WIDE_STRIDE;
+        copy_async_wait();
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (step + 1 < steps)
+            fetch_inputs(first + (step + 1) * STEP, problem.cols, inputs,
+                         inputs_room + (step + 1) % 2 * WIDE_INPUTS * WIDE_STRIDE, thread_index);
+        sum_spans(here + thread_index * WIDE_STRIDE, totals + thread_index);
+
+        uint a[WIDE_TILES][4][4];
+        float2 affine[WIDE_TILES][SPANS][2];
+#if TWO_PRODUCTS
+        uint upper[WIDE_TILES][4][4];
+#endif
+#pragma unroll
+        for (uint tile = 0; tile < WIDE_TILES; tile++) {
+#pragma unroll
+            for (int product = 0; product < 4; product++) {
+                decode_product(loaded[tile].codes, product, a[tile][product]);
+#if TWO_PRODUCTS
+                decode_upper(loaded[tile].codes, product, upper[tile][product]);
+#endif
+            }
+#pragma unroll
+            for (uint span = 0; span < SPANS; span++)
+#pragma unroll
+                for (uint i = 0; i < 2; i++)
+                    affine[tile][span][i] = scale_and_bias(loaded[tile].scales[span][i]);
+            if (step + 1 < steps) {
+                const ulong index = min(first_tile + tile, last_tile);
+                loaded[tile] = load_step(tiles + index * steps * (32 * BITS), scales + index * groups * 16, step + 1, lane);
+            }
+        }
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+
+#pragma unroll
+        for (uint block = 0; block < WIDE_BLOCKS; block++) {
+            uint x[8];
+            threadgroup const value_t* row = here + (block * 8 + lane / 4) * WIDE_STRIDE;
+#pragma unroll
+            for (uint i = 0; i < 2; i++) {
+                const uint4 four = *(threadgroup const uint4*)(row + product_col(lane % 4, 2 * i));
+                x[4 * i] = four.x, x[4 * i + 1] = four.y, x[4 * i + 2] = four.z, x[4 * i + 3] = four.w;
+            }
+#pragma unroll
+            for (uint span = 0; span < SPANS; span++) {
+                const float2 total = *(threadgroup const float2*)(totals + span * WIDE_INPUTS + block * 8 + lane % 4 * 2);
+#pragma unroll
+                for (uint tile = 0; tile < WIDE_TILES; tile++) {
+                    float products[4] = {0, 0, 0, 0};
+#pragma unroll
+                    for (uint i = 0; i < SPAN / 16; i++) {
+                        const uint product = span * (SPAN / 16) + i;
+                        const uint b[2] = {x[2 * product], x[2 * product + 1]};
+                        tensor_multiply(products, a[tile][product], b);
+#if TWO_PRODUCTS
+                        tensor_multiply(products, upper[tile][product], b);
+#endif
+                    }
+#pragma unroll
+                    for (uint i = 0; i < 4; i++) {
+                        const float2 by = affine[tile][span][i / 2];
+                        const float rest = fma(by.y, i % 2 ? total.y : total.x, sums[tile][block][i]);
+                        sums[tile][block][i] = fma(by.x, products[i], rest);
+                    }
+                }
+            }
+        }
+    }
+
+#pragma unroll
+    for (uint tile = 0; tile < WIDE_TILES; tile++)
+#pragma unroll
+        for (uint block = 0; block < WIDE_BLOCKS; block++)
+#pragma unroll
+            for (uint i = 0; i < 4; i++) {
+                const uint index = first_input + block * 8 + lane % 4 * 2 + i % 2;
+                const uint row = (first_tile + tile) * 16 + lane / 4 + i / 2 * 8;
+                if (index < problem.inputs && row < problem.rows)
+                    output[ulong(index) * problem.rows + row] =
+                        narrow<output_t>(ADDED ? sums[tile][block][i] + added[row] : sums[tile][block][i]);
+            }
 }
 
 // One code of the format's bit stream.

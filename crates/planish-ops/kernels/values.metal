@@ -39,6 +39,12 @@ template <> struct Narrow<bf16> {
 };
 template <typename T> inline T narrow(float value) { return Narrow<T>::from(value); }
 
+inline float2 unpack_bf16(uint word) {
+    float2 two;
+    two.x = as_type<float>(word << 16), two.y = as_type<float>(word & 0xffff0000u);
+    return two;
+}
+
 // Eight neighbouring values, from an address that is a multiple of 16 bytes.
 inline void load8(device const f32* values, thread float (&result)[8]) {
     float4 low = *(device const float4*)values;

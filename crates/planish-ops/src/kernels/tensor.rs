@@ -17,7 +17,12 @@ const TILE_COLS: u32 = 64;
 const THREADS: u32 = 256;
 /// Inputs of one product.
 const BLOCK: u32 = 8;
-const MOST_BLOCKS: u32 = 8;
+const MOST_BLOCKS: u32 = 4;
+/// Inputs and rows of a threadgroup that takes many.
+const WIDE: u32 = 128;
+const WIDE_THREADS: u32 = 128;
+/// From so many inputs on the wide kernel is faster (H100, 2026-11).
+const WIDE_FROM: u32 = 33;
 
 /// A packed weight that tensor cores can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,21 +124,34 @@ impl TensorWeight {
 impl TensorMatmul {
     /// The launch.
     pub fn launch(&self) -> Launch {
-        let blocks = self.inputs.div_ceil(BLOCK).next_power_of_two().min(MOST_BLOCKS);
+        let wide = self.inputs >= WIDE_FROM;
+        let blocks = match wide {
+            true => 1,
+            false => self.inputs.div_ceil(BLOCK).next_power_of_two().min(MOST_BLOCKS),
+        };
         let problem = TensorProblem {
             rows: self.weight.rows,
             cols: self.weight.cols,
             inputs: self.inputs,
         };
+        let (rows, inputs) = (self.weight.rows, self.inputs);
+        let (kernel, threadgroups, threads) = match wide {
+            true => (
+                "tensor_matmul_wide",
+                [inputs.div_ceil(WIDE), rows.div_ceil(WIDE), 1],
+                WIDE_THREADS,
+            ),
+            false => (
+                "tensor_matmul",
+                [rows.div_ceil(TILE_ROWS), inputs.div_ceil(BLOCK * blocks), 1],
+                THREADS,
+            ),
+        };
         Launch {
             program: self.weight.program(self.value, self.output, blocks, self.added),
-            kernel: "tensor_matmul",
-            threadgroups: [
-                self.weight.rows.div_ceil(TILE_ROWS),
-                self.inputs.div_ceil(BLOCK * blocks),
-                1,
-            ],
-            threads: THREADS,
+            kernel,
+            threadgroups,
+            threads,
             buffers: 5,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,

@@ -168,7 +168,7 @@ UNWATCHED const uint* exchange(Word word, uint value) {
 UNWATCHED void* shared(const void* declaration, size_t bytes) {
     for (uint i = 0; i < shared_count; i++)
         if (shared_arrays[i].declaration == declaration) return shared_arrays[i].memory;
-    if (shared_count == 64 || shared_used + bytes + 64 > 32 << 10) fail("more threadgroup memory than 32 KiB", running->thread.index);
+    if (shared_count == 64 || shared_used + bytes + 64 > 48 << 10) fail("more threadgroup memory than 48 KiB", running->thread.index);
     void* memory = shared_memory + shared_used;
     shared_used += (bytes + 63) / 32 * 32; // a gap of 32 bytes or more stays poisoned
 #if defined(__SANITIZE_ADDRESS__)
