@@ -5,6 +5,7 @@
 //! What else a model computes (norms, rotation, attention, activations) runs on the same pool; see [`vector`].
 
 mod activation;
+mod add;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -31,6 +32,7 @@ mod table;
 pub mod vector;
 
 pub use activation::{Activate, activate};
+pub use add::{add, add_to_rows};
 pub use attention::{Alibi, Attention, AttentionWorkspace, attention};
 pub use convolution::{Convolution, convolve};
 pub use cpu::{Cpu, CpuError, Matmul, Precision, instruction_sets};
@@ -38,7 +40,7 @@ pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use heads::{CopyHeads, HeadLinear, HeadPart, copy_heads};
 pub use key_values::{KeyValueShape, KeyValues, REWIND};
 pub use matrix::{Matrix, PlainMatrix};
-pub use norm::{Norm, add, norm};
+pub use norm::{Norm, norm};
 pub use pool::{Pool, physical_cores};
 pub use recurrence::{Coefficients, Order, Recurrence, RecurrenceShape, Rule, Steps, recur};
 pub use rope::{Rope, RopeAngles, rope, rope_angles};

@@ -1,4 +1,4 @@
-//! Norms of rows: `hidden += factor * residual; output = normalized(hidden) * weight + bias`, and the sum alone.
+//! Norms of rows: `hidden += factor * residual; output = normalized(hidden) * weight + bias`.
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
@@ -62,24 +62,6 @@ pub fn norm(pool: &Pool, problem: Norm<'_>) {
                     output: output.as_ref().map(|output| output.range(range.clone())),
                 });
             }
-        }
-    });
-}
-
-/// Values handled together: a share of all.
-const CHUNK: usize = 1024;
-
-/// `target += factor * source`.
-pub fn add(pool: &Pool, target: &mut [f32], source: &[f32], factor: f32) {
-    let len = target.len();
-    assert_eq!(source.len(), len);
-    let target = SharedSlice::new(target);
-    share_rows(pool, len.div_ceil(CHUNK), CHUNK, |share| {
-        let range = share.start * CHUNK..(share.end * CHUNK).min(len);
-        // SAFETY: shares do not overlap.
-        let target = unsafe { target.range(range.clone()) };
-        for (target, source) in target.iter_mut().zip(&source[range]) {
-            *target += factor * source;
         }
     });
 }

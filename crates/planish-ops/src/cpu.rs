@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
-    Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add, attention,
-    convolve, copy_heads, norm, recur, rope, rope_angles,
+    Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add, add_to_rows,
+    attention, convolve, copy_heads, norm, recur, rope, rope_angles,
 };
 
 use crate::{
@@ -201,7 +201,7 @@ impl Ops for CpuOps {
         });
         for (bias, output) in biases.iter().zip(outputs.iter_mut()) {
             if let Some(bias) = bias {
-                add_to_rows(&bias.values, output.first_mut(rows));
+                add_to_rows(self.cpu.pool(), output.first_mut(rows), &bias.values);
             }
         }
     }
@@ -409,12 +409,5 @@ impl Ops for CpuOps {
             to: problem.to,
         };
         copy_heads(self.cpu.pool(), problem);
-    }
-}
-
-/// `rows += values` for every row as long as `values`.
-fn add_to_rows(values: &[f32], rows: &mut [f32]) {
-    for row in rows.chunks_exact_mut(values.len()) {
-        row.iter_mut().zip(values).for_each(|(row, value)| *row += value);
     }
 }
