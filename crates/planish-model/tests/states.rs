@@ -9,10 +9,12 @@ use planish_model::{Architecture, Model};
 use serde_json::{Value, json};
 
 /// A case of every kind of layer, with attention in some or all layers.
-const CASES: [&str; 4] = [
+const CASES: [&str; 6] = [
     "lfm2/plain",
     "granitemoehybrid/metal",
+    "granitemoehybrid_experts/plain",
     "falcon_h1/plain",
+    "qwen3_next/plain",
     "qwen3_next_dense/metal",
 ];
 /// The norm after a delta net makes rounding up to 1000 times larger where it gives next to nothing.
@@ -139,6 +141,12 @@ fn keys_that_are_not_understood_are_named() {
             json!({"ssm_multipliers": [1.0, 1.0]}),
             "ssm_multipliers",
         ),
+        (
+            "qwen3_next/plain",
+            json!({"linear_num_key_heads": 3}),
+            "linear_num_key_heads",
+        ),
+        ("qwen3_next/plain", json!({"layer_types": ["conv"]}), "layer_types"),
         ("falcon_h1/plain", json!({"mlp_bias": true}), "mlp_multipliers"),
         ("falcon_h1/plain", json!({"mamba_proj_bias": true}), "ssm_multipliers"),
     ];

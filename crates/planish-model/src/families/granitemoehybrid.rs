@@ -1,15 +1,16 @@
-//! GraniteMoeHybridForCausalLM (Granite 4): layers of Mamba 2 or of attention, Granite's multipliers.
+//! GraniteMoeHybridForCausalLM (Granite 4): layers of Mamba 2 or of attention, experts or none, Granite's multipliers.
 
 use serde_json::json;
 
 use super::Family;
+use super::granitemoe::{experts, read_experts};
 use super::mamba2::{Factors, Mamba2};
 use super::parts::{Sizes, activation, epsilon, linear};
 use crate::config::Config;
 use crate::rope::read_rope;
 use crate::{
-    Architecture, AttentionSpec, BlockSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LogitsSpec,
-    NormSpec,
+    Architecture, AttentionSpec, BlockSpec, BranchSpec, EmbeddingSpec, Error, ExpertsSpec, FeedForwardSpec, LayerSpec,
+    LogitsSpec, NormSpec, SharedExpertsSpec,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -21,12 +22,13 @@ pub(super) const FAMILY: Family = Family {
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({
         "residual_multiplier": 1.0, "attention_multiplier": 1.0, "embedding_multiplier": 1.0, "logits_scaling": 1.0,
-        "shared_intermediate_size": 1024, "num_local_experts": 8
+        "shared_intermediate_size": 1024, "num_local_experts": 8, "num_experts_per_tok": 2
     });
     let config = config.with_defaults(&defaults);
-    if config.number("num_local_experts")? != 0.0 {
-        return Err(config.error("num_local_experts", "0"));
-    }
+    let routed = match config.number("num_local_experts")? {
+        0.0 => None,
+        _ => Some(read_experts(config)?),
+    };
     let sizes = Sizes::read(config, 0)?;
     let mamba = Mamba2::read(config, sizes.hidden, None)?;
     let epsilon = epsilon(config, "rms_norm_eps", 1e-6)?;
@@ -63,11 +65,14 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             scale,
             ..BranchSpec::new(norm, block)
         };
-        let feed_forward = shared_feed_forward(config, shared, &path("shared_mlp"))?;
-        let feed_forward = branch(norm("post_attention_layernorm"), feed_forward.into());
+        let shared = shared_feed_forward(config, shared, &path("shared_mlp"))?;
+        let feed_forward: BlockSpec = match &routed {
+            Some(routed) => with_shared(experts(routed, index), shared).into(),
+            None => shared.into(),
+        };
         Ok(LayerSpec::sequential([
             branch(norm("input_layernorm"), mixer),
-            feed_forward,
+            branch(norm("post_attention_layernorm"), feed_forward),
         ]))
     };
     let final_norm = NormSpec::rms("model.norm", sizes.hidden, epsilon);
@@ -106,6 +111,17 @@ fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
         None | Some(Some("linear_attention" | "mamba")) => Ok(false),
         Some(Some("full_attention" | "attention")) => Ok(true),
         Some(_) => Err(config.error("layer_types", "linear_attention or full_attention for every layer")),
+    }
+}
+
+/// Every row goes through the shared feed-forward block, too.
+fn with_shared(experts: ExpertsSpec, feed_forward: FeedForwardSpec) -> ExpertsSpec {
+    ExpertsSpec {
+        shared: Some(SharedExpertsSpec {
+            feed_forward,
+            gate: None,
+        }),
+        ..experts
     }
 }
 

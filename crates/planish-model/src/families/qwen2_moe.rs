@@ -5,9 +5,9 @@ use serde_json::json;
 use super::Family;
 use super::common::{Differences, adapted_layers};
 use super::common_experts::{Paths, Routed, softmax_routing};
-use super::parts::window_of_layer;
+use super::parts::{Sizes, window_of_layer};
 use crate::config::Config;
-use crate::{Architecture, Error, LinearSpec, SharedExpertsSpec};
+use crate::{Architecture, Error, ExpertsSpec, LinearSpec, SharedExpertsSpec};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Qwen2MoeForCausalLM",
@@ -39,17 +39,24 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         if !is_sparse(config, index)? {
             return Ok(());
         }
-        let paths = Paths::usual(index);
-        let path = &paths.hub;
-        let gate = LinearSpec::new(format!("{path}.shared_expert_gate"), 1, sizes.hidden);
-        let mut experts = routed.at(&paths);
-        experts.shared = Some(SharedExpertsSpec {
-            gate: Some(gate),
-            ..routed.shared(sizes, &format!("{path}.shared_expert"), shared_inner, false)
-        });
-        layer.feed_forward = experts.into();
+        layer.feed_forward = experts(&routed, sizes, shared_inner, index).into();
         Ok(())
     })
+}
+
+/// The experts of a layer, and the shared one behind its gate, with `shared_inner` values between its products.
+pub(super) fn experts(routed: &Routed, sizes: &Sizes, shared_inner: usize, index: usize) -> ExpertsSpec {
+    let paths = Paths::usual(index);
+    let path = &paths.hub;
+    let gate = LinearSpec::new(format!("{path}.shared_expert_gate"), 1, sizes.hidden);
+    let shared = routed.shared(sizes, &format!("{path}.shared_expert"), shared_inner, false);
+    ExpertsSpec {
+        shared: Some(SharedExpertsSpec {
+            gate: Some(gate),
+            ..shared
+        }),
+        ..routed.at(&paths)
+    }
 }
 
 /// Whether a layer of Qwen 2 or 3 has experts.

@@ -3,11 +3,13 @@
 use serde_json::json;
 
 use super::Family;
+use super::common_experts::{Routed, softmax_routing};
 use super::delta_net::DeltaNet;
 use super::parts::{Sizes, activation, epsilon, linear};
+use super::qwen2_moe::{self, is_sparse};
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, LayerSpec, NormSpec};
+use crate::{Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, ExpertsSpec, LayerSpec, NormSpec};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Qwen3NextForCausalLM",
@@ -19,7 +21,8 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({
         "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
         "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
-        "full_attention_interval": 4, "decoder_sparse_step": 1, "mlp_only_layers": [], "num_experts": 512
+        "full_attention_interval": 4, "decoder_sparse_step": 1, "num_experts": 512, "num_experts_per_tok": 10,
+        "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512
     });
     let config = config.with_defaults(&defaults);
     let sizes = Sizes::read(config, 256)?;
@@ -27,6 +30,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let epsilon = epsilon(config, "rms_norm_eps", 1e-6)?;
     let activation = activation(config, "hidden_act", "silu")?;
     let bias = config.flag("attention_bias", false)?;
+    let experts = read_experts(config, &sizes)?;
     let norm = |name: String, size: usize| NormSpec {
         offset: 1.0,
         ..NormSpec::rms(name, size, epsilon)
@@ -42,14 +46,15 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             .into(),
             false => delta.layer(&path("linear_attn"), epsilon, activation).into(),
         };
-        if is_sparse(config, index)? {
-            return Err(config.error("num_experts", "0"));
-        }
-        let feed_forward = sizes.gated(&path("mlp"), ["gate_proj", "up_proj", "down_proj"], false, activation);
+        let dense = || sizes.gated(&path("mlp"), ["gate_proj", "up_proj", "down_proj"], false, activation);
+        let feed_forward: BlockSpec = match &experts {
+            Some(experts) if is_sparse(config, index)? => experts(index).into(),
+            _ => dense().into(),
+        };
         let before = |part: &str| norm(path(part), sizes.hidden);
         Ok(LayerSpec::sequential([
             BranchSpec::new(before("input_layernorm"), mixer),
-            BranchSpec::new(before("post_attention_layernorm"), feed_forward.into()),
+            BranchSpec::new(before("post_attention_layernorm"), feed_forward),
         ]))
     };
     let final_norm = norm("model.norm".to_owned(), sizes.hidden);
@@ -71,11 +76,17 @@ fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
     }
 }
 
-/// Whether a layer has experts.
-fn is_sparse(config: Config<'_>, index: usize) -> Result<bool, Error> {
-    let dense = config.numbers("mlp_only_layers")?.unwrap_or_default();
-    let in_step = (index + 1).is_multiple_of(config.count("decoder_sparse_step")?);
-    Ok(!dense.contains(&(index as f64)) && config.number("num_experts")? > 0.0 && in_step)
+/// The experts of a layer, if layers have any.
+fn read_experts<'a>(config: Config<'_>, sizes: &'a Sizes) -> Result<Option<impl Fn(usize) -> ExpertsSpec + 'a>, Error> {
+    if config.number("num_experts")? == 0.0 {
+        return Ok(None);
+    }
+    let routing = softmax_routing(config, "num_experts_per_tok", config.flag("norm_topk_prob", true)?)?;
+    let routed = Routed::read(config, "moe_intermediate_size", "num_experts", routing)?;
+    let shared_inner = config.count("shared_expert_intermediate_size")?;
+    Ok(Some(move |index| {
+        qwen2_moe::experts(&routed, sizes, shared_inner, index)
+    }))
 }
 
 /// `q_proj` holds, head by head, the query and the gate of what the head gives.
