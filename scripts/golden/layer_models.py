@@ -76,10 +76,10 @@ DENSE = [
     Model("ernie4_5", mlx=ROPE), Model("hunyuan_v1_dense", mlx=ROPE),
     Model("seed_oss", mlx=ROPE), Model("helium", mlx=ROPE), Model("apertus", mlx=ROPE | dict(mlp_bias=False, post_norm=False, qk_norm=True)), Model("arcee"),
     Model("internlm2", mlx_only=True, base={}, settings=dict(
-        model_type="internlm2", hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=4,
+        architectures=["InternLM2ForCausalLM"], model_type="internlm2", hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=4,
         rms_norm_eps=1e-5, vocab_size=96, num_key_value_heads=2, tie_word_embeddings=False)),
     Model("minicpm", mlx_only=True, base={}, settings=dict(
-        model_type="minicpm", hidden_size=64, dim_model_base=64, num_hidden_layers=2, intermediate_size=128,
+        architectures=["MiniCPMForCausalLM"], model_type="minicpm", hidden_size=64, dim_model_base=64, num_hidden_layers=2, intermediate_size=128,
         num_attention_heads=4, rms_norm_eps=1e-5, vocab_size=96, num_key_value_heads=2, scale_depth=1.4, scale_emb=12.0)),
 ]
 

@@ -103,7 +103,7 @@ def packed_model(model, config):
 
 def row_of_mlx(case):
     module = importlib.import_module(f"mlx_lm.models.{case.kind}")
-    model = module.Model(module.ModelArgs(**case.settings))
+    model = module.Model(module.ModelArgs.from_dict(case.settings))
     tensors = {name: list(value.shape) for name, value in tree_flatten(model.parameters())}
     return dict(label=case.label or case.kind, config=case.settings, tensors=dict(sorted(tensors.items())), skipped=None,
                 metal=None, mlx=packed_model(model, dict(case.settings)))

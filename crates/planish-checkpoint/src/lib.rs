@@ -22,6 +22,7 @@ pub use checkpoint::Checkpoint;
 pub use dialect::{Dialect, Mode, Override, Scheme};
 pub use dtype::Dtype;
 pub use error::Error;
+pub use gguf::classes as gguf_classes;
 pub use hub::resolve;
 pub use weight::{Entry, Layout, Tensor, Weight};
 pub use writer::{Planned, Writer, WriterOptions};

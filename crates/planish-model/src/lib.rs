@@ -32,6 +32,7 @@ pub use cache::Cache;
 pub use clock::Phases;
 pub use device::Device;
 pub use error::Error;
+pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{Activation, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring};
 pub use rope::{RopeScaling, RopeSpec};

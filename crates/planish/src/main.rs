@@ -26,6 +26,8 @@ enum Command {
     Convert(commands::convert::Arguments),
     /// Show what a checkpoint holds: shapes, bits, groups, bytes.
     Inspect(commands::inspect::Arguments),
+    /// List the model families that can be run, and what is tested of each.
+    Models(commands::models::Arguments),
     /// Answer a prompt, or continue a text.
     Generate(commands::generate::Arguments),
     /// Talk with a model.
@@ -45,6 +47,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Dequantize(arguments) => commands::dequantize::run(arguments)?,
         Command::Convert(arguments) => commands::convert::run(arguments)?,
         Command::Inspect(arguments) => commands::inspect::run(arguments)?,
+        Command::Models(arguments) => commands::models::run(arguments)?,
         Command::Generate(arguments) => return commands::generate::run(arguments),
         Command::Chat(arguments) => return commands::chat::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments)?,

@@ -81,6 +81,11 @@ pub(super) fn of(metadata: &Metadata) -> Result<&'static Architecture, Fault> {
         })
 }
 
+/// The architectures, as in config.json, of which GGUF files are read.
+pub fn classes() -> impl Iterator<Item = &'static str> {
+    ARCHITECTURES.iter().map(|architecture| architecture.class)
+}
+
 /// What a tensor of the file is.
 #[derive(Debug, PartialEq)]
 pub(super) enum Role {

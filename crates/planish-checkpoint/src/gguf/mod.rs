@@ -17,6 +17,8 @@ mod tensor_type;
 mod tokenizer;
 mod transcode;
 
+pub use self::architecture::classes;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

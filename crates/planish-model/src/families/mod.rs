@@ -58,9 +58,12 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod tested;
 mod wrapped;
 
 use serde_json::{Map, Value};
+
+pub use self::tested::{FamilyInfo, Tested};
 
 use crate::config::Config;
 use crate::{Architecture, Error};

@@ -3,8 +3,12 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
+use planish_model::Architecture;
 use planish_quantize::{Cost, Inspection, TensorRow, WIDTHS, inspect};
+
+use serde::Serialize;
 
 use super::progress::{Bar, bytes};
 use super::source::open;
@@ -37,14 +41,64 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bar = Bar::new();
     let inspection = inspect(&source.checkpoint, group, &mut |progress| bar.conversion(progress))?;
     drop(bar);
+    let support = Support::of(&source.checkpoint);
     let text = if arguments.json {
-        format!("{}\n", serde_json::to_string(&inspection)?)
+        let report = Report { inspection, support };
+        format!("{}\n", serde_json::to_string(&report)?)
     } else {
-        table(&inspection)
+        format!("{}{}\n", table(&inspection), support.line())
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Whether planish can run the checkpoint's architecture.
+#[derive(Serialize)]
+struct Support {
+    /// As config.json names it.
+    architecture: Option<String>,
+    /// Whether the commands that run a model take it.
+    supported: bool,
+    /// What is not known, if it is not supported.
+    unsupported_because: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    inspection: Inspection,
+    #[serde(flatten)]
+    support: Support,
+}
+
+impl Support {
+    fn of(checkpoint: &Checkpoint) -> Support {
+        let config = checkpoint.config();
+        let name = config.get("architectures").and_then(|names| names.get(0)?.as_str());
+        let refusal = Architecture::from_config(config).err();
+        Support {
+            architecture: name.map(str::to_owned),
+            supported: refusal.is_none(),
+            unsupported_because: refusal.as_ref().map(|refusal| match refusal {
+                // Its message lists all families, as `planish models` does.
+                planish_model::Error::UnknownArchitecture { found, .. } => format!("no family is called `{found}`"),
+                other => other.to_string(),
+            }),
+        }
+    }
+
+    fn line(&self) -> String {
+        let name = self.architecture.as_deref().unwrap_or("the architecture");
+        match &self.unsupported_because {
+            None => format!("{name} is supported: generate, chat, evaluate and bench take this model"),
+            Some(why) => format!(
+                "{name} is not supported ({why}): quantize, dequantize, convert and inspect take this checkpoint, but \
+                 planish cannot run it; `planish models` lists what it can"
+            ),
+        }
     }
 }
 

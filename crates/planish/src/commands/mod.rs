@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod inspect;
 pub mod interrupt;
+pub mod models;
 pub mod output_flags;
 pub mod progress;
 pub mod quantize;

@@ -1,0 +1,101 @@
+//! `planish models`, and what `planish inspect` says of the architecture.
+
+mod support;
+
+use planish_format::FloatType;
+use serde_json::{Value, json};
+use support::{Scratch, plain};
+
+fn json_of(scratch: &Scratch, arguments: &[&str]) -> Value {
+    let output = scratch.run(arguments);
+    assert!(output.status.success(), "{arguments:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text_of(scratch: &Scratch, arguments: &[&str]) -> String {
+    String::from_utf8(scratch.run(arguments).stdout).unwrap()
+}
+
+#[test]
+fn models_lists_families_with_what_is_tested() {
+    let scratch = Scratch::new();
+    let listing = json_of(&scratch, &["models", "--json"]);
+    let families = listing["families"].as_array().unwrap();
+    let llama = families.iter().find(|family| family["model_type"] == "llama").unwrap();
+    let expected = json!({
+        "architecture": "LlamaForCausalLM", "model_type": "llama", "tested": ["plain", "metal", "mlx", "gguf"]
+    });
+    assert_eq!(*llama, expected);
+    let table = text_of(&scratch, &["models"]);
+    for family in families {
+        assert!(table.contains(family["architecture"].as_str().unwrap()), "{family}");
+    }
+    assert!(table.contains(&format!("{} families", families.len())), "{table}");
+}
+
+#[test]
+fn inspect_says_whether_the_architecture_runs() {
+    let scratch = Scratch::new();
+    scratch.llama("llama");
+    scratch.edit_config("llama", |config| {
+        config["hidden_act"] = json!("silu");
+        config["max_position_embeddings"] = json!(64);
+    });
+    let listing = json_of(&scratch, &["inspect", "llama", "--json"]);
+    assert_eq!(
+        (&listing["architecture"], &listing["supported"]),
+        (&json!("LlamaForCausalLM"), &json!(true))
+    );
+    assert_eq!(listing["unsupported_because"], Value::Null);
+    assert!(text_of(&scratch, &["inspect", "llama"]).contains("LlamaForCausalLM is supported"));
+
+    // A known family with a word in its config that is not.
+    scratch.edit_config("llama", |config| config["hidden_act"] = json!("tangent"));
+    let listing = json_of(&scratch, &["inspect", "llama", "--json"]);
+    assert_eq!(listing["supported"], json!(false));
+    let why = listing["unsupported_because"].as_str().unwrap();
+    assert!(why.contains("tangent"), "{why}");
+}
+
+/// An encoder, which planish cannot run: its layers are packed and unpacked all the same.
+#[test]
+fn an_unknown_architecture_is_packed_and_unpacked() {
+    let scratch = Scratch::new();
+    let mut seed = 7;
+    let tensors = [
+        ("bert.embeddings.word_embeddings.weight", vec![96, 64]),
+        ("bert.encoder.layer.0.attention.self.query.weight", vec![64, 64]),
+        ("bert.encoder.layer.0.output.LayerNorm.weight", vec![64]),
+        ("classifier.weight", vec![3, 64]),
+    ]
+    .map(|(name, shape)| plain(name, &shape, &mut seed));
+    let config = json!({"architectures": ["BertForSequenceClassification"], "model_type": "bert"});
+    scratch.write("source", &config, FloatType::F32, &tensors);
+    let shown = text_of(&scratch, &["inspect", "source"]);
+    assert!(
+        shown.contains("BertForSequenceClassification is not supported"),
+        "{shown}"
+    );
+
+    scratch.succeed(&["quantize", "source", "--out", "metal", "--bits", "8"]);
+    scratch.succeed(&["dequantize", "metal", "--out", "back"]);
+    scratch.succeed(&["convert", "metal", "--to", "mlx", "--out", "mlx"]);
+    let told = scratch.succeed(&["quantize", "source", "--out", "packed", "--format", "mlx"]);
+    assert!(told.contains("mlx-lm 0.32 has no model of the type `bert`"), "{told}");
+    let names = |name: &str| -> Vec<(String, Vec<usize>)> {
+        let checkpoint = scratch.open(name);
+        let entries = checkpoint.entries().iter();
+        entries.map(|entry| (entry.name.clone(), entry.shape.clone())).collect()
+    };
+    assert_eq!(names("source"), names("back"));
+    let query = "bert.encoder.layer.0.attention.self.query.weight";
+    let packed = scratch.open("metal");
+    assert!(packed.entries().iter().any(|entry| entry.name == query));
+    assert!(
+        packed
+            .tensor("bert.encoder.layer.0.attention.self.query.scales")
+            .is_ok()
+    );
+    assert!(packed.tensor("classifier.scales").is_ok());
+    assert!(packed.tensor("bert.embeddings.word_embeddings.scales").is_err());
+}
