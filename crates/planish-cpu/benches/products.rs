@@ -33,7 +33,7 @@ fn main() {
         for (rows, cols) in SHAPES {
             for bits in [4, 8, 2, 3, 5, 6, 16] {
                 let name = format!("{set} {bits}-bit {rows}x{cols}");
-                let cases: Vec<(usize, Precision)> = [Precision::Int8, Precision::Exact]
+                let cases: Vec<(usize, Precision)> = [Precision::Rounded, Precision::Exact]
                     .into_iter()
                     .flat_map(|precision| [1, 2, 4, 8, 64, 512].map(|m| (m, precision)))
                     .filter(|&(m, precision)| wanted(&format!("{name} {precision:?} m={m}.")))

@@ -5,12 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use planish_format::{PackedMatrix, Packing};
 
-use crate::input::{ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
+use crate::input::{BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape, bf16_stride};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::pool::Pool;
 use crate::scalar::{float_at, packed_row};
 use crate::scratch::WorkerScratch;
-use crate::table::{self, ExactProduct, InstructionSet, Int8Product, Output, PlainProduct};
+use crate::table::{self, Bf16Product, ExactProduct, InstructionSet, Int8Product, Output, PlainProduct};
 
 /// Weights that one dispatch takes at most; longer lists are cut.
 const MAX_WEIGHTS: usize = 8;
@@ -26,8 +26,21 @@ const CHUNK_ROWS: usize = 32;
 pub enum Precision {
     /// x stays f32, products and sums are f32.
     Exact,
-    /// x is rounded to 8 bits per group of the weights, sums of a group are exact integers.
-    Int8,
+    /// x is rounded as the instruction set multiplies fastest: to 8 bits with a scale for each block of values, whose sums are
+    /// exact integers, or, many rows at once, to bf16 together with the weights, with sums in f32. See [`Cpu::rounding`].
+    Rounded,
+}
+
+/// What becomes of x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// 8 bits, with a scale for every so many values.
+    Int8 {
+        /// Values that share a scale.
+        block: usize,
+    },
+    /// bf16, and the weights too.
+    Bf16,
 }
 
 /// `outputs[i] = input * weights[i]^T` for every i.
@@ -116,6 +129,16 @@ impl Cpu {
         self.set.name
     }
 
+    /// How [`Precision::Rounded`] rounds `m` rows of x for weights of a packing.
+    pub fn rounding(&self, m: usize, packing: Packing) -> Rounding {
+        match &self.set.bf16 {
+            Some(kernels) if (kernels.fits)(packing, m) => Rounding::Bf16,
+            _ => Rounding::Int8 {
+                block: (self.set.block)(packing, m),
+            },
+        }
+    }
+
     /// Multiplies x with every weight. Neighbouring weights of one packing share the prepared input and the dispatch.
     ///
     /// Panics when shapes and lengths contradict each other.
@@ -195,8 +218,12 @@ impl Cpu {
                     (self.set.plain)(&product, rows, scratch);
                 }
             }),
-            (Some(packing), Precision::Int8) => {
-                let prepared = self.round_input(input.shape(packing), input.values, buffers);
+            (Some(packing), Precision::Rounded) => {
+                let block = match self.rounding(input.m, packing) {
+                    Rounding::Int8 { block } => block,
+                    Rounding::Bf16 => return self.multiply_bf16(parts, input, scratch),
+                };
+                let prepared = self.round_input(input.shape(packing, block), input.values, buffers);
                 self.each_packed_chunk(parts, input.m, workers, |matrix, output, rows, scratch| {
                     (self.set.int8)(
                         &Int8Product {
@@ -210,7 +237,7 @@ impl Cpu {
                 });
             }
             (Some(packing), Precision::Exact) => {
-                let prepared = self.arrange_input(input.shape(packing), input.values, buffers);
+                let prepared = self.arrange_input(input.shape(packing, packing.group()), input.values, buffers);
                 self.each_packed_chunk(parts, input.m, workers, |matrix, output, rows, scratch| {
                     (self.set.exact)(
                         &ExactProduct {
@@ -227,11 +254,11 @@ impl Cpu {
     }
 
     fn round_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> Int8Input<'a> {
-        let (stride, group_stride) = (shape.stride(), shape.group_stride());
+        let (stride, block_stride, group_stride) = (shape.stride(), shape.block_stride(), shape.group_stride());
         let codes = Split::new(buffers.values.take::<i8>(shape.m * stride), stride);
-        let scales = Split::new(buffers.scales.take::<f32>(shape.m * group_stride), group_stride);
+        let scales = Split::new(buffers.scales.take::<f32>(shape.m * block_stride), block_stride);
         let sums = Split::new(buffers.sums.take::<f32>(shape.m * group_stride), group_stride);
-        self.each_input_row(&shape, |row| {
+        self.each_input_row(shape.m, shape.cols, |row| {
             // SAFETY: every row is given to one call.
             let into = unsafe {
                 Int8Row {
@@ -245,16 +272,32 @@ impl Cpu {
         Int8Input {
             shape,
             codes: buffers.values.get(shape.m * stride),
-            scales: buffers.scales.get(shape.m * group_stride),
+            scales: buffers.scales.get(shape.m * block_stride),
             sums: buffers.sums.get(shape.m * group_stride),
         }
+    }
+
+    fn multiply_bf16(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
+        let Some(kernels) = &self.set.bf16 else { return };
+        let (m, cols) = (input.m, input.values.len() / input.m);
+        let (stride, rows) = (bf16_stride(cols), m.next_multiple_of(BF16_ROWS));
+        let values = Split::new(scratch.input.values.take::<u16>(rows * stride), stride);
+        self.each_input_row(m, cols, |row| {
+            // SAFETY: every row is given to one call.
+            (kernels.arrange)(&input.values[row * cols..][..cols], unsafe { values.part(row) });
+        });
+        let values = scratch.input.values.get(rows * stride);
+        let input = Bf16Input { m, stride, values };
+        self.each_packed_chunk(parts, m, &scratch.workers, |matrix, output, rows, scratch| {
+            (kernels.product)(&Bf16Product { matrix, input, output }, rows, scratch);
+        });
     }
 
     fn arrange_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> ExactInput<'a> {
         let (stride, group_stride) = (shape.stride(), shape.group_stride());
         let values = Split::new(buffers.values.take::<f32>(shape.m * stride), stride);
         let sums = Split::new(buffers.sums.take::<f32>(shape.m * group_stride), group_stride);
-        self.each_input_row(&shape, |row| {
+        self.each_input_row(shape.m, shape.cols, |row| {
             // SAFETY: every row is given to one call.
             let into = unsafe {
                 ExactRow {
@@ -272,12 +315,12 @@ impl Cpu {
         }
     }
 
-    fn each_input_row(&self, shape: &Shape, arrange: impl Fn(usize) + Sync) {
-        if shape.m * shape.cols < SERIAL_VALUES {
-            (0..shape.m).for_each(arrange);
+    fn each_input_row(&self, m: usize, cols: usize, arrange: impl Fn(usize) + Sync) {
+        if m * cols < SERIAL_VALUES {
+            (0..m).for_each(arrange);
         } else {
-            self.pool.chunks(shape.m.div_ceil(4), |_, chunk| {
-                (chunk * 4..(chunk * 4 + 4).min(shape.m)).for_each(&arrange);
+            self.pool.chunks(m.div_ceil(4), |_, chunk| {
+                (chunk * 4..(chunk * 4 + 4).min(m)).for_each(&arrange);
             });
         }
     }
@@ -346,11 +389,12 @@ struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn shape(&self, packing: Packing) -> Shape {
+    fn shape(&self, packing: Packing, block: usize) -> Shape {
         Shape {
             m: self.m,
             cols: self.values.len() / self.m,
             packing,
+            block,
         }
     }
 }

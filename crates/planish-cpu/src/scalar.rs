@@ -14,11 +14,13 @@ use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
 pub(crate) const SCALAR: InstructionSet = InstructionSet {
     name: "scalar",
     supported: || true,
+    block: |_, _| 8,
     arrange_int8,
     int8,
     arrange_exact,
     exact,
     plain,
+    bf16: None,
 };
 
 /// Value `index` of little-endian `data`.
@@ -67,21 +69,21 @@ pub(crate) fn arrange_int8(x: &[f32], shape: &Shape, mut row: Int8Row<'_>) {
 #[inline(always)]
 pub(crate) fn round_row(x: &[f32], shape: &Shape, row: &mut Int8Row<'_>) {
     row.codes[x.len()..].fill(0);
-    row.scales[shape.groups()..].fill(0.0);
-    row.sums[shape.groups()..].fill(0.0);
-    let size = shape.packing.group();
-    for (group, values) in x.chunks_exact(size).enumerate() {
+    row.scales[shape.blocks()..].fill(0.0);
+    row.sums.fill(0.0);
+    let blocks_of_group = shape.packing.group() / shape.block;
+    for (block, values) in x.chunks_exact(shape.block).enumerate() {
         // Bits of magnitudes order like the magnitudes, and those of NaN come last.
         let bits = |largest: i32, value: &f32| largest.max((value.to_bits() & 0x7fff_ffff) as i32);
         let (scale, inverse) = step_of(f32::from_bits(values.iter().fold(0, bits) as u32));
         let mut sum = 0;
-        for (code, value) in row.codes[group * size..][..size].iter_mut().zip(values) {
+        for (code, value) in row.codes[block * shape.block..].iter_mut().zip(values) {
             let rounded = (value * inverse).round_ties_even() as i32;
             *code = rounded as i8;
             sum += rounded;
         }
-        row.scales[group] = scale;
-        row.sums[group] = scale * sum as f32;
+        row.scales[block] = scale;
+        row.sums[block / blocks_of_group] += scale * sum as f32;
     }
 }
 
@@ -102,14 +104,23 @@ pub(crate) fn int8(product: &Int8Product<'_>, rows: Range<usize>, _: &mut Worker
     for row in rows {
         for input_row in 0..m {
             let x = &input.codes[input_row * input.shape.stride()..];
+            let x_scales = &input.scales[input_row * input.shape.block_stride()..];
+            let x_sums = &input.sums[input_row * input.shape.group_stride()..];
             let mut total = 0.0;
             for group in 0..input.shape.groups() {
-                let codes = group_codes(matrix, row, group).flatten();
-                let x = &x[group * packing.group()..];
-                let sum: i32 = codes.zip(x).map(|(code, &x)| i32::from(code) * i32::from(x)).sum();
-                let at = input_row * input.shape.group_stride() + group;
+                let first = group * packing.group();
+                let mut codes = group_codes(matrix, row, group).flatten();
+                let mut products = 0.0;
+                for block in first / input.shape.block..(first + packing.group()) / input.shape.block {
+                    let x = &x[block * input.shape.block..][..input.shape.block];
+                    let terms = x
+                        .iter()
+                        .zip(&mut codes)
+                        .map(|(&x, code)| i32::from(code) * i32::from(x));
+                    products += x_scales[block] * terms.sum::<i32>() as f32;
+                }
                 let (scale, bias) = scale_and_bias(matrix, row, group);
-                total += scale * input.scales[at] * sum as f32 + bias * input.sums[at];
+                total += scale * products + bias * x_sums[group];
             }
             // SAFETY: the row is one of those given to this call.
             unsafe { *output.at(input_row, row) = total };

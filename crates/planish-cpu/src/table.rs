@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use planish_format::PackedMatrix;
+use planish_format::{PackedMatrix, Packing};
 
-use crate::input::{ExactInput, ExactRow, Int8Input, Int8Row, Shape};
+use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Shape};
 use crate::matrix::PlainMatrix;
 use crate::scalar;
 use crate::scratch::WorkerScratch;
@@ -67,11 +67,30 @@ pub(crate) struct PlainProduct<'a> {
     pub output: Output,
 }
 
+/// A packed matrix times an input rounded to bf16.
+pub(crate) struct Bf16Product<'a> {
+    pub matrix: &'a PackedMatrix,
+    pub input: Bf16Input<'a>,
+    pub output: Output,
+}
+
+/// Kernels that multiply many rows of x at once, rounded to bf16.
+pub(crate) struct Bf16Kernels {
+    /// Whether they take a packing, and are faster than `int8` for so many rows of x.
+    pub fits: fn(Packing, usize) -> bool,
+    /// Rounds one row of x to whole registers. // (cols), (stride)
+    pub arrange: fn(&[f32], &mut [u16]),
+    /// Writes the products of the given rows of the matrix with all rows of x.
+    pub product: fn(&Bf16Product<'_>, Range<usize>, &mut WorkerScratch),
+}
+
 /// The kernels of one instruction set.
 pub(crate) struct InstructionSet {
     pub name: &'static str,
     /// Whether this machine has it.
     pub supported: fn() -> bool,
+    /// Values of x that share a scale for `int8`, for a packing and a number of rows of x.
+    pub block: fn(Packing, usize) -> usize,
     /// Rounds one row of x into the order that `int8` reads.
     pub arrange_int8: fn(&[f32], &Shape, Int8Row<'_>),
     /// Writes the products of the given rows of the matrix with all rows of x.
@@ -82,6 +101,8 @@ pub(crate) struct InstructionSet {
     pub exact: fn(&ExactProduct<'_>, Range<usize>, &mut WorkerScratch),
     /// Writes the products of the given rows of the matrix with all rows of x.
     pub plain: fn(&PlainProduct<'_>, Range<usize>, &mut WorkerScratch),
+    /// What takes the place of `int8` for many rows of x.
+    pub bf16: Option<Bf16Kernels>,
 }
 
 /// Best first; the last one runs everywhere.
@@ -89,6 +110,8 @@ pub(crate) struct InstructionSet {
 /// The rows for AArch64 have been run under emulation only (qemu 7.2: Cortex-A72 without and Neoverse N1 with the dot-product
 /// instructions, and its `max`): their products are tested, their speed was never measured.
 pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    crate::amx::AMX,
     #[cfg(target_arch = "x86_64")]
     crate::avx512::AVX512_VNNI,
     #[cfg(target_arch = "x86_64")]

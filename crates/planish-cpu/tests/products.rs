@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use planish_cpu::{Cpu, Matmul, Matrix, PlainMatrix, Precision, instruction_sets};
+use planish_cpu::{Cpu, Matmul, Matrix, PlainMatrix, Precision, Rounding, instruction_sets};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 
 const FLOAT_TYPES: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::BF16];
@@ -150,8 +150,12 @@ fn reference(case: &Case, x: &[f64], weight: impl Fn(usize) -> f64) -> Vec<(f64,
     products
 }
 
-/// x as the 8-bit kernels see it: the same rounding, written down again.
-fn rounded(x: &[f32], group: usize) -> Vec<f64> {
+/// x as the kernels of rounded x see it: the same rounding, written down again.
+fn rounded(x: &[f32], rounding: Rounding) -> Vec<f64> {
+    let block = match rounding {
+        Rounding::Int8 { block } => block,
+        Rounding::Bf16 => return x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect(),
+    };
     let round = |values: &[f32]| {
         let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
@@ -161,7 +165,7 @@ fn rounded(x: &[f32], group: usize) -> Vec<f64> {
             .map(|value| f64::from((value * inverse).round_ties_even()) * scale)
             .collect::<Vec<_>>()
     };
-    x.chunks_exact(group).flat_map(round).collect()
+    x.chunks_exact(block).flat_map(round).collect()
 }
 
 fn assert_close(what: &str, got: &[f32], expected: &[(f64, f64)], tolerance: f64) {
@@ -190,11 +194,16 @@ fn check(cpu: &Cpu, case: Case) {
     assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
 
     // With the rounding accounted for, what is left is the rounding of f32 sums.
-    let got = multiply(cpu, &packed.matrix, &x, case.m, Precision::Int8);
+    let rounding = cpu.rounding(case.m, Packing::new(case.bits, case.group).unwrap());
+    let rounded_weight = |index: usize| match rounding {
+        Rounding::Int8 { .. } => weight(index),
+        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
+    };
+    let got = multiply(cpu, &packed.matrix, &x, case.m, Precision::Rounded);
     assert_close(
-        &what(Precision::Int8),
+        &what(Precision::Rounded),
         &got,
-        &reference(&case, &rounded(&x, case.group), weight),
+        &reference(&case, &rounded(&x, rounding), rounded_weight),
         1e-5,
     );
 }
@@ -225,7 +234,7 @@ fn all_widths_groups_and_columns() {
                     if !(group * groups * bits as usize).is_multiple_of(32) {
                         continue;
                     }
-                    for m in [1, 3] {
+                    for m in [1, 3, 32] {
                         check(
                             cpu,
                             Case {
@@ -249,7 +258,7 @@ fn all_rows_and_row_counts_of_x() {
     every_set(|cpu| {
         for bits in [2, 3, 4, 5, 6, 8] {
             for rows in [1, 7, 8, 33, 100] {
-                for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33] {
+                for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70] {
                     check(cpu, Case { bits, rows, m, ..BASE });
                 }
             }
@@ -261,7 +270,7 @@ fn all_rows_and_row_counts_of_x() {
 fn long_rows() {
     every_set(|cpu| {
         for bits in [2, 3, 4, 5, 6, 8] {
-            for m in [1, 18] {
+            for m in [1, 18, 40] {
                 check(
                     cpu,
                     Case {
@@ -343,7 +352,7 @@ fn plain_matrices() {
                         float_type,
                         data,
                     });
-                    let got = multiply(cpu, &matrix, &x, m, Precision::Int8);
+                    let got = multiply(cpu, &matrix, &x, m, Precision::Rounded);
                     let expected = reference(&case, &exact_x, |index| f64::from(values[index]));
                     assert_close(&format!("{} {case:?}", cpu.instructions()), &got, &expected, 1e-5);
                 }
@@ -377,11 +386,11 @@ fn several_weights_share_an_input() {
         };
         let matrices: Vec<Matrix> = shapes.iter().map(matrix).collect();
         let weights: Vec<&Matrix> = matrices.iter().cycle().take(14).collect();
-        for m in [1, 6] {
+        for m in [1, 6, 35] {
             let x: Vec<f32> = (0..m * 192).map(|_| random.float()).collect();
             let mut outputs: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; m * weight.rows()]).collect();
             let mut slices: Vec<&mut [f32]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
-            let precision = Precision::Int8;
+            let precision = Precision::Rounded;
             cpu.matmul(Matmul {
                 weights: &weights,
                 input: &x,
@@ -443,8 +452,8 @@ fn rows_of_an_embedding() {
 fn infinity_and_nan_reach_the_output() {
     every_set(|cpu| {
         for poison in [f32::NAN, f32::INFINITY] {
-            for precision in [Precision::Exact, Precision::Int8] {
-                for m in [1, 3] {
+            for precision in [Precision::Exact, Precision::Rounded] {
+                for m in [1, 3, 33] {
                     let case = Case { m, ..BASE };
                     let mut random = Random(3);
                     let packed = packed(&case, &mut random);

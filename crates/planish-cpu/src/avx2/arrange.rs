@@ -1,5 +1,7 @@
 //! x in the order of the codes that unpack.rs yields.
 
+use planish_format::Packing;
+
 use crate::input::{ExactRow, Int8Row, Shape};
 use crate::scalar;
 
@@ -8,6 +10,16 @@ use super::unpack::{chunk_codes, code_of, lane_run, vectors};
 /// Whether the kernels of this instruction set take the packing, or leave it to the scalar ones.
 pub(super) fn fits(shape: &Shape) -> bool {
     shape.packing.group().is_multiple_of(lane_run(shape.packing.bits()))
+}
+
+/// Values of x that share a scale: those that one lane of the registers sees.
+pub(super) fn block(packing: Packing, m: usize) -> usize {
+    let run = lane_run(packing.bits());
+    if packing.group().is_multiple_of(run) {
+        run
+    } else {
+        (scalar::SCALAR.block)(packing, m)
+    }
 }
 
 /// Position in a chunk to code. Only the first `chunk_codes(bits)` entries are used.

@@ -30,8 +30,6 @@ struct Shared<'a, X> {
     /// Group (within a block) of each lane, for every chunk of a block. // (chunks of a block, 8)
     lanes: &'a [[u32; 8]],
     x: X,
-    /// Scales of x, or nothing where x is in floats. // (m, group_stride)
-    x_scales: Option<&'a [f32]>,
     /// Sums of x. // (m, group_stride)
     x_sums: &'a [f32],
     output: Output,
@@ -42,20 +40,28 @@ trait Input: Copy {
     /// Whether 8-bit codes are multiplied as `code - 128`.
     const CENTRED: bool;
 
-    /// Sums of products of 4 codes (times the vectors) with x from value `at` on, per lane.
+    /// Sums of products of 4 codes (times the vectors) with a chunk of a row of x, per lane.
     ///
     /// # Safety
-    /// x must have a whole chunk at `at`; the machine must have AVX2 and FMA.
-    unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], at: usize) -> __m256;
+    /// x must have the row and the whole chunk; the machine must have AVX2 and FMA.
+    unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], row: usize, chunk: usize) -> __m256;
 }
 
-/// x as bytes. // (m, stride)
+/// x as bytes.
 #[derive(Clone, Copy)]
-struct Bytes(*const i8);
+struct Bytes {
+    codes: *const i8,   // (m, stride)
+    scales: *const f32, // (m, block_stride), a block for each lane
+    stride: usize,
+    block_stride: usize,
+}
 
-/// x as floats. // (m, stride)
+/// x as floats.
 #[derive(Clone, Copy)]
-struct Floats(*const f32);
+struct Floats {
+    values: *const f32, // (m, stride)
+    stride: usize,
+}
 
 impl Input for Bytes {
     const CENTRED: bool = true;
@@ -64,11 +70,12 @@ impl Input for Bytes {
     /// 2 * 63 * 127. 8-bit codes would overflow, so they are centred and their sign moved to x: 2 * 128 * 127 fits.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], at: usize) -> __m256 {
+    unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], row: usize, chunk: usize) -> __m256 {
+        let at = row * self.stride + chunk * chunk_codes(BITS);
         let mut pairs = _mm256_setzero_si256();
         for (vector, codes) in codes.into_iter().enumerate().take(vectors(BITS)) {
             // SAFETY: x has the chunk, by the contract.
-            let x = unsafe { _mm256_loadu_si256(self.0.add(at + 32 * vector).cast()) };
+            let x = unsafe { _mm256_loadu_si256(self.codes.add(at + 32 * vector).cast()) };
             let products = if BITS == 8 {
                 let centred = _mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN));
                 _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(x, centred))
@@ -77,7 +84,15 @@ impl Input for Bytes {
             };
             pairs = _mm256_add_epi16(pairs, products);
         }
-        _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        // SAFETY: the scales are padded like the codes.
+        let scales = unsafe { _mm256_loadu_pd(self.scales.add(row * self.block_stride + chunk * 8).cast()) };
+        // The order of runs in registers of 3, 5 and 6 bits, see unpack.rs.
+        let scales = match BITS {
+            2 | 4 | 8 => scales,
+            _ => _mm256_permute4x64_pd::<0b11_01_10_00>(scales),
+        };
+        _mm256_mul_ps(products, _mm256_castpd_ps(scales))
     }
 }
 
@@ -86,7 +101,8 @@ impl Input for Floats {
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], at: usize) -> __m256 {
+    unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], row: usize, chunk: usize) -> __m256 {
+        let at = row * self.stride + chunk * chunk_codes(BITS);
         let mut sums = [_mm256_setzero_ps(); 2];
         let low = _mm256_set1_epi32(255);
         for (vector, codes) in codes.into_iter().enumerate().take(vectors(BITS)) {
@@ -98,7 +114,7 @@ impl Input for Floats {
             ];
             for (part, codes) in parts.into_iter().enumerate() {
                 // SAFETY: x has the chunk, by the contract.
-                let x = unsafe { _mm256_loadu_ps(self.0.add(at + 32 * vector + 8 * part)) };
+                let x = unsafe { _mm256_loadu_ps(self.values.add(at + 32 * vector + 8 * part)) };
                 sums[part % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(codes), x, sums[part % 2]);
             }
         }
@@ -112,8 +128,12 @@ pub(super) fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut 
         matrix: product.matrix,
         shape: product.input.shape,
         lanes: lanes(product.matrix, scratch),
-        x: Bytes(product.input.codes.as_ptr()),
-        x_scales: Some(product.input.scales),
+        x: Bytes {
+            codes: product.input.codes.as_ptr(),
+            scales: product.input.scales.as_ptr(),
+            stride: product.input.shape.stride(),
+            block_stride: product.input.shape.block_stride(),
+        },
         x_sums: product.input.sums,
         output: product.output,
     };
@@ -126,8 +146,10 @@ pub(super) fn exact(product: &ExactProduct<'_>, rows: Range<usize>, scratch: &mu
         matrix: product.matrix,
         shape: product.input.shape,
         lanes: lanes(product.matrix, scratch),
-        x: Floats(product.input.values.as_ptr()),
-        x_scales: None,
+        x: Floats {
+            values: product.input.values.as_ptr(),
+            stride: product.input.shape.stride(),
+        },
         x_sums: product.input.sums,
         output: product.output,
     };
@@ -188,7 +210,7 @@ unsafe fn all_rows<const BITS: u32>(shared: &Shared<'_, impl Input>, rows: Range
     }
 }
 
-/// Scales of the lanes and finished sums of a tile. // (ROWS, M, 8 lanes)
+/// Sums of a tile. // (ROWS, M, 8 lanes)
 type Registers<const ROWS: usize, const M: usize> = [[__m256; M]; ROWS];
 
 /// Products of ROWS rows from `row` on with M rows of x from `x_row` on.
@@ -212,14 +234,13 @@ unsafe fn tile<const BITS: u32, const ROWS: usize, const M: usize>(
             let scales = block_scales::<BITS, ROWS, M, _>(shared, (row, x_row), block, &mut sums);
             for chunk in 0..bytes.div_ceil(chunk_bytes(BITS)) {
                 let lanes = _mm256_loadu_si256(shared.lanes.as_ptr().add(chunk).cast());
-                let x_at = (block * shared.lanes.len() + chunk) * chunk_codes(BITS);
+                let x_chunk = block * shared.lanes.len() + chunk;
                 for part in 0..ROWS {
                     let at = (row + part) * row_bytes + start + chunk * chunk_bytes(BITS);
                     let codes = load::<BITS>(matrix, at, bytes - chunk * chunk_bytes(BITS));
+                    let scale = _mm256_permutevar8x32_ps(scales[part], lanes);
                     for x in 0..M {
-                        let x_at = (x_row + x) * shared.shape.stride() + x_at;
-                        let products = shared.x.products::<BITS>(codes, x_at);
-                        let scale = _mm256_permutevar8x32_ps(scales[part][x], lanes);
+                        let products = shared.x.products::<BITS>(codes, x_row + x, x_chunk);
                         sums[part][x] = _mm256_fmadd_ps(products, scale, sums[part][x]);
                     }
                 }
@@ -234,7 +255,7 @@ unsafe fn tile<const BITS: u32, const ROWS: usize, const M: usize>(
     }
 }
 
-/// Scales of a block of groups, those of x included; adds the biases' share to the sums.
+/// Scales of a block of groups; adds the biases' share to the sums.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn block_scales<const BITS: u32, const ROWS: usize, const M: usize, X: Input>(
@@ -242,11 +263,11 @@ unsafe fn block_scales<const BITS: u32, const ROWS: usize, const M: usize, X: In
     (row, x_row): (usize, usize),
     block: usize,
     sums: &mut Registers<ROWS, M>,
-) -> Registers<ROWS, M> {
+) -> [__m256; ROWS] {
     let matrix = shared.matrix;
     let groups = matrix.cols / matrix.packing.group();
     let here = BLOCK.min(groups - block * BLOCK);
-    let mut scales = [[_mm256_setzero_ps(); M]; ROWS];
+    let mut scales = [_mm256_setzero_ps(); ROWS];
     for part in 0..ROWS {
         let at = (row + part) * groups + block * BLOCK;
         let weight_scales = load_floats(&matrix.scales, matrix.scale_type, at, here);
@@ -257,14 +278,11 @@ unsafe fn block_scales<const BITS: u32, const ROWS: usize, const M: usize, X: In
         }
         for x in 0..M {
             let x_at = (x_row + x) * shared.shape.group_stride() + block * BLOCK;
-            // SAFETY: x's scales and sums are padded to whole blocks.
-            let load = |values: &[f32]| unsafe { _mm256_loadu_ps(values.as_ptr().add(x_at)) };
-            sums[part][x] = _mm256_fmadd_ps(biases, load(shared.x_sums), sums[part][x]);
-            scales[part][x] = match shared.x_scales {
-                Some(x_scales) => _mm256_mul_ps(weight_scales, load(x_scales)),
-                None => weight_scales,
-            };
+            // SAFETY: x's sums are padded to whole blocks of groups.
+            let x_sums = unsafe { _mm256_loadu_ps(shared.x_sums.as_ptr().add(x_at)) };
+            sums[part][x] = _mm256_fmadd_ps(biases, x_sums, sums[part][x]);
         }
+        scales[part] = weight_scales;
     }
     scales
 }

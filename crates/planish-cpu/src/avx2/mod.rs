@@ -15,11 +15,13 @@ use crate::table::{ExactProduct, InstructionSet, Int8Product};
 pub(crate) const AVX2: InstructionSet = InstructionSet {
     name: "avx2",
     supported,
+    block: arrange::block,
     arrange_int8: arrange::int8,
     int8,
     arrange_exact: arrange::exact,
     exact,
     plain: |product, rows, _| float::plain(product, rows),
+    bf16: None,
 };
 
 fn supported() -> bool {

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use planish_format::Packing;
+
 use crate::input::{ExactRow, Int8Row, Shape, step_of};
 use crate::scalar;
 
@@ -14,8 +16,17 @@ use super::unpack::{code_of, lane_run, vectors};
 const SPAN: usize = 256;
 
 /// Whether the kernels of this instruction set take the packing, or leave it to the scalar ones.
-pub(super) fn fits(shape: &Shape) -> bool {
-    shape.packing.group().is_multiple_of(lane_run(shape.packing.bits()))
+pub(crate) fn fits(packing: Packing) -> bool {
+    packing.group().is_multiple_of(lane_run(packing.bits()))
+}
+
+/// Values of x that share a scale: for one row of x, those that the lanes of a register see together.
+pub(super) fn block(packing: Packing, m: usize) -> usize {
+    match (fits(packing), m) {
+        (false, _) => (scalar::SCALAR.block)(packing, m),
+        (true, 1) => lane_run(packing.bits()),
+        (true, _) => packing.group(),
+    }
 }
 
 /// Position to code, for spans of 256 codes.
@@ -49,15 +60,81 @@ fn byte_order(shape: &Shape) -> Option<&'static [u8; SPAN]> {
 
 /// Rounds one row of x.
 pub(super) fn int8(x: &[f32], shape: &Shape, row: Int8Row<'_>) {
-    if !fits(shape) {
+    if !fits(shape.packing) {
         return scalar::arrange_int8(x, shape, row);
     }
     // SAFETY: the table of instruction sets offers this function only where the features are there.
-    unsafe { round_row(x, shape, row) }
+    unsafe {
+        match shape.block {
+            4 => round_blocks::<4>(x, shape, row),
+            8 => round_blocks::<8>(x, shape, row),
+            16 => round_blocks::<16>(x, shape, row),
+            _ => round_groups(x, shape, row),
+        }
+    }
+}
+
+/// With a scale for each block of a register.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn round_blocks<const BLOCK: usize>(x: &[f32], shape: &Shape, row: Int8Row<'_>) {
+    let Int8Row { codes, scales, sums } = row;
+    codes[x.len()..].fill(0);
+    scales[shape.blocks()..].fill(0.0);
+    sums[shape.groups()..].fill(0.0);
+    let group = shape.packing.group();
+    for (sum, (first, values)) in sums
+        .iter_mut()
+        .zip(x.chunks_exact(group).enumerate().map(|(i, x)| (i * group, x)))
+    {
+        let mut total = _mm512_setzero_ps();
+        for (at, values) in (first..).step_by(16).zip(values.chunks(16)) {
+            let (values, count) = (load(values), values.len());
+            let (scale, inverse) = steps(block_largest::<BLOCK>(values));
+            let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(values, inverse));
+            total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rounded), scale, total);
+            let firsts = u16::MAX / ((1u32 << BLOCK) - 1) as u16;
+            // SAFETY: as many codes and scales are written as there are values and blocks of them.
+            unsafe {
+                let mask = if count >= 16 { u16::MAX } else { (1 << count) - 1 };
+                _mm_mask_storeu_epi8(codes.as_mut_ptr().add(at), mask, _mm512_cvtepi32_epi8(rounded));
+                _mm512_mask_compressstoreu_ps(scales[at / BLOCK..].as_mut_ptr(), firsts & mask, scale);
+            }
+        }
+        *sum = _mm512_reduce_add_ps(total);
+    }
+    reorder(codes, x.len(), shape);
+}
+
+/// The largest magnitude of each block, in every lane of the block; magnitudes compare as integers, NaN is the largest.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn block_largest<const BLOCK: usize>(values: __m512) -> __m512 {
+    let magnitudes = _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(i32::MAX));
+    let twos = _mm512_max_epi32(magnitudes, _mm512_shuffle_epi32::<0b10_11_00_01>(magnitudes));
+    let mut largest = _mm512_max_epi32(twos, _mm512_shuffle_epi32::<0b01_00_11_10>(twos));
+    if BLOCK >= 8 {
+        largest = _mm512_max_epi32(largest, _mm512_shuffle_i32x4::<0b10_11_00_01>(largest, largest));
+    }
+    if BLOCK >= 16 {
+        largest = _mm512_max_epi32(largest, _mm512_shuffle_i32x4::<0b01_00_11_10>(largest, largest));
+    }
+    _mm512_castsi512_ps(largest)
+}
+
+/// [`step_of`] for every lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn steps(largest: __m512) -> (__m512, __m512) {
+    let most = _mm512_set1_ps(127.0);
+    let some = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(largest, _mm512_set1_ps(1e-30));
+    let finite = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(largest, _mm512_set1_ps(f32::MAX));
+    let scale = _mm512_maskz_div_ps(some, largest, most);
+    let scale = _mm512_mask_mov_ps(_mm512_set1_ps(f32::NAN), finite, scale);
+    (scale, _mm512_maskz_div_ps(some & finite, most, largest))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn round_row(x: &[f32], shape: &Shape, row: Int8Row<'_>) {
+fn round_groups(x: &[f32], shape: &Shape, row: Int8Row<'_>) {
     let Int8Row { codes, scales, sums } = row;
     codes[x.len()..].fill(0);
     scales[shape.groups()..].fill(0.0);
@@ -69,8 +146,15 @@ fn round_row(x: &[f32], shape: &Shape, row: Int8Row<'_>) {
         scales[group] = scale;
         sums[group] = scale * sum as f32;
     }
+    reorder(codes, x.len(), shape);
+}
+
+/// From natural order to that of the unpacked codes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn reorder(codes: &mut [i8], count: usize, shape: &Shape) {
     if let Some(order) = byte_order(shape) {
-        codes[..x.len().next_multiple_of(SPAN)]
+        codes[..count.next_multiple_of(SPAN)]
             .as_chunks_mut()
             .0
             .iter_mut()
@@ -143,7 +227,7 @@ fn permute(span: &mut [i8; SPAN], order: &[u8; SPAN]) {
 
 /// Copies one row of x: by quads for several rows of x; for one row the order in which decode.rs takes bytes out of lanes.
 pub(super) fn exact(x: &[f32], shape: &Shape, row: ExactRow<'_>) {
-    if !fits(shape) {
+    if !fits(shape.packing) {
         return scalar::arrange_exact(x, shape, row);
     }
     let ExactRow { values, sums } = row;

@@ -1,7 +1,8 @@
 //! One row of x: each register lane of an unpacked chunk belongs to one group, and is scaled as such.
 //!
-//! `y = sum over chunks of scale[lane] * (codes . x)[lane] + sum over groups of bias * sum_x`. Scales are read 16 groups at
-//! a time and spread to the lanes by a permutation; four rows at once share x and keep the pipelines full.
+//! `y = sum over chunks of scale[lane] * x_scale[lane] * (codes . x)[lane] + sum over groups of bias * sum_x`. Scales are read
+//! 16 groups at a time and spread to the lanes by a permutation; x has a scale for each lane (each two lanes at 3 bits). Four
+//! rows at once share x and keep the pipelines full.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -25,8 +26,6 @@ struct Shared<'a> {
     matrix: &'a PackedMatrix,
     /// Group (within a block) of each lane, for every chunk of a block. // (chunks of a block, 16)
     lanes: &'a [[u32; 16]],
-    /// Scales of x, or nothing where x is in floats. // (groups to a multiple of 16)
-    x_scales: Option<&'a [f32]>,
     /// Sums of x. // (groups to a multiple of 16)
     x_sums: &'a [f32],
     output: Output,
@@ -41,9 +40,12 @@ trait Input: Copy {
     unsafe fn products<const BITS: u32>(self, codes: [__m512i; 4], chunk: usize) -> __m512;
 }
 
-/// x as bytes. // (chunks, vectors, 64)
+/// x as bytes.
 #[derive(Clone, Copy)]
-struct Bytes(*const i8);
+struct Bytes {
+    codes: *const i8,   // (chunks, vectors, 64)
+    scales: *const f32, // (chunks, 16), at 3 bits (chunks, 8)
+}
 
 /// x as floats. // (chunks, vectors, 4, 16)
 #[derive(Clone, Copy)]
@@ -56,10 +58,20 @@ impl Input for Bytes {
         let mut sum = _mm512_setzero_si512();
         for (vector, codes) in codes.into_iter().enumerate().take(vectors(BITS)) {
             // SAFETY: x has the chunk, by the contract.
-            let x = unsafe { _mm512_loadu_si512(self.0.add(chunk * chunk_codes(BITS) + 64 * vector).cast()) };
+            let x = unsafe { _mm512_loadu_si512(self.codes.add(chunk * chunk_codes(BITS) + 64 * vector).cast()) };
             sum = _mm512_dpbusd_epi32(sum, codes, x);
         }
-        _mm512_cvtepi32_ps(sum)
+        // SAFETY: as above, the scales are padded like the codes.
+        let scales = unsafe {
+            if BITS == 3 {
+                let pairs = _mm512_castps256_ps512(_mm256_loadu_ps(self.scales.add(chunk * 8)));
+                let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+                _mm512_permutexvar_ps(twice, pairs)
+            } else {
+                _mm512_loadu_ps(self.scales.add(chunk * 16))
+            }
+        };
+        _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scales)
     }
 }
 
@@ -92,11 +104,14 @@ pub(super) fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut 
     let shared = Shared {
         matrix: product.matrix,
         lanes: lanes(product.matrix, scratch),
-        x_scales: Some(product.input.scales),
         x_sums: product.input.sums,
         output: product.output,
     };
-    by_bits(&shared, Bytes(product.input.codes.as_ptr()), rows);
+    let x = Bytes {
+        codes: product.input.codes.as_ptr(),
+        scales: product.input.scales.as_ptr(),
+    };
+    by_bits(&shared, x, rows);
 }
 
 /// Products of rows with x in floats.
@@ -104,7 +119,6 @@ pub(super) fn exact(product: &ExactProduct<'_>, rows: Range<usize>, scratch: &mu
     let shared = Shared {
         matrix: product.matrix,
         lanes: lanes(product.matrix, scratch),
-        x_scales: None,
         x_sums: product.input.sums,
         output: product.output,
     };
@@ -179,14 +193,10 @@ unsafe fn some_rows<const BITS: u32, const ROWS: usize>(shared: &Shared<'_>, x: 
         // is beyond the last group and the last byte. x is padded to whole blocks of groups and whole chunks.
         unsafe {
             let x_sums = _mm512_loadu_ps(shared.x_sums.as_ptr().add(block * BLOCK));
-            let x_scales = shared
-                .x_scales
-                .map(|scales| _mm512_loadu_ps(scales.as_ptr().add(block * BLOCK)));
             let mut scales = [_mm512_setzero_ps(); ROWS];
             for part in 0..ROWS {
                 let at = (row + part) * groups + block * BLOCK;
-                let loaded = load_floats(&matrix.scales, matrix.scale_type, at, here);
-                scales[part] = x_scales.map_or(loaded, |x_scales| _mm512_mul_ps(loaded, x_scales));
+                scales[part] = load_floats(&matrix.scales, matrix.scale_type, at, here);
                 let biases = load_floats(&matrix.biases, matrix.scale_type, at, here);
                 sums[part] = _mm512_fmadd_ps(biases, x_sums, sums[part]);
             }

@@ -1,12 +1,12 @@
 //! AVX-512 with VNNI and VBMI: Ice Lake, Zen 4 and later.
 
-mod arrange;
+pub(crate) mod arrange;
 mod lanes;
 mod multiply;
 mod plain;
-mod tile;
-mod tiles;
-mod unpack;
+pub(crate) mod tile;
+pub(crate) mod tiles;
+pub(crate) mod unpack;
 
 use std::ops::Range;
 
@@ -19,11 +19,13 @@ use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
 pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     name: "avx512vnni",
     supported,
+    block: arrange::block,
     arrange_int8: arrange::int8,
     int8,
     arrange_exact: arrange::exact,
     exact,
     plain,
+    bf16: None,
 };
 
 fn supported() -> bool {
@@ -37,7 +39,7 @@ fn supported() -> bool {
 
 fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     match product.input.shape {
-        shape if !arrange::fits(&shape) => scalar::int8(product, rows, scratch),
+        shape if !arrange::fits(shape.packing) => scalar::int8(product, rows, scratch),
         Shape { m: 1, .. } => lanes::int8(product, rows, scratch),
         _ => tiles::int8(product, rows, scratch),
     }
@@ -45,7 +47,7 @@ fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScrat
 
 fn exact(product: &ExactProduct<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     match product.input.shape {
-        shape if !arrange::fits(&shape) => scalar::exact(product, rows, scratch),
+        shape if !arrange::fits(shape.packing) => scalar::exact(product, rows, scratch),
         Shape { m: 1, .. } => lanes::exact(product, rows, scratch),
         _ => tiles::exact(product, rows, scratch),
     }

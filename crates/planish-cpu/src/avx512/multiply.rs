@@ -25,11 +25,13 @@ pub(super) struct Int8Tile<'a> {
     pub x: &'a [i8],
     /// Values from one row of x to the next.
     pub stride: usize,
-    /// // (m, group_stride)
+    /// // (m, block_stride), a block being a group
     pub x_scales: &'a [f32],
     /// // (m, group_stride)
     pub x_sums: &'a [f32],
     /// Scales from one row of x to the next.
+    pub block_stride: usize,
+    /// Sums from one row of x to the next.
     pub group_stride: usize,
 }
 
@@ -94,9 +96,8 @@ unsafe fn int8_rows<const M: usize>(tile: &Int8Tile<'_>, sums: *mut f32) {
                 let scales = _mm512_loadu_ps(tile.scales.as_ptr().add(at));
                 let biases = _mm512_loadu_ps(tile.biases.as_ptr().add(at));
                 for (row, products) in products.iter().enumerate() {
-                    let x_at = row * tile.group_stride + group;
-                    let x_scale = _mm512_set1_ps(*tile.x_scales.as_ptr().add(x_at));
-                    let x_sum = _mm512_set1_ps(*tile.x_sums.as_ptr().add(x_at));
+                    let x_scale = _mm512_set1_ps(*tile.x_scales.as_ptr().add(row * tile.block_stride + group));
+                    let x_sum = _mm512_set1_ps(*tile.x_sums.as_ptr().add(row * tile.group_stride + group));
                     let sum_at = sums.add(row * ROWS + half * 16);
                     let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[half]), x_scale);
                     let sum = _mm512_fmadd_ps(biases, x_sum, _mm512_loadu_ps(sum_at));

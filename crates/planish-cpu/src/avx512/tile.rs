@@ -14,13 +14,13 @@ use super::lanes::{load_chunk, load_floats};
 use super::unpack::{byte_mask, chunk_bytes, chunk_codes, unpack, vectors};
 
 /// Weight rows of a tile: two registers.
-pub(super) const ROWS: usize = 32;
+pub(crate) const ROWS: usize = 32;
 /// Rows of one register.
 const HALF: usize = 16;
 
 /// Columns of a packed matrix, as groups, that a tile covers.
 #[derive(Clone)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub rows: Range<usize>,
     pub groups: Range<usize>,
 }
@@ -37,7 +37,7 @@ impl Part {
 /// # Safety
 /// The part must be in the matrix, `tile` must have room for all quads to a whole chunk, the machine the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub(super) unsafe fn unpack_tile<const BITS: u32>(matrix: &PackedMatrix, part: &Part, tile: &mut [u8]) {
+pub(crate) unsafe fn unpack_tile<const BITS: u32>(matrix: &PackedMatrix, part: &Part, tile: &mut [u8]) {
     let (group, row_bytes) = (matrix.packing.group(), matrix.cols / 8 * BITS as usize);
     let start = part.groups.start * group / 8 * BITS as usize;
     let bytes = part.groups.len() * group / 8 * BITS as usize;
@@ -102,7 +102,7 @@ unsafe fn store_chunk<const BITS: u32>(packed: [__m512i; HALF], quads: *mut u8) 
 /// # Safety
 /// The part must be in the matrix that `data` belongs to, `into` must have room for its groups to a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn load_scales(matrix: &PackedMatrix, data: &[u8], part: &Part, into: &mut [f32]) {
+pub(crate) unsafe fn load_scales(matrix: &PackedMatrix, data: &[u8], part: &Part, into: &mut [f32]) {
     let groups = matrix.cols / matrix.packing.group();
     assert!(into.len() >= part.groups.len().next_multiple_of(HALF) * ROWS);
     for first in (0..part.groups.len()).step_by(HALF) {

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::input::Shape;
+use planish_format::Packing;
+
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, Int8Product, Output, PlainProduct};
 
@@ -18,34 +19,35 @@ const FLOAT_COLUMNS: usize = 256;
 const PASS_BYTES: usize = 1 << 20;
 
 /// How a product is cut.
-struct Plan {
+pub(crate) struct Plan {
     /// Groups of a tile.
-    groups: usize,
+    pub groups: usize,
     /// Rows of x for which a tile is decoded once.
-    pass: usize,
+    pub pass: usize,
 }
 
 impl Plan {
-    fn new(shape: &Shape, columns: usize, row_bytes: usize) -> Plan {
-        let group = shape.packing.group();
-        let chunk = chunk_codes(shape.packing.bits());
+    /// For tiles of about `columns` columns, and passes of a multiple of `unit_rows` rows of x of `row_bytes` each.
+    pub fn new(packing: Packing, columns: usize, row_bytes: usize, unit_rows: usize) -> Plan {
+        let group = packing.group();
+        let chunk = chunk_codes(packing.bits());
         // The fewest groups that fill whole chunks.
         let unit = (1..=chunk)
             .find(|groups| (groups * group).is_multiple_of(chunk))
             .unwrap_or(chunk);
         Plan {
             groups: unit * (columns / (unit * group)).max(1),
-            pass: pass(row_bytes),
+            pass: pass(row_bytes, unit_rows),
         }
     }
 }
 
-fn pass(row_bytes: usize) -> usize {
-    (PASS_BYTES / row_bytes / MAX_M).max(1) * MAX_M
+fn pass(row_bytes: usize, unit_rows: usize) -> usize {
+    (PASS_BYTES / row_bytes / unit_rows).max(1) * unit_rows
 }
 
 /// Calls `tile(rows, rows of x)` for every 32 rows and pass over x.
-fn each_tile(rows: Range<usize>, m: usize, pass: usize, mut tile: impl FnMut(Range<usize>, Range<usize>)) {
+pub(crate) fn each_tile(rows: Range<usize>, m: usize, pass: usize, mut tile: impl FnMut(Range<usize>, Range<usize>)) {
     for row in rows.clone().step_by(ROWS) {
         for input_row in (0..m).step_by(pass) {
             tile(row..(row + ROWS).min(rows.end), input_row..(input_row + pass).min(m));
@@ -54,7 +56,7 @@ fn each_tile(rows: Range<usize>, m: usize, pass: usize, mut tile: impl FnMut(Ran
 }
 
 /// Copies sums to the output. // (rows of x, 32)
-fn store(sums: &[f32], output: &Output, rows: &Range<usize>, input_rows: &Range<usize>) {
+pub(crate) fn store(sums: &[f32], output: &Output, rows: &Range<usize>, input_rows: &Range<usize>) {
     for (sums, input_row) in sums.chunks_exact(ROWS).zip(input_rows.clone()) {
         // SAFETY: the rows are those given to this call.
         unsafe {
@@ -81,7 +83,8 @@ fn int8_tiles<const BITS: u32>(product: &Int8Product<'_>, rows: Range<usize>, sc
     let Int8Product { matrix, input, output } = product;
     let shape = input.shape;
     let (group, stride, group_stride) = (shape.packing.group(), shape.stride(), shape.group_stride());
-    let plan = Plan::new(&shape, INT8_COLUMNS, stride);
+    let block_stride = shape.block_stride();
+    let plan = Plan::new(shape.packing, INT8_COLUMNS, stride, MAX_M);
     let codes = scratch.tile.take::<u8>(plan.groups * group * ROWS);
     let scale_count = plan.groups.next_multiple_of(16) * ROWS;
     let (scales, biases) = scratch.scales.take::<f32>(2 * scale_count).split_at_mut(scale_count);
@@ -110,8 +113,9 @@ fn int8_tiles<const BITS: u32>(product: &Int8Product<'_>, rows: Range<usize>, sc
                     groups: groups.len(),
                     x: &input.codes[row * stride + first * group..],
                     stride,
-                    x_scales: &input.scales[row * group_stride + first..],
+                    x_scales: &input.scales[row * block_stride + first..],
                     x_sums: &input.sums[row * group_stride + first..],
+                    block_stride,
                     group_stride,
                 };
                 // SAFETY: `sums` has 32 values for each row of x that there is from `row` on.
@@ -138,7 +142,7 @@ fn exact_tiles<const BITS: u32>(product: &ExactProduct<'_>, rows: Range<usize>, 
     let ExactProduct { matrix, input, output } = product;
     let shape = input.shape;
     let (group, stride) = (shape.packing.group(), shape.stride());
-    let plan = Plan::new(&shape, FLOAT_COLUMNS, stride * 4);
+    let plan = Plan::new(shape.packing, FLOAT_COLUMNS, stride * 4, MAX_M);
     let codes = scratch.tile.take::<u8>(plan.groups * group * ROWS);
     let weights = scratch.floats.take::<f32>(plan.groups * group * ROWS);
     let scale_count = plan.groups.next_multiple_of(16) * ROWS;
@@ -191,7 +195,7 @@ pub(super) fn plain(product: &PlainProduct<'_>, rows: Range<usize>, scratch: &mu
     } = product;
     let cols = matrix.cols;
     let weights = scratch.floats.take::<f32>(FLOAT_COLUMNS * ROWS);
-    each_tile(rows, *m, pass(cols * 4), |rows, input_rows| {
+    each_tile(rows, *m, pass(cols * 4, MAX_M), |rows, input_rows| {
         let sums = scratch.sums.take::<f32>(input_rows.len() * ROWS);
         sums.fill(0.0);
         for first in (0..cols).step_by(FLOAT_COLUMNS) {

@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 /// Registers that a chunk fills.
-pub(super) const fn vectors(bits: u32) -> usize {
+pub(crate) const fn vectors(bits: u32) -> usize {
     match bits {
         2 => 4,
         3 | 4 => 2,
@@ -21,7 +21,7 @@ pub(super) const fn vectors(bits: u32) -> usize {
 }
 
 /// Codes in a chunk.
-pub(super) const fn chunk_codes(bits: u32) -> usize {
+pub(crate) const fn chunk_codes(bits: u32) -> usize {
     64 * vectors(bits)
 }
 
@@ -40,7 +40,7 @@ pub(super) const fn lane_run(bits: u32) -> usize {
 }
 
 /// Which code of the chunk is byte `byte` of vector `vector`.
-pub(super) const fn code_of(bits: u32, vector: usize, byte: usize) -> usize {
+pub(crate) const fn code_of(bits: u32, vector: usize, byte: usize) -> usize {
     match bits {
         2 => 4 * byte + vector,
         3 => 16 * (byte / 8) + 8 * vector + byte % 8,

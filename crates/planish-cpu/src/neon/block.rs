@@ -50,6 +50,7 @@ pub(super) trait Input: Copy {
 pub(super) struct Rounded<'a, D> {
     input: Int8Input<'a>,
     stride: usize,
+    block_stride: usize,
     group_stride: usize,
     dot: PhantomData<D>,
 }
@@ -67,6 +68,7 @@ impl<'a, D> Rounded<'a, D> {
         Rounded {
             input,
             stride: input.shape.stride(),
+            block_stride: input.shape.block_stride(),
             group_stride: input.shape.group_stride(),
             dot: PhantomData,
         }
@@ -105,7 +107,7 @@ impl<D: Dot> Input for Rounded<'_, D> {
     #[inline(always)]
     unsafe fn scale(self, input_row: usize, group: usize) -> f32 {
         // SAFETY: the caller's promise.
-        unsafe { *self.input.scales.get_unchecked(input_row * self.group_stride + group) }
+        unsafe { *self.input.scales.get_unchecked(input_row * self.block_stride + group) }
     }
 
     #[inline(always)]

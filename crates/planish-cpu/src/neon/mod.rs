@@ -33,11 +33,13 @@ pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
 pub(crate) const NEON: InstructionSet = InstructionSet {
     name: "neon",
     supported: || true,
+    block: |packing, _| packing.group(),
     arrange_int8: scalar::arrange_int8,
     int8: int8_widening,
     arrange_exact: scalar::arrange_exact,
     exact,
     plain: plain::plain,
+    bf16: None,
 };
 
 fn int8_dotprod(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {

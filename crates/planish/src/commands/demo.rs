@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::demo_chart::{Row, chart};
 use super::inspect::summary;
 use super::interrupt;
-use super::scoring::{Surprise, log_sum_exp, logits_from};
+use super::scoring::{Feed, Surprise, log_sum_exp, logits_from};
 use super::source::demo;
 use super::speaker::Speaker;
 
@@ -219,7 +219,7 @@ fn score(model: &mut Model, tokenizer: &Tokenizer, stories: &[&str]) -> anyhow::
             continue;
         };
         let mut following = following.iter();
-        logits_from(model, &tokens, 0, |logits| {
+        logits_from(model, &tokens, 0, Feed::AtOnce, |logits| {
             if let Some(token) = following.next() {
                 surprise.add(logits, log_sum_exp(logits), *token);
             }

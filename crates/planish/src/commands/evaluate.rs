@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::run_flags::RunFlags;
-use super::scoring::{Surprise, log_sum_exp, logits_from};
+use super::scoring::{Feed, Surprise, log_sum_exp, logits_from};
 use super::source::{open, open_or_demo};
 use super::speaker::print_notice;
 
@@ -30,6 +30,12 @@ pub struct Arguments {
     /// Compare with this model, run on the same device
     #[arg(long, value_name = "MODEL")]
     reference: Option<String>,
+    /// Compute the reference in f32 throughout, as --exact does: what rounded activations cost, say
+    #[arg(long, requires = "reference")]
+    exact_reference: bool,
+    /// Score tokens one at a time, as they are generated, instead of many at once
+    #[arg(long)]
+    one_by_one: bool,
     /// Tokens of a piece
     #[arg(long, value_name = "N", default_value_t = 512)]
     context: usize,
@@ -75,7 +81,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut sums = Sums::default();
     for (index, piece) in pieces.iter().enumerate() {
-        score(&mut model, reference.as_mut(), piece, &mut sums)?;
+        score(arguments, &mut model, reference.as_mut(), piece, &mut sums)?;
         let perplexity = sums.ours.perplexity();
         eprintln!(
             "piece {} of {}: perplexity so far {perplexity:.4}",
@@ -94,6 +100,7 @@ fn load_reference(arguments: &Arguments, options: &LoadOptions, model: &Model) -
     let options = LoadOptions {
         quantize: None,
         dequantize: false,
+        exact: options.exact || arguments.exact_reference,
         ..options.clone()
     };
     let reference = Model::load(&open(name, None)?.checkpoint, &options)?;
@@ -130,13 +137,24 @@ fn pieces(tokenizer: &Tokenizer, text: &str, arguments: &Arguments) -> anyhow::R
 }
 
 /// Scores the tokens of the second half of a piece but its first.
-fn score(model: &mut Model, reference: Option<&mut Model>, piece: &[u32], sums: &mut Sums) -> anyhow::Result<()> {
+fn score(
+    arguments: &Arguments,
+    model: &mut Model,
+    reference: Option<&mut Model>,
+    piece: &[u32],
+    sums: &mut Sums,
+) -> anyhow::Result<()> {
     let half = piece.len() / 2;
     let expected = reference
-        .map(|reference| logits_from(reference, piece, half, |logits| logits.to_vec()))
+        .map(|reference| logits_from(reference, piece, half, Feed::AtOnce, |logits| logits.to_vec()))
         .transpose()?;
+    let feed = if arguments.one_by_one {
+        Feed::OneByOne
+    } else {
+        Feed::AtOnce
+    };
     let mut row = 0;
-    logits_from(model, piece, half, |logits| {
+    logits_from(model, piece, half, feed, |logits| {
         let token = piece[half + 1 + row];
         let normalizer = log_sum_exp(logits);
         sums.ours.add(logits, normalizer, token);

@@ -2,21 +2,34 @@
 
 use planish_model::Model;
 
+/// How tokens go through a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// Many at once, as a prompt.
+    AtOnce,
+    /// One after the other, as they are generated.
+    OneByOne,
+}
+
 /// What `each` makes of the logits after every token of `tokens` from index `first` to the last but one.
 pub fn logits_from<T>(
     model: &mut Model,
     tokens: &[u32],
     first: usize,
+    feed: Feed,
     mut each: impl FnMut(&[f32]) -> T,
 ) -> anyhow::Result<Vec<T>> {
     let mut cache = model.cache(tokens.len())?;
     if first > 0 {
         model.forward(&tokens[..first], &mut cache)?;
     }
+    let scored = &tokens[first..tokens.len() - 1];
+    if feed == Feed::OneByOne {
+        let step = |token: &u32| Ok(each(model.forward(&[*token], &mut cache)?));
+        return scored.iter().map(step).collect();
+    }
     let mut results = Vec::new();
-    model.forward_all(&tokens[first..tokens.len() - 1], &mut cache, &mut |_, logits| {
-        results.push(each(logits))
-    })?;
+    model.forward_all(scored, &mut cache, &mut |_, logits| results.push(each(logits)))?;
     Ok(results)
 }
 

@@ -1,0 +1,26 @@
+//! AMX with bf16 tiles (Sapphire Rapids and later, Linux): many rows of x at once; all else is that of AVX-512.
+//!
+//! x and the unpacked weights are rounded to bf16, sums are f32: twice as precise as 8-bit x, and the tile units multiply so
+//! fast that unpacking weights costs about as much as using them.
+
+mod product;
+mod unit;
+mod weights;
+
+use crate::avx512::{AVX512_VNNI, arrange};
+use crate::table::{Bf16Kernels, InstructionSet};
+
+/// Rows of x from which on the tile unit is faster than 8-bit products.
+const LEAST_ROWS: usize = 24;
+
+/// The row of the table.
+pub(crate) const AMX: InstructionSet = InstructionSet {
+    name: "amx",
+    supported: || (AVX512_VNNI.supported)() && is_x86_feature_detected!("avx512bf16") && unit::available(),
+    bf16: Some(Bf16Kernels {
+        fits: |packing, m| arrange::fits(packing) && m >= LEAST_ROWS,
+        arrange: product::arrange,
+        product: product::product,
+    }),
+    ..AVX512_VNNI
+};

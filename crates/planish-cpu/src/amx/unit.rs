@@ -1,0 +1,128 @@
+//! The tile unit itself: whether it may be used, and the product of 32 rows of x with 32 rows of weights.
+//!
+//! Intel Software Developer's Manual, volume 1, chapter 18. Stable Rust has no intrinsics for it, hence the assembly.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::sync::OnceLock;
+
+/// Rows of a tile.
+pub(super) const TILE_ROWS: usize = 16;
+/// bf16 values of a row of a tile.
+pub(super) const TILE_COLS: usize = 32;
+/// Rows of x, and rows of weights, of one product: 2 x 2 tiles of sums.
+pub(super) const BLOCK: usize = 2 * TILE_ROWS;
+
+/// Whether the processor has bf16 tiles and the system lets this process use them.
+pub(super) fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| {
+        let features = __cpuid_count(7, 0).edx;
+        let (bf16, tile) = (features >> 22 & 1, features >> 24 & 1);
+        bf16 & tile == 1 && saved_by_system() && permitted()
+    })
+}
+
+/// Whether the system saves tiles when it switches threads (XCR0, bits 17 and 18).
+fn saved_by_system() -> bool {
+    #[target_feature(enable = "xsave")]
+    fn state_components() -> u64 {
+        // SAFETY: register 0 always exists where the feature does.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: the feature is checked first.
+    is_x86_feature_detected!("xsave") && unsafe { state_components() } >> 17 & 3 == 3
+}
+
+/// Asks Linux for the permission, which holds for the whole process.
+fn permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: the call takes two numbers and changes no memory.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
+}
+
+/// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped.
+pub(super) struct Unit(());
+
+impl Unit {
+    /// # Safety
+    /// The unit must be [`available`].
+    pub unsafe fn new() -> Unit {
+        // Palette 1; bytes of a row from byte 16 on, 16 bits for each tile; rows from byte 48 on.
+        let mut configuration = [0u8; 64];
+        configuration[0] = 1;
+        for tile in 0..8 {
+            configuration[16 + 2 * tile] = 64;
+            configuration[48 + tile] = TILE_ROWS as u8;
+        }
+        // SAFETY: reads the 64 bytes; the compiler does not use tiles.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags)) };
+        Unit(())
+    }
+
+    /// `sums += x * weights^T` for 32 rows of both.
+    ///
+    /// # Safety
+    /// `block` must point to what its fields say.
+    pub unsafe fn multiply(&self, block: &Block) {
+        debug_assert!(block.steps > 0);
+        // SAFETY: reads and writes what the fields describe; tiles are nobody else's.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{sums} + {sum_stride}]",
+                "tileloadd tmm1, [{sums} + {sum_stride} + 64]",
+                "tileloadd tmm2, [{sums} + {sum_stride} + 2048]",
+                "tileloadd tmm3, [{sums} + {sum_stride} + 2112]",
+                "2:",
+                "tileloadd tmm4, [{x} + {x_stride}]",
+                "tileloadd tmm6, [{weights} + {weight_stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{weights} + {weight_stride} + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{lower_x} + {x_stride}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x}, 64",
+                "add {lower_x}, 64",
+                "add {weights}, 2048",
+                "dec {steps}",
+                "jnz 2b",
+                "tilestored [{sums} + {sum_stride}], tmm0",
+                "tilestored [{sums} + {sum_stride} + 64], tmm1",
+                "tilestored [{sums} + {sum_stride} + 2048], tmm2",
+                "tilestored [{sums} + {sum_stride} + 2112], tmm3",
+                sums = in(reg) block.sums,
+                sum_stride = in(reg) 4 * BLOCK,
+                x = inout(reg) block.x => _,
+                lower_x = inout(reg) block.x.wrapping_add(TILE_ROWS * block.x_stride) => _,
+                x_stride = in(reg) 2 * block.x_stride,
+                weights = inout(reg) block.weights => _,
+                weight_stride = in(reg) 2 * TILE_COLS,
+                steps = inout(reg) block.steps => _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        // SAFETY: the unit was set up on this thread: it is not `Send`, holding no `Sync` state across threads.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// What one product reads and writes.
+pub(super) struct Block {
+    /// // (32, x_stride), the first 32 * steps of each row
+    pub x: *const u16,
+    /// Values from one row of x to the next.
+    pub x_stride: usize,
+    /// // (steps, 2, 16 pairs of columns, 16 rows, 2)
+    pub weights: *const u16,
+    /// Columns / 32.
+    pub steps: usize,
+    /// // (32 rows of x, 32 rows of weights)
+    pub sums: *mut f32,
+}
