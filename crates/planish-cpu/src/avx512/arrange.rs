@@ -20,11 +20,12 @@ pub(crate) fn fits(packing: Packing) -> bool {
     packing.group().is_multiple_of(lane_run(packing.bits()))
 }
 
-/// Values of x that share a scale: for one row of x, those that the lanes of a register see together.
+/// Values of x that share a scale: for one row of x, those that a lane of the registers sees; for more, whole quads.
 pub(super) fn block(packing: Packing, m: usize) -> usize {
     match (fits(packing), m) {
         (false, _) => (scalar::SCALAR.block)(packing, m),
         (true, 1) => lane_run(packing.bits()),
+        (true, _) if packing.group().is_multiple_of(16) => 16,
         (true, _) => packing.group(),
     }
 }

@@ -1,4 +1,4 @@
-//! Tiles of 32 weight rows times up to 12 rows of x: 24 sums in registers, x broadcast, one load of weights for all.
+//! Tiles of 32 weight rows times a few rows of x: their sums in registers, x broadcast, one load of weights for all.
 //!
 //! Sums over columns are kept as (rows of x, 32) floats between the tiles of one row of weights.
 
@@ -8,6 +8,8 @@ use super::tile::ROWS;
 
 /// Rows of x that one call takes at most.
 pub(super) const MAX_M: usize = 12;
+/// The same for 8-bit products, which need registers for two kinds of sums.
+pub(super) const INT8_M: usize = 6;
 
 /// A tile of codes and the x that belongs to it.
 pub(super) struct Int8Tile<'a> {
@@ -21,11 +23,13 @@ pub(super) struct Int8Tile<'a> {
     pub group: usize,
     /// Groups of the tile.
     pub groups: usize,
+    /// Values of x that share a scale; divides the group.
+    pub block: usize,
     /// First x of the tile. // (m, stride)
     pub x: &'a [i8],
     /// Values from one row of x to the next.
     pub stride: usize,
-    /// // (m, block_stride), a block being a group
+    /// // (m, block_stride)
     pub x_scales: &'a [f32],
     /// // (m, group_stride)
     pub x_sums: &'a [f32],
@@ -62,46 +66,50 @@ pub(super) unsafe fn int8(tile: &Int8Tile<'_>, m: usize, sums: &mut [f32]) {
             4 => int8_rows::<4>(tile, sums.as_mut_ptr()),
             5 => int8_rows::<5>(tile, sums.as_mut_ptr()),
             6 => int8_rows::<6>(tile, sums.as_mut_ptr()),
-            7 => int8_rows::<7>(tile, sums.as_mut_ptr()),
-            8 => int8_rows::<8>(tile, sums.as_mut_ptr()),
-            9 => int8_rows::<9>(tile, sums.as_mut_ptr()),
-            10 => int8_rows::<10>(tile, sums.as_mut_ptr()),
-            11 => int8_rows::<11>(tile, sums.as_mut_ptr()),
-            12 => int8_rows::<12>(tile, sums.as_mut_ptr()),
-            _ => unreachable!("callers cut x into pieces of at most {MAX_M} rows"),
+            _ => unreachable!("callers cut x into pieces of at most {INT8_M} rows"),
         }
     }
 }
 
-/// `sums` is a pointer so that the compiler leaves the sums in memory: the registers are taken by products.
+/// Products of a block, the scaled ones of a group: both in registers, the sums in memory.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn int8_rows<const M: usize>(tile: &Int8Tile<'_>, sums: *mut f32) {
+    let blocks = tile.group / tile.block;
     for group in 0..tile.groups {
-        // SAFETY: the tile holds the group for M rows of x, by the contract.
-        unsafe {
-            let codes = tile.codes.as_ptr().add(group * tile.group * ROWS);
-            let x = tile.x.as_ptr().add(group * tile.group);
-            let mut products = [[_mm512_setzero_si512(); 2]; M];
-            for quad in 0..tile.group / 4 {
-                let upper = _mm512_loadu_si512(codes.add(quad * 128).cast());
-                let lower = _mm512_loadu_si512(codes.add(quad * 128 + 64).cast());
-                for (row, products) in products.iter_mut().enumerate() {
-                    let x = _mm512_set1_epi32(x.add(row * tile.stride + 4 * quad).cast::<i32>().read_unaligned());
-                    products[0] = _mm512_dpbusd_epi32(products[0], upper, x);
-                    products[1] = _mm512_dpbusd_epi32(products[1], lower, x);
+        let mut scaled = [[_mm512_setzero_ps(); 2]; M];
+        for block in group * blocks..(group + 1) * blocks {
+            // SAFETY: the tile holds the block for M rows of x, by the contract.
+            unsafe {
+                let codes = tile.codes.as_ptr().add(block * tile.block * ROWS);
+                let x = tile.x.as_ptr().add(block * tile.block);
+                let mut products = [[_mm512_setzero_si512(); 2]; M];
+                for quad in 0..tile.block / 4 {
+                    let upper = _mm512_loadu_si512(codes.add(quad * 128).cast());
+                    let lower = _mm512_loadu_si512(codes.add(quad * 128 + 64).cast());
+                    for (row, products) in products.iter_mut().enumerate() {
+                        let x = _mm512_set1_epi32(x.add(row * tile.stride + 4 * quad).cast::<i32>().read_unaligned());
+                        products[0] = _mm512_dpbusd_epi32(products[0], upper, x);
+                        products[1] = _mm512_dpbusd_epi32(products[1], lower, x);
+                    }
+                }
+                for (row, (scaled, products)) in scaled.iter_mut().zip(products).enumerate() {
+                    let x_scale = _mm512_set1_ps(*tile.x_scales.as_ptr().add(row * tile.block_stride + block));
+                    scaled[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[0]), x_scale, scaled[0]);
+                    scaled[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[1]), x_scale, scaled[1]);
                 }
             }
-            for half in 0..2 {
-                let at = group * ROWS + half * 16;
+        }
+        for half in 0..2 {
+            let at = group * ROWS + half * 16;
+            // SAFETY: as above.
+            unsafe {
                 let scales = _mm512_loadu_ps(tile.scales.as_ptr().add(at));
                 let biases = _mm512_loadu_ps(tile.biases.as_ptr().add(at));
-                for (row, products) in products.iter().enumerate() {
-                    let x_scale = _mm512_set1_ps(*tile.x_scales.as_ptr().add(row * tile.block_stride + group));
+                for (row, scaled) in scaled.iter().enumerate() {
                     let x_sum = _mm512_set1_ps(*tile.x_sums.as_ptr().add(row * tile.group_stride + group));
                     let sum_at = sums.add(row * ROWS + half * 16);
-                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[half]), x_scale);
                     let sum = _mm512_fmadd_ps(biases, x_sum, _mm512_loadu_ps(sum_at));
-                    _mm512_storeu_ps(sum_at, _mm512_fmadd_ps(scaled, scales, sum));
+                    _mm512_storeu_ps(sum_at, _mm512_fmadd_ps(scaled[half], scales, sum));
                 }
             }
         }

@@ -7,7 +7,7 @@ use planish_format::Packing;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, Int8Product, Output, PlainProduct};
 
-use super::multiply::{self, FloatTile, Int8Tile, MAX_M};
+use super::multiply::{self, FloatTile, INT8_M, Int8Tile, MAX_M};
 use super::tile::{Part, ROWS, dequantize_tile, load_plain, load_scales, unpack_tile};
 use super::unpack::chunk_codes;
 
@@ -104,16 +104,17 @@ fn int8_tiles<const BITS: u32>(product: &Int8Product<'_>, rows: Range<usize>, sc
                 load_scales(matrix, &matrix.scales, &part, scales);
                 load_scales(matrix, &matrix.biases, &part, biases);
             }
-            for (sums, row) in sums.chunks_mut(MAX_M * ROWS).zip(input_rows.clone().step_by(MAX_M)) {
+            for (sums, row) in sums.chunks_mut(INT8_M * ROWS).zip(input_rows.clone().step_by(INT8_M)) {
                 let tile = Int8Tile {
                     codes,
                     scales,
                     biases,
                     group,
                     groups: groups.len(),
+                    block: shape.block,
                     x: &input.codes[row * stride + first * group..],
                     stride,
-                    x_scales: &input.scales[row * block_stride + first..],
+                    x_scales: &input.scales[row * block_stride + first * group / shape.block..],
                     x_sums: &input.sums[row * group_stride + first..],
                     block_stride,
                     group_stride,
