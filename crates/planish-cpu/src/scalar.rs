@@ -107,11 +107,11 @@ pub(crate) fn int8(product: &Int8Product<'_>, rows: Range<usize>, _: &mut Worker
             let x_scales = &input.scales[input_row * input.shape.block_stride()..];
             let x_sums = &input.sums[input_row * input.shape.group_stride()..];
             let mut total = 0.0;
-            for group in 0..input.shape.groups() {
-                let first = group * packing.group();
+            for (group, x_sum) in x_sums.iter().enumerate().take(input.shape.groups()) {
+                let blocks = packing.group() / input.shape.block;
                 let mut codes = group_codes(matrix, row, group).flatten();
                 let mut products = 0.0;
-                for block in first / input.shape.block..(first + packing.group()) / input.shape.block {
+                for block in group * blocks..(group + 1) * blocks {
                     let x = &x[block * input.shape.block..][..input.shape.block];
                     let terms = x
                         .iter()
@@ -120,7 +120,7 @@ pub(crate) fn int8(product: &Int8Product<'_>, rows: Range<usize>, _: &mut Worker
                     products += x_scales[block] * terms.sum::<i32>() as f32;
                 }
                 let (scale, bias) = scale_and_bias(matrix, row, group);
-                total += scale * products + bias * x_sums[group];
+                total += scale * products + bias * x_sum;
             }
             // SAFETY: the row is one of those given to this call.
             unsafe { *output.at(input_row, row) = total };

@@ -77,7 +77,7 @@ impl Job<'_> {
         let (threads, device) = (cpu.pool().threads(), format!("cpu ({})", cpu.instructions()));
         let precision = match self.options.exact {
             true => Precision::Exact,
-            false => Precision::Int8,
+            false => Precision::Rounded,
         };
         let decoder = Decoder::load(CpuOps::new(cpu, precision), self.architecture, self.source)?;
         Ok(Loaded {

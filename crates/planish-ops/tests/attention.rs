@@ -130,7 +130,7 @@ fn check_all(cases: &[Case]) {
     for case in cases {
         for threads in [1, 2, 5] {
             check(case, threads, Precision::Exact, 3e-6);
-            check(case, threads, Precision::Int8, 1e-3);
+            check(case, threads, Precision::Rounded, 1e-3);
         }
     }
 }

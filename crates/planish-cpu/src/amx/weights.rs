@@ -81,24 +81,17 @@ unsafe fn store_unit<const BITS: u32>(
     }
     let (chunk, lane) = (unit / 16, unit % 16);
     let column = |vector, byte| chunk * chunk_codes(BITS) + code_of(BITS, vector, 4 * lane + byte);
-    for vector in 0..vectors(BITS) {
-        // At 2 and 4 bits neighbouring codes are in neighbouring vectors, else in neighbouring bytes.
-        if matches!(BITS, 2 | 4) {
-            if vector % 2 == 0 {
-                for byte in 0..4 {
-                    store(
-                        column(vector, byte),
-                        interleave(weights[vector][byte], weights[vector + 1][byte]),
-                    );
-                }
+    // At 2 and 4 bits neighbouring codes are in neighbouring vectors, else in neighbouring bytes.
+    if matches!(BITS, 2 | 4) {
+        for (pair, [even, odd]) in weights.as_chunks().0.iter().enumerate().take(vectors(BITS) / 2) {
+            for (byte, (&even, &odd)) in even.iter().zip(odd).enumerate() {
+                store(column(2 * pair, byte), interleave(even, odd));
             }
-        } else {
-            for byte in [0, 2] {
-                store(
-                    column(vector, byte),
-                    interleave(weights[vector][byte], weights[vector][byte + 1]),
-                );
-            }
+        }
+    } else {
+        for (vector, [first, second, third, fourth]) in weights.into_iter().enumerate().take(vectors(BITS)) {
+            store(column(vector, 0), interleave(first, second));
+            store(column(vector, 2), interleave(third, fourth));
         }
     }
 }

@@ -239,9 +239,9 @@ unsafe fn tile<const BITS: u32, const ROWS: usize, const M: usize>(
                     let at = (row + part) * row_bytes + start + chunk * chunk_bytes(BITS);
                     let codes = load::<BITS>(matrix, at, bytes - chunk * chunk_bytes(BITS));
                     let scale = _mm256_permutevar8x32_ps(scales[part], lanes);
-                    for x in 0..M {
+                    for (x, sum) in sums[part].iter_mut().enumerate() {
                         let products = shared.x.products::<BITS>(codes, x_row + x, x_chunk);
-                        sums[part][x] = _mm256_fmadd_ps(products, scale, sums[part][x]);
+                        *sum = _mm256_fmadd_ps(products, scale, *sum);
                     }
                 }
             }
@@ -276,11 +276,11 @@ unsafe fn block_scales<const BITS: u32, const ROWS: usize, const M: usize, X: In
             // scale * code + bias = scale * (code - 128) + (bias + 128 * scale)
             biases = _mm256_fmadd_ps(weight_scales, _mm256_set1_ps(128.0), biases);
         }
-        for x in 0..M {
+        for (x, sum) in sums[part].iter_mut().enumerate() {
             let x_at = (x_row + x) * shared.shape.group_stride() + block * BLOCK;
             // SAFETY: x's sums are padded to whole blocks of groups.
             let x_sums = unsafe { _mm256_loadu_ps(shared.x_sums.as_ptr().add(x_at)) };
-            sums[part][x] = _mm256_fmadd_ps(biases, x_sums, sums[part][x]);
+            *sum = _mm256_fmadd_ps(biases, x_sums, *sum);
         }
         scales[part] = weight_scales;
     }
