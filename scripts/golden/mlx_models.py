@@ -49,6 +49,10 @@ CONVERTED = {
     "lfm2": Case("lfm2", dict(
         WIDE, num_key_value_heads=1, num_hidden_layers=2, block_auto_adjust_ff_dim=False,
         layer_types=["conv", "full_attention"])),
+    "qwen3_next": Case("qwen3_next", dict(
+        WIDE, hidden_size=64, num_key_value_heads=1, num_hidden_layers=2, head_dim=16, linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=32, linear_value_head_dim=8, num_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=32, shared_expert_intermediate_size=32, layer_types=["linear_attention", "full_attention"])),
     "granitemoehybrid": Case("granitemoehybrid", dict(
         WIDE, num_key_value_heads=1, num_hidden_layers=2, num_local_experts=0, shared_intermediate_size=128, mamba_n_heads=4,
         mamba_d_head=16, mamba_d_state=16, embedding_multiplier=3.0, residual_multiplier=0.5,
@@ -61,6 +65,7 @@ OLD_KEYS = {
     "gpt2": dict(n_ctx=48),
     "gpt_neox": dict(rotary_emb_base=10000, rotary_pct=0.25),
     "lfm2": dict(block_dim=32),
+    "qwen3_next": dict(full_attention_interval=2, rope_theta=10000.0, partial_rotary_factor=0.25),
     "granitemoehybrid": dict(layer_types=["mamba", "attention"], position_embedding_type="nope", time_step_limit=[0.4, 0.7]),
     "apertus": dict(rope_theta=12000000.0, rope_scaling=LLAMA3, mlp_bias=False, post_norm=False, qk_norm=True),
 }

@@ -147,6 +147,16 @@ fn keys_that_are_not_understood_are_named() {
             "linear_num_key_heads",
         ),
         ("qwen3_next/plain", json!({"layer_types": ["conv"]}), "layer_types"),
+        (
+            "falcon_h1/plain",
+            json!({"quantization": {"bits": 4}}),
+            "embedding_multiplier",
+        ),
+        (
+            "falcon_h1_norm_first/plain",
+            json!({"quantization": {"bits": 4}, "mlp_multipliers": [1, 2]}),
+            "mlp_multipliers",
+        ),
         ("falcon_h1/plain", json!({"mlp_bias": true}), "mlp_multipliers"),
         ("falcon_h1/plain", json!({"mamba_proj_bias": true}), "ssm_multipliers"),
     ];

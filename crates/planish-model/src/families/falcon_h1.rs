@@ -28,6 +28,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "ssm_in_multiplier": 1.0, "ssm_out_multiplier": 1.0
     });
     let config = config.with_defaults(&defaults);
+    check_mlx(config)?;
     let sizes = Sizes::read(config, 0)?;
     let mamba = Mamba2::read(config, sizes.hidden, config.optional_count("mamba_d_ssm")?)?;
     let epsilon = epsilon(config, "rms_norm_eps", 1e-5)?;
@@ -114,4 +115,35 @@ fn factors<const N: usize>(config: Config<'_>, key: &str, bias: bool) -> Result<
         true => Ok(values.map(|value| value as f32)),
         false => Err(config.error(key, "first a number that is not 0, and is 1 where the layer has a bias")),
     }
+}
+
+/// mlx-lm multiplies most of the multipliers into the weights, and leaves out that of the keys: its checkpoints are of another
+/// model, unless no multiplier does anything.
+fn check_mlx(config: Config<'_>) -> Result<(), Error> {
+    if config.value("quantization").is_none() {
+        return Ok(());
+    }
+    let single = [
+        "embedding_multiplier",
+        "lm_head_multiplier",
+        "key_multiplier",
+        "attention_in_multiplier",
+        "attention_out_multiplier",
+        "ssm_in_multiplier",
+        "ssm_out_multiplier",
+    ];
+    for key in single {
+        if config.number(key)? != 1.0 {
+            return Err(config.error(key, "1 in a checkpoint in MLX's format"));
+        }
+    }
+    for key in ["mlp_multipliers", "ssm_multipliers"] {
+        if config
+            .numbers(key)?
+            .is_some_and(|values| values.iter().any(|&value| value != 1.0))
+        {
+            return Err(config.error(key, "ones in a checkpoint in MLX's format"));
+        }
+    }
+    Ok(())
 }
