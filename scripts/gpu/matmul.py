@@ -109,9 +109,11 @@ class Tensor:
         while blocks * 8 < inputs and blocks < 4:
             blocks *= 2
         defines = {"THREADS": 256, "VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
+        if weight.rows < 8192 and blocks <= 2:
+            defines["THREADS"] = 512
         defines.update({"BLOCKS": blocks, "ADDED": 0}, **extra)
         self.threads = defines["THREADS"]
-        self.tile_rows, self.blocks = 16, blocks
+        self.tile_rows, self.blocks = 32, blocks
         self.function = compiler.function("tensor_matmul", "tensor", defines)
         self.repack = compiler.function("tensor_repack", "tensor", defines)
 

@@ -3,8 +3,8 @@
 // sums of each group: output = scale * sum((OFFSET + code) x) + (bias - OFFSET * scale) * sum(x). Sums of x are products with ones.
 // The order ("tiles"): 16 rows x 64 columns are 128 * BITS bytes; a lane's 32 codes lie together, as planes of 4 (or 2) bits and
 // the bits above them, so that a shift and a mask bring two codes into the halves of a word. `tensor_repack` makes it.
-// Few inputs (tensor_matmul): a threadgroup takes 16 rows, its warps share the columns.
-// Grids: tensor_matmul (rows / 16, inputs / (8 * BLOCKS), 1); tensor_repack (rows / 16, cols / 64, 1); rounded up.
+// Few inputs (tensor_matmul): a threadgroup takes 32 rows, its warps share the columns.
+// Grids: tensor_matmul (rows / 32, inputs / (8 * BLOCKS), 1); tensor_repack (rows / 16, cols / 64, 1); rounded up.
 // Defines: THREADS, VALUE (1 or 2), OUTPUT, WEIGHT (1 or 2), BITS, GROUP (32 or a multiple of 64), BLOCKS, ADDED.
 
 struct TensorProblem {
@@ -19,9 +19,8 @@ struct TensorProblem {
 #define SPANS (STEP / SPAN)
 #define LOW_BITS (BITS == 8 ? 8 : BITS >= 4 ? 4 : 2) // of the first plane
 #define HIGH_BITS (BITS - LOW_BITS)
-#ifndef AHEAD
-#define AHEAD 2 // tiles of a warp that are on their way
-#endif
+#define TILES 2                             // row tiles of a warp that share its inputs
+#define ROWS (16 * TILES)
 #define TWO_PRODUCTS (BITS == 8 && VALUE == 2) // bf16 holds 7 bits beside the offset: nibbles apart
 
 // A code lies in the upper bits of the fraction of a number between 2^BITS and 2^(BITS + 1).
@@ -49,22 +48,25 @@ struct TileCodes {
 #endif
 };
 
+#define LANE_WORDS (LOW_BITS < 4 ? LOW_BITS : 4) // that a lane reads at once
+
+// `tile`: this lane's first word of one.
 inline TileCodes load_tile(device const uint* tile, uint lane) {
     TileCodes codes;
 #if LOW_BITS == 2
-    uint2 two = load_once((device const uint2*)tile + lane);
+    uint2 two = load_once((device const uint2*)tile);
     codes.low[0] = two.x, codes.low[1] = two.y;
 #else
 #pragma unroll
     for (uint i = 0; i < LOW_BITS / 4; i++) {
-        uint4 four = load_once((device const uint4*)tile + 32 * i + lane);
+        uint4 four = load_once((device const uint4*)(tile + 128 * i));
         codes.low[4 * i] = four.x, codes.low[4 * i + 1] = four.y, codes.low[4 * i + 2] = four.z, codes.low[4 * i + 3] = four.w;
     }
 #endif
 #if HIGH_BITS == 1
-    codes.high[0] = load_once(tile + 32 * LOW_BITS + lane);
+    codes.high[0] = load_once(tile + (32 * LOW_BITS + lane - LANE_WORDS * lane));
 #elif HIGH_BITS == 2
-    uint2 above = load_once((device const uint2*)(tile + 32 * LOW_BITS) + lane);
+    uint2 above = load_once((device const uint2*)(tile + (32 * LOW_BITS + 2 * lane - LANE_WORDS * lane)));
     codes.high[0] = above.x, codes.high[1] = above.y;
 #endif
     return codes;
@@ -104,12 +106,12 @@ inline uint product_col(uint quarter, uint product) {
 }
 
 // A lane's 16 values of one input row for a tile, as the words of 4 products.
-inline void load_inputs(device const value_t* row, bool exists, uint quarter, thread uint (&words)[8]) {
+inline void load_inputs(device const value_t* first, bool exists, thread uint (&words)[8]) {
 #pragma unroll
     for (uint i = 0; i < 2; i++) {
         uint4 four = {0, 0, 0, 0};
         if (exists)
-            four = *(device const uint4*)(row + product_col(quarter, 2 * i));
+            four = *(device const uint4*)(first + product_col(0, 2 * i));
         words[4 * i] = four.x, words[4 * i + 1] = four.y, words[4 * i + 2] = four.z, words[4 * i + 3] = four.w;
     }
 }
@@ -120,16 +122,38 @@ struct LoadedTile {
     uint scales[SPANS][2];
 };
 
-inline LoadedTile load_step(device const uint* row_tiles, device const uint* row_scales, uint step, uint lane) {
-    LoadedTile loaded;
-    loaded.codes = load_tile(row_tiles + ulong(step) * (32 * BITS), lane);
+// `from`: the scales of the row tile, from this lane's row on.
+inline void load_scales(device const uint* from, uint step, thread uint (&scales)[SPANS][2]) {
 #pragma unroll
     for (uint span = 0; span < SPANS; span++) {
-        device const uint* of_group = row_scales + (step * STEP + span * SPAN) / GROUP * 16 + lane / 4;
-        loaded.scales[span][0] = of_group[0];
-        loaded.scales[span][1] = of_group[8];
+        const uint group = (step * STEP + span * SPAN) / GROUP;
+        scales[span][0] = from[group * 16];
+        scales[span][1] = from[group * 16 + 8];
     }
+}
+
+inline LoadedTile load_step(device const uint* row_tiles, device const uint* scales, uint step, uint lane) {
+    LoadedTile loaded;
+    loaded.codes = load_tile(row_tiles + step * (32 * BITS), lane);
+    load_scales(scales, step, loaded.scales);
     return loaded;
+}
+
+struct RowTiles {
+    device const uint* at[TILES];
+};
+
+// The tiles of one step, where there is one, and on to the warp's next.
+inline void load_steps(thread RowTiles& tiles, thread const RowTiles& scales, uint step, uint steps, uint lane,
+                       thread LoadedTile (&loaded)[TILES]) {
+    if (step < steps) {
+#pragma unroll
+        for (uint tile = 0; tile < TILES; tile++) {
+            loaded[tile].codes = load_tile(tiles.at[tile], lane);
+            load_scales(scales.at[tile], step, loaded[tile].scales);
+            tiles.at[tile] += WARPS * 32 * BITS;
+        }
+    }
 }
 
 // The scale of a stored pair, and the bias of OFFSET + code.
@@ -140,41 +164,63 @@ inline float2 scale_and_bias(uint stored) {
     return result;
 }
 
-// Adds one tile's products.
-inline void add_tile(thread const LoadedTile& tile, device const value_t* input, uint cols, uint inputs, uint lane,
-                     thread float (&sums)[BLOCKS][4]) {
-    uint a[4][4];
-#pragma unroll
-    for (int product = 0; product < 4; product++)
-        decode_product(tile.codes, product, a[product]);
+// Adds the products of the warp's row tiles at one step.
+inline void add_step(thread const LoadedTile (&loaded)[TILES], device const value_t* input, uint cols, uint inputs,
+                     uint lane, thread float (&sums)[TILES][BLOCKS][4]) {
     const uint ones[4] = {ONES, ONES, ONES, ONES};
+    uint x[BLOCKS][8];
+    float totals[BLOCKS][SPANS][4];
 #pragma unroll
     for (uint block = 0; block < BLOCKS; block++) {
-        uint x[8];
-        const uint index = block * 8 + lane / 4;
-        load_inputs(input + ulong(index) * cols, index < inputs, lane % 4, x);
+        load_inputs(input + ulong(block * 8) * cols, block * 8 + lane / 4 < inputs, x[block]);
 #pragma unroll
         for (uint span = 0; span < SPANS; span++) {
-            float products[4] = {0, 0, 0, 0}, totals[4] = {0, 0, 0, 0};
+#pragma unroll
+            for (uint i = 0; i < 4; i++)
+                totals[block][span][i] = 0;
 #pragma unroll
             for (uint i = 0; i < SPAN / 16; i++) {
                 const uint product = span * (SPAN / 16) + i;
-                const uint b[2] = {x[2 * product], x[2 * product + 1]};
-                tensor_multiply(products, a[product], b);
-                tensor_multiply(totals, ones, b);
+                const uint b[2] = {x[block][2 * product], x[block][2 * product + 1]};
+                tensor_multiply(totals[block][span], ones, b);
+            }
+        }
+    }
+#pragma unroll
+    for (uint tile = 0; tile < TILES; tile++) {
+#pragma unroll
+        for (uint span = 0; span < SPANS; span++) {
+            float products[BLOCKS][4];
+#pragma unroll
+            for (uint block = 0; block < BLOCKS; block++)
+#pragma unroll
+                for (uint i = 0; i < 4; i++)
+                    products[block][i] = 0;
+#pragma unroll
+            for (uint i = 0; i < SPAN / 16; i++) {
+                const uint product = span * (SPAN / 16) + i;
+                uint a[4];
+                decode_product(loaded[tile].codes, product, a);
 #if TWO_PRODUCTS
                 uint upper[4];
-                decode_upper(tile.codes, product, upper);
-                tensor_multiply(products, upper, b);
+                decode_upper(loaded[tile].codes, product, upper);
 #endif
+#pragma unroll
+                for (uint block = 0; block < BLOCKS; block++) {
+                    const uint b[2] = {x[block][2 * product], x[block][2 * product + 1]};
+                    tensor_multiply(products[block], a, b);
+#if TWO_PRODUCTS
+                    tensor_multiply(products[block], upper, b);
+#endif
+                }
             }
 #pragma unroll
-            for (uint half_index = 0; half_index < 2; half_index++) {
-                const float2 affine = scale_and_bias(tile.scales[span][half_index]);
+            for (uint i = 0; i < 4; i++) {
+                const float2 affine = scale_and_bias(loaded[tile].scales[span][i / 2]);
 #pragma unroll
-                for (uint i = 0; i < 2; i++) {
-                    const uint at = 2 * half_index + i;
-                    sums[block][at] = fma(affine.x, products[at], fma(affine.y, totals[at], sums[block][at]));
+                for (uint block = 0; block < BLOCKS; block++) {
+                    const float rest = fma(affine.y, totals[block][span][i], sums[tile][block][i]);
+                    sums[tile][block][i] = fma(affine.x, products[block][i], rest);
                 }
             }
         }
@@ -189,53 +235,66 @@ KERNEL(tensor_matmul)(
     device output_t* output [[buffer(4)]],     // (inputs, rows)
     PROBLEM(TensorProblem, 5))
 {
-    SHARED(float, room, WARPS * 16 * 8 * BLOCKS);
+    SHARED(float, room, WARPS * ROWS * 8 * BLOCKS);
     const uint lane = lane_index, steps = problem.cols / STEP, groups = problem.cols / GROUP;
-    const uint first_input = group_position.y * 8 * BLOCKS;
-    device const uint* row_tiles = tiles + ulong(group_position.x) * steps * (32 * BITS);
-    device const uint* row_scales = scales + ulong(group_position.x) * groups * 16;
-    device const value_t* first = input + ulong(first_input) * problem.cols;
+    const uint first_input = group_position.y * 8 * BLOCKS, inputs = problem.inputs - first_input;
+    const uint last_tile = (problem.rows + 15) / 16 - 1;
+    RowTiles row_tiles, row_scales;
+#pragma unroll
+    for (uint tile = 0; tile < TILES; tile++) {
+        const ulong index = min(group_position.x * TILES + tile, last_tile);
+        row_tiles.at[tile] = tiles + (index * steps + simdgroup_index) * (32 * BITS);
+        row_scales.at[tile] = scales + index * groups * 16 + lane / 4;
+    }
+    device const value_t* first = input + ulong(first_input + lane / 4) * problem.cols + simdgroup_index * STEP +
+                                   product_col(lane % 4, 0);
 
-    float sums[BLOCKS][4];
+    float sums[TILES][BLOCKS][4];
 #pragma unroll
-    for (uint block = 0; block < BLOCKS; block++)
+    for (uint tile = 0; tile < TILES; tile++)
 #pragma unroll
-        for (uint i = 0; i < 4; i++)
-            sums[block][i] = 0;
+        for (uint block = 0; block < BLOCKS; block++)
+#pragma unroll
+            for (uint i = 0; i < 4; i++)
+                sums[tile][block][i] = 0;
 
-    // Warps take tiles in turn; each keeps AHEAD tiles on their way.
-    LoadedTile loaded[AHEAD];
+    // Warps take steps in turn; each has its next one on its way while it computes.
 #pragma unroll
-    for (uint i = 0; i < AHEAD; i++)
-        if (simdgroup_index + WARPS * i < steps)
-            loaded[i] = load_step(row_tiles, row_scales, simdgroup_index + WARPS * i, lane);
-    for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
-#pragma unroll
-        for (uint i = 0; i < AHEAD; i++) {
-            const uint step = begin + WARPS * i, next = step + WARPS * AHEAD;
-            if (step < steps)
-                add_tile(loaded[i], first + step * STEP, problem.cols, problem.inputs - first_input, lane, sums);
-            if (next < steps)
-                loaded[i] = load_step(row_tiles, row_scales, next, lane);
+    for (uint tile = 0; tile < TILES; tile++)
+        row_tiles.at[tile] += LANE_WORDS * lane;
+    LoadedTile even[TILES], odd[TILES];
+    uint step = simdgroup_index;
+    load_steps(row_tiles, row_scales, step, steps, lane, even);
+    while (step < steps) {
+        load_steps(row_tiles, row_scales, step + WARPS, steps, lane, odd);
+        add_step(even, first, problem.cols, inputs, lane, sums);
+        step += WARPS, first += WARPS * STEP;
+        if (step < steps) {
+            load_steps(row_tiles, row_scales, step + WARPS, steps, lane, even);
+            add_step(odd, first, problem.cols, inputs, lane, sums);
+            step += WARPS, first += WARPS * STEP;
         }
     }
 
-    // Sums of the warps. // (WARPS, inputs, 16 rows)
+    // Sums of the warps. // (WARPS, inputs, ROWS)
 #pragma unroll
-    for (uint block = 0; block < BLOCKS; block++)
+    for (uint tile = 0; tile < TILES; tile++)
 #pragma unroll
-        for (uint i = 0; i < 4; i++) {
-            const uint index = block * 8 + lane % 4 * 2 + i % 2, row = lane / 4 + i / 2 * 8;
-            room[(simdgroup_index * 8 * BLOCKS + index) * 16 + row] = sums[block][i];
-        }
+        for (uint block = 0; block < BLOCKS; block++)
+#pragma unroll
+            for (uint i = 0; i < 4; i++) {
+                const uint index = block * 8 + lane % 4 * 2 + i % 2, row = tile * 16 + lane / 4 + i / 2 * 8;
+                if (index < inputs)
+                    room[(simdgroup_index * 8 * BLOCKS + index) * ROWS + row] = sums[tile][block][i];
+            }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (uint at = thread_index; at < 16 * 8 * BLOCKS; at += THREADS) {
-        const uint index = first_input + at / 16, row = group_position.x * 16 + at % 16;
-        if (index < problem.inputs && row < problem.rows) {
+    for (uint at = thread_index; at < ROWS * min(inputs, uint(8 * BLOCKS)); at += THREADS) {
+        const uint index = first_input + at / ROWS, row = group_position.x * ROWS + at % ROWS;
+        if (row < problem.rows) {
             float sum = ADDED ? added[row] : 0.0f;
 #pragma unroll
             for (uint warp = 0; warp < WARPS; warp++)
-                sum += room[warp * 16 * 8 * BLOCKS + at];
+                sum += room[warp * ROWS * 8 * BLOCKS + at];
             output[ulong(index) * problem.rows + row] = narrow<output_t>(sum);
         }
     }
@@ -306,7 +365,7 @@ KERNEL(tensor_matmul_wide)(
 #pragma unroll
     for (uint tile = 0; tile < WIDE_TILES; tile++) {
         const ulong index = min(first_tile + tile, last_tile);
-        loaded[tile] = load_step(tiles + index * steps * (32 * BITS), scales + index * groups * 16, 0, lane);
+        loaded[tile] = load_step(tiles + index * steps * (32 * BITS) + LANE_WORDS * lane, scales + index * groups * 16 + lane / 4, 0, lane);
     }
     fetch_inputs(first, problem.cols, inputs, inputs_room, thread_index);
 
@@ -340,41 +399,60 @@ KERNEL(tensor_matmul_wide)(
                     affine[tile][span][i] = scale_and_bias(loaded[tile].scales[span][i]);
             if (step + 1 < steps) {
                 const ulong index = min(first_tile + tile, last_tile);
-                loaded[tile] = load_step(tiles + index * steps * (32 * BITS), scales + index * groups * 16, step + 1, lane);
+                loaded[tile] = load_step(tiles + index * steps * (32 * BITS) + LANE_WORDS * lane, scales + index * groups * 16 + lane / 4, step + 1, lane);
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
 
 #pragma unroll
-        for (uint block = 0; block < WIDE_BLOCKS; block++) {
-            uint x[8];
-            threadgroup const value_t* row = here + (block * 8 + lane / 4) * WIDE_STRIDE;
+        for (uint block = 0; block < WIDE_BLOCKS; block += 2) {
+            // Two blocks and two tiles at once: products that do not wait for each other.
+            uint x[2][8];
 #pragma unroll
-            for (uint i = 0; i < 2; i++) {
-                const uint4 four = *(threadgroup const uint4*)(row + product_col(lane % 4, 2 * i));
-                x[4 * i] = four.x, x[4 * i + 1] = four.y, x[4 * i + 2] = four.z, x[4 * i + 3] = four.w;
+            for (uint n = 0; n < 2; n++) {
+                threadgroup const value_t* row = here + ((block + n) * 8 + lane / 4) * WIDE_STRIDE;
+#pragma unroll
+                for (uint i = 0; i < 2; i++) {
+                    const uint4 four = *(threadgroup const uint4*)(row + product_col(lane % 4, 2 * i));
+                    x[n][4 * i] = four.x, x[n][4 * i + 1] = four.y, x[n][4 * i + 2] = four.z, x[n][4 * i + 3] = four.w;
+                }
             }
 #pragma unroll
             for (uint span = 0; span < SPANS; span++) {
-                const float2 total = *(threadgroup const float2*)(totals + span * WIDE_INPUTS + block * 8 + lane % 4 * 2);
+                float products[WIDE_TILES][2][4];
 #pragma unroll
-                for (uint tile = 0; tile < WIDE_TILES; tile++) {
-                    float products[4] = {0, 0, 0, 0};
+                for (uint tile = 0; tile < WIDE_TILES; tile++)
 #pragma unroll
-                    for (uint i = 0; i < SPAN / 16; i++) {
-                        const uint product = span * (SPAN / 16) + i;
-                        const uint b[2] = {x[2 * product], x[2 * product + 1]};
-                        tensor_multiply(products, a[tile][product], b);
+                    for (uint i = 0; i < 8; i++)
+                        products[tile][i / 4][i % 4] = 0;
+#pragma unroll
+                for (uint i = 0; i < SPAN / 16; i++) {
+                    const uint product = span * (SPAN / 16) + i;
+#pragma unroll
+                    for (uint n = 0; n < 2; n++) {
+                        const uint b[2] = {x[n][2 * product], x[n][2 * product + 1]};
+#pragma unroll
+                        for (uint tile = 0; tile < WIDE_TILES; tile++)
+                            tensor_multiply(products[tile][n], a[tile][product], b);
 #if TWO_PRODUCTS
-                        tensor_multiply(products, upper[tile][product], b);
+#pragma unroll
+                        for (uint tile = 0; tile < WIDE_TILES; tile++)
+                            tensor_multiply(products[tile][n], upper[tile][product], b);
 #endif
                     }
+                }
 #pragma unroll
-                    for (uint i = 0; i < 4; i++) {
-                        const float2 by = affine[tile][span][i / 2];
-                        const float rest = fma(by.y, i % 2 ? total.y : total.x, sums[tile][block][i]);
-                        sums[tile][block][i] = fma(by.x, products[i], rest);
-                    }
+                for (uint n = 0; n < 2; n++) {
+                    const float2 total =
+                        *(threadgroup const float2*)(totals + span * WIDE_INPUTS + (block + n) * 8 + lane % 4 * 2);
+#pragma unroll
+                    for (uint tile = 0; tile < WIDE_TILES; tile++)
+#pragma unroll
+                        for (uint i = 0; i < 4; i++) {
+                            const float2 by = affine[tile][span][i / 2];
+                            const float rest = fma(by.y, i % 2 ? total.y : total.x, sums[tile][block + n][i]);
+                            sums[tile][block + n][i] = fma(by.x, products[tile][n][i], rest);
+                        }
                 }
             }
         }
@@ -436,10 +514,9 @@ KERNEL(tensor_repack)(
             }
         }
         device uint* tile = tiles + (ulong(group_position.x) * (problem.cols / STEP) + step) * (32 * BITS);
-        const uint words = LOW_BITS < 4 ? LOW_BITS : 4; // that a lane reads at once
 #pragma unroll
         for (uint i = 0; i < LOW_BITS; i++)
-            tile[i / words * 32 * words + lane * words + i % words] = low[i];
+            tile[i / LANE_WORDS * 32 * LANE_WORDS + lane * LANE_WORDS + i % LANE_WORDS] = low[i];
 #if HIGH_BITS
 #pragma unroll
         for (uint i = 0; i < HIGH_BITS; i++)

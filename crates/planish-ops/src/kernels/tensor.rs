@@ -14,7 +14,13 @@ const FILE: File = File {
 };
 const TILE_ROWS: u32 = 16;
 const TILE_COLS: u32 = 64;
+/// Rows of a threadgroup that takes few inputs.
+const ROWS: u32 = 32;
 const THREADS: u32 = 256;
+/// Of a threadgroup where there are too few of them to fill the device.
+const MORE_THREADS: u32 = 512;
+/// Rows from which on there are enough threadgroups (H100, 2026-11).
+const MANY_ROWS: u32 = 8192;
 /// Inputs of one product.
 const BLOCK: u32 = 8;
 const MOST_BLOCKS: u32 = 4;
@@ -92,7 +98,7 @@ impl TensorWeight {
         };
         Launch {
             // Whatever can be said of the inputs changes nothing here.
-            program: self.program(FloatType::BF16, FloatType::BF16, 1, false),
+            program: self.program(FloatType::BF16, FloatType::BF16, (THREADS, 1), false),
             kernel: "tensor_repack",
             threadgroups: [self.rows.div_ceil(TILE_ROWS), self.cols / TILE_COLS, 1],
             threads: 32,
@@ -106,9 +112,9 @@ impl TensorWeight {
         self.rows.next_multiple_of(TILE_ROWS) as usize
     }
 
-    fn program(&self, value: FloatType, output: FloatType, blocks: u32, added: bool) -> Program {
+    fn program(&self, value: FloatType, output: FloatType, (threads, blocks): (u32, u32), added: bool) -> Program {
         let defines = vec![
-            ("THREADS", THREADS),
+            ("THREADS", threads),
             ("VALUE", value_number(value)),
             ("OUTPUT", value_number(output)),
             ("WEIGHT", value_number(self.float_type)),
@@ -124,17 +130,21 @@ impl TensorWeight {
 impl TensorMatmul {
     /// The launch.
     pub fn launch(&self) -> Launch {
-        let wide = self.inputs >= WIDE_FROM;
+        let (rows, inputs) = (self.weight.rows, self.inputs);
+        let wide = inputs >= WIDE_FROM;
         let blocks = match wide {
             true => 1,
             false => self.inputs.div_ceil(BLOCK).next_power_of_two().min(MOST_BLOCKS),
+        };
+        let few_threads = match rows < MANY_ROWS && blocks <= 2 && !wide {
+            true => MORE_THREADS,
+            false => THREADS,
         };
         let problem = TensorProblem {
             rows: self.weight.rows,
             cols: self.weight.cols,
             inputs: self.inputs,
         };
-        let (rows, inputs) = (self.weight.rows, self.inputs);
         let (kernel, threadgroups, threads) = match wide {
             true => (
                 "tensor_matmul_wide",
@@ -143,12 +153,14 @@ impl TensorMatmul {
             ),
             false => (
                 "tensor_matmul",
-                [rows.div_ceil(TILE_ROWS), inputs.div_ceil(BLOCK * blocks), 1],
-                THREADS,
+                [rows.div_ceil(ROWS), inputs.div_ceil(BLOCK * blocks), 1],
+                few_threads,
             ),
         };
         Launch {
-            program: self.weight.program(self.value, self.output, blocks, self.added),
+            program: self
+                .weight
+                .program(self.value, self.output, (few_threads, blocks), self.added),
             kernel,
             threadgroups,
             threads,
