@@ -4,6 +4,7 @@ pub(crate) mod files;
 pub(crate) mod header;
 pub(crate) mod map;
 pub(crate) mod paths;
+mod python_floats;
 pub(crate) mod shards;
 pub(crate) mod tensors;
 pub(crate) mod weights;
@@ -61,7 +62,8 @@ pub(crate) fn read_object(root: &Root, name: &str) -> Result<Option<Map<String, 
 
 /// The object in a JSON file.
 pub(crate) fn parse_object(path: &Path, data: &[u8]) -> Result<Map<String, Value>, Error> {
-    match serde_json::from_slice(data) {
+    let replaced = python_floats::replace(data);
+    match serde_json::from_slice(replaced.as_deref().unwrap_or(data)) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(other) => Err(Error::malformed(
             path,

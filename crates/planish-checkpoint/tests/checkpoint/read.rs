@@ -27,6 +27,17 @@ fn a_plain_folder() {
 }
 
 #[test]
+fn numbers_that_only_python_writes() {
+    let sample = Sample::new();
+    sample.write(
+        "config.json",
+        br#"{"model_type": "mamba2", "time_step_limit": [0.0, Infinity]}"#,
+    );
+    let infinity = json!({"__float__": "Infinity"});
+    assert_eq!(sample.open().config()["time_step_limit"], json!([0.0, infinity]));
+}
+
+#[test]
 fn shards_with_an_index() {
     let sample = Sample::new();
     sample.remove("model.safetensors");
