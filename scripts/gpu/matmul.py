@@ -113,7 +113,7 @@ class Tensor:
             defines["THREADS"] = 512
         defines.update({"BLOCKS": blocks, "ADDED": 0}, **extra)
         self.threads = defines["THREADS"]
-        self.tile_rows, self.blocks = 32, blocks
+        self.tile_rows, self.blocks = 16 * defines.get("TILES", 2), blocks
         self.function = compiler.function("tensor_matmul", "tensor", defines)
         self.repack = compiler.function("tensor_repack", "tensor", defines)
 

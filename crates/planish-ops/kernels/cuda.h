@@ -10,7 +10,10 @@ typedef unsigned long long ulong;
 #define threadgroup
 #define thread
 
-#define KERNEL(name) extern "C" __global__ void __launch_bounds__(THREADS) name
+#ifndef THREADGROUPS // that a multiprocessor should hold at once
+#define THREADGROUPS 1
+#endif
+#define KERNEL(name) extern "C" __global__ void __launch_bounds__(THREADS, THREADGROUPS) name
 #define PROBLEM(type, index) const __grid_constant__ type problem
 #define SHARED(type, name, size) __shared__ type name[size]
 #define group_position blockIdx

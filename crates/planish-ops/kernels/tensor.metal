@@ -19,7 +19,12 @@ struct TensorProblem {
 #define SPANS (STEP / SPAN)
 #define LOW_BITS (BITS == 8 ? 8 : BITS >= 4 ? 4 : 2) // of the first plane
 #define HIGH_BITS (BITS - LOW_BITS)
-#define TILES 2                             // row tiles of a warp that share its inputs
+#ifndef TILES
+#define TILES 2 // row tiles of a warp that share its inputs
+#endif
+#ifndef AHEAD
+#define AHEAD 2 // steps that a warp reads at once
+#endif
 #define ROWS (16 * TILES)
 #define TWO_PRODUCTS (BITS == 8 && VALUE == 2) // bf16 holds 7 bits beside the offset: nibbles apart
 
@@ -258,21 +263,20 @@ KERNEL(tensor_matmul)(
             for (uint i = 0; i < 4; i++)
                 sums[tile][block][i] = 0;
 
-    // Warps take steps in turn; each has its next one on its way while it computes.
 #pragma unroll
     for (uint tile = 0; tile < TILES; tile++)
         row_tiles.at[tile] += LANE_WORDS * lane;
-    LoadedTile even[TILES], odd[TILES];
-    uint step = simdgroup_index;
-    load_steps(row_tiles, row_scales, step, steps, lane, even);
-    while (step < steps) {
-        load_steps(row_tiles, row_scales, step + WARPS, steps, lane, odd);
-        add_step(even, first, problem.cols, inputs, lane, sums);
-        step += WARPS, first += WARPS * STEP;
-        if (step < steps) {
-            load_steps(row_tiles, row_scales, step + WARPS, steps, lane, even);
-            add_step(odd, first, problem.cols, inputs, lane, sums);
-            step += WARPS, first += WARPS * STEP;
+    // Warps take steps in turn, AHEAD of them at a time: all are read before the first is used.
+    for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
+        LoadedTile loaded[AHEAD][TILES];
+#pragma unroll
+        for (uint i = 0; i < AHEAD; i++)
+            load_steps(row_tiles, row_scales, begin + WARPS * i, steps, lane, loaded[i]);
+#pragma unroll
+        for (uint i = 0; i < AHEAD; i++) {
+            if (begin + WARPS * i < steps)
+                add_step(loaded[i], first, problem.cols, inputs, lane, sums);
+            first += WARPS * STEP;
         }
     }
 
