@@ -32,8 +32,8 @@ CASES = {
         head_dim=8, intermediate_size=24, num_local_experts=4, num_experts_per_tok=3, sliding_window=9, swiglu_limit=1.5,
         rope_parameters={**YARN, **dict(truncate=False)})}, tokens=40, group=8),
     "glm4_moe": Case("glm4_moe", {**TINY, **dict(
-        head_dim=16, intermediate_size=40, moe_intermediate_size=16, n_routed_experts=8, num_experts_per_tok=3, n_group=4,
-        topk_group=2, first_k_dense_replace=1, routed_scaling_factor=1.5, use_qk_norm=True, attention_bias=True,
+        head_dim=16, intermediate_size=40, moe_intermediate_size=16, n_routed_experts=6, num_experts_per_tok=3, n_group=1,
+        topk_group=1, first_k_dense_replace=1, routed_scaling_factor=1.5, use_qk_norm=True, attention_bias=True,
         num_mtp_layers=0)}, group=8),
     "ernie4_5_moe": Case("ernie4_5_moe", {**TINY, **dict(
         num_hidden_layers=3, intermediate_size=40, moe_intermediate_size=16, moe_num_experts=6, moe_k=3,
