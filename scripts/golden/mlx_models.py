@@ -3,7 +3,8 @@
 Writes tests/golden/<case>/{plain,metal} of planish-model for families that transformers does not have, laid out as models.py
 does (metal: packed by transformers' function, run by mlx-lm after transformers' own dequantization), and
 tests/golden_mlx/<case> with checkpoints that mlx-lm itself converted from transformers' and quantized to 4 bits: it stores
-some families under names, in orders or shapes of its own. Names as arguments make only those. Versions and seeds stand in each golden file's metadata.
+some families under names, in orders or shapes of its own. Names as arguments make only those. Versions and seeds stand in
+each golden file's metadata.
 Needs mlx, mlx-lm, torch, transformers, safetensors.
 """
 
@@ -24,6 +25,7 @@ from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 from transformers.integrations.metal_quantization import _affine_dequantize_tensor, _affine_quantize_tensor
 
 from cases import Case
+from cases.experts import MLX_CASES
 from models import OUT, STEPS, random_model
 
 MLX_OUT = OUT.parent / "golden_mlx"
@@ -60,6 +62,7 @@ CONVERTED = {
         layer_types=["linear_attention", "full_attention"])),
     "apertus": Case("apertus", dict(WIDE, num_key_value_heads=1, tie_word_embeddings=True, rope_parameters=LLAMA3)),
 }
+CONVERTED |= {name: case for name, (case, _) in MLX_CASES.items()}
 # What mlx-lm asks of config.json and transformers 5 does not write.
 OLD_KEYS = {
     "gpt2": dict(n_ctx=48),
@@ -69,6 +72,7 @@ OLD_KEYS = {
     "granitemoehybrid": dict(layer_types=["mamba", "attention"], position_embedding_type="nope", time_step_limit=[0.4, 0.7]),
     "apertus": dict(rope_theta=12000000.0, rope_scaling=LLAMA3, mlp_bias=False, post_norm=False, qk_norm=True),
 }
+OLD_KEYS |= {name: keys for name, (_, keys) in MLX_CASES.items()}
 
 
 def internlm2_weights(config, seed):
@@ -135,6 +139,21 @@ def write_made_here(name, config, group, folder):
         write_golden(folder / "metal/golden.safetensors", plain, config["vocab_size"], seed)
 
 
+def split_experts(path):
+    """mlx-lm reads gpt-oss from its 4-bit floats, or as itself stores it."""
+    tensors = {}
+    for name, tensor in safetensors.torch.load_file(path).items():
+        name = name.replace("proj_bias", "proj.bias")
+        if tensor.dim() == 3:
+            name, tensor = f"{name}.weight", tensor.mT
+        if "gate_up_proj" in name:
+            parts = dict(gate_proj=tensor[:, ::2], up_proj=tensor[:, 1::2])
+            tensors |= {name.replace("gate_up_proj", part): half.contiguous() for part, half in parts.items()}
+        else:
+            tensors[name] = tensor.contiguous()
+    safetensors.torch.save_file(tensors, path, dict(format="pt"))
+
+
 def write_converted(name, case, folder):
     """As `mlx_lm.convert -q`, which also wants a tokenizer."""
     seed = zlib.crc32(name.encode())
@@ -143,6 +162,8 @@ def write_converted(name, case, folder):
         source = pathlib.Path(temporary)
         # mlx-lm knows the names of the first checkpoints, which held GPT-2 without its head.
         (model.transformer if name == "gpt2" else model).save_pretrained(source)
+        if name == "gpt_oss":
+            split_experts(source / "model.safetensors")
         config = json.loads((source / "config.json").read_text()) | OLD_KEYS[name]
         config["architectures"] = [type(model).__name__]
         (source / "config.json").write_text(json.dumps(config))
@@ -160,6 +181,8 @@ def main():
     cases += [(MLX_OUT / name, write_converted, (name, case)) for name, case in CONVERTED.items()]
     wanted = sys.argv[1:]
     for folder, write, arguments in cases:
+        if sys.argv[1:] and folder.name not in sys.argv[1:]:
+            continue
         if wanted and folder.name not in wanted:
             continue
         shutil.rmtree(folder, ignore_errors=True)

@@ -55,3 +55,25 @@ CASES = {
         q_lora_rank=None, rope_interleave=False, norm_topk_prob=False, num_mtp_layers=0, attention_bias=True)},
         group=8, stored=torch.float32),
 }
+
+# What mlx-lm converts to stacks of packed experts (mlx_models.py), and what it asks of config.json beside transformers' keys.
+PACKABLE = dict(vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                intermediate_size=32, moe_intermediate_size=32)
+MLX_CASES = {
+    "mixtral": (Case("mixtral", {**PACKABLE, **dict(num_local_experts=5, num_experts_per_tok=2)}), dict(rope_theta=1e6)),
+    "qwen2_moe": (Case("qwen2_moe", {**PACKABLE, **dict(
+        shared_expert_intermediate_size=64, num_experts=5, num_experts_per_tok=2)}), dict(rope_theta=10000.0)),
+    "granitemoe": (Case("granitemoe", {**PACKABLE, **dict(
+        intermediate_size=64, num_local_experts=4, num_experts_per_tok=2, embedding_multiplier=3.0, logits_scaling=2.0, residual_multiplier=0.5,
+        attention_multiplier=0.25, tie_word_embeddings=True)}), dict(rope_theta=10000.0)),
+    "gpt_oss": (Case("gpt_oss", {**PACKABLE, **dict(
+        head_dim=16, num_local_experts=5, num_experts_per_tok=3, sliding_window=9,
+        rope_parameters=dict(rope_type="default", rope_theta=150000.0))}), dict(rope_theta=150000)),
+    "dots1": (Case("dots1", {**PACKABLE, **dict(
+        n_routed_experts=5, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, norm_topk_prob=True,
+        sliding_window=None)}), dict(rope_theta=10000.0)),
+    "deepseek_v3": (Case("deepseek_v3", {**PACKABLE, **dict(
+        num_key_value_heads=4, n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2, n_shared_experts=1,
+        first_k_dense_replace=1, q_lora_rank=32, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=4, v_head_dim=8,
+        num_mtp_layers=0)}), dict(rope_theta=10000.0)),
+}
