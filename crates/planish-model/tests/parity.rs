@@ -128,6 +128,18 @@ fn mlx_checkpoints_agree_with_mlx_lm() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// gpt-oss keeps its experts as 4-bit floats; they are read without loss.
+#[test]
+fn experts_of_4_bit_floats_agree_with_transformers() {
+    let unpacked = LoadOptions {
+        dequantize: true,
+        ..exact()
+    };
+    for options in [exact(), unpacked] {
+        assert_eq!(compare("../golden_mxfp4/gpt_oss", options, EXACT), None);
+    }
+}
+
 /// The first checkpoints of some families hold the decoder without its name.
 #[test]
 fn names_without_their_beginning_are_found() {

@@ -49,6 +49,10 @@ impl Dialect {
         if let Some(metal) = metal {
             return metal.metal();
         }
+        // gpt-oss: 4-bit floats in tensors of other names, which the model crate reads. Modules are plain.
+        if first.values.get("quant_method") == Some(&Value::from("mxfp4")) {
+            return Ok(Dialect::Plain);
+        }
         if let Some(method) = first
             .values
             .get("quant_method")
@@ -56,7 +60,7 @@ impl Dialect {
         {
             let what = format!(
                 "`{}.quant_method` is {method}, which planish does not read; \
-                 it reads \"metal\" (transformers), MLX and plain checkpoints",
+                 it reads \"metal\" (transformers), MLX, \"mxfp4\" of gpt-oss and plain checkpoints",
                 first.key
             );
             return Err(Error::unsupported(file, what));
