@@ -85,7 +85,7 @@ mod tests {
     fn every_code_and_exponent_survives() {
         let floats = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
         let codes: Vec<u8> = (0..16u8)
-            .map(|pair| (2 * pair) % 16 | ((2 * pair + 1) % 16) << 4)
+            .map(|pair| ((2 * pair) % 16) | (((2 * pair + 1) % 16) << 4))
             .collect();
         for exponent in 0..=LARGEST {
             let matrix = mxfp4_to_affine(1, 32, &codes, &[exponent]).unwrap();

@@ -1,9 +1,11 @@
 //! Where weights come from: a checkpoint, read in place or packed or unpacked on the way; or random numbers of a shape.
 
+use std::collections::HashMap;
+
 use planish_checkpoint::{Checkpoint, Dtype, Entry, Layout, Tensor, Weight};
 use planish_format::{FloatType, Packing, dequantize};
 use planish_ops::{Matrix, PlainMatrix};
-use planish_quantize::{Action, Plan, Recipe, pack_weight};
+use planish_quantize::{Action, Recipe, Step, pack_weight};
 
 use crate::cut::cut;
 use crate::{Error, LinearSpec, Spelling, StackSpec};
@@ -41,7 +43,7 @@ pub(crate) trait WeightSource {
 pub(crate) struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
     spellings: &'a [Spelling],
-    quantize: Option<(&'a Recipe, Plan)>,
+    quantize: Option<(&'a Recipe, HashMap<String, Packing>)>, // by the names of entries
     dequantize: bool,
     unpack: Unpack,
 }
@@ -63,9 +65,12 @@ impl<'a> CheckpointSource<'a> {
         (dequantize, unpack): (bool, Unpack),
     ) -> Result<CheckpointSource<'a>, Error> {
         let plan = |recipe: &'a Recipe| {
-            recipe
-                .plan(checkpoint.config(), checkpoint.entries())
-                .map(|plan| (recipe, plan))
+            let plan = recipe.plan(checkpoint.config(), checkpoint.entries())?;
+            let packing = |step: Step| match step.action {
+                Action::Pack(packing) => Some((step.entry.name, packing)),
+                Action::Keep(_) => None,
+            };
+            Ok::<_, Error>((recipe, plan.steps.into_iter().filter_map(packing).collect()))
         };
         Ok(CheckpointSource {
             checkpoint,
@@ -98,17 +103,16 @@ impl<'a> CheckpointSource<'a> {
 
     /// Bits and group that the recipe has for a weight.
     fn packing(&self, name: &str) -> Option<(&Recipe, Packing)> {
-        let (recipe, plan) = self.quantize.as_ref()?;
-        match plan.action(name)? {
-            Action::Pack(packing) => Some((recipe, packing)),
-            Action::Keep(_) => None,
-        }
+        let (recipe, packings) = self.quantize.as_ref()?;
+        Some((recipe, *packings.get(name)?))
     }
 
     /// A weight cut out of an entry, packed or unpacked as this source was told.
     pub(crate) fn finish(&self, entry: &Entry, weight: Weight, (rows, cols): (usize, usize)) -> Result<Matrix, Error> {
         let name = &entry.name;
-        if let Some((recipe, packing)) = self.packing(name) {
+        // Columns may have been rows when this was planned.
+        let fits = |(_, packing): &(_, Packing)| packing.check_cols(cols).is_ok();
+        if let Some((recipe, packing)) = self.packing(name).filter(fits) {
             let matrix = pack_weight(name, &weight, packing, recipe)?;
             self.checkpoint.release(entry);
             return Ok(Matrix::Packed(matrix));

@@ -11,7 +11,7 @@ use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
 use planish_model::{Architecture, Error, LoadOptions};
-use planish_quantize::{Recipe, Target};
+use planish_quantize::{Output, Recipe, Target, quantize};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;
@@ -137,6 +137,43 @@ fn experts_of_4_bit_floats_agree_with_transformers() {
     };
     for options in [exact(), unpacked] {
         assert_eq!(compare("../golden_mxfp4/gpt_oss", options, EXACT), None);
+    }
+}
+
+/// Experts packed while loading compute what the checkpoint does that `planish quantize` writes, in both dialects.
+#[test]
+fn packing_experts_while_loading_equals_a_packed_checkpoint() {
+    for case in ["mixtral", "qwen2_moe", "granitemoe", "gpt_oss", "dots1"] {
+        for (target, group) in [(Target::Metal, 8), (Target::Mlx, 32)] {
+            let mut recipe = Recipe::new(target, Packing::new(8, group).unwrap());
+            recipe.include_experts = true;
+            let plain = format!("{case}/plain");
+            let golden = Golden::read(&plain);
+            let written = tempfile::tempdir().unwrap();
+            let output = Output {
+                folder: written.path().join("packed"),
+                force: false,
+                base_model: None,
+            };
+            quantize(
+                &Checkpoint::open(&folder(&plain)).unwrap(),
+                &recipe,
+                &output,
+                &mut |_| (),
+            )
+            .unwrap();
+            let options = LoadOptions {
+                quantize: Some(recipe),
+                ..exact()
+            };
+            let loaded = run(&mut load(&plain, options), &golden);
+            let stored = run(&mut load(output.folder.to_str().unwrap(), exact()), &golden);
+            assert!(error(&loaded.0, &stored.0) < TOLERANCE, "{case}, {target:?}");
+            assert!(error(&loaded.1, &stored.1) < TOLERANCE, "{case}, {target:?}");
+            let median = median_error(&loaded.0, &golden.prefill, golden.vocabulary);
+            // A token whose best experts are nearly as good as the next may get others.
+            assert!((1e-6..0.1).contains(&median), "{case}, {target:?}: {median}");
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub fn quantize(
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
     recipe.check()?;
+    source::check_plain(checkpoint)?;
     if let Some(packed) = source::packed_as(checkpoint.dialect()) {
         return Err(Error::Source(format!(
             "{} is packed already ({packed}): quantize the plain checkpoint it was made from, `planish dequantize` it first, \

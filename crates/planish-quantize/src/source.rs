@@ -4,6 +4,7 @@ use planish_checkpoint::{Checkpoint, Dialect, Layout};
 use planish_format::FloatType;
 use serde_json::{Map, Value};
 
+use crate::Error;
 use crate::pack::{default_type, type_name};
 
 /// The float type of everything that a conversion writes, or `None` to leave each tensor's own. A GGUF file mixes types (norms
@@ -27,6 +28,25 @@ fn from_name(name: &str) -> Option<FloatType> {
     [FloatType::F32, FloatType::F16, FloatType::BF16]
         .into_iter()
         .find(|float_type| type_name(*float_type) == name)
+}
+
+/// Refuses gpt-oss with experts of 4-bit floats: no dialect holds them, and their config says that they are so.
+///
+/// # Errors
+/// [`Error::Source`] names the way out.
+pub(crate) fn check_plain(checkpoint: &Checkpoint) -> Result<(), Error> {
+    let method = checkpoint
+        .config()
+        .get("quantization_config")
+        .and_then(|section| section.get("quant_method"));
+    match method.and_then(|method| method.as_str()) {
+        Some("mxfp4") => Err(Error::Source(format!(
+            "the experts of {} are 4-bit floats (mxfp4), which cannot be written in another way: run it as it is (--bits packs \
+             its other layers while loading), or begin with a bfloat16 version of it",
+            checkpoint.path().display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the checkpoint is a single file: its packed weights are then GGUF blocks and not a dialect's modules.

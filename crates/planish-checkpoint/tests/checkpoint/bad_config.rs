@@ -140,7 +140,7 @@ fn other_methods_are_named() {
             refusal(json!({"quantization_config": {"quant_method": method, "bits": 4}})),
             format!(
                 "`quantization_config.quant_method` is \"{method}\", which planish does not read; \
-                 it reads \"metal\" (transformers), MLX and plain checkpoints"
+                 it reads \"metal\" (transformers), MLX, \"mxfp4\" of gpt-oss and plain checkpoints"
             )
         );
     }
