@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Random packed weights of this shape instead of a model (--bits and --group-size say how; 4 and 64 by default)
     #[arg(long, conflicts_with = "model", value_parser = SHAPES)]
     shape: Option<String>,
+    /// Measure the GPU's kernels one by one instead of a model
+    #[arg(long, conflicts_with_all = ["model", "shape"])]
+    kernels: bool,
     /// Tokens of a prefill
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt_tokens: usize,
@@ -46,6 +49,9 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.repeat > 0, "--repeat 0: there must be at least one run");
+    if arguments.kernels {
+        return super::bench_kernels::run(&arguments.flags, arguments.json);
+    }
     let start = Instant::now();
     let mut model = load(arguments)?;
     let load_s = start.elapsed().as_secs_f64();
