@@ -24,7 +24,7 @@ impl<O: Ops> Embedding<O> {
             positions,
             norm,
         } = &architecture.embedding;
-        let table = |name: &String, rows, cols| loader.weight(&LinearSpec::new(name, rows, cols));
+        let table = |name: &String, rows, cols| loader.table(&LinearSpec::new(name, rows, cols));
         let cols = narrow.as_ref().map_or(architecture.hidden, |table| table.widen.cols);
         Ok(Embedding {
             table: table(name, architecture.vocabulary, cols)?,

@@ -100,6 +100,14 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// The device is out of memory.
     fn weight(&self, matrix: Matrix) -> Result<Self::Weight, Self::Error>;
 
+    /// As [`Ops::weight`], for a matrix whose rows [`Ops::embed`] takes; it may multiply too.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn table(&self, matrix: Matrix) -> Result<Self::Weight, Self::Error> {
+        self.weight(matrix)
+    }
+
     /// Puts matrices of equal shape where the device can read any of them; mapped bytes stay mapped where they can.
     ///
     /// # Errors

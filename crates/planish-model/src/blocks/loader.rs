@@ -20,6 +20,11 @@ impl<O: Ops> Loader<'_, O> {
         self.ops.weight(self.source.matrix(spec)?).map_err(device_error)
     }
 
+    /// A table whose rows are taken. // (rows, cols)
+    pub(crate) fn table(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
+        self.ops.table(self.source.matrix(spec)?).map_err(device_error)
+    }
+
     /// A weight with its bias, if it has one.
     pub(crate) fn linear(&self, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {
         LinearLayer::load(self, spec)

@@ -1,12 +1,57 @@
-//! Weights: rows of a table, products.
+//! Weights: how they lie, rows of a table, products.
 
-use planish_gpu::{Error, Queue};
+use planish_cpu::Matrix;
+use planish_format::FloatType;
+use planish_gpu::{Dialect, Error, Queue};
 
-use super::{GpuOps, lock};
-use crate::kernels;
+use super::tensor::{Layout, Stored, Tiles};
+use super::{GpuOps, GpuTensor, GpuWeight, lock};
+use crate::kernels::{self, TensorWeight};
 use crate::{Embed, Linear};
 
+/// Up to so many rows a product reads the weight as [`kernels::Matvec`] does, beyond as [`kernels::Matmul`].
+const MOST_MATVEC_ROWS: usize = 8;
+
+/// One weight of a [`Linear`] with what it reads and writes.
+struct Product<'a, Q: Queue> {
+    rows: usize,
+    input: &'a GpuTensor<Q>,
+    weight: &'a GpuWeight<Q>,
+    bias: Option<&'a GpuTensor<Q>>,
+    output: &'a GpuTensor<Q>,
+}
+
 impl<Q: Queue> GpuOps<Q> {
+    /// In the order of tensor cores where the device has some that take it.
+    pub(super) fn place_weight(&self, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
+        let stored = GpuWeight::stored(&self.queue, matrix)?;
+        let (Layout::Stored(parts), Some(weight)) = (&stored.layout, self.tensor_weight(matrix)) else {
+            return Ok(stored);
+        };
+        let codes = self.queue.allocate(weight.tile_bytes())?;
+        let scales = self.queue.allocate(weight.scale_bytes())?;
+        let [from_codes, from_scales, from_biases] = parts.buffers();
+        let buffers = [from_codes, from_scales, from_biases, (&codes, 0), (&scales, 0)];
+        self.try_run(&weight.repack(), &buffers, false)?;
+        Ok(GpuWeight {
+            layout: Layout::Tiles(Tiles { weight, codes, scales }),
+            ..stored
+        })
+    }
+
+    fn tensor_weight(&self, matrix: &Matrix) -> Option<TensorWeight> {
+        let Matrix::Packed(packed) = matrix else { return None };
+        if self.queue.dialect() == Dialect::Metal || self.value == FloatType::F32 {
+            return None;
+        }
+        TensorWeight::new(
+            packed.packing,
+            packed.scale_type,
+            packed.rows as u32,
+            packed.cols as u32,
+        )
+    }
+
     pub(super) fn run_embed(&self, problem: &Embed<'_, GpuOps<Q>>) -> Result<(), Error> {
         let Embed {
             table,
@@ -14,8 +59,11 @@ impl<Q: Queue> GpuOps<Q> {
             scale,
             output,
         } = problem;
+        let Layout::Stored(stored) = &table.layout else {
+            unreachable!("rows are taken of tables only")
+        };
         let launch = kernels::Rows {
-            weight: table.kind,
+            weight: stored.kind,
             value: output.float_type,
             rows: table.rows as u32,
             cols: table.cols as u32,
@@ -25,44 +73,88 @@ impl<Q: Queue> GpuOps<Q> {
         let mut scratch = lock(&self.tokens);
         let buffer = scratch.at_least(&self.queue, 4 * tokens.len())?;
         self.queue.upload(bytemuck::cast_slice(tokens), buffer, 0)?;
-        let [codes, scales, biases] = table.buffers();
+        let [codes, scales, biases] = stored.buffers();
         self.run(&launch, &[codes, scales, biases, (buffer, 0), output.all()]);
         Ok(())
     }
 
     pub(super) fn run_linear(&self, problem: &Linear<'_, GpuOps<Q>>) {
-        let Linear {
-            rows,
-            input,
-            weights,
-            biases,
-            outputs,
-        } = problem;
-        let weights = weights.iter().zip(biases.iter()).zip(outputs.iter());
+        let weights = problem.weights.iter().zip(problem.biases).zip(problem.outputs.iter());
         for (index, ((weight, bias), output)) in weights.enumerate() {
-            let launch = kernels::Matvec {
-                weight: weight.kind,
-                value: input.float_type,
-                output: output.float_type,
-                rows: weight.rows as u32,
-                cols: weight.cols as u32,
-                inputs: *rows as u32,
-                added: bias.is_some(),
-                experts: None,
-            }
-            .launch();
-            let [codes, scales, biases] = weight.buffers();
-            let buffers = [
-                codes,
-                scales,
-                biases,
-                input.all(),
-                self.optional(*bias),
-                (&self.nothing, 0),
-                output.all(),
-            ];
+            let product = Product {
+                rows: problem.rows,
+                input: problem.input,
+                weight,
+                bias: *bias,
+                output,
+            };
             // They share an input and write outputs of their own.
-            self.run_beside(&launch, &buffers, index > 0);
+            self.run_product(&product, index > 0);
         }
+    }
+
+    fn run_product(&self, product: &Product<'_, Q>, beside: bool) {
+        match &product.weight.layout {
+            Layout::Tiles(tiles) => self.run_tiles(product, tiles, beside),
+            Layout::Stored(stored) if product.rows <= MOST_MATVEC_ROWS => self.run_matvec(product, stored, beside),
+            Layout::Stored(stored) => self.run_matmul(product, stored, beside),
+        }
+    }
+
+    fn run_tiles(&self, product: &Product<'_, Q>, tiles: &Tiles<Q>, beside: bool) {
+        let launch = kernels::TensorMatmul {
+            weight: tiles.weight,
+            value: product.input.float_type,
+            output: product.output.float_type,
+            inputs: product.rows as u32,
+            added: product.bias.is_some(),
+        }
+        .launch();
+        let (codes, scales) = ((&tiles.codes, 0), (&tiles.scales, 0));
+        let bias = self.optional(product.bias);
+        self.run_beside(
+            &launch,
+            &[codes, scales, product.input.all(), bias, product.output.all()],
+            beside,
+        );
+    }
+
+    fn run_matvec(&self, product: &Product<'_, Q>, stored: &Stored<Q>, beside: bool) {
+        let launch = kernels::Matvec {
+            weight: stored.kind,
+            value: product.input.float_type,
+            output: product.output.float_type,
+            rows: product.weight.rows as u32,
+            cols: product.weight.cols as u32,
+            inputs: product.rows as u32,
+            added: product.bias.is_some(),
+            experts: None,
+        }
+        .launch();
+        let [codes, scales, biases] = stored.buffers();
+        let (bias, no_experts) = (self.optional(product.bias), self.optional(None));
+        let (input, output) = (product.input.all(), product.output.all());
+        self.run_beside(
+            &launch,
+            &[codes, scales, biases, input, bias, no_experts, output],
+            beside,
+        );
+    }
+
+    fn run_matmul(&self, product: &Product<'_, Q>, stored: &Stored<Q>, beside: bool) {
+        let launch = kernels::Matmul {
+            weight: stored.kind,
+            value: product.input.float_type,
+            output: product.output.float_type,
+            rows: product.weight.rows as u32,
+            cols: product.weight.cols as u32,
+            inputs: product.rows as u32,
+            added: product.bias.is_some(),
+        }
+        .launch();
+        let [codes, scales, biases] = stored.buffers();
+        let bias = self.optional(product.bias);
+        let (input, output) = (product.input.all(), product.output.all());
+        self.run_beside(&launch, &[codes, scales, biases, input, bias, output], beside);
     }
 }

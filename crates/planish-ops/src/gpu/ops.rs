@@ -35,7 +35,11 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     }
 
     fn weight(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
-        GpuWeight::new(&self.queue, &matrix)
+        self.place_weight(&matrix)
+    }
+
+    fn table(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
+        GpuWeight::stored(&self.queue, &matrix)
     }
 
     fn stack(&self, _matrices: Vec<Matrix>) -> Result<NoStack, Error> {

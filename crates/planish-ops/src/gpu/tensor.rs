@@ -4,7 +4,7 @@ use planish_cpu::Matrix;
 use planish_format::{FloatType, PackedMatrix};
 use planish_gpu::{Error, Queue};
 
-use crate::kernels::WeightKind;
+use crate::kernels::{TensorWeight, WeightKind};
 use crate::{PlainMatrix, Shape};
 
 /// Activations (rows, cols) on the device.
@@ -51,13 +51,33 @@ impl<Q: Queue> Shape for GpuTensor<Q> {
 pub struct GpuWeight<Q: Queue> {
     pub(super) rows: usize,
     pub(super) cols: usize,
+    pub(super) layout: Layout<Q>,
+}
+
+/// How a matrix lies on the device.
+pub(super) enum Layout<Q: Queue> {
+    /// As in the checkpoint.
+    Stored(Stored<Q>),
+    /// In the order that tensor cores read.
+    Tiles(Tiles<Q>),
+}
+
+/// The bytes of the checkpoint.
+pub(super) struct Stored<Q: Queue> {
     pub(super) kind: WeightKind,
     /// Codes, scales and biases; or the values alone.
     parts: Vec<(Q::Buffer, usize)>,
 }
 
+/// Codes, and scales with biases, tile by tile.
+pub(super) struct Tiles<Q: Queue> {
+    pub(super) weight: TensorWeight,
+    pub(super) codes: Q::Buffer,
+    pub(super) scales: Q::Buffer,
+}
+
 impl<Q: Queue> GpuWeight<Q> {
-    pub(super) fn new(queue: &Q, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
+    pub(super) fn stored(queue: &Q, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
         let (packing, float_type, parts) = match matrix {
             Matrix::Packed(PackedMatrix {
                 packing,
@@ -73,11 +93,15 @@ impl<Q: Queue> GpuWeight<Q> {
         Ok(GpuWeight {
             rows: matrix.rows(),
             cols: matrix.cols(),
-            kind: WeightKind { packing, float_type },
-            parts: parts.collect::<Result<_, _>>()?,
+            layout: Layout::Stored(Stored {
+                kind: WeightKind { packing, float_type },
+                parts: parts.collect::<Result<_, _>>()?,
+            }),
         })
     }
+}
 
+impl<Q: Queue> Stored<Q> {
     /// Codes, scales and biases as kernels take them.
     pub(super) fn buffers(&self) -> [(&Q::Buffer, usize); 3] {
         let part = |index: usize| {
