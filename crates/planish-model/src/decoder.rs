@@ -267,7 +267,8 @@ impl<O: Ops> Engine for Decoder<O> {
     }
 
     fn measure(&mut self, on: bool) {
-        self.clock.measure(on);
+        // Launches that are still under way would count as nothing.
+        self.clock.measure(on && O::SYNCHRONOUS);
     }
 
     fn phases(&self) -> Phases {

@@ -154,7 +154,7 @@ impl Model {
         self.engine.forward_all(tokens, cache, each)
     }
 
-    /// Begins to measure where time goes, from zero, or stops.
+    /// Begins to measure where time goes, from zero, or stops. On a GPU, whose work goes on by itself, nothing is measured.
     pub fn measure(&mut self, on: bool) {
         self.engine.measure(on);
     }

@@ -5,11 +5,8 @@ use planish_ops::Ops;
 use crate::blocks::{Angles, device_error};
 use crate::{Architecture, Error, LayerSpec};
 
-/// Rows of a pass, unless the memory below allows fewer.
-const MOST_ROWS: usize = 512;
+/// Rows of a pass at least, whatever memory they take.
 const LEAST_ROWS: usize = 64;
-/// What the tensors may take together.
-const BUDGET_BYTES: usize = 24 << 20;
 
 /// What all blocks share, (rows, ..), and the tensors that blocks asked for.
 pub(crate) struct Workspace<O: Ops> {
@@ -63,7 +60,7 @@ impl<O: Ops> Workspace<O> {
         let sizes = sets.sets.iter().flatten();
         let set_values: usize = sizes.map(|size| size.per_row * size.cols).sum();
         let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values);
-        let rows = (BUDGET_BYTES / row_bytes).clamp(LEAST_ROWS, MOST_ROWS) / 32 * 32;
+        let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
         let sized = |size: &TensorSize| ops.tensor(rows * size.per_row, size.cols).map_err(device_error);
         let tensor = |cols| sized(&TensorSize::row(cols));
         let narrow = architecture.embedding.narrow.as_ref();

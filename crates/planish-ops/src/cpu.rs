@@ -13,7 +13,7 @@ use planish_cpu::{
 
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    Recurrence, Rope, RopeAngles, Rule, Shape,
+    PassSize, Recurrence, Rope, RopeAngles, Rule, Shape,
 };
 
 pub use routed::CpuStack;
@@ -91,6 +91,13 @@ impl Ops for CpuOps {
     type Stack = CpuStack;
     type KeyValues = KeyValues;
     type Error = Infallible;
+
+    /// What is computed next should still be in a cache.
+    const PASS: PassSize = PassSize {
+        rows: 512,
+        bytes: 24 << 20,
+    };
+    const SYNCHRONOUS: bool = true;
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
         Ok(CpuTensor {

@@ -53,6 +53,15 @@ pub struct KeyValueSizes {
     pub window: Option<usize>,
 }
 
+/// Rows that go through the layers together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassSize {
+    /// At most.
+    pub rows: usize,
+    /// Fewer where the tensors between the operations would take more than this together, counted as f32.
+    pub bytes: usize,
+}
+
 /// Something of rows and columns.
 pub trait Shape {
     /// Rows; of a tensor, how many there is room for.
@@ -74,6 +83,11 @@ pub trait Ops: Send + Sync + Sized + 'static {
     type KeyValues: Send + Sync;
     /// What can go wrong with the device.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// How many rows the device likes to compute together.
+    const PASS: PassSize;
+    /// Whether a method returns only when its work is done, so that a clock can tell operations apart.
+    const SYNCHRONOUS: bool;
 
     /// Zeros, in the type that the device computes in. // (rows, cols)
     ///

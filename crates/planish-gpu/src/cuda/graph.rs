@@ -1,4 +1,4 @@
-//! Launches on their way to the device: recorded into segments of up to [`SEGMENT`] steps. A token is mostly the same
+//! Launches on their way to the device: recorded into segments of some dozen steps. A token is mostly the same
 //! launches as the one before, so a segment seen twice in a row at the same place becomes a CUDA graph: from then on it
 //! costs one call, plus one for every step whose arguments changed. Everything else is launched step by step.
 
@@ -11,8 +11,10 @@ use cudarc::driver::{result, sys};
 use super::{CudaQueue, pointer_to};
 use crate::Launch;
 
-/// Steps of a segment: few enough that the device starts early, many enough that a graph pays.
+/// Steps of a segment: enough that a graph pays.
 const SEGMENT: usize = 48;
+/// Of the first one: few enough that the device starts early.
+const FIRST_SEGMENT: usize = 12;
 /// Segments that are remembered; a pass of a model has fewer.
 const MOST_SEGMENTS: usize = 256;
 
@@ -132,7 +134,7 @@ impl Recorder {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.now.steps.len() >= SEGMENT
+        self.now.steps.len() >= if self.place == 0 { FIRST_SEGMENT } else { SEGMENT }
     }
 
     /// Hands everything recorded to the device.

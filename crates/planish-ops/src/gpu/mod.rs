@@ -9,11 +9,11 @@ mod ops;
 mod rows;
 mod tensor;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_format::FloatType;
 use planish_gpu::{Argument, Error, Queue, Source};
+use rustc_hash::FxHashMap;
 
 use crate::kernels::{Launch, Program};
 pub use attention::GpuKeyValues;
@@ -42,7 +42,8 @@ pub struct GpuOps<Q: Queue> {
     frequencies: Mutex<Vec<Frequencies<Q>>>,
 }
 
-type Kernels<Q> = HashMap<(Program, &'static str), Arc<<Q as Queue>::Kernel>>;
+/// The kernels of each program by name. Looked up for every launch: the hash must be quick.
+type Kernels<Q> = FxHashMap<Program, Vec<(&'static str, Arc<<Q as Queue>::Kernel>)>>;
 
 /// Memory that grows with what is asked of it.
 struct Scratch<Q: Queue> {
@@ -120,9 +121,9 @@ impl<Q: Queue> GpuOps<Q> {
 
     /// The compiled kernel of a launch.
     fn kernel(&self, launch: &Launch) -> Result<Arc<Q::Kernel>, Error> {
-        let key = (launch.program.clone(), launch.kernel);
         let mut kernels = lock(&self.kernels);
-        if let Some(kernel) = kernels.get(&key) {
+        let known = kernels.get(&launch.program).into_iter().flatten();
+        if let Some((_, kernel)) = known.into_iter().find(|(name, _)| *name == launch.kernel) {
             return Ok(Arc::clone(kernel));
         }
         let text = launch.program.text(self.queue.dialect());
@@ -131,7 +132,8 @@ impl<Q: Queue> GpuOps<Q> {
             text: &text,
             entry: launch.kernel,
         })?);
-        kernels.insert(key, Arc::clone(&kernel));
+        let of_program = kernels.entry(launch.program.clone()).or_default();
+        of_program.push((launch.kernel, Arc::clone(&kernel)));
         Ok(kernel)
     }
 

@@ -10,7 +10,7 @@ use planish_gpu::{Error, Queue};
 use super::{GpuKeyValues, GpuOps, GpuTensor, GpuWeight};
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    Recurrence, Rope, RopeAngles, Shape, StackShape,
+    PassSize, Recurrence, Rope, RopeAngles, Shape, StackShape,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -19,6 +19,13 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     type Stack = NoStack;
     type KeyValues = GpuKeyValues<Q>;
     type Error = Error;
+
+    /// Every pass reads all weights once.
+    const PASS: PassSize = PassSize {
+        rows: 2048,
+        bytes: 1 << 30,
+    };
+    const SYNCHRONOUS: bool = false;
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor<Q>, Error> {
         GpuTensor::new(&self.queue, rows, cols, self.value)
