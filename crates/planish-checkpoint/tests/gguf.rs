@@ -1,5 +1,5 @@
 //! GGUF files against gguf-py, transformers, the tokenizers library and SentencePiece, whose results
-//! scripts/golden/gguf.py recorded in golden/gguf/expected.json.
+//! scripts/golden/gguf_types.py recorded in golden/gguf/expected.json.
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use common::{exact, folder, load, try_load};
 use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Architecture, Error, LoadOptions};
+use planish_model::{Architecture, Error, LoadOptions, Model};
 use planish_quantize::{Output, Recipe, Target, quantize};
 use safetensors::SafeTensors;
 
@@ -175,6 +175,42 @@ fn packing_experts_while_loading_equals_a_packed_checkpoint() {
             assert!((1e-6..0.1).contains(&median), "{case}, {target:?}: {median}");
         }
     }
+}
+
+/// The same weights in GGUF files, under the names and in the order of llama.cpp.
+#[test]
+fn gguf_files_agree_with_transformers() {
+    let mut failures = Vec::new();
+    let items = std::fs::read_dir(folder("../golden_gguf")).unwrap();
+    let mut files: Vec<String> = items
+        .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    for file in &files {
+        let case = file.strip_suffix(".gguf").unwrap();
+        let golden = Golden::read(&format!("{case}/plain"));
+        let mut model =
+            match Checkpoint::open(&folder("../golden_gguf").join(file)).map(|file| Model::load(&file, &exact())) {
+                Ok(Ok(model)) => model,
+                Ok(Err(error)) => {
+                    failures.push(format!("{file}: {error}"));
+                    continue;
+                }
+                Err(error) => {
+                    failures.push(error.to_string());
+                    continue;
+                }
+            };
+        let (prefill, steps) = run(&mut model, &golden);
+        let (prefill, steps) = (error(&prefill, &golden.prefill), error(&steps, &golden.steps));
+        if prefill >= TOLERANCE || steps >= TOLERANCE {
+            failures.push(format!(
+                "{file}: prefill differs by {prefill:.1e}, steps by {steps:.1e}"
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    assert!(files.len() >= 25, "only {} files", files.len());
 }
 
 /// The first checkpoints of some families hold the decoder without its name.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use planish_checkpoint::Checkpoint;
 use planish_model::{Architecture, Tested};
 use serde_json::Value;
 
@@ -47,11 +48,12 @@ fn named_by_mlx_lm() -> BTreeSet<String> {
     compared.filter_map(|model| architecture(&model["config"])).collect()
 }
 
-/// Architectures with GGUF files, which tests/gguf.rs of planish-checkpoint compares.
+/// Architectures with GGUF files, which tests/parity.rs compares.
 fn with_gguf() -> BTreeSet<String> {
-    let listed = crate_folder("planish-checkpoint/tests/golden/gguf/families.json");
-    let classes = read(&listed)["classes"].as_array().unwrap().clone();
-    classes.iter().map(|class| class.as_str().unwrap().to_owned()).collect()
+    let files = std::fs::read_dir(crate_folder("planish-model/tests/golden_gguf")).unwrap();
+    let read = |path: PathBuf| Checkpoint::open(&path).unwrap().config().clone();
+    let configs = files.map(|file| Value::Object(read(file.unwrap().path())));
+    configs.filter_map(|config| architecture(&config)).collect()
 }
 
 #[test]

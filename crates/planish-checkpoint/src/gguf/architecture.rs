@@ -1,7 +1,7 @@
-//! The architectures read from GGUF, as data: which Hugging Face model each is, and how tensors are called in both.
-//!
-//! Source of names: <https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py>.
+//! What an architecture is in GGUF, as data: which Hugging Face model it is, how tensors are called in both, and which keys of
+//! config.json follow from which metadata. The rows stand in [`super::architectures`].
 
+use super::architectures::ARCHITECTURES;
 use super::fault::Fault;
 use super::metadata::Metadata;
 
@@ -13,35 +13,79 @@ pub(super) struct Architecture {
     /// `model_type` and `architectures` of config.json.
     pub model_type: &'static str,
     pub class: &'static str,
+    /// Whether this row is for models with a sliding window, or without; `None` for either.
+    pub windowed: Option<bool>,
     /// Query and key rows lie as neighbours.
     pub neighbours: bool,
-    /// config.json says whether projections have biases; otherwise the architecture does.
-    pub bias_keys: bool,
+    /// Query, key and value are one tensor, at Hugging Face head by head.
+    pub joined_heads: bool,
+    /// One has been added to the weights of norms.
+    pub norms_less_one: bool,
+    /// What Hugging Face calls the list of layers.
+    pub layers: &'static str,
+    /// Names that differ from Llama's, `blk.N.` and the layer left out.
+    pub names: &'static [(&'static str, &'static str)],
+    /// The names of experts. A row with experts is for models that have some.
+    pub experts: Option<Experts>,
+    /// Layers that Hugging Face stores as (cols, rows).
+    pub turned: &'static [&'static str],
+    /// Which norm the model has.
+    pub epsilon: Epsilon,
+    /// What config.json says beyond a Llama's.
+    pub keys: &'static [Key],
 }
 
-static ARCHITECTURES: [Architecture; 3] = [
-    Architecture {
-        name: "llama",
-        model_type: "llama",
-        class: "LlamaForCausalLM",
-        neighbours: true,
-        bias_keys: true,
-    },
-    Architecture {
-        name: "qwen2",
-        model_type: "qwen2",
-        class: "Qwen2ForCausalLM",
-        neighbours: false,
-        bias_keys: false,
-    },
-    Architecture {
-        name: "qwen3",
-        model_type: "qwen3",
-        class: "Qwen3ForCausalLM",
-        neighbours: false,
-        bias_keys: false,
-    },
-];
+/// Stacks of experts, which Hugging Face stores one by one.
+#[derive(Debug)]
+pub(super) struct Experts {
+    pub router: &'static str,
+    /// Before the number of an expert.
+    pub path: &'static str,
+    /// Gate, up and down.
+    pub parts: [&'static str; 3],
+}
+
+/// The key of config.json for the norms' epsilon.
+#[derive(Debug)]
+pub(super) enum Epsilon {
+    Rms(&'static str),
+    Layer(&'static str),
+}
+
+/// Where a key of config.json comes from: metadata first (the architecture's prefix left out), then the key.
+#[derive(Debug)]
+pub(super) enum Key {
+    Count(&'static str, &'static str),
+    Float(&'static str, &'static str),
+    FloatOr(&'static str, &'static str, f64),
+    Flag(&'static str, &'static str),
+    Set(&'static str, Literal),
+    /// The part of a head that is rotated.
+    RotatedPart(&'static str),
+    /// The sliding window, of which 0 means none.
+    Window,
+    /// Every n-th layer sees all positions, the others the window, unless metadata says otherwise.
+    LayerTypes(usize),
+    /// Gemma's scale of queries: the head size, but hidden size by heads in the model with this many layers.
+    QueryScale(usize),
+    /// Every n-th layer is not rotated.
+    NoRotation(usize),
+    /// Whether tensors are there.
+    AttentionBias(&'static str),
+    OutputBias(&'static str),
+    FeedForwardBias(&'static str),
+    QueryNorm(&'static str),
+    /// Another name for a key of Llama.
+    Rename(&'static str, &'static str),
+}
+
+/// A value that the architecture has always.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Literal {
+    Text(&'static str),
+    Flag(bool),
+    Null,
+}
 
 /// Tensors outside the layers.
 const TOP: [(&str, &str); 3] = [
@@ -65,20 +109,33 @@ const LAYER: [(&str, &str); 11] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
+/// Stacks of experts, in the order of [`Experts::parts`].
+const STACKS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+
 /// The architecture that a file names.
 pub(super) fn of(metadata: &Metadata) -> Result<&'static Architecture, Fault> {
     let key = "general.architecture";
     let name = metadata.need(key, metadata.text(key)?)?;
-    ARCHITECTURES
-        .iter()
-        .find(|architecture| architecture.name == name)
-        .ok_or_else(|| {
-            let known: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
-            Fault::unsupported(format!(
-                "GGUF architecture `{name}` is not read; those that are: {}",
-                known.join(", ")
-            ))
-        })
+    let positive = |key: &str| -> Result<bool, Fault> {
+        let count = metadata.uniform_count(&format!("{name}.{key}"))?;
+        Ok(count.is_some_and(|count| count > 0))
+    };
+    let has_experts = positive("expert_count")?;
+    let has_window = positive("attention.sliding_window")?;
+    let named = ARCHITECTURES.iter().filter(|architecture| architecture.name == name);
+    let mut fitting = named.clone().filter(|architecture| {
+        architecture.experts.is_some() == has_experts
+            && architecture.windowed.is_none_or(|windowed| windowed == has_window)
+    });
+    // A row that does not fit says better what is wrong.
+    fitting.next().or(named.clone().next()).ok_or_else(|| {
+        let mut known: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+        known.dedup();
+        Fault::unsupported(format!(
+            "GGUF architecture `{name}` is not read; those that are: {}",
+            known.join(", ")
+        ))
+    })
 }
 
 /// The architectures, as in config.json, of which GGUF files are read.
@@ -91,49 +148,80 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
 pub(super) enum Role {
     /// A weight of this Hugging Face name.
     Weight(String),
+    /// A stack of experts: what stands before the number of each and what behind it.
+    Experts { before: String, after: String },
     /// Rotation factors, which belong in the config.
     RopeFactors,
+    /// Those of longrope, beyond the original context.
+    LongFactors,
+    /// Those of longrope, within it.
+    ShortFactors,
 }
 
-/// The role of a tensor; `None` if no model of these architectures has it.
-pub(super) fn role(name: &str) -> Option<Role> {
-    if name == "rope_freqs.weight" {
-        return Some(Role::RopeFactors);
-    }
-    let (stem, part) = name.rsplit_once('.')?;
-    if !matches!(part, "weight" | "bias") {
-        return None;
-    }
-    let translate = |table: &[(&str, &'static str)], stem: &str| {
-        table
-            .iter()
-            .find(|(stored, _)| *stored == stem)
-            .map(|(_, translated)| *translated)
-    };
-    let translated = match stem.strip_prefix("blk.") {
-        None => translate(&TOP, stem)?.to_string(),
-        Some(rest) => {
-            let (layer, stem) = rest.split_once('.')?;
-            let layer: u32 = layer.parse().ok()?;
-            format!("model.layers.{layer}.{}", translate(&LAYER, stem)?)
+impl Architecture {
+    /// The role of a tensor; `None` if no model of the architecture has it.
+    pub fn role(&self, name: &str) -> Option<Role> {
+        match name {
+            "rope_freqs.weight" => return Some(Role::RopeFactors),
+            "rope_factors_long.weight" => return Some(Role::LongFactors),
+            "rope_factors_short.weight" => return Some(Role::ShortFactors),
+            _ => {}
         }
-    };
-    Some(Role::Weight(format!("{translated}.{part}")))
+        let (stem, part) = name.rsplit_once('.')?;
+        if !matches!(part, "weight" | "bias") {
+            return None;
+        }
+        let Some(rest) = stem.strip_prefix("blk.") else {
+            let translated = self.translated(&TOP, stem)?;
+            return Some(Role::Weight(format!("{translated}.{part}")));
+        };
+        let (layer, stem) = rest.split_once('.')?;
+        let layer: u32 = layer.parse().ok()?;
+        let layer = format!("{}.{layer}", self.layers);
+        if let Some(experts) = &self.experts {
+            if stem == "ffn_gate_inp" {
+                return Some(Role::Weight(format!("{layer}.{}.{part}", experts.router)));
+            }
+            if let Some(position) = STACKS.iter().position(|stack| *stack == stem) {
+                return Some(Role::Experts {
+                    before: format!("{layer}.{}.", experts.path),
+                    after: format!(".{}.{part}", experts.parts[position]),
+                });
+            }
+        }
+        Some(Role::Weight(format!(
+            "{layer}.{}.{part}",
+            self.translated(&LAYER, stem)?
+        )))
+    }
+
+    fn translated(&self, common: &'static [(&str, &str)], stem: &str) -> Option<&'static str> {
+        let found = self.names.iter().chain(common).find(|(stored, _)| *stored == stem);
+        found.map(|(_, translated)| *translated)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn architecture(class: &str) -> &'static Architecture {
+        ARCHITECTURES
+            .iter()
+            .find(|architecture| architecture.class == class)
+            .unwrap()
+    }
+
     #[test]
     fn names_in_both_worlds() {
+        let llama = architecture("LlamaForCausalLM");
         let weight = |name: &str| Some(Role::Weight(name.into()));
         assert_eq!(
-            role("blk.12.attn_q.bias"),
+            llama.role("blk.12.attn_q.bias"),
             weight("model.layers.12.self_attn.q_proj.bias")
         );
-        assert_eq!(role("output.weight"), weight("lm_head.weight"));
-        assert_eq!(role("rope_freqs.weight"), Some(Role::RopeFactors));
+        assert_eq!(llama.role("output.weight"), weight("lm_head.weight"));
+        assert_eq!(llama.role("rope_freqs.weight"), Some(Role::RopeFactors));
         for unknown in [
             "blk.0.ffn_gate_exps.weight",
             "blk.x.attn_q.weight",
@@ -141,7 +229,10 @@ mod tests {
             "output",
             "blk.0",
         ] {
-            assert_eq!(role(unknown), None, "{unknown}");
+            assert_eq!(llama.role(unknown), None, "{unknown}");
         }
+        let stack = architecture("MixtralForCausalLM").role("blk.3.ffn_up_exps.weight");
+        let (before, after) = ("model.layers.3.block_sparse_moe.experts.".into(), ".w3.weight".into());
+        assert_eq!(stack, Some(Role::Experts { before, after }));
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, Epsilon, Key, Literal};
 use super::fault::Fault;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, Value as Stored};
 use super::rope;
 
 /// What the config depends on besides metadata.
@@ -19,8 +19,12 @@ pub(super) struct Facts<'a> {
     pub mlp_bias: bool,
     /// The type in which the weights are held exactly, or nearly: `float16`, ..
     pub dtype: &'static str,
+    pub output_bias: bool,
+    pub query_norm: bool,
     /// The factors of `rope_freqs.weight`. // (head_dim / 2)
     pub rope_factors: Option<Vec<f32>>,
+    /// The factors of longrope, within the original context and beyond. // both (rotated / 2)
+    pub long_rope: Option<[Vec<f32>; 2]>,
 }
 
 /// Sizes that other parts need too.
@@ -57,7 +61,7 @@ impl Sizes {
             head_dim,
             context: keys.need_count("context_length")?,
         };
-        keys.refuse_what_is_not_modelled(&sizes)?;
+        keys.refuse_what_is_not_modelled(architecture, &sizes)?;
         Ok(sizes)
     }
 }
@@ -89,14 +93,17 @@ impl Keys<'_> {
         self.metadata.float(&self.key(name))
     }
 
-    fn refuse_what_is_not_modelled(&self, sizes: &Sizes) -> Result<(), Fault> {
-        if let Some(experts) = self
+    fn refuse_what_is_not_modelled(&self, architecture: &Architecture, sizes: &Sizes) -> Result<(), Fault> {
+        if architecture.experts.is_some() {
+            self.need_count("expert_count")?;
+        } else if let Some(experts) = self
             .metadata
             .count(&self.key("expert_count"))?
             .filter(|&experts| experts > 0)
         {
             return Err(Fault::unsupported(format!(
-                "a model of {experts} experts; GGUF is read for dense models only"
+                "a model of {experts} experts; `{}` is read without experts only",
+                self.prefix
             )));
         }
         if sizes.head_dim == 0 || !sizes.head_dim.is_multiple_of(2) {
@@ -106,7 +113,9 @@ impl Keys<'_> {
                 sizes.head_dim,
             ));
         }
-        for name in ["attention.value_length", "rope.dimension_count"] {
+        let rotates_a_part = architecture.keys.iter().any(|key| matches!(key, Key::RotatedPart(_)));
+        let sizes_of_heads = ["attention.value_length", "rope.dimension_count"];
+        for name in &sizes_of_heads[..if rotates_a_part { 1 } else { 2 }] {
             if let Some(found) = self.count(name)?.filter(|&found| found != sizes.head_dim) {
                 let what = format!(
                     "metadata key `{}`: expected the head size {}, found {found}",
@@ -129,9 +138,15 @@ pub(super) fn rebuild(facts: &Facts, sizes: &Sizes) -> Result<Map<String, Value>
         prefix: architecture.name,
         metadata,
     };
-    let epsilon = "attention.layer_norm_rms_epsilon";
+    let (epsilon, epsilon_key) = match architecture.epsilon {
+        Epsilon::Rms(key) => ("attention.layer_norm_rms_epsilon", key),
+        Epsilon::Layer(key) => ("attention.layer_norm_epsilon", key),
+    };
     let epsilon = metadata.need(&keys.key(epsilon), keys.float(epsilon)?)?;
-    let rope = rope::rebuild(&keys, sizes, facts.rope_factors.as_deref())?;
+    let mut rope = rope::rebuild(&keys, sizes, facts.rope_factors.as_deref())?;
+    if let Some([short, long]) = &facts.long_rope {
+        rope.scaling = json!({ "rope_type": "longrope", "short_factor": short, "long_factor": long });
+    }
     let token = |name: &str| metadata.count(&format!("tokenizer.ggml.{name}_token_id"));
 
     let mut config = Map::new();
@@ -147,18 +162,88 @@ pub(super) fn rebuild(facts: &Facts, sizes: &Sizes) -> Result<Map<String, Value>
     set("head_dim", json!(sizes.head_dim));
     set("hidden_act", json!("silu"));
     set("max_position_embeddings", json!(sizes.context));
-    set("rms_norm_eps", json!(epsilon));
+    set(epsilon_key, json!(epsilon));
     set("rope_theta", json!(rope.theta));
     set("rope_scaling", rope.scaling);
     set("tie_word_embeddings", json!(facts.tied));
-    if architecture.bias_keys {
-        set("attention_bias", json!(facts.attention_bias));
-        set("mlp_bias", json!(facts.mlp_bias));
-    }
     set("bos_token_id", json!(token("bos")?));
     set("eos_token_id", json!(token("eos")?));
     set("pad_token_id", json!(token("padding")?));
     set("torch_dtype", json!(facts.dtype));
     set("use_cache", json!(true));
+    for key in architecture.keys {
+        add_key(&mut config, key, &keys, facts, sizes)?;
+    }
     Ok(config)
+}
+
+/// What an architecture says beyond a Llama. Metadata that is absent leaves the key to its default.
+fn add_key(config: &mut Map<String, Value>, key: &Key, keys: &Keys, facts: &Facts, sizes: &Sizes) -> Result<(), Fault> {
+    let found = match *key {
+        Key::Count(stored, name) => keys.count(stored)?.map(|count| (name, json!(count))),
+        Key::Float(stored, name) => keys.float(stored)?.map(|value| (name, json!(value))),
+        Key::FloatOr(stored, name, default) => Some((name, json!(keys.float(stored)?.unwrap_or(default)))),
+        Key::Flag(stored, name) => keys.metadata.flag(&keys.key(stored))?.map(|flag| (name, json!(flag))),
+        Key::Set(name, Literal::Text(text)) => Some((name, json!(text))),
+        Key::Set(name, Literal::Flag(flag)) => Some((name, json!(flag))),
+        Key::Set(name, Literal::Null) => Some((name, Value::Null)),
+        Key::RotatedPart(name) => {
+            let rotated = keys.count("rope.dimension_count")?.unwrap_or(sizes.head_dim);
+            Some((name, json!(rotated as f64 / sizes.head_dim as f64)))
+        }
+        Key::Window => Some(("sliding_window", json!(window(keys)?))),
+        Key::LayerTypes(every) => window(keys)?.map(|_| ("layer_types", layer_types(keys, sizes, every))),
+        Key::QueryScale(layers) => {
+            let scale = match sizes.layers == layers {
+                true => sizes.hidden / sizes.heads,
+                false => sizes.head_dim,
+            };
+            Some(("query_pre_attn_scalar", json!(scale)))
+        }
+        Key::NoRotation(every) => {
+            let rotated = |layer: usize| u8::from(!(layer + 1).is_multiple_of(every));
+            let layers: Vec<u8> = (0..sizes.layers).map(rotated).collect();
+            Some(("no_rope_layers", json!(layers)))
+        }
+        Key::AttentionBias(name) => Some((name, json!(facts.attention_bias))),
+        Key::OutputBias(name) => Some((name, json!(facts.output_bias))),
+        Key::FeedForwardBias(name) => Some((name, json!(facts.mlp_bias))),
+        Key::QueryNorm(name) => Some((name, json!(facts.query_norm))),
+        Key::Rename(from, to) => config.shift_remove(from).map(|value| (to, value)),
+    };
+    if let Some((name, value)) = found {
+        config.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// The sliding window; 0 is none.
+fn window(keys: &Keys) -> Result<Option<usize>, Fault> {
+    let window = keys.metadata.uniform_count(&keys.key("attention.sliding_window"))?;
+    Ok(window.filter(|&window| window > 0))
+}
+
+/// By layer: metadata may give the distance of layers that see all, or a flag for each.
+fn layer_types(keys: &Keys, sizes: &Sizes, every: usize) -> Value {
+    let pattern = keys.metadata.get(&keys.key("attention.sliding_window_pattern"));
+    let slides: Vec<bool> = match pattern {
+        Some(Stored::Array(array)) => array
+            .scalars()
+            .map(|value| matches!(value, Stored::Bool(true)) || value.integer().is_some_and(|value| value != 0))
+            .collect(),
+        Some(value) => {
+            let every = value
+                .integer()
+                .and_then(|every| usize::try_from(every).ok())
+                .unwrap_or(every);
+            (0..sizes.layers)
+                .map(|layer| every != 0 && !(layer + 1).is_multiple_of(every))
+                .collect()
+        }
+        None => (0..sizes.layers)
+            .map(|layer| !(layer + 1).is_multiple_of(every))
+            .collect(),
+    };
+    let name = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
+    slides.iter().map(name).collect::<Vec<_>>().into()
 }

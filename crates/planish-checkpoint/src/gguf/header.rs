@@ -23,8 +23,15 @@ pub(super) struct Header {
     pub tensors: Vec<TensorInfo>,
 }
 
+impl Header {
+    /// Whether there is a tensor of one of these names.
+    pub fn has(&self, names: &[&str]) -> bool {
+        self.tensors.iter().any(|tensor| names.contains(&tensor.name.as_str()))
+    }
+}
+
 /// One tensor of the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TensorInfo {
     /// The name in the file: `blk.0.attn_q.weight`.
     pub name: String,

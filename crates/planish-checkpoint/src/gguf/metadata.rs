@@ -142,7 +142,7 @@ fn scalar(kind: Kind, bytes: &[u8]) -> Value {
 
 impl Array {
     /// The elements of an array of numbers or truth values.
-    fn scalars(&self) -> impl Iterator<Item = Value> + '_ {
+    pub fn scalars(&self) -> impl Iterator<Item = Value> + '_ {
         let size = self.kind.size_bytes().unwrap_or(1) as usize;
         self.bytes.chunks_exact(size).map(|bytes| scalar(self.kind, bytes))
     }
@@ -173,7 +173,7 @@ impl Value {
         }
     }
 
-    fn integer(&self) -> Option<i64> {
+    pub fn integer(&self) -> Option<i64> {
         match self {
             Value::Unsigned(value) => i64::try_from(*value).ok(),
             Value::Signed(value) => Some(*value),

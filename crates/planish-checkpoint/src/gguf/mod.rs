@@ -1,9 +1,10 @@
-//! GGUF files (versions 2 and 3, little-endian, llama family) as a [`Source`] under Hugging Face names.
+//! GGUF files (versions 2 and 3, little-endian) as a [`Source`] under Hugging Face names.
 //!
 //! The file is mapped. Float tensors are read in place; block types become packed weights when an entry is read, one tensor
 //! at a time. config.json and the tokenizer files are rebuilt from the metadata.
 
 mod architecture;
+mod architectures;
 mod config;
 mod cursor;
 mod fault;
@@ -48,11 +49,22 @@ pub(crate) struct Reader {
 }
 
 /// Where a weight is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Place {
-    /// Index in the header.
-    tensor: usize,
+    /// The tensor of the header, or the part of it that one expert has.
+    tensor: TensorInfo,
     order: RowOrder,
+    change: Change,
+}
+
+/// What else a converter has done to a tensor.
+#[derive(Clone, Copy, PartialEq)]
+enum Change {
+    Nothing,
+    /// It has added one.
+    AddedOne,
+    /// It has turned rows into columns.
+    Turned,
 }
 
 /// Opens a GGUF file: reads and checks its header, and rebuilds the config.
@@ -94,34 +106,50 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
     let sizes = Sizes::read(architecture, &header.metadata)?;
     let mut listed = Vec::new();
     let mut places = HashMap::new();
-    let mut rope_factors = None;
-    for (index, tensor) in header.tensors.iter().enumerate() {
-        match architecture::role(&tensor.name) {
-            Some(Role::Weight(name)) => {
-                let order = row_order_of(architecture, &sizes, tensor, &name)?;
-                places.insert(name.clone(), Place { tensor: index, order });
-                listed.push(entry_of(name, tensor));
+    let mut factors: [Option<Vec<f32>>; 3] = [None, None, None];
+    for tensor in &header.tensors {
+        let role = architecture.role(&tensor.name).ok_or_else(|| {
+            Fault::unsupported(format!(
+                "tensor `{}` is not known for the architecture `{}`",
+                tensor.name, architecture.name
+            ))
+        })?;
+        let weights = match role {
+            Role::Weight(name) => vec![(name, tensor.clone())],
+            Role::Experts { before, after } => experts(tensor, &before, &after)?,
+            Role::RopeFactors => {
+                factors[0] = Some(read_factors(file, tensor)?);
+                continue;
             }
-            Some(Role::RopeFactors) => rope_factors = Some(read_factors(file, tensor)?),
-            None => {
-                let what = format!(
-                    "tensor `{}` is not known for the architecture `{}`",
-                    tensor.name, architecture.name
-                );
-                return Err(Fault::unsupported(what));
+            Role::ShortFactors => {
+                factors[1] = Some(read_factors(file, tensor)?);
+                continue;
             }
+            Role::LongFactors => {
+                factors[2] = Some(read_factors(file, tensor)?);
+                continue;
+            }
+        };
+        for (name, tensor) in weights {
+            let place = place_of(architecture, &sizes, tensor, &name)?;
+            listed.push(entry_of(name.clone(), &place));
+            places.insert(name, place);
         }
     }
+    let [rope_factors, short, long] = factors;
     listed.sort_by(|left, right| natural_order(&left.name, &right.name));
     let facts = Facts {
         architecture,
         metadata: &header.metadata,
         vocab_size: vocab_size(&header, &sizes)?,
-        tied: !places.contains_key("lm_head.weight"),
-        attention_bias: places.contains_key("model.layers.0.self_attn.q_proj.bias"),
-        mlp_bias: places.contains_key("model.layers.0.mlp.gate_proj.bias"),
+        tied: !header.has(&["output.weight"]),
+        attention_bias: header.has(&["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"]),
+        mlp_bias: header.has(&["blk.0.ffn_up.bias"]),
+        output_bias: header.has(&["blk.0.attn_output.bias"]),
+        query_norm: header.has(&["blk.0.attn_q_norm.weight"]),
         dtype: dtype_of(&listed),
         rope_factors,
+        long_rope: short.zip(long).map(|(short, long)| [short, long]),
     };
     let config = config::rebuild(&facts, &sizes)?;
     Ok(Opened {
@@ -132,7 +160,8 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
     })
 }
 
-fn entry_of(name: String, tensor: &TensorInfo) -> Entry {
+fn entry_of(name: String, place: &Place) -> Entry {
+    let tensor = &place.tensor;
     let layout = match &tensor.tensor_type.storage {
         Storage::Floats(float_type) => Layout::Plain((*float_type).into()),
         Storage::Codes(codes) => Layout::Packed {
@@ -140,12 +169,56 @@ fn entry_of(name: String, tensor: &TensorInfo) -> Entry {
             scale_type: codes.scale_type,
         },
     };
+    let mut shape = tensor.shape.clone();
+    match (place.change, &layout) {
+        // Packed, it stays as other layers are.
+        (Change::Turned, Layout::Plain(_)) => shape.reverse(),
+        // Converters drop sizes of one.
+        _ if name.ends_with("shared_expert_gate.weight") && shape.len() == 1 => shape.insert(0, 1),
+        _ => {}
+    }
     Entry {
         name,
-        shape: tensor.shape.clone(),
+        shape,
         layout,
         stored_bytes: tensor.range.len() as u64,
     }
+}
+
+/// One tensor for each expert of a stack (experts, rows, cols), with its name.
+fn experts(stack: &TensorInfo, before: &str, after: &str) -> Result<Vec<(String, TensorInfo)>, Fault> {
+    let [count, rows, cols] = stack.shape[..] else {
+        let what = format!(
+            "tensor `{}`: expected the shape (experts, rows, columns), found {:?}",
+            stack.name, stack.shape
+        );
+        return Err(Fault::malformed(what));
+    };
+    let bytes = stack.range.len() / count.max(1);
+    let one = |expert: usize| {
+        let start = stack.range.start + expert * bytes;
+        let tensor = TensorInfo {
+            shape: vec![rows, cols],
+            range: start..start + bytes,
+            ..stack.clone()
+        };
+        (format!("{before}{expert}{after}"), tensor)
+    };
+    Ok((0..count).map(one).collect())
+}
+
+fn place_of(architecture: &Architecture, sizes: &Sizes, tensor: TensorInfo, name: &str) -> Result<Place, Fault> {
+    let order = row_order_of(architecture, sizes, &tensor, name)?;
+    let is_norm = tensor.shape.len() == 1 && name.ends_with("norm.weight");
+    let module = name.strip_suffix(".weight").unwrap_or_default();
+    let change = if architecture.norms_less_one && is_norm {
+        Change::AddedOne
+    } else if architecture.turned.iter().any(|layer| module.ends_with(layer)) && tensor.shape.len() == 2 {
+        Change::Turned
+    } else {
+        Change::Nothing
+    };
+    Ok(Place { tensor, order, change })
 }
 
 /// How the rows of a tensor lie, having checked that they are whole heads.
@@ -159,6 +232,8 @@ fn row_order_of(
         sizes.heads
     } else if name.contains(".self_attn.k_proj.") {
         sizes.key_value_heads
+    } else if architecture.joined_heads && name.contains(".query_key_value.") {
+        3 * sizes.heads
     } else {
         return Ok(RowOrder::AsStored);
     };
@@ -170,12 +245,14 @@ fn row_order_of(
         );
         return Err(Fault::malformed(what));
     }
-    Ok(if architecture.neighbours {
-        RowOrder::Neighbours {
-            head_dim: sizes.head_dim,
-        }
-    } else {
-        RowOrder::AsStored
+    let head_dim = sizes.head_dim;
+    Ok(match (architecture.neighbours, architecture.joined_heads) {
+        (true, _) => RowOrder::Neighbours { head_dim },
+        (false, true) => RowOrder::Apart {
+            heads: sizes.heads,
+            head_dim,
+        },
+        (false, false) => RowOrder::AsStored,
     })
 }
 
@@ -196,7 +273,7 @@ fn vocab_size(header: &Header, sizes: &Sizes) -> Result<usize, Fault> {
 fn dtype_of(entries: &[Entry]) -> &'static str {
     let matrices = entries
         .iter()
-        .filter(|entry| entry.shape.len() == 2 && entry.name.contains(".layers."));
+        .filter(|entry| entry.shape.len() == 2 && (entry.name.contains(".layers.") || entry.name.contains(".h.")));
     let mut float_types = matrices.map(|entry| match entry.layout {
         Layout::Packed { scale_type, .. } => Some(scale_type),
         Layout::Plain(dtype) => dtype.float_type(),
@@ -229,8 +306,21 @@ impl Reader {
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
         let place = self.places.get(&entry.name);
         let place = place.ok_or_else(|| Error::missing(&self.path, format!("there is no weight `{}`", entry.name)))?;
-        let tensor = &self.header.tensors[place.tensor];
-        transcode::read(self.file.bytes(), tensor, place.order).map_err(|fault| fault.at(&self.path))
+        self.read_place(place, &entry.shape)
+    }
+
+    fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Weight, Error> {
+        let weight = transcode::read(self.file.bytes(), &place.tensor, place.order);
+        let weight = weight.map_err(|fault| fault.at(&self.path))?;
+        Ok(match (weight, place.change) {
+            (Weight::Plain(tensor), Change::Nothing) => Weight::Plain(Tensor {
+                shape: shape.to_vec(),
+                ..tensor
+            }),
+            (Weight::Plain(tensor), Change::AddedOne) => Weight::Plain(transcode::less_one(tensor)),
+            (Weight::Plain(tensor), Change::Turned) => Weight::Plain(transcode::turned(&tensor)),
+            (packed @ Weight::Packed(_), _) => packed,
+        })
     }
 
     /// A plain tensor, or the codes (as `P.weight`), scales or biases of a packed one.
@@ -242,8 +332,8 @@ impl Reader {
         let Some(place) = self.places.get(&weight) else {
             return Ok(None);
         };
-        let tensor = &self.header.tensors[place.tensor];
-        match transcode::read(self.file.bytes(), tensor, place.order).map_err(|fault| fault.at(&self.path))? {
+        let shape = entry_of(weight.clone(), place).shape;
+        match self.read_place(place, &shape)? {
             Weight::Plain(tensor) => Ok((part == ".weight").then_some(tensor)),
             Weight::Packed(matrix) => Ok(Some(transcode::part_of(matrix, part))),
         }
@@ -260,7 +350,7 @@ impl Reader {
     /// Gives the mapped pages of an entry back to the system.
     pub fn release(&self, entry: &Entry) {
         if let Some(place) = self.places.get(&entry.name) {
-            self.file.release(self.header.tensors[place.tensor].range.clone());
+            self.file.release(place.tensor.range.clone());
         }
     }
 }

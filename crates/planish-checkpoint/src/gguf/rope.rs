@@ -48,7 +48,10 @@ fn from_metadata(keys: &Keys) -> Result<Value, Fault> {
                 ),
                 (
                     "attention_factor",
-                    keys.float("rope.scaling.attn_factor")?.map(|value| json!(value)),
+                    match keys.float("rope.scaling.yarn_attn_factor")? {
+                        Some(factor) => Some(json!(factor)),
+                        None => keys.float("rope.scaling.attn_factor")?.map(|value| json!(value)),
+                    },
                 ),
                 (
                     "beta_fast",

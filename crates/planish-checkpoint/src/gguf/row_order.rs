@@ -12,6 +12,11 @@ pub(super) enum RowOrder {
     Neighbours {
         head_dim: usize,
     },
+    /// All query rows, then all key rows, then all value rows; at Hugging Face those of one head lie together.
+    Apart {
+        heads: usize,
+        head_dim: usize,
+    },
 }
 
 impl RowOrder {
@@ -23,6 +28,10 @@ impl RowOrder {
                 let (head, within) = (row / head_dim, row % head_dim);
                 let (half, position) = (within / (head_dim / 2), within % (head_dim / 2));
                 head * head_dim + 2 * position + half
+            }
+            RowOrder::Apart { heads, head_dim } => {
+                let (head, part, within) = (row / (3 * head_dim), row / head_dim % 3, row % head_dim);
+                (part * heads + head) * head_dim + within
             }
         }
     }
@@ -37,5 +46,12 @@ mod tests {
         let order = RowOrder::Neighbours { head_dim: 6 };
         let stored: Vec<usize> = (0..12).map(|row| order.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+
+    #[test]
+    fn query_key_and_value_of_two_heads() {
+        let order = RowOrder::Apart { heads: 2, head_dim: 2 };
+        let stored: Vec<usize> = (0..12).map(|row| order.stored_row(row)).collect();
+        assert_eq!(stored, [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]);
     }
 }

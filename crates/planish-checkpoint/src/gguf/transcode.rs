@@ -156,6 +156,39 @@ fn write_scales(values: &[f32], scale_type: FloatType, out: &mut [u8]) {
     scale_type.encode(values, out);
 }
 
+/// Values less one, in their own type.
+pub(super) fn less_one(tensor: Tensor) -> Tensor {
+    let Some(float_type) = tensor.dtype.float_type() else {
+        return tensor;
+    };
+    let mut values = vec![0.0; tensor.data.len() / float_type.size_bytes()];
+    float_type.decode(&tensor.data, &mut values);
+    values.iter_mut().for_each(|value| *value -= 1.0);
+    let mut data = vec![0; tensor.data.len()];
+    float_type.encode(&values, &mut data);
+    Tensor {
+        data: data.into(),
+        ..tensor
+    }
+}
+
+/// A matrix (rows, cols) as (cols, rows).
+pub(super) fn turned(tensor: &Tensor) -> Tensor {
+    let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+    let size = tensor.dtype.size_bytes();
+    let mut data = Vec::with_capacity(tensor.data.len());
+    for col in 0..cols {
+        for row in 0..rows {
+            data.extend_from_slice(&tensor.data[(row * cols + col) * size..][..size]);
+        }
+    }
+    Tensor {
+        dtype: tensor.dtype,
+        shape: vec![cols, rows],
+        data: data.into(),
+    }
+}
+
 /// One of the three arrays of a packed matrix as a tensor.
 pub(super) fn part_of(matrix: PackedMatrix, part: &str) -> Tensor {
     let shape = matrix.shape();

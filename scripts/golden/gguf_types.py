@@ -5,7 +5,7 @@ query and key rows are put back in Hugging Face order by transformers' own GGUF 
 library and from SentencePiece, which trained the vocabularies. Values are recorded as the SHA-256 of little-endian f32 with
 negative zeros made positive.
 
-Needs: gguf, numpy, sentencepiece, tokenizers, transformers. Run: python scripts/golden/gguf.py
+Needs: gguf, numpy, sentencepiece, tokenizers, transformers. Run: python scripts/golden/gguf_types.py
 """
 
 import hashlib
