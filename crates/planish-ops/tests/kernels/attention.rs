@@ -148,6 +148,18 @@ fn reference(problem: &Attention, input: &Input, row: usize, head: usize) -> Vec
     output
 }
 
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    launches_of(&problems())
+}
+
+fn launches_of(problems: &[Attention]) -> Vec<Launch> {
+    let launches = problems
+        .iter()
+        .flat_map(|problem| [Some(problem.launch()), problem.merge()]);
+    launches.flatten().collect()
+}
+
 fn check(emulator: &mut Emulator, random: &mut Random, problem: &Attention) {
     let input = Input::new(random, problem);
     let count = problem.rows as usize * problem.heads as usize * problem.value_dim as usize;
@@ -182,11 +194,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Attention) {
 
 fn check_all(watch: Watch, problems: &[Attention]) {
     assert!(problems.iter().any(|problem| problem.merge().is_some()));
-    let launches: Vec<Launch> = problems
-        .iter()
-        .flat_map(|problem| [Some(problem.launch()), problem.merge()])
-        .flatten()
-        .collect();
+    let launches = launches_of(problems);
     let mut emulator = Emulator::new(&launches, watch);
     let mut random = Random(8);
     problems

@@ -29,9 +29,8 @@ const ACTIVATIONS: [Activation; 11] = [
     },
 ];
 
-#[test]
-fn gates_equal_the_reference() {
-    let problems: Vec<Gate> = ACTIVATIONS
+fn gates() -> Vec<Gate> {
+    ACTIVATIONS
         .into_iter()
         .enumerate()
         .flat_map(|(index, activation)| {
@@ -42,7 +41,39 @@ fn gates_equal_the_reference() {
                 gated,
             })
         })
-        .collect();
+        .collect()
+}
+
+fn sums() -> [Add; 3] {
+    TYPES.map(|value| Add {
+        value,
+        count: 259,
+        factor: -0.75,
+    })
+}
+
+fn appends() -> [Append; 3] {
+    [(0, 1), (1, 2), (2, 0)].map(|(value, cache)| Append {
+        value: TYPES[value],
+        cache: TYPES[cache],
+        rows: 3,
+        first_position: 2,
+        key_width: 300,
+        value_width: 40,
+    })
+}
+
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    let gates = gates().into_iter().map(|problem| problem.launch());
+    let sums = sums().into_iter().map(|problem| problem.launch());
+    let appends = appends().into_iter().map(|problem| problem.launch());
+    gates.chain(sums).chain(appends).collect()
+}
+
+#[test]
+fn gates_equal_the_reference() {
+    let problems = gates();
     let launches: Vec<Launch> = problems.iter().map(Gate::launch).collect();
     let mut emulator = Emulator::new(&launches, Watch::Memory);
     let mut random = Random(5);
@@ -73,11 +104,7 @@ fn gates_equal_the_reference() {
 
 #[test]
 fn sums_equal_the_formula() {
-    let problems = TYPES.map(|value| Add {
-        value,
-        count: 259,
-        factor: -0.75,
-    });
+    let problems = sums();
     let mut emulator = Emulator::new(&problems.map(|problem| problem.launch()), Watch::Memory);
     let mut random = Random(6);
     for problem in &problems {
@@ -100,14 +127,7 @@ fn sums_equal_the_formula() {
 
 #[test]
 fn appended_rows_lie_at_their_positions() {
-    let problems = [(0, 1), (1, 2), (2, 0)].map(|(value, cache)| Append {
-        value: TYPES[value],
-        cache: TYPES[cache],
-        rows: 3,
-        first_position: 2,
-        key_width: 300,
-        value_width: 40,
-    });
+    let problems = appends();
     let mut emulator = Emulator::new(&problems.map(|problem| problem.launch()), Watch::Memory);
     let mut random = Random(7);
     for problem in &problems {

@@ -2,6 +2,7 @@
 //! shapes, once under the address and undefined-behaviour sanitizers and once under the race detector.
 
 mod attention;
+mod compilers;
 mod data;
 mod elementwise;
 mod emulator;

@@ -21,6 +21,11 @@ fn problems() -> Vec<Matmul> {
     problems.collect()
 }
 
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    problems().iter().map(Matmul::launch).collect()
+}
+
 fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matmul) {
     let (rows, cols, inputs) = (problem.rows as usize, problem.cols as usize, problem.inputs as usize);
     let weight = TestWeight::new(random, problem.weight, rows, cols);

@@ -95,6 +95,11 @@ fn problems() -> Vec<Matvec> {
     problems
 }
 
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    problems().iter().map(Matvec::launch).collect()
+}
+
 fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
     const EXPERTS: usize = 5;
     let (rows, cols, inputs) = (problem.rows as usize, problem.cols as usize, problem.inputs as usize);

@@ -35,6 +35,11 @@ fn problems() -> Vec<Norm> {
     problems
 }
 
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    problems().iter().map(Norm::launch).collect()
+}
+
 fn check(emulator: &mut Emulator, random: &mut Random, problem: &Norm) {
     let (cols, size) = (problem.cols as usize, problem.size as usize);
     let begin = problem.first_row as usize * cols;

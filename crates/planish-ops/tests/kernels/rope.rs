@@ -34,19 +34,28 @@ fn angles_reference(frequencies: &[f32], problem: &RopeAngles) -> Vec<f64> {
     (0..problem.rows).flat_map(row).collect()
 }
 
-#[test]
-fn rope_equals_the_formula() {
-    let problems = problems();
-    let angles = |problem: &Rope| RopeAngles {
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    let launches = problems().into_iter();
+    launches
+        .flat_map(|problem| [problem.launch(), angles(&problem).launch()])
+        .collect()
+}
+
+/// Some positions for a problem.
+fn angles(problem: &Rope) -> RopeAngles {
+    RopeAngles {
         rows: problem.rows,
         first_position: 4090,
         rotated: problem.rotated,
         factor: 1.25,
-    };
-    let launches: Vec<Launch> = problems
-        .iter()
-        .flat_map(|problem| [problem.launch(), angles(problem).launch()])
-        .collect();
+    }
+}
+
+#[test]
+fn rope_equals_the_formula() {
+    let problems = problems();
+    let launches = launches();
     let mut emulator = Emulator::new(&launches, Watch::Memory);
     let mut random = Random(4);
     for problem in &problems {

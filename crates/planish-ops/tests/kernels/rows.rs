@@ -6,23 +6,31 @@ use crate::data::{Random, TYPES, assert_close, from_bytes, poison};
 use crate::emulator::{Emulator, Watch};
 use crate::matvec::{TestWeight, weight_cases};
 
+const TOKENS: [u32; 7] = [4, 0, 3, 3, 1, 4, 2];
+
+fn problems() -> Vec<Rows> {
+    let cases = weight_cases().into_iter().enumerate();
+    let problems = cases.map(|(index, (weight, cols))| Rows {
+        weight,
+        value: TYPES[index % 3],
+        rows: 5,
+        cols: cols as u32,
+        factor: if index % 2 == 0 { 1.0 } else { 3.5 },
+    });
+    problems.collect()
+}
+
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    let launches = problems().into_iter();
+    launches
+        .flat_map(|problem| [problem.embed(TOKENS.len() as u32), problem.dequantize()])
+        .collect()
+}
+
 #[test]
 fn rows_equal_the_reference() {
-    let mut problems = Vec::new();
-    for (index, (weight, cols)) in weight_cases().into_iter().enumerate() {
-        problems.push(Rows {
-            weight,
-            value: TYPES[index % 3],
-            rows: 5,
-            cols: cols as u32,
-            factor: if index % 2 == 0 { 1.0 } else { 3.5 },
-        });
-    }
-    let tokens = [4u32, 0, 3, 3, 1, 4, 2];
-    let launches: Vec<Launch> = problems
-        .iter()
-        .flat_map(|problem| [problem.embed(tokens.len() as u32), problem.dequantize()])
-        .collect();
+    let (problems, tokens, launches) = (problems(), TOKENS, launches());
     let mut emulator = Emulator::new(&launches, Watch::Memory);
     let mut random = Random(2);
     for problem in &problems {

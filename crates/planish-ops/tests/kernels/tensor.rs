@@ -50,6 +50,18 @@ fn problems() -> Vec<Problem> {
     problems
 }
 
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    launches_of(&problems())
+}
+
+fn launches_of(problems: &[Problem]) -> Vec<Launch> {
+    let launches = problems.iter();
+    launches
+        .flat_map(|problem| [problem.matmul.weight.repack(), problem.matmul.launch()])
+        .collect()
+}
+
 fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
     let Problem { rows, cols, matmul, .. } = *problem;
     let weight = TestWeight::new(random, problem.kind, rows, cols);
@@ -89,10 +101,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
 }
 
 fn check_all(watch: Watch, problems: &[Problem]) {
-    let launches: Vec<Launch> = problems
-        .iter()
-        .flat_map(|problem| [problem.matmul.weight.repack(), problem.matmul.launch()])
-        .collect();
+    let launches = launches_of(problems);
     let mut emulator = Emulator::new(&launches, watch);
     let mut random = Random(10);
     problems
