@@ -105,17 +105,23 @@ class Tensor:
 
     def __init__(self, compiler, weight, dtype, inputs, extra):
         self.weight, self.inputs, self.compiler = weight, inputs, compiler
-        blocks = 1
-        while blocks * 8 < inputs and blocks < 4:
-            blocks *= 2
-        defines = {"THREADS": 256, "VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
-        if weight.rows < 8192 and blocks <= 2:
-            defines["THREADS"] = 512
-        defines.update({"BLOCKS": blocks, "ADDED": 0}, **extra)
+        blocks = min(4, up(inputs, 8))
+        defines = {"VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
+        defines.update({"BLOCKS": blocks, "ADDED": 0}, **self.sharing(weight.rows, blocks))
+        defines.update(extra)
         self.threads = defines["THREADS"]
-        self.tile_rows, self.blocks = 16 * defines.get("TILES", 2), blocks
+        self.tile_rows, self.blocks = 16 * defines["TILES"], blocks
         self.function = compiler.function("tensor_matmul", "tensor", defines)
         self.repack = compiler.function("tensor_repack", "tensor", defines)
+
+    @staticmethod
+    def sharing(rows, blocks):
+        """As `Sharing::of` in src/kernels/tensor.rs."""
+        if blocks == 1:
+            values = (128, 2, 1, 8) if rows >= 20000 else (256, 2, 1, 4) if rows >= 8192 else (512, 1, 2, 2)
+        else:
+            values = (512, 2, 1, 1) if blocks == 2 and rows < 8192 else (256, 2, 2, 1)
+        return dict(zip(("THREADS", "TILES", "AHEAD", "THREADGROUPS"), values))
 
     def prepare(self, weight):
         rows = up(weight.rows, 16) * 16
@@ -160,8 +166,8 @@ class Wide(Tensor):
     def __init__(self, compiler, weight, dtype, inputs, extra):
         super().__init__(compiler, weight, dtype, min(inputs, 8), extra)
         self.inputs = inputs
-        defines = {"THREADS": 256, "VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
-        defines.update({"BLOCKS": 1, "ADDED": 0}, **extra)
+        defines = {"VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
+        defines.update({"BLOCKS": 1, "ADDED": 0}, **self.sharing(weight.rows, 1))
         self.function = compiler.function("tensor_matmul_wide", "tensor", defines)
 
     def run(self, prepared, x, output):

@@ -14,6 +14,7 @@ typedef unsigned long long ulong;
 #define THREADGROUPS 1
 #endif
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(THREADS, THREADGROUPS) name
+#define KERNEL_OF(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
 #define PROBLEM(type, index) const __grid_constant__ type problem
 #define SHARED(type, name, size) __shared__ type name[size]
 #define group_position blockIdx

@@ -69,6 +69,7 @@ inline ushort float_to_half(float value) {
 #define thread
 
 #define KERNEL(name) static void name
+#define KERNEL_OF(threads, name) static void name
 #define PROBLEM(type, index) const type& problem
 #define SHARED(type, name, size) \
     static const char name##_declaration = 0; \

@@ -3,9 +3,10 @@
 // sums of each group: output = scale * sum((OFFSET + code) x) + (bias - OFFSET * scale) * sum(x). Sums of x are products with ones.
 // The order ("tiles"): 16 rows x 64 columns are 128 * BITS bytes; a lane's 32 codes lie together, as planes of 4 (or 2) bits and
 // the bits above them, so that a shift and a mask bring two codes into the halves of a word. `tensor_repack` makes it.
-// Few inputs (tensor_matmul): a threadgroup takes 32 rows, its warps share the columns.
-// Grids: tensor_matmul (rows / 32, inputs / (8 * BLOCKS), 1); tensor_repack (rows / 16, cols / 64, 1); rounded up.
-// Defines: THREADS, VALUE (1 or 2), OUTPUT, WEIGHT (1 or 2), BITS, GROUP (32 or a multiple of 64), BLOCKS, ADDED.
+// Few inputs (tensor_matmul): a threadgroup takes 16 * TILES rows, its warps share the columns.
+// Grids: tensor_matmul (rows / (16 * TILES), inputs / (8 * BLOCKS), 1); tensor_repack (rows / 16, cols / 64, 1); rounded up.
+// Defines: THREADS, VALUE (1 or 2), OUTPUT, WEIGHT (1 or 2), BITS, GROUP (32 or a multiple of 64), BLOCKS, ADDED, TILES (row tiles of a warp that
+// share its inputs), AHEAD (steps that a warp reads at once), THREADGROUPS.
 
 struct TensorProblem {
     uint rows;
@@ -19,12 +20,6 @@ struct TensorProblem {
 #define SPANS (STEP / SPAN)
 #define LOW_BITS (BITS == 8 ? 8 : BITS >= 4 ? 4 : 2) // of the first plane
 #define HIGH_BITS (BITS - LOW_BITS)
-#ifndef TILES
-#define TILES 2 // row tiles of a warp that share its inputs
-#endif
-#ifndef AHEAD
-#define AHEAD 2 // steps that a warp reads at once
-#endif
 #define ROWS (16 * TILES)
 #define TWO_PRODUCTS (BITS == 8 && VALUE == 2) // bf16 holds 7 bits beside the offset: nibbles apart
 
@@ -338,7 +333,7 @@ inline void sum_spans(threadgroup const value_t* row, threadgroup float* totals)
 
 // Many inputs: 4 warps share 128 inputs in threadgroup memory, each decodes 32 rows in registers.
 // Grid: (inputs / 128, rows / 128, 1), rounded up; 128 threads.
-KERNEL(tensor_matmul_wide)(
+KERNEL_OF(128, tensor_matmul_wide)(
     device const uint* tiles [[buffer(0)]],    // as above
     device const uint* scales [[buffer(1)]],
     device const value_t* input [[buffer(2)]], // (inputs, cols)
@@ -486,7 +481,7 @@ inline uint code_at(device const uint* row, uint col) {
 }
 
 // Rows past the last are zeros. 32 threads.
-KERNEL(tensor_repack)(
+KERNEL_OF(32, tensor_repack)(
     device const uint* codes [[buffer(0)]],      // (rows, cols * BITS / 32)
     device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
     device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)

@@ -14,21 +14,45 @@ const FILE: File = File {
 };
 const TILE_ROWS: u32 = 16;
 const TILE_COLS: u32 = 64;
-/// Rows of a threadgroup that takes few inputs.
-const ROWS: u32 = 32;
-const THREADS: u32 = 256;
-/// Of a threadgroup where there are too few of them to fill the device.
-const MORE_THREADS: u32 = 512;
-/// Rows from which on there are enough threadgroups (H100, 2026-11).
-const MANY_ROWS: u32 = 8192;
 /// Inputs of one product.
 const BLOCK: u32 = 8;
 const MOST_BLOCKS: u32 = 4;
 /// Inputs and rows of a threadgroup that takes many.
 const WIDE: u32 = 128;
 const WIDE_THREADS: u32 = 128;
-/// From so many inputs on the wide kernel is faster (H100, 2026-11).
-const WIDE_FROM: u32 = 33;
+/// From so many inputs on the wide kernel is faster (14336 x 4096 on an H100, 2026-11).
+const WIDE_FROM: u32 = 97;
+
+/// How few inputs are shared out: the fastest found on an H100, 2026-11.
+#[derive(Clone, Copy)]
+struct Sharing {
+    threads: u32,
+    /// Row tiles of a warp.
+    tiles: u32,
+    /// Steps that a warp reads at once.
+    ahead: u32,
+    /// Threadgroups that a multiprocessor holds at once, which bounds the registers.
+    threadgroups: u32,
+}
+
+impl Sharing {
+    fn of(rows: u32, blocks: u32) -> Sharing {
+        let [threads, tiles, ahead, threadgroups] = match (blocks, rows) {
+            (1, 20_000..) => [128, 2, 1, 8],
+            (1, 8192..) => [256, 2, 1, 4],
+            // Few rows: more warps for each.
+            (1, _) => [512, 1, 2, 2],
+            (2, ..8192) => [512, 2, 1, 1],
+            _ => [256, 2, 2, 1],
+        };
+        Sharing {
+            threads,
+            tiles,
+            ahead,
+            threadgroups,
+        }
+    }
+}
 
 /// A packed weight that tensor cores can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +122,7 @@ impl TensorWeight {
         };
         Launch {
             // Whatever can be said of the inputs changes nothing here.
-            program: self.program(FloatType::BF16, FloatType::BF16, (THREADS, 1), false),
+            program: self.program(FloatType::BF16, FloatType::BF16, 1, false),
             kernel: "tensor_repack",
             threadgroups: [self.rows.div_ceil(TILE_ROWS), self.cols / TILE_COLS, 1],
             threads: 32,
@@ -112,9 +136,13 @@ impl TensorWeight {
         self.rows.next_multiple_of(TILE_ROWS) as usize
     }
 
-    fn program(&self, value: FloatType, output: FloatType, (threads, blocks): (u32, u32), added: bool) -> Program {
+    fn program(&self, value: FloatType, output: FloatType, blocks: u32, added: bool) -> Program {
+        let sharing = Sharing::of(self.rows, blocks);
         let defines = vec![
-            ("THREADS", threads),
+            ("THREADS", sharing.threads),
+            ("TILES", sharing.tiles),
+            ("AHEAD", sharing.ahead),
+            ("THREADGROUPS", sharing.threadgroups),
             ("VALUE", value_number(value)),
             ("OUTPUT", value_number(output)),
             ("WEIGHT", value_number(self.float_type)),
@@ -132,18 +160,16 @@ impl TensorMatmul {
     pub fn launch(&self) -> Launch {
         let (rows, inputs) = (self.weight.rows, self.inputs);
         let wide = inputs >= WIDE_FROM;
-        let blocks = match wide {
-            true => 1,
-            false => self.inputs.div_ceil(BLOCK).next_power_of_two().min(MOST_BLOCKS),
+        let blocks = if wide {
+            1
+        } else {
+            inputs.div_ceil(BLOCK).min(MOST_BLOCKS)
         };
-        let few_threads = match rows < MANY_ROWS && blocks <= 2 && !wide {
-            true => MORE_THREADS,
-            false => THREADS,
-        };
+        let sharing = Sharing::of(rows, blocks);
         let problem = TensorProblem {
-            rows: self.weight.rows,
+            rows,
             cols: self.weight.cols,
-            inputs: self.inputs,
+            inputs,
         };
         let (kernel, threadgroups, threads) = match wide {
             true => (
@@ -153,14 +179,17 @@ impl TensorMatmul {
             ),
             false => (
                 "tensor_matmul",
-                [rows.div_ceil(ROWS), inputs.div_ceil(BLOCK * blocks), 1],
-                few_threads,
+                [
+                    rows.div_ceil(TILE_ROWS * sharing.tiles),
+                    inputs.div_ceil(BLOCK * blocks),
+                    1,
+                ],
+                sharing.threads,
             ),
         };
+        let program = self.weight.program(self.value, self.output, blocks, self.added);
         Launch {
-            program: self
-                .weight
-                .program(self.value, self.output, (few_threads, blocks), self.added),
+            program,
             kernel,
             threadgroups,
             threads,
