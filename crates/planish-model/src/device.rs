@@ -166,10 +166,11 @@ fn is_absence(error: &Error) -> bool {
 fn missing_on_gpu(architecture: &Architecture) -> Option<&'static str> {
     let mut blocks = architecture.layers.iter().flat_map(LayerSpec::blocks);
     blocks.find_map(|block| match block {
-        BlockSpec::Attention(_) | BlockSpec::FeedForward(_) => None,
+        BlockSpec::Attention(_)
+        | BlockSpec::FeedForward(_)
+        | BlockSpec::ShortConvolution(_)
+        | BlockSpec::Recurrence(_) => None,
         BlockSpec::LatentAttention(_) => Some("latent attention"),
         BlockSpec::Experts(_) => Some("routed experts"),
-        BlockSpec::ShortConvolution(_) => Some("short convolutions"),
-        BlockSpec::Recurrence(_) => Some("recurrent layers"),
     })
 }

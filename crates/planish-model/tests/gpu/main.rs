@@ -31,6 +31,20 @@ fn llama_agrees_with_transformers() {
     compare("llama_llama3_biases/metal", &exact(), 1e-4);
 }
 
+#[test]
+fn layers_with_a_state_agree_with_transformers() {
+    for case in [
+        "lfm2/metal",
+        "lfm2_biases/plain",
+        "granitemoehybrid/metal",
+        "falcon_h1/metal",
+        "falcon_h1_biases/plain",
+        "qwen3_next_dense/metal",
+    ] {
+        compare(case, &exact(), 1e-4);
+    }
+}
+
 /// 16-bit activations, and weights in the order of tensor cores where their shapes allow it.
 #[test]
 fn narrow_activations_stay_close() {

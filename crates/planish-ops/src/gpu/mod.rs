@@ -7,6 +7,7 @@ mod attention;
 mod linear;
 mod ops;
 mod rows;
+mod states;
 mod tensor;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -138,16 +138,14 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.run_gate(&problem);
     }
 
-    fn convolve(&self, _problem: Convolution<'_, GpuOps<Q>>) {
-        self.fail(Error::NoKernel {
-            operation: "causal convolution",
-        });
+    fn convolve(&self, problem: Convolution<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_convolve(&problem);
     }
 
-    fn recur(&self, _problem: Recurrence<'_, GpuOps<Q>>) {
-        self.fail(Error::NoKernel {
-            operation: "linear recurrence",
-        });
+    fn recur(&self, problem: Recurrence<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_recur(&problem);
     }
 
     fn experts(&self, _problem: Experts<'_, GpuOps<Q>>) {

@@ -11,6 +11,7 @@ mod program;
 mod read;
 mod rope;
 mod rows;
+mod states;
 mod tensor;
 mod weights;
 
@@ -24,5 +25,6 @@ pub use program::{File, Launch, Program, value_number};
 pub use read::Read;
 pub use rope::{Rope, RopeAngles};
 pub use rows::Rows;
+pub use states::{Convolve, Recur};
 pub use tensor::{TensorMatmul, TensorWeight};
 pub use weights::WeightKind;

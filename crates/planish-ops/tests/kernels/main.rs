@@ -11,4 +11,5 @@ mod matvec;
 mod norm;
 mod rope;
 mod rows;
+mod states;
 mod tensor;
