@@ -8,7 +8,7 @@ use crate::source::WeightSource;
 use crate::{Architecture, Error, LinearSpec, LoadOptions, Model, StackSpec};
 
 /// Names of the shapes that [`Model::random`] knows.
-pub const SHAPES: [&str; 3] = ["smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"];
+pub const SHAPES: [&str; 4] = ["smollm2-135m", "granite-3.0-1b-a400m", "llama-3.2-1b", "llama-3.1-8b"];
 
 /// config.json of a shape.
 fn config(shape: &str) -> Option<Map<String, Value>> {
@@ -17,6 +17,13 @@ fn config(shape: &str) -> Option<Map<String, Value>> {
             "architectures": ["LlamaForCausalLM"], "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
             "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
             "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": true
+        }),
+        "granite-3.0-1b-a400m" => json!({
+            "architectures": ["GraniteMoeForCausalLM"], "hidden_size": 1024, "intermediate_size": 512, "num_hidden_layers": 24,
+            "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 49155, "max_position_embeddings": 4096,
+            "num_local_experts": 32, "num_experts_per_tok": 8, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+            "embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.22, "logits_scaling": 6.0,
+            "tie_word_embeddings": true
         }),
         "llama-3.2-1b" => json!({
             "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
