@@ -1,5 +1,7 @@
 //! The front door: matrix products and row lookups, spread over the pool.
 
+mod each;
+
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,8 +14,10 @@ use crate::scalar::{float_at, packed_row};
 use crate::scratch::WorkerScratch;
 use crate::table::{self, Bf16Product, ExactProduct, InstructionSet, Int8Product, Output, PlainProduct};
 
+pub use each::MatmulEach;
+
 /// Weights that one dispatch takes at most; longer lists are cut.
-const MAX_WEIGHTS: usize = 8;
+const MAX_WEIGHTS: usize = 16;
 /// Below so many values of x one thread prepares them all: handing over would cost more.
 const SERIAL_VALUES: usize = 16 * 1024;
 /// A thread takes at least so many bytes of weights (times rows of x) at once.
@@ -253,12 +257,14 @@ impl Cpu {
         }
     }
 
+    /// As many rows of x as `input` holds, each in the form that the kernels want for `shape.m` rows.
     fn round_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> Int8Input<'a> {
+        let rows = input.len() / shape.cols;
         let (stride, block_stride, group_stride) = (shape.stride(), shape.block_stride(), shape.group_stride());
-        let codes = Split::new(buffers.values.take::<i8>(shape.m * stride), stride);
-        let scales = Split::new(buffers.scales.take::<f32>(shape.m * block_stride), block_stride);
-        let sums = Split::new(buffers.sums.take::<f32>(shape.m * group_stride), group_stride);
-        self.each_input_row(shape.m, shape.cols, |row| {
+        let codes = Split::new(buffers.values.take::<i8>(rows * stride), stride);
+        let scales = Split::new(buffers.scales.take::<f32>(rows * block_stride), block_stride);
+        let sums = Split::new(buffers.sums.take::<f32>(rows * group_stride), group_stride);
+        self.each_input_row(rows, shape.cols, |row| {
             // SAFETY: every row is given to one call.
             let into = unsafe {
                 Int8Row {
@@ -271,9 +277,9 @@ impl Cpu {
         });
         Int8Input {
             shape,
-            codes: buffers.values.get(shape.m * stride),
-            scales: buffers.scales.get(shape.m * block_stride),
-            sums: buffers.sums.get(shape.m * group_stride),
+            codes: buffers.values.get(rows * stride),
+            scales: buffers.scales.get(rows * block_stride),
+            sums: buffers.sums.get(rows * group_stride),
         }
     }
 
@@ -293,11 +299,13 @@ impl Cpu {
         });
     }
 
+    /// As [`Cpu::round_input`], as floats.
     fn arrange_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> ExactInput<'a> {
+        let rows = input.len() / shape.cols;
         let (stride, group_stride) = (shape.stride(), shape.group_stride());
-        let values = Split::new(buffers.values.take::<f32>(shape.m * stride), stride);
-        let sums = Split::new(buffers.sums.take::<f32>(shape.m * group_stride), group_stride);
-        self.each_input_row(shape.m, shape.cols, |row| {
+        let values = Split::new(buffers.values.take::<f32>(rows * stride), stride);
+        let sums = Split::new(buffers.sums.take::<f32>(rows * group_stride), group_stride);
+        self.each_input_row(rows, shape.cols, |row| {
             // SAFETY: every row is given to one call.
             let into = unsafe {
                 ExactRow {
@@ -307,11 +315,11 @@ impl Cpu {
             };
             (self.set.arrange_exact)(&input[row * shape.cols..][..shape.cols], &shape, into);
         });
-        let values = buffers.values.get(shape.m * stride);
+        let values = buffers.values.get(rows * stride);
         ExactInput {
             shape,
             values,
-            sums: buffers.sums.get(shape.m * group_stride),
+            sums: buffers.sums.get(rows * group_stride),
         }
     }
 

@@ -4,7 +4,7 @@
 //! read once, for all rows that chose it.
 
 use crate::share::{SharedSlice, share_rows};
-use crate::{Activate, Activation, Choices, Cpu, Matmul, Matrix, Precision, activate};
+use crate::{Activate, Activation, Choices, Cpu, Matmul, MatmulEach, Matrix, Precision, activate};
 
 /// The same projection of every expert.
 #[derive(Clone, Copy)]
@@ -57,7 +57,7 @@ pub struct ExpertsWorkspace {
     input: Vec<f32>,  // (rows of an expert, hidden)
     gate: Vec<f32>,   // (rows of an expert, inner), or (chosen, inner)
     up: Vec<f32>,     // likewise
-    output: Vec<f32>, // (rows of an expert, hidden)
+    output: Vec<f32>, // (rows of an expert, hidden), or (chosen, hidden)
     places: Vec<u32>, // row * chosen + rank, grouped by expert
     ends: Vec<usize>, // of each expert's places
 }
@@ -105,11 +105,18 @@ impl Cpu {
             problem.add_first_biases(expert, gate, up);
         }
         let activated = problem.activate(self, gate, up);
-        output.resize(problem.down.features(), 0.0);
-        for ((expert, &weight), inner_row) in chosen().zip(&choices.weights).zip(activated.chunks_exact(inner)) {
-            self.product(&problem.down.weights[expert], inner_row, output, problem.precision);
-            problem.down.add_bias(expert, output);
-            let sums = problem.output.iter_mut().zip(output.iter());
+        let hidden = problem.down.features();
+        output.resize(choices.experts.len() * hidden, 0.0);
+        let weights: Vec<&Matrix> = chosen().map(|expert| &problem.down.weights[expert]).collect();
+        self.matmul_each(MatmulEach {
+            weights: &weights,
+            inputs: activated,
+            outputs: output,
+            precision: problem.precision,
+        });
+        for ((expert, &weight), products) in chosen().zip(&choices.weights).zip(output.chunks_exact_mut(hidden)) {
+            problem.down.add_bias(expert, products);
+            let sums = problem.output.iter_mut().zip(products.iter());
             sums.for_each(|(sum, value)| *sum += weight * value);
         }
     }

@@ -1,7 +1,7 @@
 //! Work on parts of heads: a matrix for each head, and copies between layouts. A tensor of heads is (rows, heads * stride).
 
 use crate::share::{SharedSlice, share_rows};
-use crate::{Cpu, Matmul, Matrix, Pool, Precision};
+use crate::{Cpu, Matmul, MatmulEach, Matrix, Pool, Precision};
 
 /// A run of columns in every head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,21 @@ impl Cpu {
         let rows = input.len() / (heads * from.stride);
         assert!(input.len() == rows * heads * from.stride && output.len() == rows * heads * to.stride);
         let (mut gathered, mut products) = (Vec::new(), Vec::new());
+        if rows == 1 {
+            let (cols, features) = (weights[0].cols(), weights[0].rows());
+            let parts = input.chunks_exact(from.stride);
+            gathered.extend(parts.flat_map(|part| &part[from.start..from.start + cols]));
+            products.resize(heads * features, 0.0);
+            self.matmul_each(MatmulEach {
+                weights: &weights.iter().collect::<Vec<_>>(),
+                inputs: &gathered,
+                outputs: &mut products,
+                precision,
+            });
+            let targets = output.chunks_exact_mut(to.stride).zip(products.chunks_exact(features));
+            targets.for_each(|(target, product)| target[to.start..to.start + features].copy_from_slice(product));
+            return;
+        }
         for (head, weight) in weights.iter().enumerate() {
             let (cols, features) = (weight.cols(), weight.rows());
             let at = |row: usize, part: HeadPart| (row * heads + head) * part.stride + part.start;

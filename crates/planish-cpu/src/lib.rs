@@ -37,7 +37,7 @@ pub use activation::{Activate, activate};
 pub use add::{add, add_to_rows};
 pub use attention::{Alibi, Attention, AttentionWorkspace, attention};
 pub use convolution::{Convolution, convolve};
-pub use cpu::{Cpu, CpuError, Matmul, Precision, Rounding, instruction_sets};
+pub use cpu::{Cpu, CpuError, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use heads::{CopyHeads, HeadLinear, HeadPart, copy_heads};
 pub use key_values::{KeyValueShape, KeyValues, REWIND};

@@ -1,0 +1,170 @@
+//! Several matrices of equal shape, each times a row of its own, in one dispatch: the experts of one token, the heads of one
+//! row.
+
+use std::ops::Range;
+use std::sync::PoisonError;
+
+use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, packing};
+use crate::Cpu;
+use crate::input::{ExactInput, Int8Input, Shape};
+use crate::matrix::Matrix;
+use crate::scratch::WorkerScratch;
+use crate::table::{ExactProduct, Int8Product, Output, PlainProduct};
+
+/// `outputs[i] = weights[i] x inputs[i]`.
+pub struct MatmulEach<'a> {
+    /// Of equal shape, (rows, cols) each.
+    pub weights: &'a [&'a Matrix],
+    /// // (weights, cols)
+    pub inputs: &'a [f32],
+    /// // (weights, rows)
+    pub outputs: &'a mut [f32],
+    /// How packed weights are multiplied.
+    pub precision: Precision,
+}
+
+/// Weights of one packing, with their rows of x and where the products go.
+struct Run<'a> {
+    weights: &'a [&'a Matrix],
+    inputs: &'a [f32],     // (weights, cols)
+    outputs: Vec<Output>,  // one for each weight
+    shape: (usize, usize), // rows, cols
+}
+
+impl Cpu {
+    /// Multiplies every weight with its row.
+    ///
+    /// Panics when shapes and lengths contradict each other.
+    pub fn matmul_each(&self, problem: MatmulEach<'_>) {
+        let Some(first) = problem.weights.first() else { return };
+        let shape = (first.rows(), first.cols());
+        let count = problem.weights.len();
+        for weight in problem.weights {
+            weight.check();
+            assert_eq!((weight.rows(), weight.cols()), shape, "weights of equal shape");
+        }
+        assert!(problem.inputs.len() == count * shape.1 && problem.outputs.len() == count * shape.0);
+        let mut scratch = self.take_scratch();
+        let mut start = 0;
+        for weights in problem.weights.chunk_by(|left, right| packing(left) == packing(right)) {
+            let end = start + weights.len();
+            let outputs = problem.outputs[start * shape.0..end * shape.0].chunks_exact_mut(shape.0);
+            let run = Run {
+                weights,
+                inputs: &problem.inputs[start * shape.1..end * shape.1],
+                outputs: outputs.map(|output| Output::new(output, 1, shape.0)).collect(),
+                shape,
+            };
+            self.multiply_run(&run, problem.precision, &mut scratch);
+            start = end;
+        }
+        self.return_scratch(scratch);
+    }
+
+    fn multiply_run(&self, run: &Run<'_>, precision: Precision, scratch: &mut Scratch) {
+        let Scratch {
+            input: buffers,
+            workers,
+        } = scratch;
+        let cols = run.shape.1;
+        let one_row = |packing, block| Shape {
+            m: 1,
+            cols,
+            packing,
+            block,
+        };
+        let each = |job: &(dyn Fn(usize, Range<usize>, &mut WorkerScratch) + Sync)| {
+            self.pool.chunks(run.chunks(self.pool.threads()), |slot, chunk| {
+                let (part, rows) = run.locate(chunk, self.pool.threads());
+                let mut scratch = workers[slot].lock().unwrap_or_else(PoisonError::into_inner);
+                job(part, rows, &mut scratch);
+            });
+        };
+        match (packing(run.weights[0]), precision) {
+            (None, _) => each(&|part, rows, scratch| {
+                if let Matrix::Plain(matrix) = run.weights[part] {
+                    let input = &run.inputs[part * cols..][..cols];
+                    let output = run.outputs[part];
+                    (self.set.plain)(
+                        &PlainProduct {
+                            matrix,
+                            input,
+                            m: 1,
+                            output,
+                        },
+                        rows,
+                        scratch,
+                    );
+                }
+            }),
+            (Some(packing), Precision::Rounded) => {
+                let block = match self.rounding(1, packing) {
+                    Rounding::Int8 { block } => block,
+                    Rounding::Bf16 => packing.group(),
+                };
+                let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
+                each(&|part, rows, scratch| {
+                    if let Matrix::Packed(matrix) = run.weights[part] {
+                        let (input, output) = (int8_row(&prepared, part), run.outputs[part]);
+                        (self.set.int8)(&Int8Product { matrix, input, output }, rows, scratch);
+                    }
+                });
+            }
+            (Some(packing), Precision::Exact) => {
+                let prepared = self.arrange_input(one_row(packing, packing.group()), run.inputs, buffers);
+                each(&|part, rows, scratch| {
+                    if let Matrix::Packed(matrix) = run.weights[part] {
+                        let (input, output) = (exact_row(&prepared, part), run.outputs[part]);
+                        (self.set.exact)(&ExactProduct { matrix, input, output }, rows, scratch);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Rows of a chunk: as for one matrix of all rows, but no more than a matrix has.
+    fn chunk_rows(&self, threads: usize) -> usize {
+        let rows = self.shape.0;
+        let row_bytes = (self.weights[0].bytes() / rows.max(1)).max(1);
+        let shared = (rows * self.weights.len()).div_ceil(threads * 4);
+        let wanted = shared.max(MIN_CHUNK_BYTES / row_bytes).min(rows);
+        wanted.next_multiple_of(CHUNK_ROWS)
+    }
+
+    fn chunks(&self, threads: usize) -> usize {
+        self.weights.len() * self.shape.0.div_ceil(self.chunk_rows(threads))
+    }
+
+    /// Weight and rows of a chunk.
+    fn locate(&self, chunk: usize, threads: usize) -> (usize, Range<usize>) {
+        let rows = self.chunk_rows(threads);
+        let chunks = self.shape.0.div_ceil(rows);
+        let start = chunk % chunks * rows;
+        (chunk / chunks, start..(start + rows).min(self.shape.0))
+    }
+}
+
+/// One of the rows of x.
+fn int8_row<'a>(input: &Int8Input<'a>, row: usize) -> Int8Input<'a> {
+    let shape = input.shape;
+    let (stride, group_stride) = (shape.stride(), shape.group_stride());
+    Int8Input {
+        shape,
+        codes: &input.codes[row * stride..][..stride],
+        scales: &input.scales[row * shape.block_stride()..][..shape.block_stride()],
+        sums: &input.sums[row * group_stride..][..group_stride],
+    }
+}
+
+/// One of the rows of x.
+fn exact_row<'a>(input: &ExactInput<'a>, row: usize) -> ExactInput<'a> {
+    let shape = input.shape;
+    let (stride, group_stride) = (shape.stride(), shape.group_stride());
+    ExactInput {
+        shape,
+        values: &input.values[row * stride..][..stride],
+        sums: &input.sums[row * group_stride..][..group_stride],
+    }
+}
