@@ -2,6 +2,7 @@
 //!
 //! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
 
+mod argmax;
 mod attention;
 mod elementwise;
 mod matmul;
@@ -15,6 +16,7 @@ mod states;
 mod tensor;
 mod weights;
 
+pub use argmax::Argmax;
 pub use attention::Attention;
 pub use elementwise::{Add, Append, Gate};
 pub use matmul::Matmul;

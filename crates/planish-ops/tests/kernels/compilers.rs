@@ -10,14 +10,15 @@ use std::ptr::null_mut;
 use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
-use crate::{attention, elementwise, matmul, matvec, norm, rope, rows, tensor};
+use crate::{argmax, attention, elementwise, matmul, matvec, norm, rope, rows, tensor};
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 8] = [
+    let launches: [Vec<Launch>; 9] = [
+        argmax::launches(),
         attention::launches(),
         elementwise::launches(),
         matmul::launches(),

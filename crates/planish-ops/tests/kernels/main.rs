@@ -1,6 +1,7 @@
 //! The text of the GPU kernels, compiled for the CPU and compared with the f64 references: every kernel, width and type at odd
 //! shapes, once under the address and undefined-behaviour sanitizers and once under the race detector.
 
+mod argmax;
 mod attention;
 mod compilers;
 mod data;

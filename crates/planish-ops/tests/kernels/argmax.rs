@@ -1,0 +1,71 @@
+//! The largest logit: ties, infinities and NaN included.
+
+use planish_ops::kernels::{Argmax, Launch};
+
+use crate::data::{Random, TYPES, to_bytes};
+use crate::emulator::{Emulator, Watch};
+
+fn problems() -> Vec<Argmax> {
+    let shapes = [1, 255, 33_000].into_iter().zip(TYPES);
+    shapes.map(|(cols, value)| Argmax { value, rows: 3, cols }).collect()
+}
+
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    let problems = problems().into_iter();
+    problems
+        .flat_map(|problem| [problem.parts(), problem.tokens()])
+        .collect()
+}
+
+fn check(emulator: &mut Emulator, random: &mut Random, problem: &Argmax) {
+    let cols = problem.cols as usize;
+    let mut logits = random.values(3 * cols, problem.value);
+    // A tie at the top of row 1, with NaN beside it; nothing but NaN in row 2.
+    let places = [cols / 3, cols / 2, cols - 1];
+    places.iter().for_each(|place| logits[cols + place] = 2.0);
+    if cols > 1 {
+        logits[cols] = f32::NAN;
+    }
+    logits[2 * cols..].fill(f32::NAN);
+
+    let parts = vec![0xff; problem.part_bytes()];
+    let mut buffers = [to_bytes(&logits, problem.value), parts.clone(), parts];
+    emulator.run(&problem.parts(), &mut buffers);
+    let [_, values, indices] = buffers;
+    let mut buffers = [values, indices, vec![0xff; 12]];
+    emulator.run(&problem.tokens(), &mut buffers);
+
+    let first = &logits[..cols];
+    let largest = first.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let expected = [
+        first.iter().position(|&logit| logit == largest).unwrap_or_default(),
+        places[0],
+        0,
+    ];
+    let found: Vec<usize> = buffers[2]
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&token| u32::from_le_bytes(token) as usize)
+        .collect();
+    assert_eq!(found, expected, "{problem:?}");
+}
+
+fn check_all(watch: Watch, problems: &[Argmax]) {
+    let mut emulator = Emulator::new(&launches(), watch);
+    let mut random = Random(11);
+    problems
+        .iter()
+        .for_each(|problem| check(&mut emulator, &mut random, problem));
+}
+
+#[test]
+fn argmax_finds_the_first_of_the_largest() {
+    check_all(Watch::Memory, &problems());
+}
+
+#[test]
+fn argmax_has_no_races() {
+    check_all(Watch::Races, &problems()[1..2]);
+}
