@@ -133,6 +133,11 @@ impl Cpu {
         self.set.name
     }
 
+    /// Multiplies in registers for so many rounds and returns the operations done. See [`crate::operation_rate`].
+    pub(crate) fn dot_limit(&self, rounds: usize) -> u64 {
+        (self.set.dot_limit)(rounds)
+    }
+
     /// How [`Precision::Rounded`] rounds `m` rows of x for weights of a packing.
     pub fn rounding(&self, m: usize, packing: Packing) -> Rounding {
         match &self.set.bf16 {

@@ -96,6 +96,15 @@ impl KeyValues {
         &self.blocks
     }
 
+    /// Bytes of the keys and values of one position.
+    pub fn position_bytes(&self) -> usize {
+        let values = self.shape.heads * (self.shape.head_dim + self.shape.value_dim);
+        match &self.blocks {
+            Blocks::Single(_) => values * size_of::<f32>(),
+            Blocks::Half(_) => values * size_of::<f16>(),
+        }
+    }
+
     /// Memory taken.
     pub fn bytes(&self) -> usize {
         match &self.blocks {

@@ -1,6 +1,7 @@
 //! The reference: every product in plain Rust, x in its natural order. Also what the SIMD kernels fall back to for groups
 //! that their registers cannot hold.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -20,8 +21,22 @@ pub(crate) const SCALAR: InstructionSet = InstructionSet {
     arrange_exact,
     exact,
     plain,
+    dot_limit,
     bf16: None,
 };
+
+/// As `dot_limit` of the table: products of floats on registers.
+fn dot_limit(rounds: usize) -> u64 {
+    const CHAINS: usize = 32;
+    let (factor, mut sums) = (black_box(0.5f32), [1.0f32; CHAINS]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = *sum * factor + factor;
+        }
+    }
+    black_box(sums);
+    (rounds * CHAINS * 2) as u64
+}
 
 /// Value `index` of little-endian `data`.
 pub(crate) fn float_at(data: &[u8], float_type: FloatType, index: usize) -> f32 {

@@ -101,6 +101,9 @@ pub(crate) struct InstructionSet {
     pub exact: fn(&ExactProduct<'_>, Range<usize>, &mut WorkerScratch),
     /// Writes the products of the given rows of the matrix with all rows of x.
     pub plain: fn(&PlainProduct<'_>, Range<usize>, &mut WorkerScratch),
+    /// Repeats the fastest dot-product instruction on registers for so many rounds and returns the operations done, two for
+    /// each product: the limit of this core.
+    pub dot_limit: fn(usize) -> u64,
     /// What takes the place of `int8` for many rows of x.
     pub bf16: Option<Bf16Kernels>,
 }

@@ -165,7 +165,7 @@ impl<O: Ops> Decoder<O> {
             Some(narrow) => self.embedding.narrow(ops, count, &workspace.normed, narrow),
             None => &workspace.normed,
         };
-        ops.linear(Linear {
+        clock.timed_head(ops).linear(Linear {
             rows: count,
             input,
             weights: &[weight],

@@ -29,11 +29,11 @@ pub use architecture::{
     ScaleGrowth, SharedExpertsSpec, ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
 pub use cache::Cache;
-pub use clock::Phases;
+pub use clock::{Phases, Spent};
 pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
-pub use planish_ops::{Activation, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring};
+pub use planish_ops::{Activation, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring, Work};
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

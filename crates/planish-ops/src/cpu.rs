@@ -13,7 +13,7 @@ use planish_cpu::{
 
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    PassSize, Recurrence, Rope, RopeAngles, Rule, Shape,
+    PassSize, Recurrence, Resident, ResidentKeyValues, Rope, RopeAngles, Rule, Shape,
 };
 
 pub use routed::CpuStack;
@@ -82,6 +82,18 @@ impl Shape for Matrix {
 
     fn cols(&self) -> usize {
         Matrix::cols(self)
+    }
+}
+
+impl Resident for Matrix {
+    fn bytes(&self) -> usize {
+        Matrix::bytes(self)
+    }
+}
+
+impl ResidentKeyValues for KeyValues {
+    fn position_bytes(&self) -> usize {
+        KeyValues::position_bytes(self)
     }
 }
 

@@ -18,6 +18,7 @@ mod linear;
 mod norm;
 mod recurrence;
 mod rope;
+mod work;
 
 use std::ops::Range;
 
@@ -38,6 +39,7 @@ pub use planish_cpu::{
 };
 pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
 pub use rope::{Rope, RopeAngles, rope_reference};
+pub use work::{Resident, ResidentKeyValues, Work};
 
 /// Sizes of the keys and values of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +78,11 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// Contiguous activations (rows, cols) on the device.
     type Tensor: Shape + Send + Sync;
     /// A matrix (rows, cols), packed or plain, on the device.
-    type Weight: Shape + Send + Sync;
+    type Weight: Shape + Resident + Send + Sync;
     /// Matrices of equal shape, one for each expert or head.
-    type Stack: StackShape + Send + Sync;
+    type Stack: StackShape + Resident + Send + Sync;
     /// Keys and values of one layer.
-    type KeyValues: Send + Sync;
+    type KeyValues: ResidentKeyValues + Send + Sync;
     /// What can go wrong with the device.
     type Error: std::error::Error + Send + Sync + 'static;
 

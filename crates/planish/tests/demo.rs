@@ -115,6 +115,17 @@ fn bench_and_evaluate_use_it() {
     ]);
     let bench: Value = serde_json::from_str(&stdout).unwrap();
     assert!(bench["decode_tokens_per_s"].as_f64().unwrap() > 0.0);
+    for limit in ["memory_bytes_per_s", "weights_bytes_per_s", "operations_per_s"] {
+        assert!(bench["limits"][limit].as_f64().unwrap() > 0.0, "{limit}");
+    }
+    for phase in ["matmul", "attention", "head"] {
+        assert!(bench["prefill"]["phases"][phase]["operations_per_s"].as_f64().unwrap() > 0.0);
+        assert!(bench["decode"]["phases"][phase]["bytes_per_s"].as_f64().unwrap() > 0.0);
+    }
+    // Every token reads the same weights.
+    let phases = &bench["decode"]["phases"];
+    let bytes = phases["matmul"]["bytes"].as_u64().unwrap() + phases["head"]["bytes"].as_u64().unwrap();
+    assert_eq!(bytes, 8 * bench["weight_bytes_per_token"].as_u64().unwrap());
     let held_out = models().join("demo/held-out.txt");
     let (stdout, _) = succeed(&[
         "evaluate",

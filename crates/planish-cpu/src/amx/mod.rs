@@ -22,5 +22,6 @@ pub(crate) const AMX: InstructionSet = InstructionSet {
         arrange: product::arrange,
         product: product::product,
     }),
+    dot_limit: unit::dot_limit,
     ..AVX512_VNNI
 };

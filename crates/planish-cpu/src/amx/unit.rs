@@ -113,6 +113,32 @@ impl Drop for Unit {
     }
 }
 
+/// As `dot_limit` of the table: bf16 tiles times themselves. The unit must be [`available`].
+pub(super) fn dot_limit(rounds: usize) -> u64 {
+    const PRODUCTS: usize = 4;
+    // SAFETY: the table offers this function only where the unit is there.
+    let unit = unsafe { Unit::new() };
+    let rounds = rounds.div_ceil(8);
+    // SAFETY: tiles are nobody else's while the unit is set up, and no memory is touched.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {rounds}",
+            "jnz 2b",
+            rounds = inout(reg) rounds.max(1) => _,
+            options(nomem, nostack),
+        );
+    }
+    drop(unit);
+    (rounds.max(1) * PRODUCTS * TILE_ROWS * TILE_ROWS * TILE_COLS * 2) as u64
+}
+
 /// What one product reads and writes.
 pub(super) struct Block {
     /// // (32, x_stride), the first 32 * steps of each row

@@ -3,6 +3,7 @@
 mod arrange;
 mod float;
 mod lanes;
+mod limit;
 mod unpack;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ pub(crate) const AVX2: InstructionSet = InstructionSet {
     arrange_exact: arrange::exact,
     exact,
     plain: |product, rows, _| float::plain(product, rows),
+    dot_limit: limit::dot_limit,
     bf16: None,
 };
 

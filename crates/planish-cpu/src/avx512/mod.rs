@@ -2,6 +2,7 @@
 
 pub(crate) mod arrange;
 mod lanes;
+mod limit;
 mod multiply;
 mod plain;
 pub(crate) mod tile;
@@ -25,6 +26,7 @@ pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     arrange_exact: arrange::exact,
     exact,
     plain,
+    dot_limit: limit::dot_limit,
     bf16: None,
 };
 

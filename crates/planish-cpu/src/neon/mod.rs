@@ -5,6 +5,7 @@
 mod block;
 mod dot;
 mod floats;
+mod limit;
 mod one;
 mod plain;
 mod scales;
@@ -26,6 +27,7 @@ pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
     name: "neondotprod",
     supported: || is_aarch64_feature_detected!("dotprod"),
     int8: int8_dotprod,
+    dot_limit: limit::dotprod,
     ..NEON
 };
 
@@ -39,6 +41,7 @@ pub(crate) const NEON: InstructionSet = InstructionSet {
     arrange_exact: scalar::arrange_exact,
     exact,
     plain: plain::plain,
+    dot_limit: limit::floats,
     bf16: None,
 };
 

@@ -50,14 +50,13 @@ impl<O: Ops> AttentionBlock<O> {
 
     /// `gated = sigmoid(gate(input)) * attended`.
     fn run_gate(&self, pass: &mut Pass<'_, O>, gate: &LinearLayer<O>, gated: &mut O::Tensor, attended: &O::Tensor) {
-        pass.ops.linear(Linear {
+        pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&gate.weight],
             biases: &[gate.bias.as_ref()],
             outputs: &mut [&mut *gated],
         });
-        pass.clock.lap(Phase::Matmul);
         pass.ops.gate(Gate {
             rows: pass.rows,
             activation: Activation::Sigmoid,
@@ -124,7 +123,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             unreachable!("as many as tensors() says")
         };
         let (ops, rows, first_position) = (pass.ops, pass.rows, pass.first_position);
-        ops.linear(Linear {
+        pass.clock.timed(ops).linear(Linear {
             rows,
             input: pass.input,
             weights: &[&self.query.weight, &self.key.weight, &self.value.weight],
@@ -135,7 +134,6 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             ],
             outputs: &mut [&mut *queries, &mut *keys, &mut *values],
         });
-        pass.clock.lap(Phase::Matmul);
         self.place(pass, self.query_norm.as_ref(), queries);
         self.place(pass, self.key_norm.as_ref(), keys);
         let append = Append {
@@ -147,7 +145,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         };
         ops.append(append).map_err(device_error)?;
         pass.clock.lap(Phase::Other);
-        ops.attention(Attention {
+        pass.clock.timed(ops).attention(Attention {
             rows,
             first_position,
             queries,
@@ -160,7 +158,6 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             key_values,
             output: attended,
         });
-        pass.clock.lap(Phase::Attention);
         match (&self.gate, gates) {
             (Some(gate), [gated]) => {
                 self.run_gate(pass, gate, gated, attended);

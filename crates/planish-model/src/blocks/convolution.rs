@@ -106,7 +106,7 @@ impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
         let [input_gate, output_gate, input, convolved] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        pass.ops.linear(Linear {
+        pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&self.input_gate.weight, &self.output_gate.weight, &self.input.weight],
@@ -117,7 +117,6 @@ impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
             ],
             outputs: &mut [&mut *input_gate, &mut *output_gate, &mut *input],
         });
-        pass.clock.lap(Phase::Matmul);
         pass.ops.convolve(Convolution {
             input_gate: Some(input_gate),
             output_gate: Some(output_gate),

@@ -4,7 +4,6 @@ use planish_ops::{Activation, Base, ExpertLayer, Experts, Linear, Ops, Route, Ro
 
 use super::feed_forward::FeedForwardBlock;
 use super::{Block, BlockState, LinearLayer, Loader, Pass, device_error};
-use crate::clock::Phase;
 use crate::workspace::TensorSize;
 use crate::{CorrectionSpec, Error, ExpertsSpec, SharedExpertsSpec, StackSpec};
 
@@ -82,14 +81,13 @@ impl<O: Ops> ExpertsBlock<O> {
     }
 
     fn logits(&self, pass: &mut Pass<'_, O>, router: &LinearLayer<O>, logits: &mut O::Tensor) {
-        pass.ops.linear(Linear {
+        pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&router.weight],
             biases: &[router.bias.as_ref()],
             outputs: &mut [logits],
         });
-        pass.clock.lap(Phase::Matmul);
     }
 }
 
@@ -131,7 +129,7 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
                 base = Base::Gated(shared_logits);
             }
         }
-        pass.ops.experts(Experts {
+        pass.clock.timed(pass.ops).experts(Experts {
             rows: pass.rows,
             input: pass.input,
             route: Route {
@@ -146,7 +144,6 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
             base,
             output: pass.output,
         });
-        pass.clock.lap(Phase::Matmul);
         Ok(())
     }
 }

@@ -69,14 +69,13 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
         let activation = self.activation;
         let activated = match (&self.gate, gate) {
             (Some(gate), [gated]) => {
-                ops.linear(Linear {
+                pass.clock.timed(ops).linear(Linear {
                     rows,
                     input,
                     weights: &[&gate.weight, &self.up.weight],
                     biases: &[gate.bias.as_ref(), self.up.bias.as_ref()],
                     outputs: &mut [&mut *gated, &mut *up],
                 });
-                pass.clock.lap(Phase::Matmul);
                 let (gate, up) = (&mut *gated, Some(&*up));
                 ops.gate(Gate {
                     rows,
@@ -87,14 +86,13 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
                 gated
             }
             _ => {
-                ops.linear(Linear {
+                pass.clock.timed(ops).linear(Linear {
                     rows,
                     input,
                     weights: &[&self.up.weight],
                     biases: &[self.up.bias.as_ref()],
                     outputs: &mut [&mut *up],
                 });
-                pass.clock.lap(Phase::Matmul);
                 let (gate, up_factor) = (&mut *up, None);
                 ops.gate(Gate {
                     rows,

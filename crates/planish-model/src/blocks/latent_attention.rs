@@ -77,7 +77,7 @@ impl<O: Ops> LatentAttentionBlock<O> {
             (Some(reduction), Some(fewer)) => (&reduction.down, &mut **fewer),
             _ => (&self.query, &mut *tensors.whole_queries),
         };
-        pass.ops.linear(Linear {
+        pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&first.weight, &self.latent.weight, &self.rotated_key.weight],
@@ -88,11 +88,10 @@ impl<O: Ops> LatentAttentionBlock<O> {
             ],
             outputs: &mut [first_output, &mut *tensors.latent, &mut *tensors.rotated_key],
         });
-        pass.clock.lap(Phase::Matmul);
         pass.ops.norm(self.latent_norm.of(0..pass.rows, tensors.latent));
         if let (Some(reduction), Some(fewer)) = (&self.reduction, &mut tensors.fewer) {
             pass.ops.norm(reduction.norm.of(0..pass.rows, fewer));
-            pass.ops.linear(Linear {
+            pass.clock.timed(pass.ops).linear(Linear {
                 rows: pass.rows,
                 input: fewer,
                 weights: &[&self.query.weight],
@@ -103,7 +102,7 @@ impl<O: Ops> LatentAttentionBlock<O> {
     }
 
     /// Queries and keys in the space of latent vectors, rotated parts behind.
-    fn place(&self, pass: &Pass<'_, O>, tensors: &mut Tensors<'_, O>) {
+    fn place(&self, pass: &mut Pass<'_, O>, tensors: &mut Tensors<'_, O>) {
         let LatentAttentionSpec {
             heads,
             unrotated,
@@ -129,7 +128,7 @@ impl<O: Ops> LatentAttentionBlock<O> {
                 pairs: pass.angles[self.spec.rope].pairs,
             });
         }
-        pass.ops.head_linear(HeadLinear {
+        pass.clock.timed(pass.ops).head_linear(HeadLinear {
             rows: pass.rows,
             weights: &self.embed_query,
             input: tensors.whole_queries,
@@ -243,7 +242,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
         };
         pass.ops.append(append).map_err(device_error)?;
         pass.clock.lap(Phase::Other);
-        pass.ops.attention(Attention {
+        pass.clock.timed(pass.ops).attention(Attention {
             rows,
             first_position,
             queries: tensors.queries,
@@ -256,9 +255,8 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
             key_values,
             output: tensors.attended,
         });
-        pass.clock.lap(Phase::Attention);
         let part = |stride| HeadPart { stride, start: 0 };
-        pass.ops.head_linear(HeadLinear {
+        pass.clock.timed(pass.ops).head_linear(HeadLinear {
             rows,
             weights: &self.value,
             input: tensors.attended,
@@ -266,7 +264,6 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
             output: tensors.values,
             to: part(self.value.rows()),
         });
-        pass.clock.lap(Phase::Matmul);
         self.output.run(pass, tensors.values);
         Ok(())
     }

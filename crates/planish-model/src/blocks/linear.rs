@@ -3,7 +3,6 @@
 use planish_ops::{Linear, Ops};
 
 use super::{Loader, Pass};
-use crate::clock::Phase;
 use crate::{Error, LinearSpec, Stored};
 
 pub(crate) struct LinearLayer<O: Ops> {
@@ -35,13 +34,12 @@ impl<O: Ops> LinearLayer<O> {
 impl<O: Ops> LinearLayer<O> {
     /// From `input` (rows, cols) to the output of the pass.
     pub(crate) fn run(&self, pass: &mut Pass<'_, O>, input: &O::Tensor) {
-        pass.ops.linear(Linear {
+        pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input,
             weights: &[&self.weight],
             biases: &[self.bias.as_ref()],
             outputs: &mut [&mut *pass.output],
         });
-        pass.clock.lap(Phase::Matmul);
     }
 }

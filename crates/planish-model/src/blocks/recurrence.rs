@@ -103,14 +103,13 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
             self.strengths.as_ref(),
         ];
         let layers: Vec<&LinearLayer<O>> = layers.into_iter().flatten().collect();
-        pass.ops.linear(Linear {
+        pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &layers.iter().map(|layer| &layer.weight).collect::<Vec<_>>(),
             biases: &layers.iter().map(|layer| layer.bias.as_ref()).collect::<Vec<_>>(),
             outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *strengths][..layers.len()],
         });
-        pass.clock.lap(Phase::Matmul);
         pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
         pass.ops.recur(Recurrence {
             rows: pass.rows,

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use planish_cpu::{Choices, ExpertsWorkspace, Matrix};
 
 use super::CpuOps;
-use crate::{Base, ExpertLayer, Experts, Shape, StackShape};
+use crate::{Base, ExpertLayer, Experts, Resident, Shape, StackShape};
 
 /// Matrices of equal shape in memory, each where it lies.
 pub struct CpuStack {
@@ -28,6 +28,12 @@ impl Shape for CpuStack {
 
     fn cols(&self) -> usize {
         self.matrices[0].cols()
+    }
+}
+
+impl Resident for CpuStack {
+    fn bytes(&self) -> usize {
+        self.matrices.iter().map(Matrix::bytes).sum()
     }
 }
 

@@ -4,7 +4,7 @@ use planish_gpu::{Error, Queue};
 
 use super::{GpuOps, lock};
 use crate::kernels;
-use crate::{Append, Attention, KeyValueSizes};
+use crate::{Append, Attention, KeyValueSizes, ResidentKeyValues};
 
 /// Positions that there is room for at first; room doubles from there.
 const FIRST_POSITIONS: usize = 256;
@@ -12,14 +12,16 @@ const FIRST_POSITIONS: usize = 256;
 /// Keys and values of one layer. Memory is taken as it fills.
 pub struct GpuKeyValues<Q: Queue> {
     sizes: KeyValueSizes,
+    element_bytes: usize,
     positions: usize,
     buffers: Option<(Q::Buffer, Q::Buffer)>, // (positions, heads, head_dim), (positions, heads, value_dim)
 }
 
 impl<Q: Queue> GpuKeyValues<Q> {
-    pub(super) fn new(sizes: KeyValueSizes) -> GpuKeyValues<Q> {
+    pub(super) fn new(sizes: KeyValueSizes, element_bytes: usize) -> GpuKeyValues<Q> {
         GpuKeyValues {
             sizes,
+            element_bytes,
             positions: 0,
             buffers: None,
         }
@@ -60,6 +62,13 @@ impl<Q: Queue> GpuKeyValues<Q> {
             ..
         } = self.sizes;
         (heads * head_dim * value_bytes, heads * value_dim * value_bytes)
+    }
+}
+
+impl<Q: Queue> ResidentKeyValues for GpuKeyValues<Q> {
+    fn position_bytes(&self) -> usize {
+        let (key, value) = self.row_bytes(self.element_bytes);
+        key + value
     }
 }
 

@@ -10,7 +10,7 @@ use planish_gpu::{Error, Queue};
 use super::{GpuKeyValues, GpuOps, GpuTensor, GpuWeight};
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    PassSize, Recurrence, Rope, RopeAngles, Shape, StackShape,
+    PassSize, Recurrence, Resident, Rope, RopeAngles, Shape, StackShape,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -56,7 +56,7 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<GpuKeyValues<Q>, Error> {
-        Ok(GpuKeyValues::new(sizes))
+        Ok(GpuKeyValues::new(sizes, self.cached.size_bytes()))
     }
 
     fn read<'a>(
@@ -176,6 +176,12 @@ impl Shape for NoStack {
     }
 
     fn cols(&self) -> usize {
+        match *self {}
+    }
+}
+
+impl Resident for NoStack {
+    fn bytes(&self) -> usize {
         match *self {}
     }
 }

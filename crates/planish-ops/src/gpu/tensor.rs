@@ -5,7 +5,7 @@ use planish_format::{FloatType, PackedMatrix};
 use planish_gpu::{Error, Queue};
 
 use crate::kernels::{TensorWeight, WeightKind};
-use crate::{PlainMatrix, Shape};
+use crate::{PlainMatrix, Resident, Shape};
 
 /// Activations (rows, cols) on the device.
 pub struct GpuTensor<Q: Queue> {
@@ -51,6 +51,7 @@ impl<Q: Queue> Shape for GpuTensor<Q> {
 pub struct GpuWeight<Q: Queue> {
     pub(super) rows: usize,
     pub(super) cols: usize,
+    pub(super) bytes: usize, // in the checkpoint
     pub(super) layout: Layout<Q>,
 }
 
@@ -93,6 +94,7 @@ impl<Q: Queue> GpuWeight<Q> {
         Ok(GpuWeight {
             rows: matrix.rows(),
             cols: matrix.cols(),
+            bytes: matrix.bytes(),
             layout: Layout::Stored(Stored {
                 kind: WeightKind { packing, float_type },
                 parts: parts.collect::<Result<_, _>>()?,
@@ -109,6 +111,12 @@ impl<Q: Queue> Stored<Q> {
             (buffer, *offset)
         };
         [part(0), part(1), part(2)]
+    }
+}
+
+impl<Q: Queue> Resident for GpuWeight<Q> {
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

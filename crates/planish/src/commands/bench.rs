@@ -1,15 +1,21 @@
 //! `planish bench`: prefill and decode rates, load time, memory, and where the time goes.
 //!
 //! As llama-bench does it: prefill processes random tokens into an empty cache, decode feeds them one by one into an empty
-//! cache (or one filled with `--depth` tokens). Rates are medians over `--repeat` runs after one unmeasured run.
+//! cache (or one filled with `--depth` tokens). Rates are medians over `--repeat` runs after one unmeasured run; one more run
+//! says where time goes, on the CPU beside the limits of the machine, measured in the same minute (see planish-cpu's `limits.rs`).
 
-use std::time::{Duration, Instant};
+mod report;
+mod runs;
+
+use std::time::Instant;
 
 use anyhow::Context;
 use planish_format::Packing;
 use planish_generate::{Files, Tokenizer};
-use planish_model::{Cache, LoadOptions, Model, Phases, SHAPES};
-use serde_json::{Value, json};
+use planish_model::{LoadOptions, Model, SHAPES};
+use serde_json::json;
+
+use self::runs::{decode, median, prefill, profile};
 
 use super::run_flags::RunFlags;
 use super::source::open_or_demo;
@@ -66,13 +72,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     model.forward(&tokens[..1], &mut model.cache(1)?)?;
     let first_token_s = start.elapsed().as_secs_f64();
-    let prefill = measure(arguments.prompt_tokens, arguments.repeat, &mut model, |model| {
-        prefill(model, &tokens[..arguments.prompt_tokens])
-    })?;
-    let decode = measure(arguments.generate_tokens, arguments.repeat, &mut model, |model| {
-        decode(model, &tokens[..arguments.depth], &tokens[..arguments.generate_tokens])
-    })?;
-    let result = json!({
+    let (prompt, generated) = (&tokens[..arguments.prompt_tokens], &tokens[..arguments.generate_tokens]);
+    let before = &tokens[..arguments.depth];
+    let prefill_rates = prefill(&mut model, prompt, arguments.repeat)?;
+    let decode_rates = decode(&mut model, before, generated, arguments.repeat)?;
+    let peak_memory_bytes = peak_memory_bytes();
+    let profile = profile(&mut model, prompt, before, generated)?;
+    let mut result = json!({
         "model": arguments.model.as_deref().or(arguments.shape.as_deref()),
         "architecture": model.architecture().name,
         "device": model.device(),
@@ -84,16 +90,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "repeat": arguments.repeat,
         "load_s": load_s,
         "time_to_first_token_s": first_token_s,
-        "prefill_tokens_per_s": prefill.median(),
-        "decode_tokens_per_s": decode.median(),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "prefill": prefill.json(),
-        "decode": decode.json(),
+        "prefill_tokens_per_s": median(&prefill_rates),
+        "decode_tokens_per_s": median(&decode_rates),
+        "peak_memory_bytes": peak_memory_bytes,
+        "prefill": {"runs_tokens_per_s": prefill_rates},
+        "decode": {"runs_tokens_per_s": decode_rates},
     });
+    if let Some(profile) = profile {
+        report::add(&mut result, &profile);
+    }
     if arguments.json {
         println!("{result}");
     } else {
-        print_table(&result);
+        report::print(&result);
     }
     Ok(())
 }
@@ -139,91 +148,6 @@ fn random_tokens(model: &Model, count: usize) -> Vec<u32> {
         .collect()
 }
 
-fn prefill(model: &mut Model, tokens: &[u32]) -> anyhow::Result<Duration> {
-    let mut cache = model.cache(tokens.len())?;
-    let start = Instant::now();
-    model.forward(tokens, &mut cache)?;
-    Ok(start.elapsed())
-}
-
-fn decode(model: &mut Model, before: &[u32], tokens: &[u32]) -> anyhow::Result<Duration> {
-    let mut cache: Cache = model.cache(before.len() + tokens.len())?;
-    if !before.is_empty() {
-        model.measure(false);
-        model.forward(before, &mut cache)?;
-        model.measure(true);
-    }
-    let start = Instant::now();
-    for token in tokens {
-        model.forward(std::slice::from_ref(token), &mut cache)?;
-    }
-    Ok(start.elapsed())
-}
-
-/// Runs of one kind.
-struct Measured {
-    rates: Vec<f64>,
-    phases: Phases,
-}
-
-/// One run to warm up, the measured ones, and a last one that says where time goes.
-fn measure(
-    tokens: usize,
-    repeat: usize,
-    model: &mut Model,
-    mut run: impl FnMut(&mut Model) -> anyhow::Result<Duration>,
-) -> anyhow::Result<Measured> {
-    if tokens == 0 {
-        return Ok(Measured {
-            rates: Vec::new(),
-            phases: Phases::default(),
-        });
-    }
-    run(model)?;
-    model.measure(false);
-    let mut rates = Vec::new();
-    for _ in 0..repeat {
-        let elapsed = run(model)?;
-        model.measure(false);
-        rates.push(tokens as f64 / elapsed.as_secs_f64());
-    }
-    model.measure(true);
-    run(model)?;
-    let phases = model.phases();
-    model.measure(false);
-    Ok(Measured { rates, phases })
-}
-
-impl Measured {
-    /// Tokens per second.
-    fn median(&self) -> Option<f64> {
-        let mut rates = self.rates.clone();
-        rates.sort_by(f64::total_cmp);
-        let middle = rates.len().checked_sub(1)? / 2;
-        Some((rates[middle] + rates[rates.len() / 2]) / 2.0)
-    }
-
-    fn json(&self) -> Value {
-        let Phases {
-            matmul,
-            attention,
-            head,
-            other,
-        } = self.phases;
-        let seconds = [
-            ("matmul", matmul),
-            ("attention", attention),
-            ("head", head),
-            ("other", other),
-        ];
-        let phases: serde_json::Map<_, _> = seconds
-            .into_iter()
-            .map(|(name, time)| (format!("{name}_s"), time.as_secs_f64().into()))
-            .collect();
-        json!({"runs_tokens_per_s": self.rates, "phases": phases})
-    }
-}
-
 /// The most memory that this process has had resident, mapped files included.
 fn peak_memory_bytes() -> Option<u64> {
     // SAFETY: all-zero is a valid rusage, and getrusage fills it.
@@ -234,35 +158,4 @@ fn peak_memory_bytes() -> Option<u64> {
     // Linux counts kilobytes, macOS bytes.
     let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
     Some(usage.ru_maxrss as u64 * unit)
-}
-
-fn print_table(result: &Value) {
-    let text = |key: &str| result[key].as_str().unwrap_or("").to_owned();
-    let number = |key: &str| result[key].as_f64().unwrap_or(0.0);
-    println!(
-        "{} ({}) on {}, {} threads",
-        result["model"].as_str().unwrap_or("the demo model"),
-        text("architecture"),
-        text("device"),
-        result["threads"]
-    );
-    println!("load                 {:8.3} s", number("load_s"));
-    println!("first token          {:8.3} s", number("time_to_first_token_s"));
-    println!("peak memory          {:8.1} MB", number("peak_memory_bytes") / 1e6);
-    for (kind, tokens) in [("prefill", "prompt_tokens"), ("decode", "generate_tokens")] {
-        println!(
-            "{kind:8} of {:5}    {:8.1} tokens/s",
-            result[tokens],
-            number(&format!("{kind}_tokens_per_s"))
-        );
-        let phases = &result[kind]["phases"];
-        let share = |name: &str| phases[name].as_f64().unwrap_or(0.0);
-        let parts = ["matmul_s", "attention_s", "head_s", "other_s"];
-        let total: f64 = parts.iter().map(|part| share(part)).sum();
-        if total > 0.0 {
-            let parts =
-                parts.map(|part| format!("{} {:.1} %", part.trim_end_matches("_s"), 100.0 * share(part) / total));
-            println!("                     {}", parts.join(", "));
-        }
-    }
 }

@@ -1,0 +1,164 @@
+//! What operations cost at least on any device: bytes of weights, keys and values that they read, and arithmetic operations.
+//! For reports; nothing is computed with it.
+
+use std::ops::AddAssign;
+
+use crate::{Attention, ExpertLayer, Experts, HeadLinear, Linear, Ops, Shape, StackShape};
+
+/// A matrix, or several, that stays on the device.
+pub trait Resident {
+    /// Bytes that reading all of it takes.
+    fn bytes(&self) -> usize;
+}
+
+/// Keys and values that stay on the device.
+pub trait ResidentKeyValues {
+    /// Bytes of the keys and values of one position.
+    fn position_bytes(&self) -> usize;
+}
+
+/// Bytes and operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Of weights, keys and values, each read once.
+    pub bytes: u64,
+    /// Two for each product.
+    pub operations: u64,
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Work) {
+        self.bytes += other.bytes;
+        self.operations += other.operations;
+    }
+}
+
+impl<O: Ops> Linear<'_, O> {
+    /// Every weight is read once, whatever the rows.
+    pub fn work(&self) -> Work {
+        let bytes = |weight: &&O::Weight| weight.bytes() as u64;
+        let products = |weight: &&O::Weight| (self.rows * weight.rows() * weight.cols()) as u64;
+        Work {
+            bytes: self.weights.iter().map(bytes).sum(),
+            operations: 2 * self.weights.iter().map(products).sum::<u64>(),
+        }
+    }
+}
+
+impl<O: Ops> HeadLinear<'_, O> {
+    /// Every head's weight is read once.
+    pub fn work(&self) -> Work {
+        let products = self.rows * self.weights.count() * self.weights.rows() * self.weights.cols();
+        Work {
+            bytes: self.weights.bytes() as u64,
+            operations: 2 * products as u64,
+        }
+    }
+}
+
+impl<O: Ops> Experts<'_, O> {
+    /// As if no two rows chose the same expert, while there are enough of them.
+    pub fn work(&self) -> Work {
+        let chosen = self.rows * self.route.rule.chosen;
+        let layers = [self.gate.as_ref(), Some(&self.up), Some(&self.down)];
+        let mut work = Work::default();
+        for ExpertLayer { weights, .. } in layers.into_iter().flatten() {
+            work += Work {
+                bytes: (weights.bytes() / weights.count() * chosen.min(weights.count())) as u64,
+                operations: 2 * (chosen * weights.rows() * weights.cols()) as u64,
+            };
+        }
+        work
+    }
+}
+
+impl<O: Ops> Attention<'_, O> {
+    /// Every position that some row sees is read once.
+    pub fn work(&self) -> Work {
+        let window = self.window.unwrap_or(usize::MAX);
+        let seen = |row: usize| (self.first_position + row + 1).min(window);
+        let pairs: u64 = (0..self.rows).map(|row| seen(row) as u64).sum();
+        let positions = (self.first_position + self.rows).min(window.saturating_add(self.rows.saturating_sub(1)));
+        Work {
+            bytes: (positions * self.key_values.position_bytes()) as u64,
+            operations: 2 * pairs * (self.queries.cols() + self.output.cols()) as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use planish_cpu::{Cpu, Matrix, PlainMatrix, Precision};
+    use planish_format::FloatType;
+
+    use super::*;
+    use crate::{CpuOps, KeyValueSizes};
+
+    fn ops() -> CpuOps {
+        CpuOps::new(
+            Cpu::with_instructions(1, Some("scalar")).expect("runs everywhere"),
+            Precision::Rounded,
+        )
+    }
+
+    #[test]
+    fn linear_layers_read_their_weights_once() -> Result<(), Box<dyn std::error::Error>> {
+        let ops = ops();
+        let weight = Matrix::Plain(PlainMatrix {
+            rows: 3,
+            cols: 8,
+            float_type: FloatType::F16,
+            data: vec![0; 48].into(),
+        });
+        let (input, mut output) = (ops.tensor(5, 8)?, ops.tensor(5, 3)?);
+        let problem: Linear<'_, CpuOps> = Linear {
+            rows: 5,
+            input: &input,
+            weights: &[&weight],
+            biases: &[None],
+            outputs: &mut [&mut output],
+        };
+        let expected = Work {
+            bytes: 48,
+            operations: 2 * 5 * 3 * 8,
+        };
+        assert_eq!(problem.work(), expected);
+        Ok(())
+    }
+
+    #[test]
+    fn attention_reads_what_its_rows_see() -> Result<(), Box<dyn std::error::Error>> {
+        let ops = ops();
+        let key_values = ops.key_values(KeyValueSizes {
+            heads: 2,
+            head_dim: 8,
+            value_dim: 4,
+            window: None,
+        })?;
+        let (queries, mut output) = (ops.tensor(3, 32)?, ops.tensor(3, 16)?);
+        let mut work = |window| {
+            let problem: Attention<'_, CpuOps> = Attention {
+                rows: 3,
+                first_position: 10,
+                queries: &queries,
+                heads: 4,
+                scale: 1.0,
+                window,
+                softcap: None,
+                alibi: None,
+                sinks: None,
+                key_values: &key_values,
+                output: &mut output,
+            };
+            problem.work()
+        };
+        let position_bytes = 2 * (8 + 4) * 2; // f16
+        let expected = |positions: u64, pairs: u64| Work {
+            bytes: positions * position_bytes,
+            operations: 2 * pairs * 4 * (8 + 4),
+        };
+        assert_eq!(work(None), expected(13, 11 + 12 + 13));
+        assert_eq!(work(Some(5)), expected(5 + 2, 3 * 5));
+        Ok(())
+    }
+}
