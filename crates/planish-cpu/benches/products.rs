@@ -35,7 +35,7 @@ fn main() {
                 let name = format!("{set} {bits}-bit {rows}x{cols}");
                 let cases: Vec<(usize, Precision)> = [Precision::Rounded, Precision::Exact]
                     .into_iter()
-                    .flat_map(|precision| [1, 2, 4, 8, 64, 512].map(|m| (m, precision)))
+                    .flat_map(|precision| [1, 2, 4, 8, 16, 24, 32, 64, 512].map(|m| (m, precision)))
                     .filter(|&(m, precision)| wanted(&format!("{name} {precision:?} m={m}.")))
                     .collect();
                 if cases.is_empty() {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use planish_format::{PackedMatrix, Packing};
 
-use crate::input::{BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape, bf16_stride};
+use crate::input::{BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::pool::Pool;
 use crate::scalar::{float_at, packed_row};
@@ -291,14 +291,18 @@ impl Cpu {
     fn multiply_bf16(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
         let Some(kernels) = &self.set.bf16 else { return };
         let (m, cols) = (input.m, input.values.len() / input.m);
-        let (stride, rows) = (bf16_stride(cols), m.next_multiple_of(BF16_ROWS));
-        let values = Split::new(scratch.input.values.take::<u16>(rows * stride), stride);
-        self.each_input_row(m, cols, |row| {
-            // SAFETY: every row is given to one call.
-            (kernels.arrange)(&input.values[row * cols..][..cols], unsafe { values.part(row) });
+        let steps = cols.div_ceil(BF16_COLS);
+        let block_len = steps * BF16_ROWS * BF16_COLS;
+        let (blocks, filled) = (m.div_ceil(2 * BF16_ROWS) * 2, m.div_ceil(BF16_ROWS));
+        let tiles = Split::new(scratch.input.values.take::<u16>(blocks * block_len), block_len);
+        self.each_block(filled, BF16_ROWS * cols, |block| {
+            let rows = block * BF16_ROWS..m.min((block + 1) * BF16_ROWS);
+            // SAFETY: every block is given to one call.
+            let into = unsafe { tiles.part(block) };
+            (kernels.arrange)(&input.values[rows.start * cols..rows.end * cols], cols, into);
         });
-        let values = scratch.input.values.get(rows * stride);
-        let input = Bf16Input { m, stride, values };
+        let tiles = scratch.input.values.get(blocks * block_len);
+        let input = Bf16Input { m, steps, tiles };
         self.each_packed_chunk(parts, m, &scratch.workers, |matrix, output, rows, scratch| {
             (kernels.product)(&Bf16Product { matrix, input, output }, rows, scratch);
         });
@@ -329,12 +333,18 @@ impl Cpu {
     }
 
     fn each_input_row(&self, m: usize, cols: usize, arrange: impl Fn(usize) + Sync) {
-        if m * cols < SERIAL_VALUES {
-            (0..m).for_each(arrange);
+        const ROWS: usize = 4;
+        self.each_block(m.div_ceil(ROWS), ROWS * cols, |block| {
+            (block * ROWS..(block * ROWS + ROWS).min(m)).for_each(&arrange);
+        });
+    }
+
+    /// Calls `job` with every block of so many values of x, spread over the pool where there are many.
+    fn each_block(&self, blocks: usize, values: usize, job: impl Fn(usize) + Sync) {
+        if blocks * values < SERIAL_VALUES {
+            (0..blocks).for_each(job);
         } else {
-            self.pool.chunks(m.div_ceil(4), |_, chunk| {
-                (chunk * 4..(chunk * 4 + 4).min(m)).for_each(&arrange);
-            });
+            self.pool.chunks(blocks, |_, block| job(block));
         }
     }
 

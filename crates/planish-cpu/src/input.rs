@@ -82,24 +82,22 @@ pub(crate) struct Int8Input<'a> {
     pub sums: &'a [f32],
 }
 
-/// All rows of x rounded to bf16, in their natural order.
+/// All rows of x rounded to bf16, as the tiles of a matrix unit.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16Input<'a> {
     /// Rows of x.
     pub m: usize,
-    /// Values from one row of x to the next, see [`bf16_stride`].
-    pub stride: usize,
-    /// Zero from the last column on; rows to a multiple of [`BF16_ROWS`], those after `m` with whatever. // (rows, stride)
-    pub values: &'a [u16],
+    /// Steps of 32 columns in a row.
+    pub steps: usize,
+    /// Zero from the last column on; there are two blocks for every 32 rows, those after `m` hold whatever.
+    /// // (blocks of 16 rows, steps, 16, 32)
+    pub tiles: &'a [u16],
 }
 
-/// Rows of x are padded to a multiple of this.
-pub(crate) const BF16_ROWS: usize = 32;
-
-/// Whole registers of 32 values, an odd number of them: see [`Shape::stride`].
-pub(crate) fn bf16_stride(cols: usize) -> usize {
-    (cols.div_ceil(32) | 1) * 32
-}
+/// Rows of a tile of bf16.
+pub(crate) const BF16_ROWS: usize = 16;
+/// Columns of a tile of bf16.
+pub(crate) const BF16_COLS: usize = 32;
 
 /// All rows of x as floats.
 #[derive(Clone, Copy)]

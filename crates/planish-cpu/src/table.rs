@@ -78,8 +78,8 @@ pub(crate) struct Bf16Product<'a> {
 pub(crate) struct Bf16Kernels {
     /// Whether they take a packing, and are faster than `int8` for so many rows of x.
     pub fits: fn(Packing, usize) -> bool,
-    /// Rounds one row of x to whole registers. // (cols), (stride)
-    pub arrange: fn(&[f32], &mut [u16]),
+    /// Rounds up to 16 rows of x (rows, cols) to their tiles. // (steps, 16, 32)
+    pub arrange: fn(&[f32], usize, &mut [u16]),
     /// Writes the products of the given rows of the matrix with all rows of x.
     pub product: fn(&Bf16Product<'_>, Range<usize>, &mut WorkerScratch),
 }

@@ -6,10 +6,12 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
+use crate::input::{BF16_COLS, BF16_ROWS};
+
 /// Rows of a tile.
-pub(super) const TILE_ROWS: usize = 16;
+pub(super) const TILE_ROWS: usize = BF16_ROWS;
 /// bf16 values of a row of a tile.
-pub(super) const TILE_COLS: usize = 32;
+pub(super) const TILE_COLS: usize = BF16_COLS;
 /// Rows of x, and rows of weights, of one product: 2 x 2 tiles of sums.
 pub(super) const BLOCK: usize = 2 * TILE_ROWS;
 
@@ -75,16 +77,16 @@ impl Unit {
                 "tileloadd tmm2, [{sums} + {sum_stride} + 2048]",
                 "tileloadd tmm3, [{sums} + {sum_stride} + 2112]",
                 "2:",
-                "tileloadd tmm4, [{x} + {x_stride}]",
-                "tileloadd tmm6, [{weights} + {weight_stride}]",
+                "tileloadd tmm4, [{x} + {stride}]",
+                "tileloadd tmm6, [{weights} + {stride}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{weights} + {weight_stride} + 1024]",
+                "tileloadd tmm7, [{weights} + {stride} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{lower_x} + {x_stride}]",
+                "tileloadd tmm5, [{lower_x} + {stride}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {x}, 64",
-                "add {lower_x}, 64",
+                "add {x}, 1024",
+                "add {lower_x}, 1024",
                 "add {weights}, 2048",
                 "dec {steps}",
                 "jnz 2b",
@@ -94,11 +96,10 @@ impl Unit {
                 "tilestored [{sums} + {sum_stride} + 2112], tmm3",
                 sums = in(reg) block.sums,
                 sum_stride = in(reg) 4 * BLOCK,
-                x = inout(reg) block.x => _,
-                lower_x = inout(reg) block.x.wrapping_add(TILE_ROWS * block.x_stride) => _,
-                x_stride = in(reg) 2 * block.x_stride,
+                x = inout(reg) block.x[0] => _,
+                lower_x = inout(reg) block.x[1] => _,
                 weights = inout(reg) block.weights => _,
-                weight_stride = in(reg) 2 * TILE_COLS,
+                stride = in(reg) 2 * TILE_COLS,
                 steps = inout(reg) block.steps => _,
                 options(nostack),
             );
@@ -141,10 +142,8 @@ pub(super) fn dot_limit(rounds: usize) -> u64 {
 
 /// What one product reads and writes.
 pub(super) struct Block {
-    /// // (32, x_stride), the first 32 * steps of each row
-    pub x: *const u16,
-    /// Values from one row of x to the next.
-    pub x_stride: usize,
+    /// Two blocks of rows. // (steps, 16, 32) each
+    pub x: [*const u16; 2],
     /// // (steps, 2, 16 pairs of columns, 16 rows, 2)
     pub weights: *const u16,
     /// Columns / 32.

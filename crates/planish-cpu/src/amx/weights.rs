@@ -99,15 +99,22 @@ unsafe fn store_unit<const BITS: u32>(
 /// The weights of a quad: byte by byte, 16 rows each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn four_weights(codes: __m512i, [scale, bias]: [__m512; 2]) -> [__m512; 4] {
+fn four_weights(codes: __m512i, factors: [__m512; 2]) -> [__m512; 4] {
     let low = _mm512_set1_epi32(255);
+    // Spelled out: a closure would not be compiled for these instructions.
     [
-        _mm512_and_si512(codes, low),
-        _mm512_and_si512(_mm512_srli_epi32::<8>(codes), low),
-        _mm512_and_si512(_mm512_srli_epi32::<16>(codes), low),
-        _mm512_srli_epi32::<24>(codes),
+        weights(_mm512_and_si512(codes, low), factors),
+        weights(_mm512_and_si512(_mm512_srli_epi32::<8>(codes), low), factors),
+        weights(_mm512_and_si512(_mm512_srli_epi32::<16>(codes), low), factors),
+        weights(_mm512_srli_epi32::<24>(codes), factors),
     ]
-    .map(|codes| _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes), scale, bias))
+}
+
+/// `scale * code + bias` for 16 rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn weights(codes: __m512i, [scale, bias]: [__m512; 2]) -> __m512 {
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes), scale, bias)
 }
 
 /// Rounds to bf16; a value of `first`, then one of `second`, and so on.

@@ -18,36 +18,24 @@ const FLOAT_COLUMNS: usize = 256;
 /// Bytes of x that one pass over a row of tiles reads at most, to stay in the second-level cache.
 const PASS_BYTES: usize = 1 << 20;
 
-/// How a product is cut.
-pub(crate) struct Plan {
-    /// Groups of a tile.
-    pub groups: usize,
-    /// Rows of x for which a tile is decoded once.
-    pub pass: usize,
+/// How many groups make a piece of about `columns` columns, in whole chunks.
+pub(crate) fn groups_of_piece(packing: Packing, columns: usize) -> usize {
+    let group = packing.group();
+    let chunk = chunk_codes(packing.bits());
+    // The fewest groups that fill whole chunks.
+    let unit = (1..=chunk)
+        .find(|groups| (groups * group).is_multiple_of(chunk))
+        .unwrap_or(chunk);
+    unit * (columns / (unit * group)).max(1)
 }
 
-impl Plan {
-    /// For tiles of about `columns` columns, and passes of a multiple of `unit_rows` rows of x of `row_bytes` each.
-    pub fn new(packing: Packing, columns: usize, row_bytes: usize, unit_rows: usize) -> Plan {
-        let group = packing.group();
-        let chunk = chunk_codes(packing.bits());
-        // The fewest groups that fill whole chunks.
-        let unit = (1..=chunk)
-            .find(|groups| (groups * group).is_multiple_of(chunk))
-            .unwrap_or(chunk);
-        Plan {
-            groups: unit * (columns / (unit * group)).max(1),
-            pass: pass(row_bytes, unit_rows),
-        }
-    }
-}
-
-fn pass(row_bytes: usize, unit_rows: usize) -> usize {
-    (PASS_BYTES / row_bytes / unit_rows).max(1) * unit_rows
+/// Rows of x for which a tile is decoded once.
+fn pass(row_bytes: usize) -> usize {
+    (PASS_BYTES / row_bytes / MAX_M).max(1) * MAX_M
 }
 
 /// Calls `tile(rows, rows of x)` for every 32 rows and pass over x.
-pub(crate) fn each_tile(rows: Range<usize>, m: usize, pass: usize, mut tile: impl FnMut(Range<usize>, Range<usize>)) {
+fn each_tile(rows: Range<usize>, m: usize, pass: usize, mut tile: impl FnMut(Range<usize>, Range<usize>)) {
     for row in rows.clone().step_by(ROWS) {
         for input_row in (0..m).step_by(pass) {
             tile(row..(row + ROWS).min(rows.end), input_row..(input_row + pass).min(m));
@@ -84,15 +72,15 @@ fn int8_tiles<const BITS: u32>(product: &Int8Product<'_>, rows: Range<usize>, sc
     let shape = input.shape;
     let (group, stride, group_stride) = (shape.packing.group(), shape.stride(), shape.group_stride());
     let block_stride = shape.block_stride();
-    let plan = Plan::new(shape.packing, INT8_COLUMNS, stride, MAX_M);
-    let codes = scratch.tile.take::<u8>(plan.groups * group * ROWS);
-    let scale_count = plan.groups.next_multiple_of(16) * ROWS;
+    let piece = groups_of_piece(shape.packing, INT8_COLUMNS);
+    let codes = scratch.tile.take::<u8>(piece * group * ROWS);
+    let scale_count = piece.next_multiple_of(16) * ROWS;
     let (scales, biases) = scratch.scales.take::<f32>(2 * scale_count).split_at_mut(scale_count);
-    each_tile(rows, shape.m, plan.pass, |rows, input_rows| {
+    each_tile(rows, shape.m, pass(stride), |rows, input_rows| {
         let sums = scratch.sums.take::<f32>(input_rows.len() * ROWS);
         sums.fill(0.0);
-        for first in (0..shape.groups()).step_by(plan.groups) {
-            let groups = first..(first + plan.groups).min(shape.groups());
+        for first in (0..shape.groups()).step_by(piece) {
+            let groups = first..(first + piece).min(shape.groups());
             let part = Part {
                 rows: rows.clone(),
                 groups: groups.clone(),
@@ -143,16 +131,16 @@ fn exact_tiles<const BITS: u32>(product: &ExactProduct<'_>, rows: Range<usize>, 
     let ExactProduct { matrix, input, output } = product;
     let shape = input.shape;
     let (group, stride) = (shape.packing.group(), shape.stride());
-    let plan = Plan::new(shape.packing, FLOAT_COLUMNS, stride * 4, MAX_M);
-    let codes = scratch.tile.take::<u8>(plan.groups * group * ROWS);
-    let weights = scratch.floats.take::<f32>(plan.groups * group * ROWS);
-    let scale_count = plan.groups.next_multiple_of(16) * ROWS;
+    let piece = groups_of_piece(shape.packing, FLOAT_COLUMNS);
+    let codes = scratch.tile.take::<u8>(piece * group * ROWS);
+    let weights = scratch.floats.take::<f32>(piece * group * ROWS);
+    let scale_count = piece.next_multiple_of(16) * ROWS;
     let (scales, biases) = scratch.scales.take::<f32>(2 * scale_count).split_at_mut(scale_count);
-    each_tile(rows, shape.m, plan.pass, |rows, input_rows| {
+    each_tile(rows, shape.m, pass(stride * 4), |rows, input_rows| {
         let sums = scratch.sums.take::<f32>(input_rows.len() * ROWS);
         sums.fill(0.0);
-        for first in (0..shape.groups()).step_by(plan.groups) {
-            let groups = first..(first + plan.groups).min(shape.groups());
+        for first in (0..shape.groups()).step_by(piece) {
+            let groups = first..(first + piece).min(shape.groups());
             let columns = groups.len() * group;
             let part = Part {
                 rows: rows.clone(),
@@ -196,7 +184,7 @@ pub(super) fn plain(product: &PlainProduct<'_>, rows: Range<usize>, scratch: &mu
     } = product;
     let cols = matrix.cols;
     let weights = scratch.floats.take::<f32>(FLOAT_COLUMNS * ROWS);
-    each_tile(rows, *m, pass(cols * 4, MAX_M), |rows, input_rows| {
+    each_tile(rows, *m, pass(cols * 4), |rows, input_rows| {
         let sums = scratch.sums.take::<f32>(input_rows.len() * ROWS);
         sums.fill(0.0);
         for first in (0..cols).step_by(FLOAT_COLUMNS) {
