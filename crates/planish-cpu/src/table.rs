@@ -33,6 +33,11 @@ impl Output {
         }
     }
 
+    /// Values from one row of x to the next.
+    pub fn stride(&self) -> usize {
+        self.rows
+    }
+
     /// Address of the product of one row of x with `row` and those after it.
     ///
     /// # Safety

@@ -92,9 +92,9 @@ fn pass<const BITS: u32>(
     } = scratch;
     let weights = weights.take::<u16>(tiles * tile_len);
     let sums = sums.take::<f32>(x_rows.len().div_ceil(BLOCK) * tiles * BLOCK * ROWS); // (blocks of x, tiles, 32, 32)
-    sums.fill(0.0);
-    for first in (0..cols / packing.group()).step_by(piece) {
-        let groups = first..(first + piece).min(cols / packing.group());
+    let all_groups = cols / packing.group();
+    for first in (0..all_groups).step_by(piece) {
+        let groups = first..(first + piece).min(all_groups);
         for (row, weights) in rows.clone().step_by(ROWS).zip(weights.chunks_exact_mut(tile_len)) {
             let part = Part {
                 rows: row..(row + ROWS).min(rows.end),
@@ -109,24 +109,39 @@ fn pass<const BITS: u32>(
                 let tile = row / TILE_ROWS * input.steps + first / TILE_COLS;
                 input.tiles[tile * TILE_ROWS * TILE_COLS..].as_ptr()
             });
-            for (weights, sums) in weights.chunks_exact(tile_len).zip(&mut sums) {
+            let x_rows = x_row..(x_row + BLOCK).min(x_rows.end);
+            for ((row, weights), sums) in rows
+                .clone()
+                .step_by(ROWS)
+                .zip(weights.chunks_exact(tile_len))
+                .zip(&mut sums)
+            {
                 let block = Block {
                     x,
                     weights: weights.as_ptr(),
                     steps: columns.div_ceil(TILE_COLS),
-                    sums: sums.as_mut_ptr(),
                 };
                 // SAFETY: x has two blocks of rows for every 32, and pieces but the last are whole steps of columns.
-                unsafe { unit.multiply(&block) };
+                unsafe {
+                    match first {
+                        0 => unit.zero(),
+                        _ => unit.load(sums.as_ptr(), ROWS),
+                    }
+                    unit.multiply(&block);
+                }
+                let rows = row..(row + ROWS).min(rows.end);
+                let last = groups.end == all_groups;
+                if last && rows.len() == ROWS && x_rows.len() == BLOCK {
+                    // SAFETY: the rows are those given to this call, and all 32 of both are there.
+                    unsafe { unit.store(output.at(x_row, row), output.stride()) };
+                    continue;
+                }
+                // SAFETY: the block's sums are 32 x 32.
+                unsafe { unit.store(sums.as_mut_ptr(), ROWS) };
+                if last {
+                    store(&sums[..x_rows.len() * ROWS], output, &rows, &x_rows);
+                }
             }
-        }
-    }
-    let mut sums = sums.chunks_exact(BLOCK * ROWS);
-    for x_row in x_rows.clone().step_by(BLOCK) {
-        let x_rows = x_row..(x_row + BLOCK).min(x_rows.end);
-        for (row, sums) in rows.clone().step_by(ROWS).zip(&mut sums) {
-            let rows = row..(row + ROWS).min(rows.end);
-            store(&sums[..x_rows.len() * ROWS], output, &rows, &x_rows);
         }
     }
 }

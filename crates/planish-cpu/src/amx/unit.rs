@@ -44,7 +44,8 @@ fn permitted() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
 }
 
-/// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped.
+/// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped. Its first four tiles are sums: (32 rows of x,
+/// 32 rows of weights).
 pub(super) struct Unit(());
 
 impl Unit {
@@ -63,19 +64,69 @@ impl Unit {
         Unit(())
     }
 
+    /// Sets the sums to zero.
+    pub fn zero(&self) {
+        // SAFETY: changes tiles only.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Reads the sums, 32 x 32 floats whose rows begin `stride` floats apart.
+    ///
+    /// # Safety
+    /// They must be there.
+    pub unsafe fn load(&self, sums: *const f32, stride: usize) {
+        // SAFETY: reads what the caller vouches for.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{upper} + {stride}]",
+                "tileloadd tmm1, [{upper} + {stride} + 64]",
+                "tileloadd tmm2, [{lower} + {stride}]",
+                "tileloadd tmm3, [{lower} + {stride} + 64]",
+                upper = in(reg) sums,
+                lower = in(reg) sums.add(TILE_ROWS * stride),
+                stride = in(reg) 4 * stride,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+    }
+
+    /// Writes the sums, 32 x 32 floats whose rows begin `stride` floats apart.
+    ///
+    /// # Safety
+    /// There must be room.
+    pub unsafe fn store(&self, sums: *mut f32, stride: usize) {
+        // SAFETY: writes where the caller vouches for.
+        unsafe {
+            asm!(
+                "tilestored [{upper} + {stride}], tmm0",
+                "tilestored [{upper} + {stride} + 64], tmm1",
+                "tilestored [{lower} + {stride}], tmm2",
+                "tilestored [{lower} + {stride} + 64], tmm3",
+                upper = in(reg) sums,
+                lower = in(reg) sums.add(TILE_ROWS * stride),
+                stride = in(reg) 4 * stride,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
     /// `sums += x * weights^T` for 32 rows of both.
     ///
     /// # Safety
     /// `block` must point to what its fields say.
     pub unsafe fn multiply(&self, block: &Block) {
         debug_assert!(block.steps > 0);
-        // SAFETY: reads and writes what the fields describe; tiles are nobody else's.
+        // SAFETY: reads what the fields describe; tiles are nobody else's.
         unsafe {
             asm!(
-                "tileloadd tmm0, [{sums} + {sum_stride}]",
-                "tileloadd tmm1, [{sums} + {sum_stride} + 64]",
-                "tileloadd tmm2, [{sums} + {sum_stride} + 2048]",
-                "tileloadd tmm3, [{sums} + {sum_stride} + 2112]",
                 "2:",
                 "tileloadd tmm4, [{x} + {stride}]",
                 "tileloadd tmm6, [{weights} + {stride}]",
@@ -90,18 +141,12 @@ impl Unit {
                 "add {weights}, 2048",
                 "dec {steps}",
                 "jnz 2b",
-                "tilestored [{sums} + {sum_stride}], tmm0",
-                "tilestored [{sums} + {sum_stride} + 64], tmm1",
-                "tilestored [{sums} + {sum_stride} + 2048], tmm2",
-                "tilestored [{sums} + {sum_stride} + 2112], tmm3",
-                sums = in(reg) block.sums,
-                sum_stride = in(reg) 4 * BLOCK,
                 x = inout(reg) block.x[0] => _,
                 lower_x = inout(reg) block.x[1] => _,
                 weights = inout(reg) block.weights => _,
                 stride = in(reg) 2 * TILE_COLS,
                 steps = inout(reg) block.steps => _,
-                options(nostack),
+                options(nostack, readonly),
             );
         }
     }
@@ -148,6 +193,4 @@ pub(super) struct Block {
     pub weights: *const u16,
     /// Columns / 32.
     pub steps: usize,
-    /// // (32 rows of x, 32 rows of weights)
-    pub sums: *mut f32,
 }
