@@ -10,14 +10,14 @@ use std::ptr::null_mut;
 use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
-use crate::{argmax, attention, elementwise, matmul, matvec, norm, rope, rows, tensor};
+use crate::{argmax, attention, elementwise, matmul, matvec, norm, rope, rows, states, tensor};
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 9] = [
+    let launches: [Vec<Launch>; 10] = [
         argmax::launches(),
         attention::launches(),
         elementwise::launches(),
@@ -26,6 +26,7 @@ fn programs() -> Vec<Program> {
         norm::launches(),
         rope::launches(),
         rows::launches(),
+        states::launches(),
         tensor::launches(),
     ];
     let mut programs: Vec<Program> = Vec::new();

@@ -33,6 +33,13 @@ fn convolutions() -> Vec<Convolve> {
     sizes.into_iter().enumerate().map(problem).collect()
 }
 
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    let convolutions = convolutions().into_iter().map(|problem| problem.launch());
+    let recurrences = recurrences().into_iter().map(|problem| problem.launch());
+    convolutions.chain(recurrences).collect()
+}
+
 #[test]
 fn convolutions_equal_the_formula() {
     let problems = convolutions();
