@@ -1,7 +1,7 @@
 """Golden chat texts: what transformers' apply_chat_template makes of the templates in chat_templates/.
 
 The templates were written for this test; each uses the features of a family of published ones (ChatML, Llama 2 and 3,
-Mistral, Gemma, Qwen, DeepSeek, Hermes, gpt-oss, Zephyr, Granite). EXPRESSIONS are small pieces of Jinja where engines differ.
+Mistral, Gemma, Qwen, DeepSeek, Hermes, gpt-oss, Zephyr, Granite, GLM, Phi, EXAONE). FAMILIES says which. EXPRESSIONS are small pieces of Jinja where engines differ.
 
     python scripts/golden/templates.py      writes crates/planish-generate/tests/golden/templates.json
 """
@@ -140,6 +140,25 @@ CASES = [
     ("documents", PLAIN, {"controls": {"citations": True}, "add_generation_prompt": True}),
 ]
 
+CASES += [
+    (name, messages, {key: value for key, value in {"tools": TOOLS, **arguments}.items() if value is not None})
+    for name, messages, arguments in [
+        ("glm", TOOL_CHAT, {}), ("glm", TWO_RESULTS, {}), ("glm", WITH_SYSTEM, {"tools": None}),
+        ("phi", TOOL_CHAT, {}), ("phi", TWO_RESULTS, {}), ("phi", WITH_SYSTEM, {"tools": None, "add_generation_prompt": False}),
+        ("exaone", TOOL_CHAT, {}), ("exaone", TWO_RESULTS, {}), ("exaone", WITH_SYSTEM, {"enable_thinking": True}),
+        ("python_signature", [SYSTEM, *TWO_RESULTS], {}), ("typescript", [SYSTEM, *TOOL_CHAT[1:]], {}),
+        ("documents", TOOL_CHAT[:2], {}), ("documents", [SYSTEM, *TWO_RESULTS], {}), ("chatml", [SYSTEM, *TWO_RESULTS], {}),
+        ("thinking", [SYSTEM, *TWO_RESULTS], {}), ("generation", [SYSTEM, *TWO_RESULTS], {}), ("chatml_tools", [SYSTEM, *TWO_RESULTS], {}),
+    ]
+]
+# Families whose published templates have the roles, tokens and constructs of a template here.
+FAMILIES = {
+    "Llama 2, Mistral 7B": "inst", "Llama 3": "header_tools", "Mistral, Ministral": "bracket_tools", "Gemma 1 and 2": "turns",
+    "Gemma 3": "parts", "SmolLM, OLMo": "chatml", "Qwen 2": "chatml_tools", "Qwen 3, SmolLM 3": "thinking", "DeepSeek": "flags",
+    "Hermes": "python_signature", "gpt-oss": "typescript", "Zephyr, StableLM": "generation", "Granite, Command R": "documents",
+    "GLM 4": "glm", "Phi 3 and 4": "phi", "EXAONE 4": "exaone",
+}
+
 # Rendered with `value` (below) and the special tokens as variables.
 VALUE = {
     "text": "Grüße & <tags> 'single' \"double\"\n\ttab \\ slash \u2028 \x7f 😀",
@@ -249,6 +268,7 @@ def main():
         "made_by": "scripts/golden/templates.py",
         "versions": {"transformers": transformers.__version__, "jinja2": jinja2.__version__},
         "special_tokens": SPECIAL,
+        "families": FAMILIES,
         "templates": templates,
         "cases": cases,
         "value": VALUE,

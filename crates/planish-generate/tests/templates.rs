@@ -100,3 +100,22 @@ fn a_template_that_does_not_compile_is_named_with_its_line() {
     assert!(error.starts_with("chat template: "), "{error}");
     assert!(error.contains("line 2") || error.contains(":2"), "{error}");
 }
+
+/// The families that the golden file names, and whether a rendered conversation of each has a system and a tool message.
+#[test]
+fn ten_families_read_system_and_tool_messages() {
+    let golden = golden();
+    let cases = golden["cases"].as_array().unwrap();
+    let has = |template: &Value, role: &str| {
+        let rendered = cases
+            .iter()
+            .filter(|case| case["template"] == *template && case["expected"].is_string());
+        let mut messages = rendered.flat_map(|case| case["messages"].as_array().unwrap());
+        messages.any(|message| message["role"] == role)
+    };
+    let families = golden["families"].as_object().unwrap();
+    let both = families
+        .values()
+        .filter(|template| has(template, "system") && has(template, "tool"));
+    assert!(both.count() >= 10 && families.len() >= 15);
+}
