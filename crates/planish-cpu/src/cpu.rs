@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use planish_format::{PackedMatrix, Packing};
 
+use crate::attention::RoundedTask;
 use crate::input::{BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::pool::Pool;
@@ -126,6 +127,11 @@ impl Cpu {
     /// The threads, for other work between products.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// See [`InstructionSet::attention`].
+    pub(crate) fn rounded_attention(&self) -> Option<RoundedTask> {
+        (self.set.attention)()
     }
 
     /// Name of the instruction set in use.

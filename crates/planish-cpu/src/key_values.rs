@@ -8,7 +8,7 @@ use half::f16;
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::Element;
+use crate::vector::{Element, ProductElement, vector_functions};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
@@ -122,7 +122,7 @@ impl KeyValues {
     }
 }
 
-fn append<T: Element>(
+fn append<T: ProductElement>(
     pool: &Pool,
     shape: KeyValueShape,
     blocks: &mut Vec<Block<T>>,
@@ -165,15 +165,28 @@ fn append<T: Element>(
 }
 
 /// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).
-fn store_position<T: Element>(shape: KeyValueShape, block: &mut Block<T>, slot: usize, keys: &[f32], values: &[f32]) {
-    for (key, stored) in keys.iter().zip(block.keys.chunks_exact_mut(BLOCK)) {
-        stored[slot] = T::from_f32(*key);
+fn store_position<T: ProductElement>(
+    shape: KeyValueShape,
+    block: &mut Block<T>,
+    slot: usize,
+    keys: &[f32],
+    values: &[f32],
+) {
+    let functions = vector_functions();
+    let mut rounded = [T::from_f32(0.0); 64];
+    for (keys, columns) in keys.chunks(64).zip(block.keys.chunks_mut(64 * BLOCK)) {
+        let rounded = &mut rounded[..keys.len()];
+        T::store(functions, keys, rounded);
+        for (key, column) in rounded.iter().zip(columns.chunks_exact_mut(BLOCK)) {
+            column[slot] = *key;
+        }
     }
     let heads = values.chunks_exact(shape.value_dim);
-    for (value, stored) in heads.zip(block.values.chunks_exact_mut(BLOCK * shape.width())) {
-        let stored = &mut stored[slot * shape.width()..][..shape.value_dim];
-        for (stored, value) in stored.iter_mut().zip(value) {
-            *stored = T::from_f32(*value);
-        }
+    for (values, stored) in heads.zip(block.values.chunks_exact_mut(BLOCK * shape.width())) {
+        T::store(
+            functions,
+            values,
+            &mut stored[slot * shape.width()..][..shape.value_dim],
+        );
     }
 }

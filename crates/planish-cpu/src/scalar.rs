@@ -23,6 +23,7 @@ pub(crate) const SCALAR: InstructionSet = InstructionSet {
     plain,
     dot_limit,
     bf16: None,
+    attention: || None,
 };
 
 /// As `dot_limit` of the table: products of floats on registers.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use planish_format::{PackedMatrix, Packing};
 
+use crate::attention::RoundedTask;
 use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Shape};
 use crate::matrix::PlainMatrix;
 use crate::scalar;
@@ -111,6 +112,8 @@ pub(crate) struct InstructionSet {
     pub dot_limit: fn(usize) -> u64,
     /// What takes the place of `int8` for many rows of x.
     pub bf16: Option<Bf16Kernels>,
+    /// What runs the tasks of attention with many rows, if this machine multiplies bf16.
+    pub attention: fn() -> Option<RoundedTask>,
 }
 
 /// Best first; the last one runs everywhere.

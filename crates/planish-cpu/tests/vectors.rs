@@ -88,6 +88,20 @@ fn products_of_every_size() {
     });
 }
 
+#[test]
+fn rounding_to_f16() {
+    each_variant(|name, functions| {
+        for count in [0, 1, 15, 16, 67] {
+            let values = numbers(4, count, 300.0);
+            let mut halves = vec![f16::NAN; count];
+            // SAFETY: the variant is supported.
+            unsafe { (functions.to_f16)(&values, &mut halves) };
+            let expected: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
+            assert_eq!(halves, expected, "{name}");
+        }
+    });
+}
+
 /// What a bias adds to the score at a position.
 fn bias_at(bias: Option<PositionBias>, position: usize) -> f64 {
     let rounded = |value: f32| bf16::from_f32(value).to_f32();

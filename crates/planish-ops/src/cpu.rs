@@ -308,7 +308,7 @@ impl Ops for CpuOps {
             output: output.first_mut(rows),
         };
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        attention(self.cpu.pool(), &mut problem, &mut workspace);
+        attention(&self.cpu, &mut problem, &mut workspace);
     }
 
     fn gate(&self, problem: Gate<'_, CpuOps>) {

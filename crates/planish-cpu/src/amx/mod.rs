@@ -3,12 +3,15 @@
 //! x and the unpacked weights are rounded to bf16, sums are f32: twice as precise as 8-bit x, and the tile units multiply so
 //! fast that unpacking weights costs about as much as using them.
 
+mod attention;
 mod product;
 mod unit;
 mod weights;
 
+use crate::avx512::attention::attend;
 use crate::avx512::{AVX512_VNNI, arrange};
 use crate::table::{Bf16Kernels, InstructionSet};
+use unit::Unit;
 
 /// Rows of x from which on the tile unit is faster than 8-bit products.
 const LEAST_ROWS: usize = 24;
@@ -23,5 +26,6 @@ pub(crate) const AMX: InstructionSet = InstructionSet {
         product: product::product,
     }),
     dot_limit: unit::dot_limit,
+    attention: || Some(attend::<Unit>),
     ..AVX512_VNNI
 };

@@ -24,6 +24,7 @@ pub(crate) const AVX2: InstructionSet = InstructionSet {
     plain: |product, rows, _| float::plain(product, rows),
     dot_limit: limit::dot_limit,
     bf16: None,
+    attention: || None,
 };
 
 fn supported() -> bool {

@@ -1,10 +1,13 @@
 //! AVX-512 with VNNI and VBMI: Ice Lake, Zen 4 and later.
 
 pub(crate) mod arrange;
+pub(crate) mod attention;
+mod dots;
 mod lanes;
 mod limit;
 mod multiply;
 mod plain;
+mod rounded;
 pub(crate) mod tile;
 pub(crate) mod tiles;
 pub(crate) mod unpack;
@@ -28,6 +31,7 @@ pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     plain,
     dot_limit: limit::dot_limit,
     bf16: None,
+    attention: || dots::available().then_some(attention::attend::<dots::Dots>),
 };
 
 fn supported() -> bool {

@@ -43,6 +43,7 @@ pub(crate) const NEON: InstructionSet = InstructionSet {
     plain: plain::plain,
     dot_limit: limit::floats,
     bf16: None,
+    attention: || None,
 };
 
 fn int8_dotprod(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {

@@ -1,5 +1,7 @@
 //! The bodies of the vector kernels, generic over the register; inlined into the entry points of `table.rs`.
 
+use half::f16;
+
 use super::exp::{exp, gelu, gelu_tanh, multiply_add, sigmoid, silu, tanh, xielu};
 use super::lanes::{Element, Lanes};
 use super::table::{Activation, NormKind, NormRow, Product, RopePairs, SoftmaxBlock};
@@ -97,6 +99,23 @@ unsafe fn tile<L: Lanes, T: Element, const R: usize, const W: usize>(
                 L::store(output.add(r * product.cols + w * L::COUNT), *sum);
             }
         }
+    }
+}
+
+/// Rounds values to the nearest f16. Both slices are of one length.
+///
+/// # Safety
+/// The instruction set of `L`.
+#[inline(always)]
+pub(super) unsafe fn to_f16<L: Lanes>(values: &[f32], into: &mut [f16]) {
+    assert_eq!(values.len(), into.len());
+    let whole = values.len() / L::COUNT * L::COUNT;
+    for start in (0..whole).step_by(L::COUNT) {
+        // SAFETY: a whole register is inside of both slices.
+        unsafe { L::store_half(into.as_mut_ptr().add(start), L::load(values.as_ptr().add(start))) }
+    }
+    for (into, &value) in into[whole..].iter_mut().zip(&values[whole..]) {
+        *into = f16::from_f32(value);
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) trait Lanes {
     unsafe fn load(values: *const f32) -> Self::Register;
     unsafe fn load_half(values: *const f16) -> Self::Register;
     unsafe fn store(values: *mut f32, register: Self::Register);
+    /// Rounds to the nearest f16.
+    unsafe fn store_half(values: *mut f16, register: Self::Register);
     unsafe fn splat(value: f32) -> Self::Register;
     /// Begins to load the cache line of an address, which need not be valid.
     fn prefetch<T>(_address: *const T) {}
@@ -81,6 +83,12 @@ impl Lanes for Portable {
     unsafe fn store(values: *mut f32, register: [f32; 4]) {
         // SAFETY: the caller's promise.
         unsafe { values.cast::<[f32; 4]>().write_unaligned(register) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_half(values: *mut f16, register: [f32; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { values.cast::<[f16; 4]>().write_unaligned(register.map(f16::from_f32)) }
     }
 
     #[inline(always)]

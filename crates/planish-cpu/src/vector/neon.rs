@@ -41,6 +41,17 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn store_half(values: *mut f16, register: float32x4_t) {
+        let (mut floats, mut halves) = ([0.0f32; 4], [f16::ZERO; 4]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            vst1q_f32(floats.as_mut_ptr(), register);
+            halves.convert_from_f32_slice(&floats);
+            values.cast::<[f16; 4]>().write_unaligned(halves);
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat(value: f32) -> float32x4_t {
         // SAFETY: the caller's promise.
         unsafe { vdupq_n_f32(value) }

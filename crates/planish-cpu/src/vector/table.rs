@@ -165,6 +165,8 @@ pub struct VectorFunctions {
     pub product_f32: unsafe fn(&mut Product<'_, f32>),
     /// Small product with an f16 right side.
     pub product_f16: unsafe fn(&mut Product<'_, f16>),
+    /// Rounds to f16. Both slices are of one length.
+    pub to_f16: unsafe fn(&[f32], &mut [f16]),
     /// A row of a causal convolution.
     pub convolve_row: unsafe fn(&mut ConvolutionRow<'_>),
     /// A step of a linear recurrence.
@@ -217,18 +219,28 @@ pub fn vector_functions() -> &'static VectorFunctions {
     })
 }
 
-/// Which of the two products an element of the cache needs.
+/// Which kernels an element of the cache needs.
 pub(crate) trait ProductElement: Element {
+    fn store(functions: &VectorFunctions, values: &[f32], into: &mut [Self]);
     fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, Self>);
 }
 
 impl ProductElement for f32 {
+    fn store(_functions: &VectorFunctions, values: &[f32], into: &mut [f32]) {
+        into.copy_from_slice(values);
+    }
+
     fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, f32>) {
         functions.product_f32
     }
 }
 
 impl ProductElement for f16 {
+    fn store(functions: &VectorFunctions, values: &[f32], into: &mut [f16]) {
+        // SAFETY: the functions are those this machine supports.
+        unsafe { (functions.to_f16)(values, into) }
+    }
+
     fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, f16>) {
         functions.product_f16
     }
@@ -244,6 +256,7 @@ mod portable {
         softmax_block: bodies::softmax_block::<false>,
         product_f32: bodies::product::<Portable, f32>,
         product_f16: bodies::product::<Portable, f16>,
+        to_f16: bodies::to_f16::<Portable>,
         convolve_row: states::convolve_row::<false>,
         step_state: states::step_state::<Portable>,
     };
@@ -261,6 +274,7 @@ mod neon {
         softmax_block: bodies::softmax_block::<true>,
         product_f32: bodies::product::<Neon, f32>,
         product_f16: bodies::product::<Neon, f16>,
+        to_f16: bodies::to_f16::<Neon>,
         convolve_row: states::convolve_row::<true>,
         step_state: states::step_state::<Neon>,
     };
@@ -278,6 +292,7 @@ mod avx512 {
         softmax_block,
         product_f32,
         product_f16,
+        to_f16,
         convolve_row,
         step_state,
     };
@@ -315,6 +330,12 @@ mod avx512 {
     }
 
     #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn to_f16(values: &[f32], into: &mut [f16]) {
+        // SAFETY: the features of `Avx512` are enabled here.
+        unsafe { bodies::to_f16::<Avx512>(values, into) }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
     fn convolve_row(row: &mut ConvolutionRow<'_>) {
         states::convolve_row::<true>(row)
     }
@@ -342,6 +363,7 @@ mod avx2 {
         softmax_block,
         product_f32,
         product_f16,
+        to_f16,
         convolve_row,
         step_state,
     };
@@ -376,6 +398,12 @@ mod avx2 {
     fn product_f16(product: &mut Product<'_, f16>) {
         // SAFETY: the features of `Avx2` are enabled here.
         unsafe { bodies::product::<Avx2, f16>(product) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn to_f16(values: &[f32], into: &mut [f16]) {
+        // SAFETY: the features of `Avx2` are enabled here.
+        unsafe { bodies::to_f16::<Avx2>(values, into) }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -39,6 +39,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_half(values: *mut f16, register: __m256) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm_storeu_si128(values.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(register)) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(value: f32) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe { _mm256_set1_ps(value) }
@@ -81,6 +87,12 @@ impl Lanes for Avx512 {
     unsafe fn store(values: *mut f32, register: __m512) {
         // SAFETY: the caller's promise.
         unsafe { _mm512_storeu_ps(values, register) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_half(values: *mut f16, register: __m512) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_si256(values.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(register)) }
     }
 
     #[inline(always)]

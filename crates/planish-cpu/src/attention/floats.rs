@@ -1,0 +1,119 @@
+//! Tasks in f32, whatever the cache holds: one product of queries and keys and one of weights and values for each block.
+
+use crate::key_values::{BLOCK, Block};
+use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorFunctions, vector_functions};
+
+use super::{Plan, Scratch, Task};
+
+impl Plan<'_> {
+    /// Fills the scratch with the sums, maxima and totals of the task's rows over its blocks.
+    pub(super) fn attend<T: ProductElement>(&self, task: &Task, blocks: &[Block<T>], scratch: &mut Scratch) {
+        let functions = vector_functions();
+        let product = T::product(functions);
+        let (rows, head_dim, width) = (task.rows.len() * self.group, self.head_dim, self.width);
+        let keys = |index: usize| &blocks[index].keys[task.kv_head * head_dim * BLOCK..][..head_dim * BLOCK];
+        let values = |index: usize| &blocks[index].values[task.kv_head * BLOCK * width..][..BLOCK * width];
+        self.start(task, scratch);
+        scratch.sums.take::<f32>(rows * width).fill(0.0);
+        for index in task.blocks.clone() {
+            let next = (index + 1 < task.blocks.end).then_some(index + 1);
+            // SAFETY: the functions are those this machine supports.
+            unsafe {
+                product(&mut Product {
+                    left: &scratch.queries,
+                    left_stride: head_dim,
+                    right: keys(index),
+                    ahead: next.map_or(&[], keys),
+                    rows,
+                    depth: head_dim,
+                    cols: BLOCK,
+                    accumulate: false,
+                    output: scratch.scores.take(rows * BLOCK),
+                });
+            }
+            let depth = self.soften(functions, task, index * BLOCK, scratch);
+            if depth == 0 {
+                continue;
+            }
+            // SAFETY: the functions are those this machine supports.
+            unsafe {
+                product(&mut Product {
+                    left: scratch.scores.get(rows * BLOCK),
+                    left_stride: BLOCK,
+                    right: values(index),
+                    ahead: next.map_or(&[], values),
+                    rows,
+                    depth,
+                    cols: width,
+                    accumulate: true,
+                    output: scratch.sums.take(rows * width),
+                });
+            }
+        }
+    }
+
+    /// Gathers the scaled queries of the task; no sums yet.
+    pub(crate) fn start(&self, task: &Task, scratch: &mut Scratch) {
+        let rows = task.rows.len() * self.group;
+        scratch.queries.clear();
+        for row in task.rows.clone() {
+            let from = (row * self.problem.heads + task.kv_head * self.group) * self.head_dim;
+            let queries = &self.problem.queries[from..from + self.group * self.head_dim];
+            scratch
+                .queries
+                .extend(queries.iter().map(|query| query * self.problem.scale));
+        }
+        for (values, len, start) in [
+            (&mut scratch.maxima, rows, f32::NEG_INFINITY),
+            (&mut scratch.totals, rows, 0.0),
+        ] {
+            values.clear();
+            values.resize(len, start);
+        }
+        if let (Some(sinks), true) = (self.problem.sinks, task.first_blocks) {
+            let sinks = sinks[task.kv_head * self.group..][..self.group].iter().cycle();
+            for ((maximum, total), &sink) in scratch.maxima.iter_mut().zip(&mut scratch.totals).zip(sinks) {
+                (*maximum, *total) = (sink, 1.0);
+            }
+        }
+    }
+
+    /// Scores of the block that starts at `position` become weights, and earlier sums shrink to the new maxima. Returns
+    /// how many positions of the block any row sees.
+    fn soften(&self, functions: &VectorFunctions, task: &Task, position: usize, scratch: &mut Scratch) -> usize {
+        let mut depth = 0;
+        let rows = task.rows.len() * self.group;
+        let sums = scratch.sums.take::<f32>(rows * self.width);
+        let scores = scratch.scores.take::<f32>(rows * BLOCK).chunks_exact_mut(BLOCK);
+        for (index, scores) in scores.enumerate() {
+            let valid = self.valid(task, index, position);
+            depth = depth.max(if valid.is_empty() { 0 } else { valid.end });
+            let (maximum, sum) = (&mut scratch.maxima[index], &mut scratch.totals[index]);
+            let mut block = SoftmaxBlock {
+                scores,
+                valid,
+                softcap: self.problem.softcap,
+                bias: self.bias(task, index, position),
+                maximum,
+                sum,
+            };
+            // SAFETY: the functions are those this machine supports.
+            let shrink = unsafe { (functions.softmax_block)(&mut block) };
+            if shrink != 1.0 {
+                sums[index * self.width..][..self.width]
+                    .iter_mut()
+                    .for_each(|sum| *sum *= shrink);
+            }
+        }
+        depth
+    }
+
+    /// Bias of a row against the block that starts at `position`.
+    pub(crate) fn bias(&self, task: &Task, index: usize, position: usize) -> Option<PositionBias> {
+        self.problem.alibi.map(|alibi| PositionBias {
+            slope: alibi.slopes[task.kv_head * self.group + index % self.group],
+            factor: alibi.factor,
+            first_position: position,
+        })
+    }
+}

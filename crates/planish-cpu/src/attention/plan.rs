@@ -1,0 +1,204 @@
+//! How one call of attention is cut into tasks, and how what they leave becomes the output.
+
+use std::ops::Range;
+
+use crate::key_values::BLOCK;
+use crate::share::SharedSlice;
+
+use super::{Attention, RoundedTask, Scratch, WORTH_SHARING};
+
+/// Rows (positions x query heads of the group) of a tile, where there are that many.
+const TILE_ROWS: usize = 48;
+/// As above where keys and values are rounded first, which many rows should share.
+const ROUNDED_ROWS: usize = 192;
+/// Rows of the call from which on rounding pays.
+const LEAST_ROUNDED: usize = 16;
+/// Tasks for each thread where a sequence is split, so that threads that run at different speeds finish together.
+const TASKS_PER_THREAD: usize = 8;
+/// Blocks below which a sequence is not split further.
+const LEAST_BLOCKS: usize = 2;
+
+/// Sizes of one call.
+pub(crate) struct Plan<'a> {
+    pub problem: &'a Attention<'a>,
+    pub rows: usize,
+    pub head_dim: usize,
+    pub value_dim: usize,
+    /// Values of a head in the cache, padding included.
+    pub width: usize,
+    /// Query heads that share keys and values.
+    pub group: usize,
+    /// Positions.
+    pub tile: usize,
+    pub tiles: usize,
+    /// Shares of the blocks of a tile.
+    pub splits: usize,
+    /// What runs the tasks, if not the f32 kernels.
+    pub rounded: Option<RoundedTask>,
+}
+
+/// One share of the work.
+pub(crate) struct Task {
+    pub kv_head: usize,
+    /// Positions of the call.
+    pub rows: Range<usize>,
+    pub blocks: Range<usize>,
+    /// These are the first blocks that the rows see.
+    pub first_blocks: bool,
+}
+
+impl Plan<'_> {
+    pub fn new<'a>(problem: &'a Attention<'a>, threads: usize, rounded: Option<RoundedTask>) -> Plan<'a> {
+        let shape = problem.key_values.shape();
+        let head_dim = shape.head_dim;
+        let rows = problem.queries.len() / (problem.heads * head_dim);
+        assert!(problem.heads.is_multiple_of(shape.heads) && problem.queries.len() == rows * problem.heads * head_dim);
+        assert!(problem.sinks.is_none_or(|sinks| sinks.len() == problem.heads));
+        assert!(problem.alibi.is_none_or(|alibi| alibi.slopes.len() == problem.heads));
+        let group = problem.heads / shape.heads;
+        let rounded = rounded.filter(|_| !shape.exact && rows * group >= LEAST_ROUNDED);
+        let tile_rows = if rounded.is_some() { ROUNDED_ROWS } else { TILE_ROWS };
+        let tile = (tile_rows / group).clamp(1, rows.max(1));
+        let tiles = rows.div_ceil(tile);
+        let mut plan = Plan {
+            problem,
+            rows,
+            head_dim,
+            value_dim: shape.value_dim,
+            width: shape.width(),
+            group,
+            tile,
+            tiles,
+            splits: 1,
+            rounded,
+        };
+        let units = shape.heads * tiles;
+        if threads > 1 && units < 2 * threads && plan.multiply_adds() >= WORTH_SHARING {
+            let blocks = plan.blocks(0..rows).len();
+            plan.splits = (TASKS_PER_THREAD * threads)
+                .div_ceil(units)
+                .min(blocks / LEAST_BLOCKS)
+                .max(1);
+        }
+        plan
+    }
+
+    pub fn tasks(&self) -> usize {
+        self.problem.key_values.shape().heads * self.tiles * self.splits
+    }
+
+    pub fn multiply_adds(&self) -> usize {
+        let keys = self.problem.first_position + self.rows;
+        self.rows
+            * self.problem.heads
+            * (self.head_dim + self.value_dim)
+            * keys.min(self.problem.window.unwrap_or(keys))
+    }
+
+    /// The longest tiles come first, so that threads finish together.
+    pub fn task(&self, index: usize) -> Task {
+        let (unit, split) = (index / self.splits, index % self.splits);
+        let kv_heads = self.problem.key_values.shape().heads;
+        let tile = self.tiles - 1 - unit / kv_heads;
+        let rows = tile * self.tile..((tile + 1) * self.tile).min(self.rows);
+        let all = self.blocks(rows.clone());
+        let part = |split: usize| all.start + all.len() * split / self.splits;
+        Task {
+            kv_head: unit % kv_heads,
+            rows,
+            blocks: part(split)..part(split + 1),
+            first_blocks: split == 0,
+        }
+    }
+
+    /// Positions that a row sees.
+    pub fn visible(&self, row: usize) -> Range<usize> {
+        let end = self.problem.first_position + row + 1;
+        self.problem.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// What row `index` of a task sees of the block that starts at `position`.
+    pub fn valid(&self, task: &Task, index: usize, position: usize) -> Range<usize> {
+        let visible = self.visible(task.rows.start + index / self.group);
+        let clip = |end: usize| end.clamp(position, position + BLOCK) - position;
+        clip(visible.start)..clip(visible.end)
+    }
+
+    /// Blocks that any of the rows sees.
+    fn blocks(&self, rows: Range<usize>) -> Range<usize> {
+        self.visible(rows.start).start / BLOCK..self.visible(rows.end - 1).end.div_ceil(BLOCK)
+    }
+
+    /// Writes the rows of a task that saw all blocks.
+    ///
+    /// # Safety
+    /// No other slice of these rows and heads of the output may live.
+    pub unsafe fn finish(&self, task: &Task, scratch: &Scratch, output: &SharedSlice<'_, f32>) {
+        let sums = scratch.sums.get::<f32>(scratch.totals.len() * self.width);
+        for (index, total) in scratch.totals.iter().enumerate() {
+            let sums = &sums[index * self.width..][..self.value_dim];
+            // SAFETY: the caller's promise.
+            let output = unsafe { output.range(self.output_range(task, index)) };
+            output
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(output, sum)| *output = sum / total);
+        }
+    }
+
+    /// Where row `index` of a task lies in the output.
+    fn output_range(&self, task: &Task, index: usize) -> Range<usize> {
+        let row = task.rows.start + index / self.group;
+        let head = task.kv_head * self.group + index % self.group;
+        let start = (row * self.problem.heads + head) * self.value_dim;
+        start..start + self.value_dim
+    }
+
+    /// Values kept of a task: for each row the sums, the maximum and the total.
+    pub fn partial_len(&self) -> usize {
+        self.tile * self.group * (self.value_dim + 2)
+    }
+
+    pub fn partial_range(&self, index: usize) -> Range<usize> {
+        index * self.partial_len()..(index + 1) * self.partial_len()
+    }
+
+    pub fn keep(&self, task: &Task, scratch: &Scratch, partial: &mut [f32]) {
+        let rows = partial
+            .chunks_exact_mut(self.value_dim + 2)
+            .take(task.rows.len() * self.group);
+        let sums = scratch.sums.get::<f32>(scratch.totals.len() * self.width);
+        for (index, kept) in rows.enumerate() {
+            kept[..self.value_dim].copy_from_slice(&sums[index * self.width..][..self.value_dim]);
+            kept[self.value_dim] = scratch.maxima[index];
+            kept[self.value_dim + 1] = scratch.totals[index];
+        }
+    }
+
+    /// Adds up what the splits of every row kept.
+    pub fn merge(&self, partial: &[f32], output: &mut [f32]) {
+        for first in (0..self.tasks()).step_by(self.splits) {
+            let task = self.task(first);
+            for index in 0..task.rows.len() * self.group {
+                let parts = (0..self.splits)
+                    .map(|split| &partial[self.partial_range(first + split)][index * (self.value_dim + 2)..]);
+                let maximum = parts
+                    .clone()
+                    .map(|part| part[self.value_dim])
+                    .fold(f32::NEG_INFINITY, f32::max);
+                let output = &mut output[self.output_range(&task, index)];
+                output.fill(0.0);
+                let mut total = 0.0;
+                for part in parts {
+                    let weight = (part[self.value_dim] - maximum).exp();
+                    total += weight * part[self.value_dim + 1];
+                    output
+                        .iter_mut()
+                        .zip(part)
+                        .for_each(|(output, sum)| *output += weight * sum);
+                }
+                output.iter_mut().for_each(|output| *output /= total);
+            }
+        }
+    }
+}
