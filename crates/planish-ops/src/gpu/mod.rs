@@ -41,6 +41,8 @@ pub struct GpuOps<Q: Queue> {
     /// Between the two steps of attention.
     partial: Mutex<Scratch<Q>>,
     frequencies: Mutex<Vec<Frequencies<Q>>>,
+    /// The tensor that the last launch rotated, if it rotated one.
+    rotated: Mutex<Option<u64>>,
 }
 
 /// The kernels of each program by name. Looked up for every launch: the hash must be quick.
@@ -73,6 +75,7 @@ impl<Q: Queue> GpuOps<Q> {
             tokens: Mutex::new(Scratch::new()),
             partial: Mutex::new(Scratch::new()),
             frequencies: Mutex::default(),
+            rotated: Mutex::default(),
         })
     }
 
@@ -96,6 +99,7 @@ impl<Q: Queue> GpuOps<Q> {
         if launch.threadgroups.contains(&0) {
             return;
         }
+        lock(&self.rotated).take();
         if let Err(error) = self.try_run(launch, buffers, beside) {
             self.fail(error);
         }

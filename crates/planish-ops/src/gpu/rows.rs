@@ -2,7 +2,7 @@
 
 use planish_gpu::{Error, Queue};
 
-use super::{GpuOps, GpuTensor};
+use super::{GpuOps, GpuTensor, lock};
 use crate::kernels;
 use crate::{Add, Gate, Norm, Rope, RopeAngles, RopePairs};
 
@@ -118,7 +118,10 @@ impl<Q: Queue> GpuOps<Q> {
             neighbours: *pairs == RopePairs::Neighbours,
         }
         .launch();
-        self.run(&launch, &[heads.all(), angles.all()]);
+        // Queries and keys follow one another, and are rotated beside each other.
+        let beside = lock(&self.rotated).is_some_and(|before| before != heads.id);
+        self.run_beside(&launch, &[heads.all(), angles.all()], beside);
+        *lock(&self.rotated) = Some(heads.id);
     }
 
     /// What is bound for a tensor that may be absent.

@@ -1,5 +1,7 @@
 //! What lies on the device: activations and weights.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use planish_cpu::Matrix;
 use planish_format::{FloatType, PackedMatrix};
 use planish_gpu::{Error, Queue};
@@ -9,6 +11,8 @@ use crate::{PlainMatrix, Resident, Shape};
 
 /// Activations (rows, cols) on the device.
 pub struct GpuTensor<Q: Queue> {
+    /// No other tensor has it.
+    pub(super) id: u64,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) float_type: FloatType,
@@ -18,7 +22,9 @@ pub struct GpuTensor<Q: Queue> {
 impl<Q: Queue> GpuTensor<Q> {
     /// Zeros.
     pub(super) fn new(queue: &Q, rows: usize, cols: usize, float_type: FloatType) -> Result<GpuTensor<Q>, Error> {
+        static TENSORS: AtomicU64 = AtomicU64::new(0);
         Ok(GpuTensor {
+            id: TENSORS.fetch_add(1, Ordering::Relaxed),
             rows,
             cols,
             float_type,

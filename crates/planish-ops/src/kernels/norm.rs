@@ -77,6 +77,7 @@ impl Norm {
         };
         let defines = vec![
             ("THREADS", threads),
+            ("EACH", self.width.div_ceil(threads)),
             ("VALUE", value_number(self.value)),
             ("LAYER", u32::from(self.kind == NormKind::Layer)),
             ("RESIDUAL", u32::from(self.residual.is_some())),
