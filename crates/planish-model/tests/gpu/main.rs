@@ -45,6 +45,26 @@ fn layers_with_a_state_agree_with_transformers() {
     }
 }
 
+/// Windows, caps and GELU; layer norms, neighbours and parallel blocks; learned positions; norms of heads.
+#[test]
+fn other_families_agree_with_transformers() {
+    for case in ["gemma2_caps/metal", "cohere/metal", "gpt2/plain", "qwen3/metal"] {
+        compare(case, &exact(), 1e-4);
+    }
+}
+
+#[test]
+fn what_has_no_kernel_is_refused_by_name() {
+    let Err(error) = load("mixtral/plain", &exact()) else {
+        panic!("experts have no kernel")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("routed experts") && text.contains("--device cpu"),
+        "{text}"
+    );
+}
+
 /// 16-bit activations, and weights in the order of tensor cores where their shapes allow it.
 #[test]
 fn narrow_activations_stay_close() {

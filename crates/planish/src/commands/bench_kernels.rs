@@ -321,7 +321,7 @@ fn of_launch<'a, Q: Queue>(
     }
 }
 
-/// 16-bit floats between 0.25 and 2 in both types, and codes without a pattern.
+/// Small floats, whichever 16-bit type reads them; as codes, most of their bits are random.
 fn fill_random<Q: Queue>(queue: &Q, buffer: &Q::Buffer, bytes: usize) -> anyhow::Result<()> {
     const PIECE: usize = 16 << 20;
     let mut state = 1u64;
@@ -372,9 +372,9 @@ fn print_table(result: &Value) {
     for row in result["kernels"].as_array().into_iter().flatten() {
         println!(
             "{:>9} x {:<5} {:>6}  {:14} {:8.1} {:7.0} {:6.0} % {:8.1}",
-            row["rows"],
-            row["cols"],
-            row["inputs"],
+            number(&row["rows"]),
+            number(&row["cols"]),
+            number(&row["inputs"]),
             row["kernel"].as_str().unwrap_or(""),
             number(&row["us"]),
             number(&row["gb_per_s"]),
