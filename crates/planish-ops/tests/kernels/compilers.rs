@@ -10,20 +10,21 @@ use std::ptr::null_mut;
 use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
-use crate::{argmax, attention, elementwise, matmul, matvec, norm, rope, rows, states, tensor};
+use crate::{argmax, attention, elementwise, matmul, matvec, norm, quantize, rope, rows, states, tensor};
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 10] = [
+    let launches: [Vec<Launch>; 11] = [
         argmax::launches(),
         attention::launches(),
         elementwise::launches(),
         matmul::launches(),
         matvec::launches(),
         norm::launches(),
+        quantize::launches(),
         rope::launches(),
         rows::launches(),
         states::launches(),

@@ -10,6 +10,7 @@ mod emulator;
 mod matmul;
 mod matvec;
 mod norm;
+mod quantize;
 mod rope;
 mod rows;
 mod states;

@@ -1,0 +1,78 @@
+// Packs plain weights: scale, bias and codes of each group by the rules of planish-format's `affine`, in f32 with true divisions, so
+// that the result is the same bit for bit. A simdgroup packs one group, a lane 8 weights at a time.
+// Grid: (rows, groups of a row / simdgroups rounded up, 1). Defines: THREADS, VALUE (of the plain weights), WEIGHT (of scales and
+// biases), BITS, GROUP, ENCODER (0 transformers, 1 MLX on the CPU, 2 MLX on Metal).
+
+struct QuantizeProblem {
+    uint cols;
+};
+
+#define LEVELS float((1u << BITS) - 1u)
+#define SMALLEST_STEP (ENCODER == 0 ? 1e-8f : 1e-7f)
+
+inline float round_code(float value) { return ENCODER == 2 ? round(value) : rint(value); }
+
+// Scale and bias before they are rounded to the stored type.
+inline float2 fit(float low, float high) {
+    float2 affine;
+    if (ENCODER == 2)
+        high = max(high, 0.0f);
+    const float step = max(exact_divide(high - low, LEVELS), SMALLEST_STEP);
+    affine.x = step, affine.y = low;
+    if (ENCODER != 0) {
+        // The edge farther from zero is the bias, and the scale is bent so that zero has a code.
+        const bool is_low = fabs(low) > fabs(high);
+        const float edge = is_low ? low : high, scale = is_low ? step : -step;
+        const float code_of_zero = round_code(exact_divide(edge, scale));
+        affine.x = code_of_zero == 0.0f ? scale : exact_divide(edge, code_of_zero);
+        affine.y = code_of_zero == 0.0f ? 0.0f : edge;
+    }
+    return affine;
+}
+
+// 8 weights as BITS bytes.
+inline void pack8(device const value_t* weights, float2 affine, device uchar* codes) {
+    uint low = 0, high = 0;
+#pragma unroll
+    for (uint i = 0; i < 8; i++) {
+        const float exact = exact_divide(widen(weights[i]) - affine.y, affine.x);
+        const uint code = uint(round_code(exact > 0.0f ? min(exact, LEVELS) : 0.0f)); // 0 for NaN
+        const uint bit = i * BITS;
+        if (bit < 32)
+            low |= code << bit;
+        if (bit < 32 && bit + BITS > 32)
+            high |= code >> (32 - bit);
+        if (bit >= 32)
+            high |= code << (bit - 32);
+    }
+#pragma unroll
+    for (uint i = 0; i < BITS; i++)
+        codes[i] = uchar(i < 4 ? low >> (8 * i) : high >> (8 * (i - 4)));
+}
+
+KERNEL(quantize)(
+    device const value_t* plain [[buffer(0)]], // (rows, cols)
+    device uchar* codes [[buffer(1)]],         // (rows, cols / 8 * BITS)
+    device weight_t* scales [[buffer(2)]],     // (rows, cols / GROUP)
+    device weight_t* biases [[buffer(3)]],     // (rows, cols / GROUP)
+    PROBLEM(QuantizeProblem, 4))
+{
+    const uint groups = problem.cols / GROUP, group = group_position.y * (THREADS / 32) + simdgroup_index;
+    const bool exists = group < groups;
+    const ulong first = ulong(group_position.x) * problem.cols + ulong(exists ? group : 0) * GROUP;
+    float low = INFINITY, high = -INFINITY;
+    for (uint i = lane_index; i < GROUP; i += 32) {
+        low = min(low, widen(plain[first + i]));
+        high = max(high, widen(plain[first + i]));
+    }
+    const float2 affine = fit(simd_min(low), simd_max(high));
+    if (exists) {
+        for (uint i = lane_index * 8; i < GROUP; i += 256)
+            pack8(plain + first + i, affine, codes + (first + i) / 8 * BITS);
+        if (lane_index == 0) {
+            const ulong at = ulong(group_position.x) * groups + group;
+            scales[at] = narrow<weight_t>(affine.x);
+            biases[at] = narrow<weight_t>(affine.y);
+        }
+    }
+}
