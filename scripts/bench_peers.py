@@ -1,12 +1,16 @@
-"""Decode and prefill rates of planish, llama.cpp and mlx-lm on this machine, interleaved, as a Markdown table.
+"""Prefill and decode rates of planish and of llama-bench programs on this machine, interleaved, as a Markdown table with ratios.
 
-    python scripts/bench_peers.py MODEL.gguf --planish target/release/planish [--threads 1 2] [--rounds 5]
-        [--llama-bench PATH]... [--python PATH_WITH_MLX_LM]
+    python scripts/bench_peers.py --planish target/release/planish [--model MODEL.gguf] [--shape llama-3.2-1b]
+        [--threads 1 2] [--rounds 5] [--depth 4096] [--llama-bench PATH]... [--python PATH_WITH_MLX_LM]
 
-Each round runs every program once on the same weights at 4 bits, one after the other, so that what else the machine does
-meets all of them; the table gives medians. llama.cpp is built from the source package of llama-cpp-python on PyPI unless
-`--llama-bench` names builds (any llama-bench: ik_llama.cpp's, say; llama-quantize must lie beside the first). planish and
-mlx-lm run the same folder, which planish makes from the GGUF file.
+Each round runs every program once, one after the other, so that what else the machine does meets all of them; the table gives
+medians. planish measures in the same process how fast all threads read as many bytes as a token's weights have: the column
+"of reading" is the share of that which a decode reaches. 4 bits meet Q4_0, 8 bits Q8_0; 2 bits stand alone.
+
+--model is quantized by each side (planish in MLX's format, groups of 64). --shape is a model of random weights: planish makes it
+itself, for llama-bench a GGUF file is written once into --work. llama.cpp is built from the source package of
+llama-cpp-python on PyPI unless --llama-bench names builds (any llama-bench, ik_llama.cpp's say; the first is called llama.cpp
+and has llama-quantize beside it). --depth adds decodes after so many tokens.
 """
 
 import argparse
@@ -23,6 +27,8 @@ from pathlib import Path
 
 LLAMA_PACKAGE = "llama-cpp-python==0.3.36"
 PROMPT, GENERATE = 512, 128
+BITS = (4, 8, 2)
+PEERS = {4: "Q4_0", 8: "Q8_0"}
 # mlx-lm takes a second for a few tokens on a CPU, and seconds for one where scales are 16-bit: it gets the same codes with
 # f32 scales, few tokens, and only the first round.
 MLX_PROMPT, MLX_GENERATE = 32, 16
@@ -77,17 +83,21 @@ def run(command):
         return output.read(), usage.ru_maxrss / 1024
 
 
-def run_planish(binary, folder, threads):
-    text, peak = run([binary, "bench", folder, "--threads", threads, "--repeat", 1, "--json",
-                      "--prompt-tokens", PROMPT, "--generate-tokens", GENERATE])
+def run_planish(binary, source, threads, depth):
+    """`source` is a folder, or a shape with its bits."""
+    text, peak = run([binary, "bench", *source, "--threads", threads, "--repeat", 1, "--json", "--depth", depth,
+                      "--prompt-tokens", 0 if depth else PROMPT, "--generate-tokens", GENERATE])
     result = json.loads(text)
-    return dict(prefill=result["prefill_tokens_per_s"], decode=result["decode_tokens_per_s"], load=result["load_s"], peak=peak)
+    return dict(prefill=result["prefill_tokens_per_s"], decode=result["decode_tokens_per_s"], load=result["load_s"],
+                peak=result["peak_memory_bytes"] / 2**20, reading=result["decode"]["share_of_read_limit"],
+                limit=result["limits"]["weights_bytes_per_s"] / 1e9, bytes=result["weight_bytes_per_token"])
 
 
-def run_llama(binary, model, threads):
-    text, peak = run([binary, "-m", model, "-t", threads, "-p", PROMPT, "-n", GENERATE, "-r", 1, "-o", "json"])
-    prefill, decode = (next(test["avg_ts"] for test in json.loads(text) if test[key] > 0) for key in ("n_prompt", "n_gen"))
-    return dict(prefill=prefill, decode=decode, peak=peak)
+def run_llama(binary, model, threads, depth):
+    text, peak = run([binary, "-m", model, "-t", threads, "-p", 0 if depth else PROMPT, "-n", GENERATE, "-r", 1, "-o", "json",
+                      *(["-d", depth] if depth else [])])
+    rates = {"prefill" if test["n_prompt"] > 0 else "decode": test["avg_ts"] for test in json.loads(text)}
+    return dict(rates, peak=peak)
 
 
 def run_mlx(python, folder):
@@ -95,69 +105,112 @@ def run_mlx(python, folder):
     return dict(json.loads(text.splitlines()[-1]), peak=peak)
 
 
-def megabytes(path):
-    """The size of a file, or of the weights in a folder, in millions of bytes."""
-    files = [path] if path.is_file() else path.glob("*.safetensors")
-    return sum(file.stat().st_size for file in files) / 1e6
+def llama_files(arguments, benches):
+    """The file of each type for llama-bench."""
+    files = {}
+    for kind in ("Q4_0", "Q8_0"):
+        file = arguments.work / f"{arguments.model.stem if arguments.model else arguments.shape}-{kind}.gguf"
+        if not file.exists() and arguments.model:
+            quantize = benches[0].with_name("llama-quantize")
+            run([quantize, "--allow-requantize", arguments.model, file, kind, 2])
+        elif not file.exists():
+            run([sys.executable, Path(__file__).with_name("random_gguf.py"), arguments.shape, kind, file])
+        files[kind] = file
+    return files
+
+
+def planish_sources(arguments):
+    """What `planish bench` takes for each width."""
+    if not arguments.model:
+        return {bits: ["--shape", arguments.shape, "--bits", bits] for bits in BITS}
+    sources = {}
+    for bits in BITS:
+        folder = arguments.work / f"{arguments.model.stem}-{bits}bit"
+        if not folder.exists():
+            run([arguments.planish, "quantize", arguments.model, "--out", folder, "--format", "mlx", "--bits", bits])
+        sources[bits] = [folder]
+    return sources
+
+
+def contenders(arguments, benches):
+    """(name, threads, depth, peer that it is compared with) and what measures it."""
+    files, sources = llama_files(arguments, benches), planish_sources(arguments)
+    for depth in [0] + ([arguments.depth] if arguments.depth else []):
+        for threads in arguments.threads:
+            for bits in BITS if not depth else BITS[:1]:
+                yield ((f"planish, {bits}-bit", threads, depth, PEERS.get(bits)),
+                       lambda bits=bits, threads=threads, depth=depth:
+                       run_planish(arguments.planish, sources[bits], threads, depth))
+            for bench in benches:
+                name = "llama.cpp" if bench == benches[0] else str(bench)
+                for kind in list(files) if not depth else ["Q4_0"]:
+                    yield ((f"{name} {kind}", threads, depth, None),
+                           lambda bench=bench, kind=kind, threads=threads, depth=depth:
+                           run_llama(bench, files[kind], threads, depth))
+    if arguments.python and arguments.model:
+        single = arguments.work / "mlx-4bit-f32"
+        if not single.exists():
+            run([arguments.planish, "quantize", arguments.model, "--out", single, "--format", "mlx", "--dtype", "float32"])
+        yield (("mlx-lm, 4-bit with f32 scales", 1, 0, None), lambda: run_mlx(arguments.python, single))
+
+
+def print_table(results, benches):
+    def median(measured, key):
+        values = [result[key] for result in measured if result.get(key) is not None]
+        return statistics.median(values) if values else None
+
+    def number(value, form):
+        return "-" if value is None else format(value, form)
+
+    names = ["llama.cpp", *map(str, benches[1:])]
+    print("| | threads | after | prefill of %d, tokens/s | decode of %d, tokens/s |%s of reading | load, s | peak, MiB |"
+          % (PROMPT, GENERATE, "".join(f" over {name} |" for name in names)))
+    print("|" + "---|" * (8 + len(names)))
+    for (name, threads, depth, kind), measured in results.items():
+        prefill, decode = median(measured, "prefill"), median(measured, "decode")
+        ratios = []
+        for peer in names:
+            other = results.get((f"{peer} {kind}", threads, depth, None))
+            rates = [(prefill, other and median(other, "prefill")), (decode, other and median(other, "decode"))]
+            ratios.append(" / ".join(number(own / theirs, ".2f") for own, theirs in rates if own and theirs) or "-")
+        print("| " + " | ".join([name, str(threads), str(depth), number(prefill, ".0f"), number(decode, ".1f"), *ratios,
+                                 number(median(measured, "reading"), ".0%"), number(median(measured, "load"), ".2f"),
+                                 number(median(measured, "peak"), ".0f")]) + " |")
+    for threads in sorted({key[1] for key in results}):
+        limits = [result["limit"] for key, measured in results.items() if key[1] == threads and key[0] == "planish, 4-bit"
+                  for result in measured]
+        if limits:
+            print(f"\nReading as many bytes as 4-bit weights have, {threads} thread(s): {statistics.median(limits):.1f} GB/s "
+                  f"({min(limits):.1f} to {max(limits):.1f}).")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a GGUF file")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, help="a GGUF file")
+    what.add_argument("--shape", help="a model of random weights that both sides know")
     parser.add_argument("--planish", type=Path, default=Path("target/release/planish"))
     parser.add_argument("--llama-bench", type=Path, action="append", help="built already; may be given several times")
-    parser.add_argument("--llama-type", default="Q4_0")
     parser.add_argument("--python", help="an interpreter that has mlx-lm; without it mlx-lm is left out")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--depth", type=int, default=0, help="also decode after so many tokens, at 4 bits")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "planish-peers")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     benches = arguments.llama_bench or [build_llama(arguments.work)]
-    gguf = arguments.work / f"{arguments.llama_type}.gguf"
-    folders = {dialect: arguments.work / f"{dialect}-4bit" for dialect in ("metal", "mlx")}
-    for dialect, folder in folders.items():
-        if not folder.exists():
-            run([arguments.planish, "quantize", arguments.model, "--out", folder, "--format", dialect, "--bits", 4])
-    if not gguf.exists():
-        quantize = benches[0].with_name("llama-quantize")
-        run([quantize, "--allow-requantize", arguments.model, gguf, arguments.llama_type, 2])
-
-    contenders = []
-    for threads in arguments.threads:
-        for dialect, folder in folders.items():
-            contenders.append((f"planish, {dialect} 4-bit, {threads} thread{'s' * (threads > 1)}", megabytes(folder),
-                               lambda folder=folder, threads=threads: run_planish(arguments.planish, folder, threads)))
-        for index, bench in enumerate(benches):
-            name = "llama.cpp" if index == 0 else bench
-            contenders.append((f"{name} {arguments.llama_type}, {threads} thread{'s' * (threads > 1)}", megabytes(gguf),
-                               lambda bench=bench, threads=threads: run_llama(bench, gguf, threads)))
-    if arguments.python:
-        single = arguments.work / "mlx-4bit-f32"
-        if not single.exists():
-            run([arguments.planish, "quantize", arguments.model, "--out", single, "--format", "mlx", "--dtype", "float32"])
-        contenders.append(("mlx-lm, mlx 4-bit with f32 scales, 1 thread", megabytes(single),
-                           lambda: run_mlx(arguments.python, single)))
-
-    results = {(name, size): [] for name, size, _ in contenders}
-    for number in range(arguments.rounds):
-        for name, size, measure in contenders:
-            if number > 0 and name.startswith("mlx-lm"):
+    programs = list(contenders(arguments, benches))
+    results = {key: [] for key, _ in programs}
+    for round_number in range(1, arguments.rounds + 1):
+        for key, measure in programs:
+            # mlx-lm on a CPU takes minutes.
+            if round_number > 1 and key[0].startswith("mlx-lm"):
                 continue
             start = time.perf_counter()
-            results[name, size].append(measure())
-            print(f"round {number + 1}: {name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
-
-    print(f"| | weights, MB | prefill of {PROMPT}, tokens/s | decode of {GENERATE}, tokens/s | load, s | peak memory, MiB |")
-    print("|---|---|---|---|---|---|")
-    for (name, size), measured in results.items():
-        def median(key, digits=0):
-            values = [result[key] for result in measured if key in result]
-            if not values:
-                return "-"
-            middle = statistics.median(values)
-            return f"{middle:.1f}" if digits == 0 and middle < 100 else f"{middle:.{digits}f}"
-        print(f"| {name} | {size:.0f} | {median('prefill')} | {median('decode')} | {median('load', 2)} | {median('peak')} |")
+            results[key].append(measure())
+            print(f"round {round_number}: {key[0]}, {key[1]} threads, after {key[2]}: {time.perf_counter() - start:.1f} s",
+                  file=sys.stderr)
+    print_table(results, benches)
 
 
 if __name__ == "__main__":
