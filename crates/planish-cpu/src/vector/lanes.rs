@@ -20,7 +20,8 @@ pub(crate) trait Lanes {
     /// Rounds to the nearest f16.
     unsafe fn store_half(values: *mut f16, register: Self::Register);
     unsafe fn splat(value: f32) -> Self::Register;
-    /// Begins to load the cache line of an address, which need not be valid.
+    /// Begins to load the cache line of an address, which need not be valid, into the second-level cache: the first-level
+    /// one has too few lines under way at once.
     fn prefetch<T>(_address: *const T) {}
     /// `a * b + c`, fused where the machine can.
     unsafe fn multiply_add(a: Self::Register, b: Self::Register, c: Self::Register) -> Self::Register;

@@ -17,7 +17,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn prefetch<T>(address: *const T) {
         // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]
@@ -68,7 +68,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn prefetch<T>(address: *const T) {
         // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]
