@@ -89,7 +89,7 @@ EXPERTS = [
     Model("qwen3_moe", MOE | dict(mlp_only_layers=[0]), mlx=dict(rope_theta=10000.0, num_experts=4)),
     Model("olmoe", MOE, mlx=ROPE), Model("phimoe", MOE | dict(attention_bias=True, lm_head_bias=True), mlx=ROPE),
     Model("granitemoe", MOE, mlx=ROPE),
-    Model("gpt_oss", MOE, mlx=ROPE | dict(rope_scaling=None), mlx_fresh=True),
+    Model("gpt_oss", MOE | dict(rope_parameters=dict(rope_type="default", rope_theta=10000.0)), mlx=ROPE | dict(rope_scaling=None), mlx_fresh=True),
     Model("deepseek_v2", LATENT, mlx=YARN), Model("deepseek_v3", LATENT, mlx=ROPE),
     Model("deepseek_v2", LATENT | dict(q_lora_rank=None), label="deepseek_v2 without a low rank of queries", mlx=YARN),
     Model("glm4_moe", LATENT, mlx=dict(rope_theta=10000.0, partial_rotary_factor=0.5, rope_scaling=None)),
