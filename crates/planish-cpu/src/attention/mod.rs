@@ -4,7 +4,6 @@
 //! A task is one key-value head, a tile of rows and a share of the blocks. All query heads of the group are rows of one
 //! product, so every block is read once for them. The softmax is online; tasks that share rows are merged at the end
 //! (split over the sequence, as in Flash-Decoding), which keeps all threads busy when one token is decoded.
-
 //!
 //! The floor of decoding is the reading of keys and values: 94 MB a token for SmolLM2 135M (30 layers, 3 heads of 64 values) at
 //! position 4,096 in f16. 2 threads reach 14.3 GiB/s of them where plain reading reaches 18.5 (Xeon with AMX, November 2026;
