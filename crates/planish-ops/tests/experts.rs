@@ -1,20 +1,12 @@
 //! Routed experts and work on parts of heads, on the CPU against references in f64.
 
-use planish_cpu::{Cpu, Pool, Precision};
+use planish_cpu::{Pool, Precision};
 use planish_format::{Encoder, FloatMatrix, FloatType, PackedMatrix, Packing, dequantize, quantize};
 use planish_ops::*;
 
-mod values;
+mod common;
 
-use values::{close, plain, random, read, tensor};
-
-fn ops(threads: usize) -> CpuOps {
-    ops_of(threads, Precision::Exact)
-}
-
-fn ops_of(threads: usize, precision: Precision) -> CpuOps {
-    CpuOps::new(Cpu::with_instructions(threads, None).unwrap(), precision)
-}
+use common::{close, ops, plain, random, read, tensor};
 
 fn rule(scoring: Scoring, chosen: usize) -> Routing {
     Routing {
@@ -203,11 +195,11 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
 #[test]
 fn experts_sum_up_for_one_row_and_for_many() {
     for threads in [1, 3] {
-        let ops = ops(threads);
+        let exact = ops(threads, Precision::Exact);
         for rows in [1, 2, 67] {
             for packed in [false, true] {
                 check_experts(
-                    &ops,
+                    &exact,
                     Sizes {
                         rows,
                         hidden: 40,
@@ -219,7 +211,7 @@ fn experts_sum_up_for_one_row_and_for_many() {
                 );
             }
             check_experts(
-                &ops_of(threads, Precision::Rounded),
+                &ops(threads, Precision::Rounded),
                 Sizes {
                     rows,
                     hidden: 64,
@@ -242,7 +234,7 @@ fn every_head_has_its_matrix() {
 }
 
 fn check_heads(rows: usize, packed: bool) {
-    let ops = ops(2);
+    let ops = ops(2, Precision::Exact);
     let (heads, cols, features) = (3, 24, 39);
     let weights = layer(1, heads, features, cols, packed);
     let from = HeadPart { stride: 27, start: 2 };
@@ -269,7 +261,7 @@ fn check_heads(rows: usize, packed: bool) {
 
 #[test]
 fn parts_of_heads_are_copied() {
-    let ops = ops(2);
+    let ops = ops(2, Precision::Exact);
     let (rows, heads, width) = (3, 2, 4);
     let (from, to) = (HeadPart { stride: 6, start: 2 }, HeadPart { stride: 5, start: 0 });
     let input = random(1, rows * heads * from.stride, 1.0);
