@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::avx512::rounded::interleave;
 use crate::avx512::tile::ROWS;
 use crate::avx512::unpack::{chunk_codes, code_of, vectors};
 
@@ -115,25 +116,4 @@ fn four_weights(codes: __m512i, factors: [__m512; 2]) -> [__m512; 4] {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn weights(codes: __m512i, [scale, bias]: [__m512; 2]) -> __m512 {
     _mm512_fmadd_ps(_mm512_cvtepi32_ps(codes), scale, bias)
-}
-
-/// Rounds to bf16; a value of `first`, then one of `second`, and so on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn interleave(first: __m512, second: __m512) -> __m512i {
-    /// Words 0, 16, 1, 17, ..
-    static ORDER: [u16; 32] = {
-        let mut order = [0; 32];
-        let mut at = 0;
-        while at < 32 {
-            order[at] = (at / 2 + at % 2 * 16) as u16;
-            at += 1;
-        }
-        order
-    };
-    // SAFETY: both are 64 bytes of plain numbers.
-    unsafe {
-        let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(second, first));
-        _mm512_permutexvar_epi16(_mm512_loadu_si512(ORDER.as_ptr().cast()), rounded)
-    }
 }

@@ -7,7 +7,7 @@ mod lanes;
 mod limit;
 mod multiply;
 mod plain;
-mod rounded;
+pub(crate) mod rounded;
 pub(crate) mod tile;
 pub(crate) mod tiles;
 pub(crate) mod unpack;

@@ -66,10 +66,10 @@ unsafe fn multiply<T: Stored, const COUNT: usize, const M: usize>(
             for (m, values) in values.iter_mut().enumerate() {
                 *values = vld1q_f32(x.values.as_ptr().add((input_row + m) * x.stride + col));
             }
-            for row in 0..COUNT {
-                let weights = T::load(weights.rows[row].add(col * T::BYTES));
-                for m in 0..M {
-                    sums[m][row] = vfmaq_f32(sums[m][row], weights, values[m]);
+            for (row, weights) in weights.rows.into_iter().enumerate() {
+                let weights = T::load(weights.add(col * T::BYTES));
+                for (sums, values) in sums.iter_mut().zip(values) {
+                    sums[row] = vfmaq_f32(sums[row], weights, values);
                 }
             }
         }
