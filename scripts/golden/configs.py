@@ -2,7 +2,8 @@
 
 Writes tests/golden/configs.json of planish-model, rows of a case, the keys to remove from its config.json and those to set:
 first without every key that the class would fill in alike, then with the position encoding as older versions wrote it
-(rope_theta and rope_scaling instead of rope_parameters). Each row was read by transformers and compared. Needs transformers.
+(rope_theta and rope_scaling instead of rope_parameters), then without single keys that the class fills in otherwise: what it
+fills in stands in `expect`. Each row was read by transformers and compared. Needs transformers.
 """
 
 import copy
@@ -14,6 +15,8 @@ from transformers import CONFIG_MAPPING
 from models import OUT
 
 NOT_READ = ("architectures", "dtype", "model_type", "quantization_config", "transformers_version")
+# Every config says them, and planish refuses those that do not.
+SIZES = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 # Names that GPT-NeoX had for two keys.
 OLD_NAMES = {"gpt_neox": dict(rope_theta="rotary_emb_base", partial_rotary_factor="rotary_pct")}
 
@@ -63,13 +66,25 @@ def older(config):
     return row if same(config, row) else None
 
 
+def other_defaults(config):
+    """Rows for keys whose default is another than the value of the checkpoint."""
+    for key, value in config.items():
+        try:
+            found = meaning(changed(config, dict(remove=[key], set={})))[key]
+            if key not in NOT_READ + SIZES and found != value and found == meaning(config | {key: found})[key]:
+                json.dumps(found, allow_nan=False)
+                yield dict(remove=[key], set={}, expect={key: found})
+        except Exception:  # the class refuses what is left, has no such key, or fills in infinity
+            continue
+
+
 def main():
     transformers.logging.set_verbosity_error()
     rows = []
     for folder in sorted(path.parent for path in OUT.glob("*/plain/config.json")):
         config = json.loads((folder / "config.json").read_text())
         if config["model_type"] in CONFIG_MAPPING and "text_config" not in config:
-            found = [row for row in (without_defaults(config), older(config)) if row]
+            found = [row for row in (without_defaults(config), older(config), *other_defaults(config)) if row]
             rows += [dict(case=folder.parent.name, **row) for row in found]
     lines = ",\n".join(json.dumps(row) for row in rows)
     versions = json.dumps(dict(transformers=transformers.__version__))

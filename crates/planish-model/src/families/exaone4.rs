@@ -17,7 +17,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"rms_norm_eps": 1e-5, "sliding_window": 4096});
+    let defaults = json!({"rms_norm_eps": 1e-5, "sliding_window": 4096, "num_key_value_heads": 32});
     let config = config.with_defaults(&defaults);
     let differences = Differences {
         head_norms: HeadNorms::Shared,

@@ -23,7 +23,9 @@ pub(super) const NORM: NormStyle = NormStyle {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"head_dim": 256, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true});
+    let defaults = json!({
+        "head_dim": 256, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true, "num_key_value_heads": 16
+    });
     let config = config.with_defaults(&defaults);
     only(config, "use_bidirectional_attention", false)?;
     let bias = config.flag("attention_bias", false)?;

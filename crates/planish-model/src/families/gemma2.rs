@@ -17,7 +17,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({
-        "head_dim": 256, "tie_word_embeddings": true, "sliding_window": 4096,
+        "head_dim": 256, "tie_word_embeddings": true, "sliding_window": 4096, "num_key_value_heads": 4,
         "query_pre_attn_scalar": 256, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0
     });
     let config = config.with_defaults(&defaults);

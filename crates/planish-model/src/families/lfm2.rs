@@ -18,7 +18,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"rope_theta": 1_000_000.0});
+    let defaults = json!({"rope_theta": 1_000_000.0, "num_key_value_heads": 8, "block_ffn_dim_multiplier": 1.0});
     let config = config.with_defaults(&defaults);
     let sizes = Sizes {
         inner: inner(config)?,

@@ -15,7 +15,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"sliding_window": 4096});
+    let defaults = json!({"sliding_window": 4096, "num_key_value_heads": 8});
     let config = config.with_defaults(&defaults);
     let window = config.optional_count("sliding_window")?;
     llama_like(

@@ -1,5 +1,7 @@
 //! Qwen2ForCausalLM: Llama with biases on query, key and value; a window in the upper layers where it is switched on.
 
+use serde_json::json;
+
 use super::Family;
 use super::common::{Differences, llama_like};
 use super::parts::window_of_layer;
@@ -13,6 +15,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"num_key_value_heads": 32, "sliding_window": 4096});
+    let config = config.with_defaults(&defaults);
     let differences = Differences {
         query_bias: true,
         ..Differences::default()

@@ -15,7 +15,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"head_dim": 128});
+    let defaults = json!({"head_dim": 128, "num_key_value_heads": 32, "sliding_window": 4096});
     let config = config.with_defaults(&defaults);
     let attention_bias = config.flag("attention_bias", false)?;
     let differences = Differences {

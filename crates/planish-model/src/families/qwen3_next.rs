@@ -21,7 +21,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({
         "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
         "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
-        "full_attention_interval": 4, "decoder_sparse_step": 1, "num_experts": 512, "num_experts_per_tok": 10,
+        "full_attention_interval": 4, "num_key_value_heads": 2, "decoder_sparse_step": 1, "num_experts": 512, "num_experts_per_tok": 10,
         "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512
     });
     let config = config.with_defaults(&defaults);
