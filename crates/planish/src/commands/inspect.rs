@@ -119,7 +119,7 @@ fn table(inspection: &Inspection) -> String {
         let group = inspection.cost_group_size;
         let _ = writeln!(
             text,
-            "error: relative RMS of packing with the rule of MLX, groups of {group}{}",
+            "N-bit error: relative RMS of packing with the rule of MLX, groups of {group}{}",
             sampled(cost)
         );
     }
