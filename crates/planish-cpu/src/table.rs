@@ -35,6 +35,10 @@ impl Output {
     }
 
     /// Values from one row of x to the next.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        expect(dead_code, reason = "only matrix units write whole blocks")
+    )]
     pub fn stride(&self) -> usize {
         self.rows
     }
