@@ -328,7 +328,7 @@ const REFUSED: [(&[&str], i32, &str); 9] = [
         1,
         "error: top_p is 2, expected a number from 0 to 1",
     ),
-    (&["--prompt", "a", "--device", "cuda"], 1, "cuda"),
+    (&["--prompt", "a", "--device", "abacus"], 2, "--device"),
     (&["--prompt", "a", "--threads", "0"], 1, "--threads 0"),
     (&["--prompt", "a", "--bits", "7"], 1, "--bits 7"),
     (&[], 2, "--prompt"),
