@@ -1,6 +1,8 @@
 //! The front door: matrix products and row lookups, spread over the pool.
 
 mod each;
+mod parts;
+mod prepare;
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use planish_format::{PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
-use crate::input::{BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
+use crate::input::{InputBuffers, Shape};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::pool::Pool;
 use crate::scalar::{float_at, packed_row};
@@ -17,14 +19,7 @@ use crate::table::{self, Bf16Product, ExactProduct, InstructionSet, Int8Product,
 
 pub use each::MatmulEach;
 
-/// Weights that one dispatch takes at most; longer lists are cut.
-const MAX_WEIGHTS: usize = 16;
-/// Below so many values of x one thread prepares them all: handing over would cost more.
-const SERIAL_VALUES: usize = 16 * 1024;
-/// A thread takes at least so many bytes of weights (times rows of x) at once.
-const MIN_CHUNK_BYTES: usize = 16 * 1024;
-/// Rows of a chunk are a multiple of this, the height of the tallest tile.
-const CHUNK_ROWS: usize = 32;
+use parts::{CHUNK_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, packing};
 
 /// How packed weights are multiplied. Plain weights are always multiplied in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,90 +263,13 @@ impl Cpu {
         }
     }
 
-    /// As many rows of x as `input` holds, each in the form that the kernels want for `shape.m` rows.
-    fn round_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> Int8Input<'a> {
-        let rows = input.len() / shape.cols;
-        let (stride, block_stride, group_stride) = (shape.stride(), shape.block_stride(), shape.group_stride());
-        let codes = Split::new(buffers.values.take::<i8>(rows * stride), stride);
-        let scales = Split::new(buffers.scales.take::<f32>(rows * block_stride), block_stride);
-        let sums = Split::new(buffers.sums.take::<f32>(rows * group_stride), group_stride);
-        self.each_input_row(rows, shape.cols, |row| {
-            // SAFETY: every row is given to one call.
-            let into = unsafe {
-                Int8Row {
-                    codes: codes.part(row),
-                    scales: scales.part(row),
-                    sums: sums.part(row),
-                }
-            };
-            (self.set.arrange_int8)(&input[row * shape.cols..][..shape.cols], &shape, into);
-        });
-        Int8Input {
-            shape,
-            codes: buffers.values.get(rows * stride),
-            scales: buffers.scales.get(rows * block_stride),
-            sums: buffers.sums.get(rows * group_stride),
-        }
-    }
-
     fn multiply_bf16(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
         let Some(kernels) = &self.set.bf16 else { return };
-        let (m, cols) = (input.m, input.values.len() / input.m);
-        let steps = cols.div_ceil(BF16_COLS);
-        let block_len = steps * BF16_ROWS * BF16_COLS;
-        let (blocks, filled) = (m.div_ceil(2 * BF16_ROWS) * 2, m.div_ceil(BF16_ROWS));
-        let tiles = Split::new(scratch.input.values.take::<u16>(blocks * block_len), block_len);
-        self.each_block(filled, BF16_ROWS * cols, |block| {
-            let rows = block * BF16_ROWS..m.min((block + 1) * BF16_ROWS);
-            // SAFETY: every block is given to one call.
-            let into = unsafe { tiles.part(block) };
-            (kernels.arrange)(&input.values[rows.start * cols..rows.end * cols], cols, into);
-        });
-        let tiles = scratch.input.values.get(blocks * block_len);
-        let input = Bf16Input { m, steps, tiles };
-        self.each_packed_chunk(parts, m, &scratch.workers, |matrix, output, rows, scratch| {
+        let prepared = self.round_to_bf16(kernels, input, &mut scratch.input);
+        self.each_packed_chunk(parts, input.m, &scratch.workers, |matrix, output, rows, scratch| {
+            let input = prepared;
             (kernels.product)(&Bf16Product { matrix, input, output }, rows, scratch);
         });
-    }
-
-    /// As [`Cpu::round_input`], as floats.
-    fn arrange_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> ExactInput<'a> {
-        let rows = input.len() / shape.cols;
-        let (stride, group_stride) = (shape.stride(), shape.group_stride());
-        let values = Split::new(buffers.values.take::<f32>(rows * stride), stride);
-        let sums = Split::new(buffers.sums.take::<f32>(rows * group_stride), group_stride);
-        self.each_input_row(rows, shape.cols, |row| {
-            // SAFETY: every row is given to one call.
-            let into = unsafe {
-                ExactRow {
-                    values: values.part(row),
-                    sums: sums.part(row),
-                }
-            };
-            (self.set.arrange_exact)(&input[row * shape.cols..][..shape.cols], &shape, into);
-        });
-        let values = buffers.values.get(rows * stride);
-        ExactInput {
-            shape,
-            values,
-            sums: buffers.sums.get(rows * group_stride),
-        }
-    }
-
-    fn each_input_row(&self, m: usize, cols: usize, arrange: impl Fn(usize) + Sync) {
-        const ROWS: usize = 4;
-        self.each_block(m.div_ceil(ROWS), ROWS * cols, |block| {
-            (block * ROWS..(block * ROWS + ROWS).min(m)).for_each(&arrange);
-        });
-    }
-
-    /// Calls `job` with every block of so many values of x, spread over the pool where there are many.
-    fn each_block(&self, blocks: usize, values: usize, job: impl Fn(usize) + Sync) {
-        if blocks * values < SERIAL_VALUES {
-            (0..blocks).for_each(job);
-        } else {
-            self.pool.chunks(blocks, |_, block| job(block));
-        }
     }
 
     fn each_packed_chunk(
@@ -425,85 +343,5 @@ impl Input<'_> {
             packing,
             block,
         }
-    }
-}
-
-/// The weights of one dispatch and where their products go.
-struct Parts<'a> {
-    weights: &'a [&'a Matrix],
-    outputs: [Output; MAX_WEIGHTS],
-}
-
-impl<'a> Parts<'a> {
-    fn new(weights: &'a [&'a Matrix], outputs: &mut [&mut [f32]], m: usize) -> Parts<'a> {
-        let output = |part: usize| match weights.get(part) {
-            Some(weight) => Output::new(outputs[part], m, weight.rows()),
-            None => Output::new(&mut [], 0, 0),
-        };
-        Parts {
-            weights,
-            outputs: std::array::from_fn(output),
-        }
-    }
-
-    fn packing(&self) -> Option<Packing> {
-        self.weights.first().and_then(|weight| packing(weight))
-    }
-
-    /// Rows of a chunk: small enough to share well, large enough to be worth handing over.
-    fn chunk_rows(&self, threads: usize, m: usize) -> usize {
-        let rows: usize = self.weights.iter().map(|weight| weight.rows()).sum();
-        let bytes: usize = self.weights.iter().map(|weight| weight.bytes()).sum();
-        let row_bytes = (bytes / rows.max(1)).max(1) * m;
-        let shared = rows.div_ceil(threads * 4);
-        shared.max(MIN_CHUNK_BYTES / row_bytes).next_multiple_of(CHUNK_ROWS)
-    }
-
-    /// Weight and rows of a chunk.
-    fn locate(&self, mut chunk: usize, chunk_rows: usize) -> (usize, Range<usize>) {
-        for (part, weight) in self.weights.iter().enumerate() {
-            let chunks = weight.rows().div_ceil(chunk_rows);
-            if chunk < chunks {
-                return (part, chunk * chunk_rows..((chunk + 1) * chunk_rows).min(weight.rows()));
-            }
-            chunk -= chunks;
-        }
-        unreachable!("chunks are counted by the same rule")
-    }
-}
-
-/// A slice cut into parts of equal length that several threads write.
-struct Split<T> {
-    data: *mut T,
-    count: usize,
-    length: usize,
-}
-
-// SAFETY: every part is given to one thread only, see `part`.
-unsafe impl<T: Send> Sync for Split<T> {}
-
-impl<T> Split<T> {
-    fn new(data: &mut [T], length: usize) -> Split<T> {
-        Split {
-            data: data.as_mut_ptr(),
-            count: data.len() / length.max(1),
-            length,
-        }
-    }
-
-    /// # Safety
-    /// No part may be taken twice, and the slice must outlive it.
-    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint")]
-    unsafe fn part(&self, index: usize) -> &mut [T] {
-        assert!(index < self.count);
-        // SAFETY: inside the slice by the assertion, and nobody else has it by the contract.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(index * self.length), self.length) }
-    }
-}
-
-fn packing(weight: &Matrix) -> Option<Packing> {
-    match weight {
-        Matrix::Packed(matrix) => Some(matrix.packing),
-        Matrix::Plain(_) => None,
     }
 }

@@ -37,6 +37,16 @@ impl<'a, T> SharedSlice<'a, T> {
         // SAFETY: inside of the slice this was made of; no overlap by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
+
+    /// One of the parts of equal length.
+    ///
+    /// # Safety
+    /// As [`SharedSlice::range`].
+    #[expect(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
+    pub(crate) unsafe fn part(&self, index: usize, length: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { self.range(index * length..(index + 1) * length) }
+    }
 }
 
 /// Calls `work` on shares of `0..rows` (of `cols` values each): one on this thread, or one a slot where it pays.

@@ -10,7 +10,7 @@ use common::{exact, folder, load, try_load};
 use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Architecture, Error, LoadOptions, Model};
+use planish_model::{Architecture, BlockSpec, Error, LoadOptions, Model};
 use planish_quantize::{Output, Recipe, Target, quantize};
 use safetensors::SafeTensors;
 
@@ -233,13 +233,36 @@ fn names_without_their_beginning_are_found() {
     }
 }
 
+/// The worst value counts, but for two kinds: where a router chooses experts, rounding may turn a choice in single rows, and
+/// random weights with Gemma's scaled embeddings amplify it in single values. There it is the median row.
 #[test]
 fn rounded_activations_stay_close() {
-    let tolerance = Tolerance {
+    let strict = Tolerance {
+        error: |found, expected, _| error(found, expected),
+        bound: 0.1,
+    };
+    let median = Tolerance {
         error: median_error,
         bound: 0.1,
     };
-    compare_all("metal", &[LoadOptions::default()], tolerance);
+    let mut failures = Vec::new();
+    for case in cases() {
+        let case = format!("{case}/metal");
+        let checkpoint = Checkpoint::open(&folder(&case)).unwrap();
+        let architecture = Architecture::from_config(checkpoint.config()).unwrap();
+        let blocks = architecture
+            .layers
+            .iter()
+            .flat_map(|layer| &layer.steps)
+            .flat_map(|step| &step.branches);
+        let has_router = blocks
+            .into_iter()
+            .any(|branch| matches!(branch.block, BlockSpec::Experts(_)));
+        let single_stray = has_router || architecture.name.starts_with("Gemma");
+        let tolerance = if single_stray { median } else { strict };
+        failures.extend(compare(&case, LoadOptions::default(), tolerance));
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
 #[test]

@@ -336,6 +336,26 @@ const REFUSED: [(&[&str], i32, &str); 9] = [
     (&["--prompt", "a", "--nonsense"], 2, "--nonsense"),
 ];
 
+/// With a GPU the story is told, without one the message says what to do.
+#[test]
+fn an_absent_gpu_is_explained() {
+    for device in ["cuda", "metal"] {
+        let output = generate(&["--raw", "--prompt", "a", "--max-new-tokens", "1", "--device", device]);
+        let err = text(&output.stderr);
+        match output.status.code() {
+            Some(0) => assert!(!output.stdout.is_empty(), "{device}: {err}"),
+            code => {
+                assert_eq!(code, Some(1), "{device}: {err}");
+                assert!(
+                    err.contains("--device cpu") && !err.contains("panicked"),
+                    "{device}: {err}"
+                );
+                assert_eq!(text(&output.stdout), "");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_usage_is_explained() {
     for (arguments, code, message) in REFUSED {

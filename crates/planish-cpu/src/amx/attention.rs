@@ -19,7 +19,7 @@ impl StripUnit for Unit {
         // SAFETY: the caller's promise; the tiles are those of the product.
         unsafe {
             for tile in (0..pairs).step_by(2) {
-                two(product, tile);
+                two(self, product, tile);
             }
             if pairs < product.tiles {
                 one(product, pairs);
@@ -32,10 +32,10 @@ impl StripUnit for Unit {
 ///
 /// # Safety
 /// As [`StripUnit::multiply`], on a thread where the unit is set up; the tiles must be there.
-unsafe fn two(product: &StripProduct, tile: usize) {
+unsafe fn two(unit: &Unit, product: &StripProduct, tile: usize) {
     let Addresses {
         upper,
-        lower,
+        lower: _,
         stride,
         left,
         left_stride,
@@ -44,23 +44,9 @@ unsafe fn two(product: &StripProduct, tile: usize) {
     } = Addresses::new(product, tile);
     // SAFETY: reads and writes what the product describes; tiles are nobody else's.
     unsafe {
-        if product.accumulate {
-            asm!(
-                "tileloadd tmm0, [{upper} + {stride}]",
-                "tileloadd tmm1, [{upper} + {stride} + 64]",
-                "tileloadd tmm2, [{lower} + {stride}]",
-                "tileloadd tmm3, [{lower} + {stride} + 64]",
-                upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
-                options(nostack, preserves_flags, readonly),
-            );
-        } else {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nostack, preserves_flags, nomem)
-            );
+        match product.accumulate {
+            true => unit.load(upper.cast(), stride / 4),
+            false => unit.zero(),
         }
         asm!(
             "2:",
@@ -77,10 +63,6 @@ unsafe fn two(product: &StripProduct, tile: usize) {
             "add {right}, {step}",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{upper} + {stride}], tmm0",
-            "tilestored [{upper} + {stride} + 64], tmm1",
-            "tilestored [{lower} + {stride}], tmm2",
-            "tilestored [{lower} + {stride} + 64], tmm3",
             right = inout(reg) right => _,
             right_stride = in(reg) 2 * TILE_DEPTH,
             left = inout(reg) left => _,
@@ -88,9 +70,9 @@ unsafe fn two(product: &StripProduct, tile: usize) {
             left_stride = in(reg) left_stride,
             step = in(reg) step,
             steps = inout(reg) product.steps => _,
-            upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
-            options(nostack),
+            options(nostack, readonly),
         );
+        unit.store(upper.cast(), stride / 4);
     }
 }
 

@@ -1,0 +1,67 @@
+//! The weights of one dispatch, cut into chunks of rows for the threads.
+
+use std::ops::Range;
+
+use planish_format::Packing;
+
+use crate::matrix::Matrix;
+use crate::table::Output;
+
+/// Weights that one dispatch takes at most; longer lists are cut.
+pub(super) const MAX_WEIGHTS: usize = 16;
+/// A thread takes at least so many bytes of weights (times rows of x) at once.
+pub(super) const MIN_CHUNK_BYTES: usize = 16 * 1024;
+/// Rows of a chunk are a multiple of this, the height of the tallest tile.
+pub(super) const CHUNK_ROWS: usize = 32;
+
+/// The weights of one dispatch and where their products go.
+pub(super) struct Parts<'a> {
+    pub weights: &'a [&'a Matrix],
+    pub outputs: [Output; MAX_WEIGHTS],
+}
+
+impl<'a> Parts<'a> {
+    pub fn new(weights: &'a [&'a Matrix], outputs: &mut [&mut [f32]], m: usize) -> Parts<'a> {
+        let output = |part: usize| match weights.get(part) {
+            Some(weight) => Output::new(outputs[part], m, weight.rows()),
+            None => Output::new(&mut [], 0, 0),
+        };
+        Parts {
+            weights,
+            outputs: std::array::from_fn(output),
+        }
+    }
+
+    pub fn packing(&self) -> Option<Packing> {
+        self.weights.first().and_then(|weight| packing(weight))
+    }
+
+    /// Rows of a chunk: small enough to share well, large enough to be worth handing over.
+    pub fn chunk_rows(&self, threads: usize, m: usize) -> usize {
+        let rows: usize = self.weights.iter().map(|weight| weight.rows()).sum();
+        let bytes: usize = self.weights.iter().map(|weight| weight.bytes()).sum();
+        let row_bytes = (bytes / rows.max(1)).max(1) * m;
+        let shared = rows.div_ceil(threads * 4);
+        shared.max(MIN_CHUNK_BYTES / row_bytes).next_multiple_of(CHUNK_ROWS)
+    }
+
+    /// Weight and rows of a chunk.
+    pub fn locate(&self, mut chunk: usize, chunk_rows: usize) -> (usize, Range<usize>) {
+        for (part, weight) in self.weights.iter().enumerate() {
+            let chunks = weight.rows().div_ceil(chunk_rows);
+            if chunk < chunks {
+                return (part, chunk * chunk_rows..((chunk + 1) * chunk_rows).min(weight.rows()));
+            }
+            chunk -= chunks;
+        }
+        unreachable!("chunks are counted by the same rule")
+    }
+}
+
+/// Bits and group of a packed matrix.
+pub(super) fn packing(weight: &Matrix) -> Option<Packing> {
+    match weight {
+        Matrix::Packed(matrix) => Some(matrix.packing),
+        Matrix::Plain(_) => None,
+    }
+}

@@ -1,0 +1,105 @@
+//! The rows of x in the forms of `input.rs`, prepared by all threads where there are many.
+
+use super::Input;
+use crate::Cpu;
+use crate::input::{BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
+use crate::share::SharedSlice;
+use crate::table::Bf16Kernels;
+
+/// Below so many values of x one thread prepares them all: handing over would cost more.
+const SERIAL_VALUES: usize = 16 * 1024;
+
+impl Cpu {
+    /// As many rows of x as `input` holds, each in the form that the kernels want for `shape.m` rows.
+    pub(super) fn round_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> Int8Input<'a> {
+        let rows = input.len() / shape.cols;
+        let (stride, block_stride, group_stride) = (shape.stride(), shape.block_stride(), shape.group_stride());
+        let codes = SharedSlice::new(buffers.values.take::<i8>(rows * stride));
+        let scales = SharedSlice::new(buffers.scales.take::<f32>(rows * block_stride));
+        let sums = SharedSlice::new(buffers.sums.take::<f32>(rows * group_stride));
+        self.each_input_row(rows, shape.cols, |row| {
+            // SAFETY: every row is given to one call.
+            let into = unsafe {
+                Int8Row {
+                    codes: codes.part(row, stride),
+                    scales: scales.part(row, block_stride),
+                    sums: sums.part(row, group_stride),
+                }
+            };
+            (self.set.arrange_int8)(&input[row * shape.cols..][..shape.cols], &shape, into);
+        });
+        Int8Input {
+            shape,
+            codes: buffers.values.get(rows * stride),
+            scales: buffers.scales.get(rows * block_stride),
+            sums: buffers.sums.get(rows * group_stride),
+        }
+    }
+
+    /// As [`Cpu::round_input`], as floats.
+    pub(super) fn arrange_input<'a>(
+        &self,
+        shape: Shape,
+        input: &[f32],
+        buffers: &'a mut InputBuffers,
+    ) -> ExactInput<'a> {
+        let rows = input.len() / shape.cols;
+        let (stride, group_stride) = (shape.stride(), shape.group_stride());
+        let values = SharedSlice::new(buffers.values.take::<f32>(rows * stride));
+        let sums = SharedSlice::new(buffers.sums.take::<f32>(rows * group_stride));
+        self.each_input_row(rows, shape.cols, |row| {
+            // SAFETY: every row is given to one call.
+            let into = unsafe {
+                ExactRow {
+                    values: values.part(row, stride),
+                    sums: sums.part(row, group_stride),
+                }
+            };
+            (self.set.arrange_exact)(&input[row * shape.cols..][..shape.cols], &shape, into);
+        });
+        let values = buffers.values.get(rows * stride);
+        ExactInput {
+            shape,
+            values,
+            sums: buffers.sums.get(rows * group_stride),
+        }
+    }
+
+    /// As [`Cpu::round_input`], in tiles of bf16.
+    pub(super) fn round_to_bf16<'a>(
+        &self,
+        kernels: &Bf16Kernels,
+        input: &Input<'_>,
+        buffers: &'a mut InputBuffers,
+    ) -> Bf16Input<'a> {
+        let (m, cols) = (input.m, input.values.len() / input.m);
+        let steps = cols.div_ceil(BF16_COLS);
+        let block_len = steps * BF16_ROWS * BF16_COLS;
+        let (blocks, filled) = (m.div_ceil(2 * BF16_ROWS) * 2, m.div_ceil(BF16_ROWS));
+        let tiles = SharedSlice::new(buffers.values.take::<u16>(blocks * block_len));
+        self.each_block(filled, BF16_ROWS * cols, |block| {
+            let rows = block * BF16_ROWS..m.min((block + 1) * BF16_ROWS);
+            // SAFETY: every block is given to one call.
+            let into = unsafe { tiles.part(block, block_len) };
+            (kernels.arrange)(&input.values[rows.start * cols..rows.end * cols], cols, into);
+        });
+        let tiles = buffers.values.get(blocks * block_len);
+        Bf16Input { m, steps, tiles }
+    }
+
+    fn each_input_row(&self, m: usize, cols: usize, arrange: impl Fn(usize) + Sync) {
+        const ROWS: usize = 4;
+        self.each_block(m.div_ceil(ROWS), ROWS * cols, |block| {
+            (block * ROWS..(block * ROWS + ROWS).min(m)).for_each(&arrange);
+        });
+    }
+
+    /// Calls `job` with every block of so many values of x, spread over the pool where there are many.
+    fn each_block(&self, blocks: usize, values: usize, job: impl Fn(usize) + Sync) {
+        if blocks * values < SERIAL_VALUES {
+            (0..blocks).for_each(job);
+        } else {
+            self.pool.chunks(blocks, |_, block| job(block));
+        }
+    }
+}
