@@ -4,12 +4,14 @@ use bytemuck::{Pod, Zeroable};
 use planish_cpu::Activation;
 use planish_format::FloatType;
 
+use super::activation::activation_number;
 use super::{File, Launch, Program, value_number};
 
 const FILE: File = File {
     name: "elementwise",
     texts: &[
         include_str!("../../kernels/values.metal"),
+        include_str!("../../kernels/activation.metal"),
         include_str!("../../kernels/elementwise.metal"),
     ],
 };
@@ -153,23 +155,5 @@ fn launch(kernel: &'static str, mut defines: Vec<(&'static str, u32)>, count: u3
         buffers: 2,
         constants: constants.to_vec(),
         shared_bytes: 0,
-    }
-}
-
-/// `ACTIVATION`, and the factors of those that have some.
-fn activation_number(activation: Activation) -> (u32, [f32; 4]) {
-    let plain = |number| (number, [0.0; 4]);
-    match activation {
-        Activation::Silu => plain(0),
-        Activation::Gelu => plain(1),
-        Activation::GeluTanh => plain(2),
-        Activation::QuickGelu => plain(3),
-        Activation::Relu => plain(4),
-        Activation::Relu2 => plain(5),
-        Activation::Sigmoid => plain(6),
-        Activation::Tanh => plain(7),
-        Activation::Softcap(cap) => (8, [cap, 0.0, 0.0, 0.0]),
-        Activation::Xielu(factors) => (9, [factors.positive, factors.negative, factors.slope, factors.limit]),
-        Activation::ClampedSwiglu { slope, limit } => (10, [slope, limit, 0.0, 0.0]),
     }
 }

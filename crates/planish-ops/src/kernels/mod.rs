@@ -2,6 +2,7 @@
 //!
 //! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
 
+mod activation;
 mod argmax;
 mod attention;
 mod elementwise;
