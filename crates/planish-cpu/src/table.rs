@@ -134,6 +134,8 @@ pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
     #[cfg(target_arch = "x86_64")]
     crate::avx512::AVX512_VNNI,
     #[cfg(target_arch = "x86_64")]
+    crate::avx2::AVX_VNNI,
+    #[cfg(target_arch = "x86_64")]
     crate::avx2::AVX2,
     #[cfg(target_arch = "aarch64")]
     crate::neon::NEON_DOTPROD,

@@ -5,6 +5,7 @@
 //! one unpacking four at a time.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use planish_format::PackedMatrix;
@@ -13,6 +14,7 @@ use crate::input::Shape;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, Int8Product, Output};
 
+use super::dot::Dot;
 use super::float::{load_floats, sum_lanes};
 use super::unpack::{chunk_bytes, chunk_codes, code_of, unpack, vectors};
 
@@ -49,11 +51,12 @@ trait Input: Copy {
 
 /// x as bytes.
 #[derive(Clone, Copy)]
-struct Bytes {
+struct Bytes<D> {
     codes: *const i8,   // (m, stride)
     scales: *const f32, // (m, block_stride), a block for each lane
     stride: usize,
     block_stride: usize,
+    dot: PhantomData<D>,
 }
 
 /// x as floats.
@@ -63,36 +66,27 @@ struct Floats {
     stride: usize,
 }
 
-impl Input for Bytes {
-    const CENTRED: bool = true;
+impl<D: Dot> Input for Bytes<D> {
+    const CENTRED: bool = D::CENTRED;
 
-    /// Pairs of products are added in 16 bits: 4 vectors of 2-bit codes reach 4 * 2 * 3 * 127, one of 6-bit codes
-    /// 2 * 63 * 127. 8-bit codes would overflow, so they are centred and their sign moved to x: 2 * 128 * 127 fits.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn products<const BITS: u32>(self, codes: [__m256i; 4], row: usize, chunk: usize) -> __m256 {
         let at = row * self.stride + chunk * chunk_codes(BITS);
-        let mut pairs = _mm256_setzero_si256();
-        for (vector, codes) in codes.into_iter().enumerate().take(vectors(BITS)) {
-            // SAFETY: x has the chunk, by the contract.
-            let x = unsafe { _mm256_loadu_si256(self.codes.add(at + 32 * vector).cast()) };
-            let products = if BITS == 8 {
-                let centred = _mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN));
-                _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(x, centred))
-            } else {
-                _mm256_maddubs_epi16(codes, x)
-            };
-            pairs = _mm256_add_epi16(pairs, products);
-        }
-        let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-        // SAFETY: the scales are padded like the codes.
-        let scales = unsafe { _mm256_loadu_pd(self.scales.add(row * self.block_stride + chunk * 8).cast()) };
+        // SAFETY: x has the chunk, by the contract; scales are padded like the codes.
+        let (products, scales) = unsafe {
+            let scales = self.scales.add(row * self.block_stride + chunk * 8);
+            (
+                D::sums::<BITS>(codes, self.codes.add(at)),
+                _mm256_loadu_pd(scales.cast()),
+            )
+        };
         // The order of runs in registers of 3, 5 and 6 bits, see unpack.rs.
         let scales = match BITS {
             2 | 4 | 8 => scales,
             _ => _mm256_permute4x64_pd::<0b11_01_10_00>(scales),
         };
-        _mm256_mul_ps(products, _mm256_castpd_ps(scales))
+        _mm256_mul_ps(_mm256_cvtepi32_ps(products), _mm256_castpd_ps(scales))
     }
 }
 
@@ -122,13 +116,14 @@ impl Input for Floats {
     }
 }
 
-/// Products of rows with x rounded to 8 bits.
-pub(super) fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+/// Products of rows with x rounded to 8 bits. The machine must have the instructions of D.
+pub(super) fn int8<D: Dot>(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     let shared = Shared {
         matrix: product.matrix,
         shape: product.input.shape,
         lanes: lanes(product.matrix, scratch),
-        x: Bytes {
+        x: Bytes::<D> {
+            dot: PhantomData,
             codes: product.input.codes.as_ptr(),
             scales: product.input.scales.as_ptr(),
             stride: product.input.shape.stride(),

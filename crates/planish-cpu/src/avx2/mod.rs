@@ -1,6 +1,7 @@
-//! AVX2, FMA and F16C: x86-64 machines from 2013 on. 8-bit products by `maddubs`.
+//! AVX2, FMA and F16C: x86-64 machines from 2013 on. 8-bit products by `vpmaddubsw`, or by `vpdpbusd` where there is AVX-VNNI.
 
 mod arrange;
+mod dot;
 mod float;
 mod lanes;
 mod limit;
@@ -12,17 +13,28 @@ use crate::scalar;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, InstructionSet, Int8Product};
 
-/// The row of the table.
+use dot::{Dot, Pairs, Vnni};
+
+/// The row of the table for processors with AVX-VNNI that lack AVX-512: Intel Alder Lake and later, and those where it is switched off.
+pub(crate) const AVX_VNNI: InstructionSet = InstructionSet {
+    name: "avxvnni",
+    supported: || supported() && is_x86_feature_detected!("avxvnni"),
+    int8: int8::<Vnni>,
+    dot_limit: limit::vnni,
+    ..AVX2
+};
+
+/// The row of the table for every processor with AVX2.
 pub(crate) const AVX2: InstructionSet = InstructionSet {
     name: "avx2",
     supported,
     block: arrange::block,
     arrange_int8: arrange::int8,
-    int8,
+    int8: int8::<Pairs>,
     arrange_exact: arrange::exact,
     exact,
     plain: |product, rows, _| float::plain(product, rows),
-    dot_limit: limit::dot_limit,
+    dot_limit: limit::pairs,
     bf16: None,
     attention: || None,
 };
@@ -31,9 +43,9 @@ fn supported() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
-fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+fn int8<D: Dot>(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     if arrange::fits(&product.input.shape) {
-        lanes::int8(product, rows, scratch);
+        lanes::int8::<D>(product, rows, scratch);
     } else {
         scalar::int8(product, rows, scratch);
     }
