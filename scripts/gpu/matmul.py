@@ -17,7 +17,9 @@ import torch
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 FILES = {
-    "tensor": ["values", "tensor"],
+    "tensor": ["values", "tiles", "tensor"],
+    "tensor_wide": ["values", "tiles", "tensor_wide"],
+    "repack": ["values", "tiles", "repack"],
     "matvec": ["values", "codes", "matvec"],
     "matmul": ["values", "codes", "matmul"],
 }
@@ -112,7 +114,7 @@ class Tensor:
         self.threads = defines["THREADS"]
         self.tile_rows, self.blocks = 16 * defines["TILES"], blocks
         self.function = compiler.function("tensor_matmul", "tensor", defines)
-        self.repack = compiler.function("tensor_repack", "tensor", defines)
+        self.repack = compiler.function("tensor_repack", "repack", defines)
 
     @staticmethod
     def sharing(rows, blocks):
@@ -161,14 +163,14 @@ class Matvec:
 
 
 class Wide(Tensor):
-    """tensor.metal, its kernel for many inputs."""
+    """tensor_wide.metal."""
 
     def __init__(self, compiler, weight, dtype, inputs, extra):
         super().__init__(compiler, weight, dtype, min(inputs, 8), extra)
         self.inputs = inputs
         defines = {"VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
-        defines.update({"BLOCKS": 1, "ADDED": 0}, **self.sharing(weight.rows, 1))
-        self.function = compiler.function("tensor_matmul_wide", "tensor", defines)
+        defines.update({"ADDED": 0}, **extra)
+        self.function = compiler.function("tensor_matmul_wide", "tensor_wide", defines)
 
     def run(self, prepared, x, output):
         grid = (up(self.inputs, 128), up(self.weight.rows, 128), 1)

@@ -16,6 +16,8 @@ mod rope;
 mod rows;
 mod states;
 mod tensor;
+mod tensor_wide;
+mod tiles;
 mod weights;
 
 pub use argmax::Argmax;
@@ -31,5 +33,6 @@ pub use read::Read;
 pub use rope::{Rope, RopeAngles};
 pub use rows::Rows;
 pub use states::{Convolve, Recur};
-pub use tensor::{TensorMatmul, TensorWeight};
+pub use tensor::TensorMatmul;
+pub use tiles::TensorWeight;
 pub use weights::WeightKind;

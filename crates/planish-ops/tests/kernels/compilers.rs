@@ -13,6 +13,8 @@ use planish_ops::kernels::{Dialect, Launch, Program};
 use crate::{argmax, attention, elementwise, matmul, matvec, norm, quantize, rope, rows, states, tensor};
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
+/// Files for CUDA's tensor cores.
+const CUDA_ALONE: [&str; 3] = ["repack", "tensor", "tensor_wide"];
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
@@ -82,8 +84,7 @@ fn every_pointer_names_its_address_space() {
 fn clang_finds_no_address_space_mixed_up() {
     let compiler = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     for program in programs() {
-        // Only CUDA compiles that file.
-        if program.file.name == "tensor" {
+        if CUDA_ALONE.contains(&program.file.name) {
             continue;
         }
         let text = program.define_lines() + CHECK_HEADER + &program.file.texts.concat();
@@ -124,7 +125,7 @@ fn nvrtc_compiles_every_kernel() {
         }
         // Tensor cores take bf16 from sm_80 on; the rest is for any GPU.
         let architecture = match (index % 5, program.file.name) {
-            (0, "tensor") => "sm_80",
+            (0, name) if CUDA_ALONE.contains(&name) => "sm_80",
             (0, _) => "sm_75",
             _ => "sm_90a",
         };
