@@ -17,6 +17,10 @@ typedef unsigned long long ulong;
 #define KERNEL_OF(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
 #define PROBLEM(type, index) const __grid_constant__ type problem
 #define SHARED(type, name, size) __shared__ type name[size]
+// The one array of a kernel that may be larger than 48 KiB.
+#define SHARED_LARGE(type, name, size)       \
+    extern __shared__ uint4 all_of_##name[]; \
+    type* name = (type*)all_of_##name
 #define group_position blockIdx
 #define group_count gridDim
 #define thread_index (threadIdx.x)
@@ -118,6 +122,52 @@ inline uint load_once(const uint* from) {
     }
 TENSOR_MULTIPLY(tensor_multiply_f16, "f16")
 TENSOR_MULTIPLY(tensor_multiply_bf16, "bf16")
+
+// Four (8, 8) matrices of 16-bit values from threadgroup memory: lane l gives the address of row l % 8 of matrix l / 8, and gets
+// values 2 * (l % 4) and the next of row l / 4 of each; transposed: of column l / 4.
+template <typename T> inline void load_matrices(const T* row, uint (&words)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(uint(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
+template <typename T> inline void load_matrices_transposed(const T* row, uint (&words)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(uint(__cvta_generic_to_shared(row)))
+                 : "memory");
+}
+// Two values in a word, the first in its lower half.
+inline uint pack_f16(float low, float high) {
+    uint word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+}
+inline uint pack_bf16(float low, float high) {
+    uint word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+}
+// 2^x to 2 units of the last place; 0 for what would be subnormal.
+inline float fast_exp2(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
+// A kernel may start while the one before it still runs: from here on all that earlier kernels wrote is there. Who writes anything,
+// or reads what others wrote, says it first.
+inline void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel may take its place on the device, and prepare what depends on no other.
+inline void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 // Copies that pass by the registers; zeros where nothing is to be read.
 inline void copy_async(uint4* to, const uint4* from, bool exists) {

@@ -34,7 +34,7 @@ void wait_simdgroup();
 // Waits for the lanes of the simdgroup and returns what each brought. // (32)
 const uint* exchange(Word word, uint value);
 // The array that this declaration names, the same for all threads of the threadgroup.
-void* shared(const void* declaration, size_t bytes);
+void* shared(const void* declaration, size_t bytes, size_t limit);
 
 template <typename To, typename From> To bits_of(From value) {
     static_assert(sizeof(To) == sizeof(From), "the same size");
@@ -73,7 +73,10 @@ inline ushort float_to_half(float value) {
 #define PROBLEM(type, index) const type& problem
 #define SHARED(type, name, size) \
     static const char name##_declaration = 0; \
-    type(&name)[size] = *(type(*)[size])emulation::shared(&name##_declaration, sizeof(type[size]))
+    type(&name)[size] = *(type(*)[size])emulation::shared(&name##_declaration, sizeof(type[size]), 48 << 10)
+#define SHARED_LARGE(type, name, size)      \
+    static const char name##_declaration = 0; \
+    type* name = (type*)emulation::shared(&name##_declaration, sizeof(type[size]), 227 << 10)
 #define group_position (emulation::current().group_position)
 #define group_count (emulation::current().group_count)
 #define thread_index (emulation::current().index)
@@ -176,6 +179,41 @@ inline void tensor_multiply_f16(float (&sums)[4], const uint (&a)[4], const uint
 inline void tensor_multiply_bf16(float (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {
     tensor_multiply(sums, a, b, widen_bf16);
 }
+
+// Lane l's part of four (8, 8) matrices whose rows the lanes point at, as in cuda.h.
+template <typename T> void load_matrices(const T* row, uint (&words)[4], bool transposed = false) {
+    static_assert(sizeof(T) == 2, "matrices of 16-bit values");
+    uint low[32], high[32];
+    memcpy(low, emulation::exchange(emulation::Word::matrix, uint(ulong(row))), sizeof low);
+    memcpy(high, emulation::exchange(emulation::Word::matrix, uint(ulong(row) >> 32)), sizeof high);
+    const uint mine = lane_index;
+    for (uint i = 0; i < 4; i++) {
+        ushort halves[2];
+        for (uint half = 0; half < 2; half++) {
+            const uint pair = mine % 4 * 2 + half, at = i * 8 + (transposed ? pair : mine / 4);
+            const ushort* values = (const ushort*)(ulong(high[at]) << 32 | low[at]);
+            halves[half] = values[transposed ? mine / 4 : pair];
+        }
+        words[i] = halves[0] | uint(halves[1]) << 16;
+    }
+    emulation::wait_simdgroup(); // the lanes go on together
+}
+template <typename T> void load_matrices_transposed(const T* row, uint (&words)[4]) { load_matrices(row, words, true); }
+inline uint pack_f16(float low, float high) {
+    return emulation::float_to_half(low) | uint(emulation::float_to_half(high)) << 16;
+}
+inline uint pack_bf16(float low, float high) {
+    auto bits = [](float value) {
+        const uint bits = as_type<uint>(value);
+        return value != value ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    };
+    return bits(low) | bits(high) << 16;
+}
+inline float fast_exp2(float x) { return exp2f(x); }
+
+// Every kernel runs alone.
+inline void wait_for_earlier() {}
+inline void let_next_begin() {}
 
 inline void copy_async(uint4* to, const uint4* from, bool exists) { *to = exists ? *from : uint4{0, 0, 0, 0}; }
 inline void copy_async_commit() {}

@@ -1,6 +1,6 @@
 //! Keys and values of a layer on the device, and attention over them.
 
-use planish_gpu::{Error, Queue};
+use planish_gpu::{Dialect, Error, Queue};
 
 use super::{GpuOps, lock};
 use crate::kernels;
@@ -138,8 +138,16 @@ impl<Q: Queue> GpuOps<Q> {
             alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
             sinks: sinks.is_some(),
         };
+        let tensor = match self.queue.dialect() {
+            Dialect::Metal => None,
+            Dialect::Cuda | Dialect::Host => kernels::TensorAttention::new(kernel),
+        };
+        let (launch, merge, scratch_bytes) = match tensor {
+            Some(tensor) => (tensor.launch(), tensor.merge(), tensor.scratch_bytes()),
+            None => (kernel.launch(), kernel.merge(), kernel.scratch_bytes()),
+        };
         let mut scratch = lock(&self.partial);
-        let partials = (scratch.at_least(&self.queue, kernel.scratch_bytes())?, 0);
+        let partials = (scratch.at_least(&self.queue, scratch_bytes)?, 0);
         let sinks = self.optional(*sinks);
         let slopes = self.optional(alibi.as_ref().map(|alibi| alibi.slopes));
         let buffers = [
@@ -151,8 +159,8 @@ impl<Q: Queue> GpuOps<Q> {
             partials,
             output.all(),
         ];
-        self.run(&kernel.launch(), &buffers);
-        if let Some(merge) = kernel.merge() {
+        self.run(&launch, &buffers);
+        if let Some(merge) = merge {
             self.run(&merge, &[partials, sinks, output.all()]);
         }
         Ok(())

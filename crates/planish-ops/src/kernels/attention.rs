@@ -70,7 +70,7 @@ impl Attention {
     /// The launch.
     pub fn launch(&self) -> Launch {
         Launch {
-            program: self.program(),
+            program: self.program(self.parts()),
             kernel: "attention",
             threadgroups: [self.rows, self.heads / self.heads_each(), self.parts()],
             threads: THREADS,
@@ -82,8 +82,13 @@ impl Attention {
 
     /// Joins the parts, where the positions were split. Buffers: partials, sinks, output.
     pub fn merge(&self) -> Option<Launch> {
-        (self.parts() > 1).then(|| Launch {
-            program: self.program(),
+        self.merge_of(self.parts())
+    }
+
+    /// Joins so many parts.
+    pub(super) fn merge_of(&self, parts: u32) -> Option<Launch> {
+        (parts > 1).then(|| Launch {
+            program: self.program(parts),
             kernel: "attention_merge",
             threadgroups: [self.rows, self.heads, 1],
             threads: THREADS,
@@ -95,7 +100,12 @@ impl Attention {
 
     /// Bytes of the partials; 0 where nothing is split.
     pub fn scratch_bytes(&self) -> usize {
-        match self.parts() {
+        self.partial_bytes(self.parts())
+    }
+
+    /// Bytes of so many parts.
+    pub(super) fn partial_bytes(&self, parts: u32) -> usize {
+        match parts {
             1 => 0,
             parts => self.rows as usize * self.heads as usize * parts as usize * (self.value_dim as usize + 2) * 4,
         }
@@ -117,7 +127,7 @@ impl Attention {
         [4, 3, 2].into_iter().find(|&heads| fits(heads)).unwrap_or(1)
     }
 
-    fn program(&self) -> Program {
+    fn program(&self, parts: u32) -> Program {
         let flag = |is: bool| u32::from(is);
         let defines = vec![
             ("THREADS", THREADS),
@@ -126,7 +136,7 @@ impl Attention {
             ("HEAD_DIM", self.head_dim),
             ("VALUE_DIM", self.value_dim),
             ("HEADS_EACH", self.heads_each()),
-            ("PARTS", self.parts()),
+            ("PARTS", parts),
             ("WINDOW", flag(self.window.is_some())),
             ("SOFTCAP", flag(self.softcap.is_some())),
             ("ALIBI", flag(self.alibi_factor.is_some())),

@@ -6,7 +6,7 @@ use planish_ops::kernels::{Attention, Launch};
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, round_to, to_bytes};
 use crate::emulator::{Emulator, Watch};
 
-const PLAIN: Attention = Attention {
+pub const PLAIN: Attention = Attention {
     value: FloatType::F32,
     cache: FloatType::F16,
     rows: 1,
@@ -84,7 +84,7 @@ fn problems() -> Vec<Attention> {
 }
 
 /// What the kernels read, in f32.
-struct Input {
+pub struct Input {
     queries: Vec<f32>, // (rows, heads, head_dim)
     keys: Vec<f32>,    // (positions, kv_heads, head_dim)
     values: Vec<f32>,  // (positions, kv_heads, value_dim)
@@ -93,7 +93,7 @@ struct Input {
 }
 
 impl Input {
-    fn new(random: &mut Random, problem: &Attention) -> Input {
+    pub fn new(random: &mut Random, problem: &Attention) -> Input {
         let positions = (problem.first_position + problem.rows) as usize;
         let (heads, kv_heads) = (problem.heads as usize, problem.kv_heads as usize);
         let (head_dim, value_dim) = (problem.head_dim as usize, problem.value_dim as usize);
@@ -160,36 +160,50 @@ fn launches_of(problems: &[Attention]) -> Vec<Launch> {
     launches.flatten().collect()
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Attention) {
-    let input = Input::new(random, problem);
-    let count = problem.rows as usize * problem.heads as usize * problem.value_dim as usize;
-    let mut buffers = [
-        to_bytes(&input.queries, problem.value),
-        to_bytes(&input.keys, problem.cache),
-        to_bytes(&input.values, problem.cache),
-        to_bytes(&input.sinks, FloatType::F32),
-        to_bytes(&input.slopes, FloatType::F32),
-        vec![0xff; problem.scratch_bytes()],
-        poison(count, problem.value),
-    ];
-    emulator.run(&problem.launch(), &mut buffers);
-    let [.., sinks, _, partials, output] = buffers;
-    let mut merged = [partials, sinks, output];
-    if let Some(merge) = problem.merge() {
-        emulator.run(&merge, &mut merged);
-    }
-    let mut expected = Vec::new();
-    for row in 0..problem.rows as usize {
-        for head in 0..problem.heads as usize {
-            expected.extend(reference(problem, &input, row, head));
+/// The kernels of one problem, with the bytes of their partials.
+pub struct Run {
+    pub launch: Launch,
+    pub merge: Option<Launch>,
+    pub scratch_bytes: usize,
+}
+
+impl Run {
+    /// What the kernels make of the input, and what the formula does. // (rows, heads, value_dim)
+    pub fn compare(&self, emulator: &mut Emulator, problem: &Attention, input: &Input) -> (Vec<f32>, Vec<f64>) {
+        let count = problem.rows as usize * problem.heads as usize * problem.value_dim as usize;
+        let mut buffers = [
+            to_bytes(&input.queries, problem.value),
+            to_bytes(&input.keys, problem.cache),
+            to_bytes(&input.values, problem.cache),
+            to_bytes(&input.sinks, FloatType::F32),
+            to_bytes(&input.slopes, FloatType::F32),
+            vec![0xff; self.scratch_bytes],
+            poison(count, problem.value),
+        ];
+        emulator.run(&self.launch, &mut buffers);
+        let [_, _, _, sinks, _, partials, output] = buffers;
+        let mut merged = [partials, sinks, output];
+        if let Some(merge) = &self.merge {
+            emulator.run(merge, &mut merged);
         }
+        let mut expected = Vec::new();
+        for row in 0..problem.rows as usize {
+            for head in 0..problem.heads as usize {
+                expected.extend(reference(problem, input, row, head));
+            }
+        }
+        (from_bytes(&merged[2], problem.value), expected)
     }
-    assert_close(
-        &from_bytes(&merged[2], problem.value),
-        &expected,
-        problem.value,
-        problem,
-    );
+}
+
+fn check(emulator: &mut Emulator, random: &mut Random, problem: &Attention) {
+    let run = Run {
+        launch: problem.launch(),
+        merge: problem.merge(),
+        scratch_bytes: problem.scratch_bytes(),
+    };
+    let (found, expected) = run.compare(emulator, problem, &Input::new(random, problem));
+    assert_close(&found, &expected, problem.value, problem);
 }
 
 fn check_all(watch: Watch, problems: &[Attention]) {

@@ -10,16 +10,18 @@ use std::ptr::null_mut;
 use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
-use crate::{argmax, attention, elementwise, matmul, matvec, norm, quantize, rope, rows, states, tensor};
+use crate::{
+    argmax, attention, elementwise, matmul, matvec, norm, quantize, rope, rows, states, tensor, tensor_attention,
+};
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 /// Files for CUDA's tensor cores.
-const CUDA_ALONE: [&str; 3] = ["repack", "tensor", "tensor_wide"];
+const CUDA_ALONE: [&str; 4] = ["repack", "tensor", "tensor_attention", "tensor_wide"];
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 11] = [
+    let launches: [Vec<Launch>; 12] = [
         argmax::launches(),
         attention::launches(),
         elementwise::launches(),
@@ -31,6 +33,7 @@ fn programs() -> Vec<Program> {
         rows::launches(),
         states::launches(),
         tensor::launches(),
+        tensor_attention::launches(),
     ];
     let mut programs: Vec<Program> = Vec::new();
     for launch in launches.into_iter().flatten() {

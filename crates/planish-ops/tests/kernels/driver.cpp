@@ -74,7 +74,7 @@ UNWATCHED static void make_context(Context& context, char* stack, size_t bytes, 
 #endif
 
 const size_t STACK_BYTES = 128 << 10;
-const size_t SHARED_BYTES = 64 << 10;
+const size_t SHARED_BYTES = 232 << 10;
 
 // A meeting point of threads.
 struct Meeting {
@@ -165,10 +165,10 @@ UNWATCHED const uint* exchange(Word word, uint value) {
     return meeting.values[meet(meeting, word, running->thread.index, value) % 2];
 }
 
-UNWATCHED void* shared(const void* declaration, size_t bytes) {
+UNWATCHED void* shared(const void* declaration, size_t bytes, size_t limit) {
     for (uint i = 0; i < shared_count; i++)
         if (shared_arrays[i].declaration == declaration) return shared_arrays[i].memory;
-    if (shared_count == 64 || shared_used + bytes + 64 > 48 << 10) fail("more threadgroup memory than 48 KiB", running->thread.index);
+    if (shared_count == 64 || shared_used + bytes + 64 > limit) fail("too much threadgroup memory", running->thread.index);
     void* memory = shared_memory + shared_used;
     shared_used += (bytes + 63) / 32 * 32; // a gap of 32 bytes or more stays poisoned
 #if defined(__SANITIZE_ADDRESS__)

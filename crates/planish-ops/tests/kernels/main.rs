@@ -15,3 +15,4 @@ mod rope;
 mod rows;
 mod states;
 mod tensor;
+mod tensor_attention;
