@@ -8,7 +8,7 @@ use planish_ops::{CpuOps, GpuOps};
 
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
-use crate::{Architecture, BlockSpec, Error, LayerSpec, LoadOptions};
+use crate::{Architecture, Error, LoadOptions};
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,10 +111,6 @@ impl Job<'_> {
     /// Loads onto the GPU behind a queue.
     pub(crate) fn on_queue<Q: Queue>(&self, kind: &str, queue: Result<Q, planish_gpu::Error>) -> Result<Loaded, Error> {
         let queue = queue.map_err(gpu_error)?;
-        if let Some(part) = missing_on_gpu(self.architecture) {
-            let device = format!("{kind} ({})", queue.device());
-            return Err(Error::DeviceLacks { device, part });
-        }
         self.check_memory(&queue)?;
         let device = format!("{kind} ({})", queue.device());
         // As many bits as the processor's brain floats have: range matters more than precision between layers.
@@ -160,17 +156,4 @@ fn is_absence(error: &Error) -> bool {
         ),
         _ => false,
     }
-}
-
-/// A part of the architecture that no GPU kernel computes yet.
-fn missing_on_gpu(architecture: &Architecture) -> Option<&'static str> {
-    let mut blocks = architecture.layers.iter().flat_map(LayerSpec::blocks);
-    blocks.find_map(|block| match block {
-        BlockSpec::Attention(_)
-        | BlockSpec::FeedForward(_)
-        | BlockSpec::ShortConvolution(_)
-        | BlockSpec::Recurrence(_) => None,
-        BlockSpec::LatentAttention(_) => Some("latent attention"),
-        BlockSpec::Experts(_) => Some("routed experts"),
-    })
 }

@@ -104,12 +104,4 @@ pub enum Error {
         /// Its name.
         device: &'static str,
     },
-    /// The device cannot compute a part of this model.
-    #[error("{device} cannot compute {part} yet; use --device cpu")]
-    DeviceLacks {
-        /// Its name.
-        device: String,
-        /// What has no kernel.
-        part: &'static str,
-    },
 }

@@ -30,7 +30,7 @@ pub use convolution::{Convolution, convolution_reference};
 pub use cpu::{CpuOps, CpuStack, CpuTensor};
 pub use embed::Embed;
 pub use experts::{Base, ExpertLayer, Experts, ReferenceExpert, Route, StackShape, expert_reference, route_reference};
-pub use gpu::{GpuKeyValues, GpuOps, GpuTensor, GpuWeight};
+pub use gpu::{GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
 pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};

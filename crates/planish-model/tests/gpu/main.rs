@@ -12,6 +12,20 @@ use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_model::{Error, LoadOptions, Model};
 
+/// Between them: softmax, sigmoid and SparseMixer routers, corrections, groups, weights divided by their sum or not, shared experts
+/// with and without a gate, bias vectors and clamped SwiGLU, latent attention with and without reduced queries.
+const EXPERTS: [&str; 9] = [
+    "mixtral/metal",
+    "phimoe/metal",
+    "qwen2_moe/metal",
+    "gpt_oss/metal",
+    "ernie4_5_moe/plain",
+    "deepseek_v2/metal",
+    "deepseek_v2_groups/plain",
+    "deepseek_v3/metal",
+    "qwen3_next/metal",
+];
+
 fn load(case: &str, options: &LoadOptions) -> Result<Model, Error> {
     Model::load_on(&Checkpoint::open(&folder(case)).unwrap(), options, EmulatedQueue)
 }
@@ -53,20 +67,32 @@ fn other_families_agree_with_transformers() {
     }
 }
 
+/// Every way to route, few rows and many; latent attention.
 #[test]
-fn what_has_no_kernel_is_refused_by_name() {
-    let Err(error) = load("mixtral/plain", &exact()) else {
-        panic!("experts have no kernel")
-    };
-    let text = error.to_string();
-    assert!(
-        text.contains("routed experts") && text.contains("--device cpu"),
-        "{text}"
-    );
+fn experts_agree_with_transformers() {
+    for case in EXPERTS {
+        compare(case, &exact(), 1e-4);
+    }
 }
 
 /// 16-bit activations, and weights in the order of tensor cores where their shapes allow it.
 #[test]
 fn narrow_activations_stay_close() {
     compare("llama_tied/metal", &LoadOptions::default(), 2e-2);
+}
+
+/// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn every_family_agrees_with_transformers() {
+    let entries = std::fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let mut cases: Vec<String> = folders
+        .map(|folder| folder.file_name().into_string().unwrap())
+        .collect();
+    cases.sort();
+    for case in cases {
+        compare(&format!("{case}/metal"), &exact(), 1e-4);
+        compare(&format!("{case}/plain"), &exact(), 1e-4);
+    }
 }

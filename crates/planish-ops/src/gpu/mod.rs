@@ -4,9 +4,11 @@
 //! f32. A failure in the middle of a pass is kept and returned by the next [`Ops::read`](crate::Ops::read).
 
 mod attention;
+mod experts;
 mod linear;
 mod ops;
 mod rows;
+mod stack;
 mod states;
 mod tensor;
 
@@ -18,6 +20,7 @@ use rustc_hash::FxHashMap;
 
 use crate::kernels::{Launch, Program};
 pub use attention::GpuKeyValues;
+pub use stack::GpuStack;
 pub use tensor::{GpuTensor, GpuWeight};
 
 /// Bytes of a buffer that stands where a kernel needs none.
@@ -40,6 +43,8 @@ pub struct GpuOps<Q: Queue> {
     tokens: Mutex<Scratch<Q>>,
     /// Between the two steps of attention.
     partial: Mutex<Scratch<Q>>,
+    /// Between the kernels of experts.
+    routed: Mutex<experts::RoutedScratch<Q>>,
     frequencies: Mutex<Vec<Frequencies<Q>>>,
     /// The tensor that the last launch rotated, if it rotated one.
     rotated: Mutex<Option<u64>>,
@@ -74,6 +79,7 @@ impl<Q: Queue> GpuOps<Q> {
             failure: Mutex::default(),
             tokens: Mutex::new(Scratch::new()),
             partial: Mutex::new(Scratch::new()),
+            routed: Mutex::new(experts::RoutedScratch::new()),
             frequencies: Mutex::default(),
             rotated: Mutex::default(),
         })

@@ -7,16 +7,16 @@ use planish_cpu::Matrix;
 use planish_format::FloatType;
 use planish_gpu::{Error, Queue};
 
-use super::{GpuKeyValues, GpuOps, GpuTensor, GpuWeight};
+use super::{GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    PassSize, Recurrence, Resident, Rope, RopeAngles, Shape, StackShape,
+    PassSize, Recurrence, Rope, RopeAngles,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
     type Tensor = GpuTensor<Q>;
     type Weight = GpuWeight<Q>;
-    type Stack = NoStack;
+    type Stack = GpuStack<Q>;
     type KeyValues = GpuKeyValues<Q>;
     type Error = Error;
 
@@ -49,10 +49,8 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         GpuWeight::stored(&self.queue, &matrix)
     }
 
-    fn stack(&self, _matrices: Vec<Matrix>) -> Result<NoStack, Error> {
-        Err(Error::NoKernel {
-            operation: "routed experts",
-        })
+    fn stack(&self, matrices: Vec<Matrix>) -> Result<GpuStack<Q>, Error> {
+        self.place_stack(&matrices)
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<GpuKeyValues<Q>, Error> {
@@ -148,46 +146,20 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.run_recur(&problem);
     }
 
-    fn experts(&self, _problem: Experts<'_, GpuOps<Q>>) {
-        self.fail(Error::NoKernel {
-            operation: "routed experts",
-        });
+    fn experts(&self, problem: Experts<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_experts(&problem) {
+            self.fail(error);
+        }
     }
 
-    fn head_linear(&self, _problem: HeadLinear<'_, GpuOps<Q>>) {
-        self.fail(Error::NoKernel {
-            operation: "a product for each head",
-        });
+    fn head_linear(&self, problem: HeadLinear<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_head_linear(&problem);
     }
 
-    fn copy_heads(&self, _problem: CopyHeads<'_, GpuOps<Q>>) {
-        self.fail(Error::NoKernel {
-            operation: "copying parts of heads",
-        });
-    }
-}
-
-/// There are no stacks of matrices on GPUs yet.
-pub enum NoStack {}
-
-impl Shape for NoStack {
-    fn rows(&self) -> usize {
-        match *self {}
-    }
-
-    fn cols(&self) -> usize {
-        match *self {}
-    }
-}
-
-impl Resident for NoStack {
-    fn bytes(&self) -> usize {
-        match *self {}
-    }
-}
-
-impl StackShape for NoStack {
-    fn count(&self) -> usize {
-        match *self {}
+    fn copy_heads(&self, problem: CopyHeads<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_copy_heads(&problem);
     }
 }

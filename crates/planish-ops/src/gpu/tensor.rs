@@ -110,6 +110,11 @@ impl<Q: Queue> GpuWeight<Q> {
 }
 
 impl<Q: Queue> Stored<Q> {
+    /// `parts`: codes, scales and biases, or the values alone.
+    pub(super) fn new(kind: WeightKind, parts: Vec<(Q::Buffer, usize)>) -> Stored<Q> {
+        Stored { kind, parts }
+    }
+
     /// Codes, scales and biases as kernels take them.
     pub(super) fn buffers(&self) -> [(&Q::Buffer, usize); 3] {
         let part = |index: usize| {

@@ -11,7 +11,8 @@ use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
 use crate::{
-    argmax, attention, elementwise, matmul, matvec, norm, quantize, rope, rows, states, tensor, tensor_attention,
+    argmax, attention, elementwise, experts, matmul, matvec, norm, quantize, rope, route, rows, stack, states, tensor,
+    tensor_attention,
 };
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
@@ -21,16 +22,19 @@ const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 12] = [
+    let launches: [Vec<Launch>; 15] = [
         argmax::launches(),
         attention::launches(),
         elementwise::launches(),
+        experts::launches(),
         matmul::launches(),
         matvec::launches(),
         norm::launches(),
         quantize::launches(),
         rope::launches(),
+        route::launches(),
         rows::launches(),
+        stack::launches(),
         states::launches(),
         tensor::launches(),
         tensor_attention::launches(),
