@@ -3,7 +3,7 @@
 use planish_ops::kernels::{Argmax, Launch};
 
 use crate::data::{Random, TYPES, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 fn problems() -> Vec<Argmax> {
     let shapes = [1, 255, 33_000].into_iter().zip(TYPES);
@@ -18,7 +18,7 @@ pub fn launches() -> Vec<Launch> {
         .collect()
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Argmax) {
+fn check(device: &Device, random: &mut Random, problem: &Argmax) {
     let cols = problem.cols as usize;
     let mut logits = random.values(3 * cols, problem.value);
     // A tie at the top of row 1, with NaN beside it; nothing but NaN in row 2.
@@ -31,10 +31,10 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Argmax) {
 
     let parts = vec![0xff; problem.part_bytes()];
     let mut buffers = [to_bytes(&logits, problem.value), parts.clone(), parts];
-    emulator.run(&problem.parts(), &mut buffers);
+    device.run(&problem.parts(), &mut buffers);
     let [_, values, indices] = buffers;
     let mut buffers = [values, indices, vec![0xff; 12]];
-    emulator.run(&problem.tokens(), &mut buffers);
+    device.run(&problem.tokens(), &mut buffers);
 
     let first = &logits[..cols];
     let largest = first.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -53,11 +53,9 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Argmax) {
 }
 
 fn check_all(watch: Watch, problems: &[Argmax]) {
-    let mut emulator = Emulator::new(&launches(), watch);
+    let device = Device::new(&launches(), watch);
     let mut random = Random(11);
-    problems
-        .iter()
-        .for_each(|problem| check(&mut emulator, &mut random, problem));
+    problems.iter().for_each(|problem| check(&device, &mut random, problem));
 }
 
 #[test]

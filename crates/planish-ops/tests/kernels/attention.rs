@@ -4,7 +4,7 @@ use planish_format::FloatType;
 use planish_ops::kernels::{Attention, Launch};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, round_to, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 pub const PLAIN: Attention = Attention {
     value: FloatType::F32,
@@ -169,7 +169,7 @@ pub struct Run {
 
 impl Run {
     /// What the kernels make of the input, and what the formula does. // (rows, heads, value_dim)
-    pub fn compare(&self, emulator: &mut Emulator, problem: &Attention, input: &Input) -> (Vec<f32>, Vec<f64>) {
+    pub fn compare(&self, device: &Device, problem: &Attention, input: &Input) -> (Vec<f32>, Vec<f64>) {
         let count = problem.rows as usize * problem.heads as usize * problem.value_dim as usize;
         let mut buffers = [
             to_bytes(&input.queries, problem.value),
@@ -180,11 +180,11 @@ impl Run {
             vec![0xff; self.scratch_bytes],
             poison(count, problem.value),
         ];
-        emulator.run(&self.launch, &mut buffers);
+        device.run(&self.launch, &mut buffers);
         let [_, _, _, sinks, _, partials, output] = buffers;
         let mut merged = [partials, sinks, output];
         if let Some(merge) = &self.merge {
-            emulator.run(merge, &mut merged);
+            device.run(merge, &mut merged);
         }
         let mut expected = Vec::new();
         for row in 0..problem.rows as usize {
@@ -196,24 +196,22 @@ impl Run {
     }
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Attention) {
+fn check(device: &Device, random: &mut Random, problem: &Attention) {
     let run = Run {
         launch: problem.launch(),
         merge: problem.merge(),
         scratch_bytes: problem.scratch_bytes(),
     };
-    let (found, expected) = run.compare(emulator, problem, &Input::new(random, problem));
+    let (found, expected) = run.compare(device, problem, &Input::new(random, problem));
     assert_close(&found, &expected, problem.value, problem);
 }
 
 fn check_all(watch: Watch, problems: &[Attention]) {
     assert!(problems.iter().any(|problem| problem.merge().is_some()));
     let launches = launches_of(problems);
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(8);
-    problems
-        .iter()
-        .for_each(|problem| check(&mut emulator, &mut random, problem));
+    problems.iter().for_each(|problem| check(&device, &mut random, problem));
 }
 
 #[test]

@@ -75,6 +75,7 @@ UNWATCHED static void make_context(Context& context, char* stack, size_t bytes, 
 
 const size_t STACK_BYTES = 128 << 10;
 const size_t SHARED_BYTES = 232 << 10;
+const uint MOST_GROUPS_TWICE = 32;
 
 // A meeting point of threads.
 struct Meeting {
@@ -107,6 +108,8 @@ static SharedArray shared_arrays[64];
 static uint shared_count;
 static char* shared_memory;
 static size_t shared_used;
+static uchar shared_content; // of threadgroup memory that nothing wrote
+static size_t shared_touched; // by threadgroups so far, all of it before the first
 static Entry entry;
 static void** entry_buffers;
 static const void* entry_constants;
@@ -192,7 +195,7 @@ UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count)
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(shared_memory, SHARED_BYTES);
 #endif
-    memset(shared_memory, 0xff, SHARED_BYTES); // NaN
+    memset(shared_memory, shared_content, shared_touched);
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(shared_memory, SHARED_BYTES);
 #endif
@@ -275,9 +278,30 @@ static void run_job(uint kernel, const Entry* table) {
     }
     entry_buffers = (void**)buffers.data();
     entry_constants = constants;
-    for (uint c = 0; c < z; c++)
-        for (uint b = 0; b < y; b++)
-            for (uint a = 0; a < x; a++) run_threadgroup(threads, {a, b, c}, {x, y, z});
+    const uint groups = x * y * z;
+    const auto run = [&] (bool again) {
+        shared_content = again ? 0 : 0xff; // NaN the first time, and no bit as before
+        shared_touched = SHARED_BYTES;
+        size_t most = 0;
+        for (uint turn = 0; turn < groups; turn++) {
+            const uint index = again ? groups - 1 - turn : turn;
+            run_threadgroup(threads, {index % x, index / x % y, index / x / y}, {x, y, z});
+            shared_touched = most = shared_used > most ? shared_used : most;
+        }
+    };
+    // Small jobs twice: neither what threadgroup memory held before nor the order of threadgroups may be seen in the result.
+    std::vector<std::vector<char>> before, first;
+    const auto content = [&] (size_t i) { return std::vector<char>(buffers[i], buffers[i] + sizes[i]); };
+    const bool twice = groups <= MOST_GROUPS_TWICE;
+    for (size_t i = 0; twice && i < buffers.size(); i++) before.push_back(content(i));
+    run(false);
+    for (size_t i = 0; twice && i < buffers.size(); i++) {
+        first.push_back(content(i));
+        memcpy(buffers[i], before[i].data(), sizes[i]);
+    }
+    if (twice) run(true);
+    for (size_t i = 0; twice && i < buffers.size(); i++)
+        if (content(i) != first[i]) fail("the result depends on threadgroup memory that nothing wrote, or on the order of threadgroups", 0);
     for (size_t i = 0; i < buffers.size(); i++) {
         fwrite(buffers[i], 1, sizes[i], stdout);
 #if defined(__SANITIZE_ADDRESS__)

@@ -4,7 +4,7 @@ use planish_ops::kernels::{Add, Append, Gate, Launch};
 use planish_ops::{Activation, Xielu, gate_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, round_to, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 const XIELU: Xielu = Xielu {
     positive: 0.8,
@@ -75,7 +75,7 @@ pub fn launches() -> Vec<Launch> {
 fn gates_equal_the_reference() {
     let problems = gates();
     let launches: Vec<Launch> = problems.iter().map(Gate::launch).collect();
-    let mut emulator = Emulator::new(&launches, Watch::Memory);
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(5);
     for problem in &problems {
         let count = problem.count as usize;
@@ -84,7 +84,7 @@ fn gates_equal_the_reference() {
             .collect();
         let up = random.values(count, problem.value);
         let mut buffers = [to_bytes(&values, problem.value), to_bytes(&up, problem.value)];
-        emulator.run(&problem.launch(), &mut buffers);
+        device.run(&problem.launch(), &mut buffers);
         let pairs = values.iter().zip(&up);
         let alone = match problem.activation {
             Activation::ClampedSwiglu { .. } => 0.0, // to which it adds 1
@@ -105,13 +105,13 @@ fn gates_equal_the_reference() {
 #[test]
 fn sums_equal_the_formula() {
     let problems = sums();
-    let mut emulator = Emulator::new(&problems.map(|problem| problem.launch()), Watch::Memory);
+    let device = Device::new(&problems.map(|problem| problem.launch()), Watch::Memory);
     let mut random = Random(6);
     for problem in &problems {
         let values = random.values(259, problem.value);
         let other = random.values(259, problem.value);
         let mut buffers = [to_bytes(&values, problem.value), to_bytes(&other, problem.value)];
-        emulator.run(&problem.launch(), &mut buffers);
+        device.run(&problem.launch(), &mut buffers);
         let pairs = values.iter().zip(&other);
         let expected: Vec<f64> = pairs
             .map(|(&value, &other)| f64::from(value) - 0.75 * f64::from(other))
@@ -128,7 +128,7 @@ fn sums_equal_the_formula() {
 #[test]
 fn appended_rows_lie_at_their_positions() {
     let problems = appends();
-    let mut emulator = Emulator::new(&problems.map(|problem| problem.launch()), Watch::Memory);
+    let device = Device::new(&problems.map(|problem| problem.launch()), Watch::Memory);
     let mut random = Random(7);
     for problem in &problems {
         let widths = [problem.key_width as usize, problem.value_width as usize];
@@ -139,7 +139,7 @@ fn appended_rows_lie_at_their_positions() {
             poison(6 * widths[0], problem.cache),
             poison(6 * widths[1], problem.cache),
         ];
-        emulator.run(&problem.launch(), &mut buffers);
+        device.run(&problem.launch(), &mut buffers);
         for (which, width) in widths.into_iter().enumerate() {
             let cache = &buffers[2 + which];
             let bytes = width * problem.cache.size_bytes();

@@ -4,9 +4,9 @@
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -37,6 +37,10 @@ impl Watch {
 pub struct Emulator {
     kernels: Vec<(Program, &'static str)>,
     process: Child,
+    /// What the watchers say.
+    report: File,
+    /// A launch failed.
+    stopped: bool,
 }
 
 impl Emulator {
@@ -50,19 +54,33 @@ impl Emulator {
             }
         }
         let program = compile(&source(&kernels), watch.flags());
+        let report = tempfile::tempfile().expect("a file for reports");
         let process = Command::new(program)
             // The runtime's own exit code, so that a report fails the test.
             .env("TSAN_OPTIONS", "exitcode=66:halt_on_error=1:report_bugs=1")
             .env("ASAN_OPTIONS", "detect_leaks=0:detect_stack_use_after_return=0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(report.try_clone().expect("a second handle"))
             .spawn()
             .expect("starting the emulation");
-        Emulator { kernels, process }
+        Emulator {
+            kernels,
+            process,
+            report,
+            stopped: false,
+        }
     }
 
     /// Runs a launch; the buffers come back as the kernel left them.
     pub fn run(&mut self, launch: &Launch, buffers: &mut [Vec<u8>]) {
+        if let Err(report) = self.try_run(launch, buffers) {
+            panic!("{report}\nthe emulation of {} stopped. {launch:?}", launch.kernel);
+        }
+    }
+
+    /// As [`Emulator::run`]; what the watchers found is the error, and nothing more can be run.
+    pub fn try_run(&mut self, launch: &Launch, buffers: &mut [Vec<u8>]) -> Result<(), String> {
         assert_eq!(buffers.len(), launch.buffers as usize, "buffers of {}", launch.kernel);
         let index = self
             .kernels
@@ -84,13 +102,15 @@ impl Emulator {
         let sent = self.process.stdin.as_mut().expect("piped").write_all(&job);
         let output = self.process.stdout.as_mut().expect("piped");
         let done = sent.is_ok() && buffers.iter_mut().all(|buffer| output.read_exact(buffer).is_ok());
-        if !done {
-            let status = self.process.wait();
-            panic!(
-                "the emulation of {} stopped ({status:?}): its report is on standard error. {launch:?}",
-                launch.kernel
-            );
+        if done {
+            return Ok(());
         }
+        self.stopped = true;
+        let status = self.process.wait();
+        let mut report = Vec::new();
+        self.report.rewind().expect("a file that can be read");
+        self.report.read_to_end(&mut report).expect("a file that can be read");
+        Err(format!("{} ({status:?})", String::from_utf8_lossy(&report)))
     }
 }
 
@@ -98,7 +118,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
         let status = self.process.wait();
-        if !std::thread::panicking() {
+        if !self.stopped && !std::thread::panicking() {
             assert!(
                 status.as_ref().is_ok_and(|status| status.success()),
                 "the emulation ended with {status:?}"

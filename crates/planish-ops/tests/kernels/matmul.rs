@@ -4,7 +4,7 @@ use planish_ops::kernels::{Launch, Matmul};
 use planish_ops::linear_reference;
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 use crate::matvec::{TestWeight, weight_cases};
 
 fn problems() -> Vec<Matmul> {
@@ -26,7 +26,7 @@ pub fn launches() -> Vec<Launch> {
     problems().iter().map(Matmul::launch).collect()
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matmul) {
+fn check(device: &Device, random: &mut Random, problem: &Matmul) {
     let (rows, cols, inputs) = (problem.rows as usize, problem.cols as usize, problem.inputs as usize);
     let weight = TestWeight::new(random, problem.weight, rows, cols);
     let input = random.values(inputs * cols, problem.value);
@@ -40,7 +40,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matmul) {
         to_bytes(&added, planish_format::FloatType::F32),
         poison(inputs * rows, problem.output),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
     let added = problem.added.then_some(&added[..]);
     let expected: Vec<f64> = input
         .chunks_exact(cols)
@@ -56,11 +56,9 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matmul) {
 
 fn check_all(watch: Watch, problems: &[Matmul]) {
     let launches: Vec<Launch> = problems.iter().map(Matmul::launch).collect();
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(9);
-    problems
-        .iter()
-        .for_each(|problem| check(&mut emulator, &mut random, problem));
+    problems.iter().for_each(|problem| check(&device, &mut random, problem));
 }
 
 #[test]

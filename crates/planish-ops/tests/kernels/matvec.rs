@@ -5,7 +5,7 @@ use planish_ops::kernels::{Launch, Matvec, Repeat, WeightKind};
 use planish_ops::linear_reference;
 
 use crate::data::{Random, TYPES, WIDTHS, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 /// A weight with its values in f32.
 pub struct TestWeight {
@@ -100,7 +100,7 @@ pub fn launches() -> Vec<Launch> {
     problems().iter().map(Matvec::launch).collect()
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
+fn check(device: &Device, random: &mut Random, problem: &Matvec) {
     const EXPERTS: usize = 5;
     let (rows, cols, inputs) = (problem.rows as usize, problem.cols as usize, problem.inputs as usize);
     let (stack, repeat) = problem
@@ -121,7 +121,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
         experts.iter().flat_map(|expert| expert.to_le_bytes()).collect(),
         poison(inputs * rows, problem.output),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
 
     let mut expected = Vec::new();
     for (index, &expert) in experts.iter().enumerate() {
@@ -139,11 +139,9 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Matvec) {
 
 fn check_all(watch: Watch, problems: &[Matvec]) {
     let launches: Vec<Launch> = problems.iter().map(Matvec::launch).collect();
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(1);
-    problems
-        .iter()
-        .for_each(|problem| check(&mut emulator, &mut random, problem));
+    problems.iter().for_each(|problem| check(&device, &mut random, problem));
 }
 
 #[test]

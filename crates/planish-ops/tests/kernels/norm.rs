@@ -5,7 +5,7 @@ use planish_ops::kernels::{Launch, Norm};
 use planish_ops::{NormKind, norm_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 fn problems() -> Vec<Norm> {
     let mut problems = Vec::new();
@@ -40,7 +40,7 @@ pub fn launches() -> Vec<Launch> {
     problems().iter().map(Norm::launch).collect()
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Norm) {
+fn check(device: &Device, random: &mut Random, problem: &Norm) {
     let (cols, size) = (problem.cols as usize, problem.size as usize);
     let begin = problem.first_row as usize * cols;
     let count = problem.rows as usize * cols;
@@ -55,7 +55,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Norm) {
         to_bytes(&bias, FloatType::F32),
         poison(count, problem.value),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
 
     let factor = problem.residual.unwrap_or(0.0);
     let summed: Vec<f64> = hidden[begin..]
@@ -108,11 +108,9 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Norm) {
 
 fn check_all(watch: Watch, problems: &[Norm]) {
     let launches: Vec<Launch> = problems.iter().map(Norm::launch).collect();
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(3);
-    problems
-        .iter()
-        .for_each(|problem| check(&mut emulator, &mut random, problem));
+    problems.iter().for_each(|problem| check(&device, &mut random, problem));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use planish_format::{Encoder, FloatMatrix, Packing, quantize};
 use planish_ops::kernels::{Launch, Quantize};
 
 use crate::data::{Random, TYPES, WIDTHS, poison, round_to, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 const ENCODERS: [Encoder; 3] = [Encoder::Transformers, Encoder::MlxCpu, Encoder::MlxMetal];
 
@@ -34,7 +34,7 @@ pub fn launches() -> Vec<Launch> {
 
 #[test]
 fn packing_equals_that_of_the_format() {
-    let mut emulator = Emulator::new(&launches(), Watch::Memory);
+    let device = Device::new(&launches(), Watch::Memory);
     let mut random = Random(12);
     for problem in problems() {
         let (rows, cols, group) = (problem.rows as usize, problem.cols as usize, problem.packing.group());
@@ -54,7 +54,7 @@ fn packing_equals_that_of_the_format() {
             poison(groups, problem.scale),
             poison(groups, problem.scale),
         ];
-        emulator.run(&problem.launch(), &mut buffers);
+        device.run(&problem.launch(), &mut buffers);
         assert_eq!(buffers[1], expected.codes, "codes of {problem:?}");
         assert_eq!(buffers[2], expected.scales, "scales of {problem:?}");
         assert_eq!(buffers[3], expected.biases, "biases of {problem:?}");

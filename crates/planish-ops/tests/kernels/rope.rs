@@ -4,7 +4,7 @@ use planish_format::FloatType;
 use planish_ops::kernels::{Launch, Rope, RopeAngles};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 fn problems() -> Vec<Rope> {
     let mut problems = Vec::new();
@@ -56,7 +56,7 @@ fn angles(problem: &Rope) -> RopeAngles {
 fn rope_equals_the_formula() {
     let problems = problems();
     let launches = launches();
-    let mut emulator = Emulator::new(&launches, Watch::Memory);
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(4);
     for problem in &problems {
         let (rows, dim, rotated) = (
@@ -70,14 +70,14 @@ fn rope_equals_the_formula() {
             to_bytes(&frequencies, FloatType::F32),
             poison(rows * rotated, FloatType::F32),
         ];
-        emulator.run(&angles(problem).launch(), &mut buffers);
+        device.run(&angles(problem).launch(), &mut buffers);
         let found = from_bytes(&buffers[1], FloatType::F32);
         let expected = angles_reference(&frequencies, &angles(problem));
         assert_close(&found, &expected, FloatType::F32, problem);
 
         let values = random.values(rows * problem.heads as usize * dim, problem.value);
         let mut rotation = [to_bytes(&values, problem.value), buffers[1].clone()];
-        emulator.run(&problem.launch(), &mut rotation);
+        device.run(&problem.launch(), &mut rotation);
         let mut rotated_values: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
         let width = problem.heads as usize * dim;
         for (row, values) in rotated_values.chunks_exact_mut(width).enumerate() {

@@ -3,7 +3,7 @@
 use planish_ops::kernels::{Launch, Rows};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 use crate::matvec::{TestWeight, weight_cases};
 
 const TOKENS: [u32; 7] = [4, 0, 3, 3, 1, 4, 2];
@@ -31,7 +31,7 @@ pub fn launches() -> Vec<Launch> {
 #[test]
 fn rows_equal_the_reference() {
     let (problems, tokens, launches) = (problems(), TOKENS, launches());
-    let mut emulator = Emulator::new(&launches, Watch::Memory);
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(2);
     for problem in &problems {
         let (rows, cols) = (problem.rows as usize, problem.cols as usize);
@@ -45,14 +45,14 @@ fn rows_equal_the_reference() {
         let token_bytes = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let output = poison(tokens.len() * cols, problem.value);
         let mut buffers = [codes, scales, biases, token_bytes, output];
-        emulator.run(&problem.embed(tokens.len() as u32), &mut buffers);
+        device.run(&problem.embed(tokens.len() as u32), &mut buffers);
         let found = from_bytes(&buffers[4], problem.value);
         let embedded: Vec<f64> = tokens.iter().flat_map(|&token| expected(token as usize)).collect();
         assert_close(&found, &embedded, problem.value, problem);
 
         let [codes, scales, biases] = weight.buffers.clone();
         let mut buffers = [codes, scales, biases, poison(rows * cols, problem.value)];
-        emulator.run(&problem.dequantize(), &mut buffers);
+        device.run(&problem.dequantize(), &mut buffers);
         let found = from_bytes(&buffers[3], problem.value);
         let all: Vec<f64> = (0..rows).flat_map(expected).collect();
         assert_close(&found, &all, problem.value, problem);

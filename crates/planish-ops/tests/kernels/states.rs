@@ -5,7 +5,7 @@ use planish_ops::kernels::{Convolve, Launch, Recur};
 use planish_ops::{Activation, Order, RecurrenceRow, RecurrenceShape, convolution_reference, recurrence_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 /// Rows of the first pass and of the second.
 const PASSES: [usize; 2] = [2, 5];
@@ -44,7 +44,7 @@ pub fn launches() -> Vec<Launch> {
 fn convolutions_equal_the_formula() {
     let problems = convolutions();
     let launches: Vec<Launch> = problems.iter().map(Convolve::launch).collect();
-    let mut emulator = Emulator::new(&launches, Watch::Memory);
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(5);
     for problem in &problems {
         let (channels, taps, value) = (problem.channels as usize, problem.taps as usize, problem.value);
@@ -84,7 +84,7 @@ fn convolutions_equal_the_formula() {
                 begins: pass == 0,
                 ..*problem
             };
-            emulator.run(&launch.launch(), &mut buffers);
+            device.run(&launch.launch(), &mut buffers);
             found.extend(from_bytes(&buffers[6], value));
             history = buffers[5].clone();
         }
@@ -158,7 +158,7 @@ fn expected(problem: &Recur, given: &Given) -> Vec<f64> {
 fn recurrences_equal_the_formula() {
     let problems = recurrences();
     let launches: Vec<Launch> = problems.iter().map(Recur::launch).collect();
-    let mut emulator = Emulator::new(&launches, Watch::Memory);
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(6);
     for problem in &problems {
         let (shape, value) = (problem.shape, problem.value);
@@ -192,7 +192,7 @@ fn recurrences_equal_the_formula() {
                 begins: pass == 0,
                 ..*problem
             };
-            emulator.run(&launch.launch(), &mut buffers);
+            device.run(&launch.launch(), &mut buffers);
             found.extend(from_bytes(&buffers[7], value));
             state = buffers[6].clone();
         }

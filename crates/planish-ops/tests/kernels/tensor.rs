@@ -5,7 +5,7 @@ use planish_ops::kernels::{Launch, TensorMatmul, TensorWeight, WeightKind};
 use planish_ops::linear_reference;
 
 use crate::data::{Random, WIDTHS, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 use crate::matvec::TestWeight;
 
 struct Problem {
@@ -66,7 +66,7 @@ fn launches_of(problems: &[Problem]) -> Vec<Launch> {
         .collect()
 }
 
-fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
+fn check(device: &Device, random: &mut Random, problem: &Problem) {
     let Problem { rows, cols, matmul, .. } = *problem;
     let weight = TestWeight::new(random, problem.kind, rows, cols);
     let [codes, scales, biases] = weight.buffers;
@@ -77,7 +77,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
         vec![0xff; matmul.weight.tile_bytes()],
         vec![0xff; matmul.weight.scale_bytes()],
     ];
-    emulator.run(&matmul.weight.repack(), &mut repacked);
+    device.run(&matmul.weight.repack(), &mut repacked);
     let [_, _, _, tiles, tile_scales] = repacked;
 
     let inputs = matmul.inputs as usize;
@@ -90,7 +90,7 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
         to_bytes(&added, FloatType::F32),
         poison(inputs * rows, matmul.output),
     ];
-    emulator.run(&matmul.launch(), &mut buffers);
+    device.run(&matmul.launch(), &mut buffers);
     let added = matmul.added.then_some(&added[..]);
     let expected: Vec<f64> = input
         .chunks_exact(cols)
@@ -106,11 +106,9 @@ fn check(emulator: &mut Emulator, random: &mut Random, problem: &Problem) {
 
 fn check_all(watch: Watch, problems: &[Problem]) {
     let launches = launches_of(problems);
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(10);
-    problems
-        .iter()
-        .for_each(|problem| check(&mut emulator, &mut random, problem));
+    problems.iter().for_each(|problem| check(&device, &mut random, problem));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use planish_ops::kernels::{Attention, Launch, TensorAttention};
 
 use crate::attention::{Input, PLAIN, Run};
 use crate::data::Random;
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 /// Rows of one or more tiles, positions that end within and at tiles.
 fn problems() -> Vec<Attention> {
@@ -119,11 +119,11 @@ fn check_all(watch: Watch, problems: &[Attention]) {
         .flat_map(|run| [Some(run.launch), run.merge])
         .flatten()
         .collect();
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(18);
     for problem in problems {
         let input = Input::new(&mut random, problem);
-        let (found, expected) = run(problem).compare(&mut emulator, problem, &input);
+        let (found, expected) = run(problem).compare(&device, problem, &input);
         let differences = found
             .iter()
             .zip(&expected)
