@@ -17,6 +17,7 @@ use serde_json::json;
 
 use self::runs::{decode, median, prefill, profile};
 
+use super::bench_kernels::KernelFlags;
 use super::run_flags::RunFlags;
 use super::source::open_or_demo;
 use super::speaker::print_notice;
@@ -33,6 +34,8 @@ pub struct Arguments {
     /// Measure the GPU's kernels one by one instead of a model
     #[arg(long, conflicts_with_all = ["model", "shape"])]
     kernels: bool,
+    #[command(flatten)]
+    kernel_flags: KernelFlags,
     /// Tokens of a prefill
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt_tokens: usize,
@@ -56,7 +59,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.repeat > 0, "--repeat 0: there must be at least one run");
     if arguments.kernels {
-        return super::bench_kernels::run(&arguments.flags, arguments.json);
+        return super::bench_kernels::run(&arguments.flags, &arguments.kernel_flags, arguments.json);
     }
     let start = Instant::now();
     let mut model = load(arguments)?;
