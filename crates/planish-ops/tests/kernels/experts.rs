@@ -5,7 +5,7 @@ use planish_ops::kernels::{ExpertsInner, ExpertsOuter, Launch, SumBase};
 use planish_ops::{Activation, gate_reference, linear_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 use crate::matvec::{TestWeight, weight_cases};
 
 const EXPERTS: usize = 3;
@@ -74,7 +74,7 @@ fn part(values: &[f32], expert: usize) -> &[f32] {
     &values[expert * size..][..size]
 }
 
-fn check_inner(emulator: &mut Emulator, random: &mut Random, problem: &ExpertsInner) {
+fn check_inner(device: &Device, random: &mut Random, problem: &ExpertsInner) {
     let (inner, cols, entries) = (problem.inner as usize, problem.cols as usize, problem.entries as usize);
     let chosen = problem.chosen as usize;
     let [gate, up] = [0, 1].map(|_| TestWeight::new(random, problem.weight, EXPERTS * inner, cols));
@@ -96,7 +96,7 @@ fn check_inner(emulator: &mut Emulator, random: &mut Random, problem: &ExpertsIn
         expert_bytes,
         poison(entries * inner, problem.value),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
     let mut expected = Vec::new();
     for (entry, &expert) in experts.iter().enumerate() {
         let x = &input[entry / chosen * cols..][..cols];
@@ -131,7 +131,7 @@ fn activated(activation: Activation, value: f32) -> f64 {
     }
 }
 
-fn check_outer(emulator: &mut Emulator, random: &mut Random, problem: &ExpertsOuter) {
+fn check_outer(device: &Device, random: &mut Random, problem: &ExpertsOuter) {
     let (hidden, cols, rows) = (problem.hidden as usize, problem.cols as usize, problem.rows as usize);
     let (chosen, value) = (problem.chosen as usize, problem.value);
     let entries = rows * chosen;
@@ -158,7 +158,7 @@ fn check_outer(emulator: &mut Emulator, random: &mut Random, problem: &ExpertsOu
         to_bytes(&shared_gate, value),
         output.clone(),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
     let products: Vec<Vec<f64>> = (0..entries)
         .map(|entry| {
             let added = problem.added.then(|| part(&added, experts[entry]));
@@ -202,7 +202,7 @@ fn check_outer(emulator: &mut Emulator, random: &mut Random, problem: &ExpertsOu
         to_bytes(&shared_gate, value),
         output,
     ];
-    emulator.run(&problem.sum(), &mut buffers);
+    device.run(&problem.sum(), &mut buffers);
     assert_close(&from_bytes(&buffers[3], value), &sums(&rounded), value, problem);
 }
 
@@ -211,14 +211,14 @@ fn check_all(watch: Watch, every: usize) {
     let outers: Vec<ExpertsOuter> = outers().into_iter().step_by(every).collect();
     let launches = inners.iter().map(ExpertsInner::launch);
     let launches = launches.chain(outers.iter().flat_map(|problem| [problem.launch(), problem.sum()]));
-    let mut emulator = Emulator::new(&launches.collect::<Vec<_>>(), watch);
+    let device = Device::new(&launches.collect::<Vec<_>>(), watch);
     let mut random = Random(31);
     inners
         .iter()
-        .for_each(|problem| check_inner(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_inner(&device, &mut random, problem));
     outers
         .iter()
-        .for_each(|problem| check_outer(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_outer(&device, &mut random, problem));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use planish_ops::kernels::{Launch, Route};
 use planish_ops::{ExpertGroups, Routing, Scoring, route_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 
 const TILE: u32 = 32;
 
@@ -86,7 +86,7 @@ pub fn words(bytes: &[u8]) -> Vec<u32> {
         .collect()
 }
 
-fn check_choices(emulator: &mut Emulator, random: &mut Random, problem: &Route) {
+fn check_choices(device: &Device, random: &mut Random, problem: &Route) {
     let (rows, experts, chosen) = (problem.rows as usize, problem.experts as usize, problem.rule.chosen);
     // Values of 16 bits are often equal, and then the order of a sum decides.
     let logits: Vec<f32> = random.values(rows * experts, problem.value);
@@ -101,7 +101,7 @@ fn check_choices(emulator: &mut Emulator, random: &mut Random, problem: &Route) 
         poison(rows * chosen, FloatType::F32),
         poison(rows * chosen, FloatType::F32),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
     let (found, weights) = (words(&buffers[2]), from_bytes(&buffers[3], FloatType::F32));
     for (row, logits) in logits.chunks_exact(experts).enumerate() {
         let range = row * chosen..(row + 1) * chosen;
@@ -115,15 +115,15 @@ fn check_choices(emulator: &mut Emulator, random: &mut Random, problem: &Route) 
 
 #[test]
 fn choices_equal_the_reference() {
-    let mut emulator = Emulator::new(&launches(), Watch::Memory);
+    let device = Device::new(&launches(), Watch::Memory);
     let mut random = Random(21);
     problems()
         .iter()
-        .for_each(|problem| check_choices(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_choices(&device, &mut random, problem));
 }
 
 /// Every entry is in one tile, of its expert, and tiles without entries say so.
-fn check_order(emulator: &mut Emulator, random: &mut Random, problem: &Route) {
+fn check_order(device: &Device, random: &mut Random, problem: &Route) {
     let (entries, experts) = (problem.entries() as usize, problem.experts);
     // Some experts have nothing to do, one has most.
     let chosen: Vec<u32> = (0..entries)
@@ -134,7 +134,7 @@ fn check_order(emulator: &mut Emulator, random: &mut Random, problem: &Route) {
         poison(entries, FloatType::F32),
         poison(3 * problem.tiles() as usize, FloatType::F32),
     ];
-    emulator.run(&problem.sort(), &mut buffers);
+    device.run(&problem.sort(), &mut buffers);
     let (order, tiles) = (words(&buffers[1]), words(&buffers[2]));
     let mut next = 0;
     let mut seen = vec![false; entries];
@@ -156,11 +156,11 @@ fn check_order(emulator: &mut Emulator, random: &mut Random, problem: &Route) {
 
 fn check_orders(watch: Watch, problems: &[Route]) {
     let launches: Vec<Launch> = problems.iter().map(Route::sort).collect();
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(22);
     problems
         .iter()
-        .for_each(|problem| check_order(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_order(&device, &mut random, problem));
 }
 
 #[test]
@@ -173,9 +173,9 @@ fn routing_and_sorting_have_no_races() {
     let problems: Vec<Route> = problems().into_iter().skip(1).step_by(2).collect();
     check_orders(Watch::Races, &problems);
     let launches: Vec<Launch> = problems.iter().map(Route::launch).collect();
-    let mut emulator = Emulator::new(&launches, Watch::Races);
+    let device = Device::new(&launches, Watch::Races);
     let mut random = Random(23);
     problems
         .iter()
-        .for_each(|problem| check_choices(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_choices(&device, &mut random, problem));
 }

@@ -6,7 +6,7 @@ use planish_ops::kernels::{CopyHeads, HeadMatvec, Launch, StackInputs, StackMatm
 use planish_ops::linear_reference;
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, to_bytes};
-use crate::emulator::{Emulator, Watch};
+use crate::device::{Device, Watch};
 use crate::matvec::{TestWeight, weight_cases};
 
 const COUNT: usize = 3;
@@ -122,13 +122,7 @@ impl TestStack {
     }
 }
 
-fn stack(
-    random: &mut Random,
-    weight: WeightKind,
-    rows: u32,
-    cols: u32,
-    turned: bool,
-) -> TestStack {
+fn stack(random: &mut Random, weight: WeightKind, rows: u32, cols: u32, turned: bool) -> TestStack {
     let (rows, cols) = (rows as usize, cols as usize);
     let (stored_rows, stored_cols) = if turned { (cols, rows) } else { (rows, cols) };
     let weight = TestWeight::new(random, weight, COUNT * stored_rows, stored_cols);
@@ -142,7 +136,7 @@ struct Heads {
     to: HeadPart,
 }
 
-fn check_matvec(emulator: &mut Emulator, random: &mut Random, problem: &HeadMatvec) {
+fn check_matvec(device: &Device, random: &mut Random, problem: &HeadMatvec) {
     let value = problem.value;
     let stack = stack(random, problem.weight, problem.rows, problem.cols, problem.turned);
     let inputs = problem.inputs as usize;
@@ -150,7 +144,7 @@ fn check_matvec(emulator: &mut Emulator, random: &mut Random, problem: &HeadMatv
     let before = random.values(inputs * COUNT * problem.to.stride, value);
     let [codes, scales, biases] = stack.buffers.clone();
     let mut buffers = [codes, scales, biases, to_bytes(&input, value), to_bytes(&before, value)];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
     let heads = Heads {
         inputs,
         from: problem.from,
@@ -184,7 +178,7 @@ fn to_words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn check_matmul(emulator: &mut Emulator, random: &mut Random, problem: &StackMatmul) {
+fn check_matmul(device: &Device, random: &mut Random, problem: &StackMatmul) {
     let (value, rows, cols) = (problem.value, problem.rows as usize, problem.cols as usize);
     let stack = stack(random, problem.weight, problem.rows, problem.cols, problem.turned);
     let added = random.values(COUNT * rows, FloatType::F32);
@@ -218,7 +212,7 @@ fn check_matmul(emulator: &mut Emulator, random: &mut Random, problem: &StackMat
         to_words(tiles.as_flattened()),
         to_bytes(&before, value),
     ];
-    emulator.run(&problem.launch(), &mut buffers);
+    device.run(&problem.launch(), &mut buffers);
     let added = problem.added.then_some(&added[..]);
     let expected = match problem.meeting {
         StackInputs::Heads { from, to, .. } => {
@@ -257,14 +251,14 @@ fn check_all(watch: Watch, every: usize) {
     let matmuls: Vec<StackMatmul> = matmuls().into_iter().step_by(every).collect();
     let launches = matvecs.iter().map(HeadMatvec::launch);
     let launches: Vec<Launch> = launches.chain(matmuls.iter().map(StackMatmul::launch)).collect();
-    let mut emulator = Emulator::new(&launches, watch);
+    let device = Device::new(&launches, watch);
     let mut random = Random(41);
     matvecs
         .iter()
-        .for_each(|problem| check_matvec(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_matvec(&device, &mut random, problem));
     matmuls
         .iter()
-        .for_each(|problem| check_matmul(&mut emulator, &mut random, problem));
+        .for_each(|problem| check_matmul(&device, &mut random, problem));
 }
 
 #[test]
@@ -281,14 +275,14 @@ fn stacks_have_no_races() {
 fn parts_of_heads_are_copied() {
     let problems = copies();
     let launches: Vec<Launch> = problems.iter().map(CopyHeads::launch).collect();
-    let mut emulator = Emulator::new(&launches, Watch::Memory);
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(42);
     for problem in problems {
         let (parts, width) = (problem.parts as usize, problem.width as usize);
         let input = random.values(parts * problem.from.stride, problem.value);
         let before = random.values(parts * problem.to.stride, problem.value);
         let mut buffers = [to_bytes(&input, problem.value), to_bytes(&before, problem.value)];
-        emulator.run(&problem.launch(), &mut buffers);
+        device.run(&problem.launch(), &mut buffers);
         let mut expected = before;
         for part in 0..parts {
             expected[part * problem.to.stride + problem.to.start..][..width]
