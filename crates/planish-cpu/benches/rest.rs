@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use planish_cpu::{
-    Activate, Activation, Attention, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Norm, NormKind, Rope,
-    RopeAngles, RopePairs, activate, attention, norm, rope, rope_angles,
+    Activate, Activation, Attention, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Norm, NormKind,
+    Rope, RopeAngles, RopePairs, activate, attention, norm, rope, rope_angles,
 };
 
 const LAYERS: usize = 30;
@@ -20,7 +20,7 @@ const SHAPE: KeyValueShape = KeyValueShape {
     head_dim: 64,
     value_dim: 64,
     window: None,
-    exact: false,
+    cache: CacheType::Float16,
 };
 const HIDDEN: usize = 576;
 const BETWEEN: usize = 1536;

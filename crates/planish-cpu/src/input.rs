@@ -121,6 +121,14 @@ pub(crate) struct InputBuffers {
     pub sums: Buffer,
 }
 
+/// The largest magnitude; infinity and NaN come last.
+#[inline(always)]
+pub(crate) fn largest_magnitude(values: &[f32]) -> f32 {
+    // Bits of magnitudes order like the magnitudes, and those of NaN come last.
+    let bits = |largest: i32, value: &f32| largest.max((value.to_bits() & 0x7fff_ffff) as i32);
+    f32::from_bits(values.iter().fold(0, bits) as u32)
+}
+
 /// Scale of a block of x whose largest magnitude has these bits, and its inverse. Values too small to matter become zero.
 pub(crate) fn step_of(largest: f32) -> (f32, f32) {
     if largest < 1e-30 {

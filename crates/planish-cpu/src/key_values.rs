@@ -7,8 +7,9 @@
 use half::f16;
 
 use crate::Pool;
+use crate::input::{largest_magnitude, step_of};
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{Element, ProductElement, vector_functions};
+use crate::vector::{ProductElement, vector_functions};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
@@ -27,8 +28,21 @@ pub struct KeyValueShape {
     pub value_dim: usize,
     /// Rows see this many positions, their own included; `None` is all.
     pub window: Option<usize>,
-    /// Store f32; otherwise f16.
-    pub exact: bool,
+    /// How they are stored.
+    pub cache: CacheType,
+}
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheType {
+    /// As they are: 4 bytes a value.
+    Float32,
+    /// 2 bytes a value.
+    #[default]
+    Float16,
+    /// 1 byte a value, and a scale in f32 for each head's keys and values of a position: `scale * code` with
+    /// `scale = max|value| / 127`.
+    Int8,
 }
 
 impl KeyValueShape {
@@ -42,32 +56,51 @@ impl KeyValueShape {
 pub(crate) struct Block<T> {
     pub(crate) keys: Box<[T]>,   // (heads, head_dim, BLOCK)
     pub(crate) values: Box<[T]>, // (heads, BLOCK, width)
+    key_scales: Box<[f32]>,      // (heads, BLOCK), none where T is not scaled
+    value_scales: Box<[f32]>,    // likewise
 }
 
-impl<T: Element> Block<T> {
+impl<T: ProductElement> Block<T> {
     fn free() -> Block<T> {
         Block {
             keys: Box::default(),
             values: Box::default(),
+            key_scales: Box::default(),
+            value_scales: Box::default(),
         }
     }
 
     fn zeros(shape: KeyValueShape) -> Block<T> {
-        let zeros = |len: usize| vec![T::from_f32(0.0); len].into_boxed_slice();
+        let zeros = |len: usize| vec![T::default(); len].into_boxed_slice();
+        let scales = || vec![0.0; if T::SCALED { shape.heads * BLOCK } else { 0 }].into_boxed_slice();
         Block {
             keys: zeros(shape.heads * shape.head_dim * BLOCK),
             values: zeros(shape.heads * BLOCK * shape.width()),
+            key_scales: scales(),
+            value_scales: scales(),
         }
     }
 
+    /// Scales of a head's keys. // (BLOCK), none where T is not scaled
+    pub(crate) fn key_scales(&self, head: usize) -> &[f32] {
+        self.key_scales.chunks_exact(BLOCK).nth(head).unwrap_or(&[])
+    }
+
+    /// Scales of a head's values. // (BLOCK), none where T is not scaled
+    pub(crate) fn value_scales(&self, head: usize) -> &[f32] {
+        self.value_scales.chunks_exact(BLOCK).nth(head).unwrap_or(&[])
+    }
+
     fn bytes(&self) -> usize {
-        size_of_val(&*self.keys) + size_of_val(&*self.values)
+        let scales = size_of_val(&*self.key_scales) + size_of_val(&*self.value_scales);
+        size_of_val(&*self.keys) + size_of_val(&*self.values) + scales
     }
 }
 
 pub(crate) enum Blocks {
     Single(Vec<Block<f32>>),
     Half(Vec<Block<f16>>),
+    Byte(Vec<Block<i8>>),
 }
 
 /// Keys and values of one layer.
@@ -79,10 +112,10 @@ pub struct KeyValues {
 impl KeyValues {
     /// Nothing remembered yet.
     pub fn new(shape: KeyValueShape) -> KeyValues {
-        let blocks = if shape.exact {
-            Blocks::Single(Vec::new())
-        } else {
-            Blocks::Half(Vec::new())
+        let blocks = match shape.cache {
+            CacheType::Float32 => Blocks::Single(Vec::new()),
+            CacheType::Float16 => Blocks::Half(Vec::new()),
+            CacheType::Int8 => Blocks::Byte(Vec::new()),
         };
         KeyValues { shape, blocks }
     }
@@ -102,6 +135,7 @@ impl KeyValues {
         match &self.blocks {
             Blocks::Single(_) => values * size_of::<f32>(),
             Blocks::Half(_) => values * size_of::<f16>(),
+            Blocks::Byte(_) => values + 2 * self.shape.heads * size_of::<f32>(),
         }
     }
 
@@ -110,6 +144,7 @@ impl KeyValues {
         match &self.blocks {
             Blocks::Single(blocks) => blocks.iter().map(Block::bytes).sum(),
             Blocks::Half(blocks) => blocks.iter().map(Block::bytes).sum(),
+            Blocks::Byte(blocks) => blocks.iter().map(Block::bytes).sum(),
         }
     }
 
@@ -118,6 +153,7 @@ impl KeyValues {
         match &mut self.blocks {
             Blocks::Single(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
             Blocks::Half(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
+            Blocks::Byte(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
         }
     }
 }
@@ -173,20 +209,29 @@ fn store_position<T: ProductElement>(
     values: &[f32],
 ) {
     let functions = vector_functions();
-    let mut rounded = [T::from_f32(0.0); 64];
-    for (keys, columns) in keys.chunks(64).zip(block.keys.chunks_mut(64 * BLOCK)) {
-        let rounded = &mut rounded[..keys.len()];
-        T::store(functions, keys, rounded);
-        for (key, column) in rounded.iter().zip(columns.chunks_exact_mut(BLOCK)) {
-            column[slot] = *key;
+    let (head_dim, width) = (shape.head_dim, shape.width());
+    let mut rounded = [T::default(); 64];
+    let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(shape.value_dim));
+    for (head, (keys, values)) in heads.enumerate() {
+        let inverse = scale(keys, block.key_scales.get_mut(head * BLOCK + slot));
+        let columns = &mut block.keys[head * head_dim * BLOCK..][..head_dim * BLOCK];
+        for (keys, columns) in keys.chunks(64).zip(columns.chunks_mut(64 * BLOCK)) {
+            let rounded = &mut rounded[..keys.len()];
+            T::store(functions, keys, inverse, rounded);
+            for (key, column) in rounded.iter().zip(columns.chunks_exact_mut(BLOCK)) {
+                column[slot] = *key;
+            }
         }
+        let inverse = scale(values, block.value_scales.get_mut(head * BLOCK + slot));
+        let stored = &mut block.values[(head * BLOCK + slot) * width..][..shape.value_dim];
+        T::store(functions, values, inverse, stored);
     }
-    let heads = values.chunks_exact(shape.value_dim);
-    for (values, stored) in heads.zip(block.values.chunks_exact_mut(BLOCK * shape.width())) {
-        T::store(
-            functions,
-            values,
-            &mut stored[slot * shape.width()..][..shape.value_dim],
-        );
-    }
+}
+
+/// Notes the scale of some values, where there is one, and returns its inverse.
+fn scale(values: &[f32], into: Option<&mut f32>) -> f32 {
+    let Some(scale) = into else { return 1.0 };
+    let (step, inverse) = step_of(largest_magnitude(values));
+    *scale = step;
+    inverse
 }

@@ -43,7 +43,7 @@ pub use cpu::{Cpu, CpuError, Matmul, MatmulEach, Precision, Rounding, instructio
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use heads::{CopyHeads, HeadLinear, HeadPart, copy_heads};
 pub use huge::huge_vec;
-pub use key_values::{KeyValueShape, KeyValues, REWIND};
+pub use key_values::{CacheType, KeyValueShape, KeyValues, REWIND};
 pub use limits::{MEMORY_BYTES, operation_rate, read_rate};
 pub use matrix::{Matrix, PlainMatrix};
 pub use norm::{Norm, norm};

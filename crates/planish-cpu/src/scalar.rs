@@ -7,7 +7,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use planish_format::{FloatType, PackedMatrix};
 
-use crate::input::{ExactRow, Int8Row, Shape, step_of};
+use crate::input::{ExactRow, Int8Row, Shape, largest_magnitude, step_of};
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
 
@@ -89,9 +89,7 @@ pub(crate) fn round_row(x: &[f32], shape: &Shape, row: &mut Int8Row<'_>) {
     row.sums.fill(0.0);
     let blocks_of_group = shape.packing.group() / shape.block;
     for (block, values) in x.chunks_exact(shape.block).enumerate() {
-        // Bits of magnitudes order like the magnitudes, and those of NaN come last.
-        let bits = |largest: i32, value: &f32| largest.max((value.to_bits() & 0x7fff_ffff) as i32);
-        let (scale, inverse) = step_of(f32::from_bits(values.iter().fold(0, bits) as u32));
+        let (scale, inverse) = step_of(largest_magnitude(values));
         let mut sum = 0;
         for (code, value) in row.codes[block * shape.block..].iter_mut().zip(values) {
             let rounded = (value * inverse).round_ties_even() as i32;

@@ -38,8 +38,9 @@ fn products_of_every_size() {
                 let left_stride = depth + 3;
                 let (left, right) = (numbers(1, rows * left_stride, 1.0), numbers(2, depth * cols, 1.0));
                 let halves: Vec<f16> = right.iter().map(|&value| f16::from_f32(value)).collect();
+                let bytes: Vec<i8> = right.iter().map(|&value| (value * 127.0) as i8).collect();
                 let before = numbers(3, rows * cols, 1.0);
-                let (mut single, mut half) = (before.clone(), before.clone());
+                let [mut single, mut half, mut byte] = [before.clone(), before.clone(), before.clone()];
                 // SAFETY: the variant is supported.
                 unsafe {
                     (functions.product_f32)(&mut Product {
@@ -64,6 +65,17 @@ fn products_of_every_size() {
                         accumulate,
                         output: &mut half,
                     });
+                    (functions.product_i8)(&mut Product {
+                        left: &left,
+                        left_stride,
+                        right: &bytes,
+                        ahead: &bytes,
+                        rows,
+                        depth,
+                        cols,
+                        accumulate,
+                        output: &mut byte,
+                    });
                 }
                 for row in 0..rows {
                     for col in 0..cols {
@@ -81,9 +93,33 @@ fn products_of_every_size() {
                         assert!((f64::from(single[row * cols + col]) - expected).abs() < 1e-5, "{name}");
                         let expected = sum(&|index| halves[index].to_f32());
                         assert!((f64::from(half[row * cols + col]) - expected).abs() < 1e-5, "{name}");
+                        let expected = sum(&|index| f32::from(bytes[index]));
+                        assert!((f64::from(byte[row * cols + col]) - expected).abs() < 1e-3, "{name}");
                     }
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn rounding_to_bytes() {
+    each_variant(|name, functions| {
+        for count in [0, 1, 7, 16, 67] {
+            let mut values = numbers(4, count, 3.0);
+            // Ties go to even numbers.
+            values
+                .iter_mut()
+                .zip([0.5, 1.5, -2.5])
+                .for_each(|(value, tie)| *value = tie / 42.0);
+            let mut bytes = vec![99; count];
+            // SAFETY: the variant is supported.
+            unsafe { (functions.to_i8)(&values, 42.0, &mut bytes) }
+            let expected: Vec<i8> = values
+                .iter()
+                .map(|&value| (value * 42.0).round_ties_even() as i8)
+                .collect();
+            assert_eq!(bytes, expected, "{name}");
         }
     });
 }

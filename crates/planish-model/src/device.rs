@@ -79,7 +79,11 @@ impl Job<'_> {
             true => Precision::Exact,
             false => Precision::Rounded,
         };
-        let decoder = Decoder::load(CpuOps::new(cpu, precision), self.architecture, self.source)?;
+        let mut ops = CpuOps::new(cpu, precision);
+        if let Some(cache) = self.options.cache {
+            ops = ops.with_cache(cache);
+        }
+        let decoder = Decoder::load(ops, self.architecture, self.source)?;
         Ok(Loaded {
             engine: Box::new(decoder),
             device,
@@ -111,6 +115,10 @@ impl Job<'_> {
     /// Loads onto the GPU behind a queue.
     pub(crate) fn on_queue<Q: Queue>(&self, kind: &str, queue: Result<Q, planish_gpu::Error>) -> Result<Loaded, Error> {
         let queue = queue.map_err(gpu_error)?;
+        if self.options.cache.is_some() {
+            let device = format!("{kind} ({})", queue.device());
+            return Err(Error::CacheType { device });
+        }
         self.check_memory(&queue)?;
         let device = format!("{kind} ({})", queue.device());
         // As many bits as the processor's brain floats have: range matters more than precision between layers.

@@ -104,4 +104,10 @@ pub enum Error {
         /// Its name.
         device: &'static str,
     },
+    /// The cache of a GPU is of the type that it computes in.
+    #[error("--cache: {device} keeps keys and values in the type that it computes in; use --device cpu")]
+    CacheType {
+        /// Its name.
+        device: String,
+    },
 }

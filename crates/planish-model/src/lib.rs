@@ -34,6 +34,8 @@ pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
-pub use planish_ops::{Activation, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring, Work};
+pub use planish_ops::{
+    Activation, CacheType, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring, Work,
+};
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

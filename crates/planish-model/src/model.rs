@@ -7,7 +7,7 @@ use planish_quantize::Recipe;
 use crate::decoder::Engine;
 use crate::device::{Job, Loaded};
 use crate::source::{CheckpointSource, Unpack, WeightSource};
-use crate::{Architecture, Cache, Device, Error, Phases, Spelling};
+use crate::{Architecture, Cache, CacheType, Device, Error, Phases, Spelling};
 
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Compute in f32 throughout: no int8 activations, no 16-bit cache. For comparing with other implementations.
     pub exact: bool,
+    /// How keys and values are stored, on the CPU; `None` is f32 with `exact`, else f16. GPUs store them as they compute.
+    pub cache: Option<CacheType>,
     /// Pack plain weights while loading, layer by layer.
     pub quantize: Option<Recipe>,
     /// Unpack packed weights while loading.

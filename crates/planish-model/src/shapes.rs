@@ -107,9 +107,15 @@ impl WeightSource for RandomSource {
     }
 
     fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error> {
-        let place = format!("{:?}", spec.places);
-        let expert = |expert: usize| LinearSpec::new(format!("{place}{expert}"), spec.rows, spec.cols);
-        (0..spec.experts).map(|index| self.matrix(&expert(index))).collect()
+        // All experts of a projection lie in one tensor, as in checkpoints.
+        let all = LinearSpec::new(format!("{:?}", spec.places), spec.experts * spec.rows, spec.cols);
+        let Matrix::Packed(all) = self.matrix(&all)? else {
+            return Ok(Vec::new());
+        };
+        let rows = |expert: usize| expert * spec.rows..(expert + 1) * spec.rows;
+        Ok((0..spec.experts)
+            .map(|expert| Matrix::Packed(all.slice_rows(rows(expert))))
+            .collect())
     }
 
     fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error> {

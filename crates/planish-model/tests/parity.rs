@@ -10,7 +10,7 @@ use common::{exact, folder, load, try_load};
 use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Architecture, BlockSpec, Error, LoadOptions, Model};
+use planish_model::{Architecture, BlockSpec, CacheType, Error, LoadOptions, Model};
 use planish_quantize::{Output, Recipe, Target, quantize};
 use safetensors::SafeTensors;
 
@@ -350,6 +350,25 @@ fn packing_while_loading_equals_a_packed_checkpoint() {
     let (prefill, steps) = run(&mut load("llama_llama3_biases/plain", options), &golden);
     assert!(error(&prefill, &golden.prefill) < TOLERANCE);
     assert!(error(&steps, &golden.steps) < TOLERANCE);
+}
+
+/// f32 throughout but for the keys and values: 16 bits and 8 bits change the logits as little as they must, and do change them.
+#[test]
+fn smaller_caches_stay_near_transformers() {
+    for case in ["llama_tied", "gemma2_caps", "deepseek_v3", "gpt_oss", "qwen3"] {
+        for (cache, least, most) in [(CacheType::Float16, 1e-7, 1e-2), (CacheType::Int8, 1e-5, 2e-2)] {
+            let options = LoadOptions {
+                cache: Some(cache),
+                ..exact()
+            };
+            let golden = Golden::read(&format!("{case}/plain"));
+            let (prefill, steps) = run(&mut load(&format!("{case}/plain"), options), &golden);
+            for (found, expected) in [(&prefill, &golden.prefill), (&steps, &golden.steps)] {
+                let error = median_error(found, expected, golden.vocabulary);
+                assert!((least..most).contains(&error), "{case}, {cache:?}: {error}");
+            }
+        }
+    }
 }
 
 /// transformers' frequencies for every scaling, at three lengths.

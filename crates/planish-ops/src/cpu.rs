@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
-    Activate, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add, add_to_rows,
-    attention, convolve, copy_heads, norm, recur, rope, rope_angles,
+    Activate, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add,
+    add_to_rows, attention, convolve, copy_heads, norm, recur, rope, rope_angles,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ const MOST_WEIGHTS: usize = 4;
 pub struct CpuOps {
     cpu: Cpu,
     precision: Precision,
+    cache: CacheType,
     workspace: Mutex<AttentionWorkspace>,
     experts: Mutex<RoutedWorkspace>,
 }
@@ -36,9 +37,18 @@ impl CpuOps {
         CpuOps {
             cpu,
             precision,
+            cache: match precision {
+                Precision::Exact => CacheType::Float32,
+                Precision::Rounded => CacheType::Float16,
+            },
             workspace: Mutex::default(),
             experts: Mutex::default(),
         }
+    }
+
+    /// Keeps keys and values so from now on.
+    pub fn with_cache(self, cache: CacheType) -> CpuOps {
+        CpuOps { cache, ..self }
     }
 
     /// Threads and instruction set.
@@ -145,7 +155,7 @@ impl Ops for CpuOps {
             head_dim: sizes.head_dim,
             value_dim: sizes.value_dim,
             window: sizes.window,
-            exact: self.precision == Precision::Exact,
+            cache: self.cache,
         }))
     }
 

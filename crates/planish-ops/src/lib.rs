@@ -35,7 +35,8 @@ pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
 pub use planish_cpu::{
-    Activation, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, REWIND, RopePairs, Routing, Scoring, Xielu,
+    Activation, CacheType, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, REWIND, RopePairs, Routing, Scoring,
+    Xielu,
 };
 pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
 pub use rope::{Rope, RopeAngles, rope_reference};

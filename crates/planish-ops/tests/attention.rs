@@ -82,6 +82,17 @@ enum Inputs {
     Any,
     /// Those that bf16 holds exactly, so that only the rounding on the way is seen.
     Bf16,
+    /// Keys and values that a cache of bytes holds: multiples of the largest of a head / 127. Queries that bf16 holds.
+    Bytes,
+}
+
+/// The multiples of the largest / 127 that are nearest, for each head of each position.
+fn to_bytes(numbers: &[f32], head_dim: usize) -> Vec<f32> {
+    let heads = numbers.chunks_exact(head_dim).flat_map(|head| {
+        let step = head.iter().fold(0.0f32, |largest, number| largest.max(number.abs())) / 127.0;
+        head.iter().map(move |number| (number / step).round() * step)
+    });
+    heads.collect()
 }
 
 /// Appends all positions, attends with the last `rows`, and compares.
@@ -93,13 +104,16 @@ fn check(case: &Case, ops: CpuOps, inputs: Inputs, tolerance: f64) {
         random(2, positions * value_cols, 1.0),
     );
     let queries = random(3, case.rows * case.heads * case.head_dim, 1.0);
-    let [keys, values, queries] = [keys, values, queries].map(|numbers| match inputs {
-        Inputs::Any => numbers,
-        Inputs::Bf16 => numbers
-            .into_iter()
-            .map(|number| bf16::from_f32(number).to_f32())
-            .collect(),
-    });
+    let to_bf16 = |numbers: Vec<f32>| numbers.iter().map(|&number| bf16::from_f32(number).to_f32()).collect();
+    let [keys, values, queries] = match inputs {
+        Inputs::Any => [keys, values, queries],
+        Inputs::Bf16 => [keys, values, queries].map(to_bf16),
+        Inputs::Bytes => [
+            to_bytes(&keys, case.head_dim),
+            to_bytes(&values, case.value_dim),
+            to_bf16(queries),
+        ],
+    };
     let (slopes, sinks) = (random(4, case.heads, 0.02), random(5, case.heads, 2.0));
     let mut key_values = ops
         .key_values(KeyValueSizes {
@@ -155,6 +169,14 @@ fn check_all(cases: &[Case]) {
                     false => (Inputs::Any, 1e-3),
                 };
                 check(case, CpuOps::new(cpu, Precision::Rounded), inputs, tolerance);
+                let cpu = Cpu::with_instructions(threads, Some(instructions)).unwrap();
+                let ops = CpuOps::new(cpu, Precision::Rounded).with_cache(CacheType::Int8);
+                check(
+                    case,
+                    ops,
+                    Inputs::Bytes,
+                    if tolerance > 1e-3 { tolerance } else { 1e-5 },
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use planish_checkpoint::{Checkpoint, resolve};
 use planish_generate::{Answer, Files, GenerationConfig, GenerationDefaults, Session, Step, Tokenizer};
-use planish_model::{Architecture, Device, LoadOptions, Model};
+use planish_model::{Architecture, CacheType, Device, LoadOptions, Model};
 
 use crate::{Error, MetalConfig};
 
@@ -77,6 +77,12 @@ impl ModelBuilder {
     /// Compute in f32 throughout, for comparing with other implementations. Default: false.
     pub fn exact(mut self, exact: bool) -> ModelBuilder {
         self.options.exact = exact;
+        self
+    }
+
+    /// How keys and values are stored, on the CPU. Default: f16, or f32 if exact.
+    pub fn cache(mut self, cache: CacheType) -> ModelBuilder {
+        self.options.cache = Some(cache);
         self
     }
 

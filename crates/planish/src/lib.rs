@@ -36,4 +36,4 @@ pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
 pub use metal_config::MetalConfig;
 pub use planish_generate::{Answer, Finish, GenerationConfig, Message, Step, Tokenizer};
-pub use planish_model::{Architecture, Device};
+pub use planish_model::{Architecture, CacheType, Device};

@@ -8,7 +8,7 @@ mod product;
 mod unit;
 mod weights;
 
-use crate::avx512::attention::attend;
+use crate::avx512::attention::rounded_task;
 use crate::avx512::{AVX512_VNNI, arrange};
 use crate::table::{Bf16Kernels, InstructionSet};
 use unit::Unit;
@@ -26,6 +26,6 @@ pub(crate) const AMX: InstructionSet = InstructionSet {
         product: product::product,
     }),
     dot_limit: unit::dot_limit,
-    attention: || Some(attend::<Unit>),
+    attention: || Some(rounded_task::<Unit>()),
     ..AVX512_VNNI
 };

@@ -31,10 +31,18 @@ impl Plan<'_> {
                     output: scratch.scores.take(rows * BLOCK),
                 });
             }
+            scale_rows(
+                scratch.scores.take(rows * BLOCK),
+                blocks[index].key_scales(task.kv_head),
+            );
             let depth = self.soften(functions, task, index * BLOCK, scratch);
             if depth == 0 {
                 continue;
             }
+            scale_rows(
+                scratch.scores.take(rows * BLOCK),
+                blocks[index].value_scales(task.kv_head),
+            );
             // SAFETY: the functions are those this machine supports.
             unsafe {
                 product(&mut Product {
@@ -115,5 +123,15 @@ impl Plan<'_> {
             factor: alibi.factor,
             first_position: position,
         })
+    }
+}
+
+/// Multiplies every row with the scales, if there are some. `rows` is (rows, scales).
+pub(crate) fn scale_rows(rows: &mut [f32], scales: &[f32]) {
+    if scales.is_empty() {
+        return;
+    }
+    for row in rows.chunks_exact_mut(scales.len()) {
+        row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
     }
 }

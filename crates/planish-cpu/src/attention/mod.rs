@@ -9,7 +9,7 @@
 //! position 4,096 in f16. 2 threads reach 14.3 GiB/s of them where plain reading reaches 18.5 (Xeon with AMX, November 2026;
 //! "decode" and "read" of `benches/rest.rs`, from memory); 12.6 with prefetches into the first-level cache, 6 to 10 without any.
 //!
-//! What a task does is in `floats.rs`, for every instruction set and few rows, and for many rows over f16 in
+//! What a task does is in `floats.rs`, for every instruction set and few rows, and for many rows over f16 or bytes in
 //! `avx512/attention.rs`, where the processor multiplies bf16.
 
 mod floats;
@@ -24,13 +24,20 @@ use crate::key_values::{Block, Blocks, KeyValues};
 use crate::scratch::Buffer;
 use crate::share::SharedSlice;
 
+pub(crate) use floats::scale_rows;
 pub(crate) use plan::{Plan, Task};
 
 /// Multiply-adds below which other threads are not worth waking.
 const WORTH_SHARING: usize = 128 * 1024;
 
 /// Fills the scratch with the sums, maxima and totals of a task's rows over its blocks, rounding to bf16 on the way.
-pub(crate) type RoundedTask = fn(&Plan<'_>, &Task, &[Block<f16>], &mut Scratch);
+#[derive(Clone, Copy)]
+pub(crate) struct RoundedTask {
+    pub half: AttendBlocks<f16>,
+    pub byte: AttendBlocks<i8>,
+}
+
+pub(crate) type AttendBlocks<T> = fn(&Plan<'_>, &Task, &[Block<T>], &mut Scratch);
 
 /// Queries against all keys up to their own position, which the cache already holds.
 pub struct Attention<'a> {
@@ -105,7 +112,11 @@ pub fn attention(cpu: &Cpu, problem: &mut Attention<'_>, workspace: &mut Attenti
         match problem.key_values.blocks() {
             Blocks::Single(blocks) => plan.attend(&task, blocks, &mut scratch),
             Blocks::Half(blocks) => match plan.rounded {
-                Some(attend) => attend(&plan, &task, blocks, &mut scratch),
+                Some(rounded) => (rounded.half)(&plan, &task, blocks, &mut scratch),
+                None => plan.attend(&task, blocks, &mut scratch),
+            },
+            Blocks::Byte(blocks) => match plan.rounded {
+                Some(rounded) => (rounded.byte)(&plan, &task, blocks, &mut scratch),
                 None => plan.attend(&task, blocks, &mut scratch),
             },
         }

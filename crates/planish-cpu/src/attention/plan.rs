@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::key_values::BLOCK;
+use crate::key_values::{BLOCK, CacheType};
 use crate::share::SharedSlice;
 
 use super::{Attention, RoundedTask, Scratch, WORTH_SHARING};
@@ -56,7 +56,7 @@ impl Plan<'_> {
         assert!(problem.sinks.is_none_or(|sinks| sinks.len() == problem.heads));
         assert!(problem.alibi.is_none_or(|alibi| alibi.slopes.len() == problem.heads));
         let group = problem.heads / shape.heads;
-        let rounded = rounded.filter(|_| !shape.exact && rows * group >= LEAST_ROUNDED);
+        let rounded = rounded.filter(|_| shape.cache != CacheType::Float32 && rows * group >= LEAST_ROUNDED);
         let tile_rows = if rounded.is_some() { ROUNDED_ROWS } else { TILE_ROWS };
         let tile = (tile_rows / group).clamp(1, rows.max(1));
         let tiles = rows.div_ceil(tile);

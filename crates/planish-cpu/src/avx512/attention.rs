@@ -1,4 +1,4 @@
-//! Attention of many rows over f16 keys and values: queries, keys, weights and values rounded to bf16, sums in f32.
+//! Attention of many rows over keys and values in f16 or bytes: queries, keys, weights and values rounded to bf16, sums in f32.
 //!
 //! A task packs each block of keys and values once into tiles as `vdpbf16ps` and AMX want them, then takes its rows 32 at a
 //! time through scores, softmax and weighted values, so that all of these stay in the first-level cache.
@@ -7,13 +7,11 @@
 //! instead of 110 ms for 4,096; its logits diverge from exact ones by 0.00019 nats instead of 0.00014. On the same machine
 //! `vdpbf16ps` without tiles is as fast as f32.
 
-use half::f16;
-
-use crate::attention::{Plan, Scratch, Task};
+use crate::attention::{Plan, RoundedTask, Scratch, Task, scale_rows};
 use crate::key_values::{BLOCK, Block};
 use crate::vector::{SoftmaxBlock, vector_functions};
 
-use super::rounded::{SoftRow, pack, round, soften};
+use super::rounded::{Packed, SoftRow, pack, round, soften};
 
 /// Rows that pass through a block together.
 pub(crate) const STRIP: usize = 32;
@@ -52,8 +50,15 @@ pub(crate) trait StripUnit {
     unsafe fn multiply(&self, product: &StripProduct);
 }
 
-/// Runs a task. Only for machines that have the unit, and AVX-512 with bf16.
-pub(crate) fn attend<U: StripUnit>(plan: &Plan<'_>, task: &Task, blocks: &[Block<f16>], scratch: &mut Scratch) {
+/// What runs the tasks on a unit. Only for machines that have it, and AVX-512 with bf16.
+pub(crate) const fn rounded_task<U: StripUnit>() -> RoundedTask {
+    RoundedTask {
+        half: attend::<U, _>,
+        byte: attend::<U, _>,
+    }
+}
+
+fn attend<U: StripUnit, T: Packed>(plan: &Plan<'_>, task: &Task, blocks: &[Block<T>], scratch: &mut Scratch) {
     plan.start(task, scratch);
     // SAFETY: the table of instruction sets offers this function only where the features are there.
     unsafe {
@@ -87,6 +92,7 @@ struct Rows<'a> {
     maxima: &'a mut [f32],      // (count)
     totals: &'a mut [f32],      // (count)
     lanes: &'a mut [[f32; 16]], // (count), sums of weights
+    scales: [&'a [f32]; 2],     // (BLOCK) of keys, of values, or none
 }
 
 impl<'a> Rows<'a> {
@@ -111,6 +117,7 @@ impl<'a> Rows<'a> {
             maxima: &mut scratch.maxima,
             totals: &mut scratch.totals,
             lanes: lanes.take(count),
+            scales: [&[]; 2],
         };
         rows.sums.fill(0.0);
         rows.weights.fill(0);
@@ -132,7 +139,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    unsafe fn pack(&mut self, block: &Block<f16>) {
+    unsafe fn pack<T: Packed>(&mut self, block: &'a Block<T>) {
         let (head_dim, width, head) = (self.plan.head_dim, self.plan.width, self.task.kv_head);
         let keys = &block.keys[head * head_dim * BLOCK..][..head_dim * BLOCK];
         let values = &block.values[head * BLOCK * width..][..BLOCK * width];
@@ -141,6 +148,7 @@ impl<'a> Rows<'a> {
             pack(keys, BLOCK, self.keys);
             pack(values, width, self.values);
         }
+        self.scales = [block.key_scales(head), block.value_scales(head)];
     }
 
     /// Takes a strip of rows through the block that starts at `position`.
@@ -188,6 +196,8 @@ impl<'a> Rows<'a> {
         let scores = &mut self.scores[row % STRIP * BLOCK..][..BLOCK];
         let weights = &mut self.weights[row % STRIP * BLOCK..][..BLOCK];
         let (maximum, lanes) = (&mut self.maxima[row], &mut self.lanes[row]);
+        let [key_scales, value_scales] = self.scales;
+        scale_rows(scores, key_scales);
         let (softcap, bias) = (self.plan.problem.softcap, self.plan.bias(self.task, row, position));
         // SAFETY: the features are there.
         let shrink = unsafe {
@@ -195,6 +205,7 @@ impl<'a> Rows<'a> {
                 soften(SoftRow {
                     scores,
                     valid,
+                    scales: value_scales,
                     weights,
                     maximum,
                     sums: lanes,
@@ -209,6 +220,7 @@ impl<'a> Rows<'a> {
                     sum: &mut lanes[0],
                 };
                 let shrink = (vector_functions().softmax_block)(&mut block);
+                scale_rows(block.scores, value_scales);
                 round(block.scores, weights);
                 shrink
             }

@@ -31,7 +31,7 @@ pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     plain,
     dot_limit: limit::dot_limit,
     bf16: None,
-    attention: || dots::available().then_some(attention::attend::<dots::Dots>),
+    attention: || dots::available().then_some(attention::rounded_task::<dots::Dots>()),
 };
 
 fn supported() -> bool {

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use half::f16;
 
+use crate::vector::ProductElement;
+
 use super::attention::{TILE, TILE_COLS, TILE_DEPTH};
 
 /// How far scores may exceed the value that is subtracted from them before that one follows: weights and their sums stay far
@@ -26,10 +28,37 @@ pub(super) fn round(values: &[f32], into: &mut [u16]) {
     }
 }
 
+/// A stored key or value, without its scale.
+pub(super) trait Packed: ProductElement {
+    /// As floats that bf16 holds, or rounds to a neighbour.
+    ///
+    /// # Safety
+    /// AVX-512.
+    unsafe fn widened(values: &[Self; TILE_COLS]) -> __m512;
+}
+
+impl Packed for f16 {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn widened(values: &[f16; TILE_COLS]) -> __m512 {
+        // SAFETY: 16 values of 2 bytes.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())) }
+    }
+}
+
+impl Packed for i8 {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn widened(values: &[i8; TILE_COLS]) -> __m512 {
+        // SAFETY: 16 values of a byte.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(values.as_ptr().cast()))) }
+    }
+}
+
 /// Rounds a right factor (depth, cols) to bf16 and packs it: (steps, cols / 16, 16 pairs of rows, 16 columns, 2), with zeros
 /// after the last row.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn pack(from: &[f16], cols: usize, into: &mut [u16]) {
+pub(super) fn pack<T: Packed>(from: &[T], cols: usize, into: &mut [u16]) {
     let (depth, tiles) = (from.len() / cols, cols / TILE_COLS);
     let steps = depth.div_ceil(TILE_DEPTH);
     assert!(cols.is_multiple_of(TILE_COLS) && into.len() >= steps * tiles * TILE);
@@ -38,9 +67,9 @@ pub(super) fn pack(from: &[f16], cols: usize, into: &mut [u16]) {
         for tile in 0..tiles {
             let row = |row: usize| {
                 let at = row * cols + tile * TILE_COLS;
-                match from.get(at..at + TILE_COLS) {
-                    // SAFETY: 16 values of 2 bytes.
-                    Some(values) => unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())) },
+                match from[at.min(from.len())..].first_chunk() {
+                    // SAFETY: the features are there.
+                    Some(values) => unsafe { T::widened(values) },
                     None => _mm512_setzero_ps(),
                 }
             };
@@ -79,6 +108,8 @@ pub(super) struct SoftRow<'a> {
     pub scores: &'a [f32],
     /// The keys that this row may see.
     pub valid: Range<usize>,
+    /// What weights are multiplied with, but not their sum. // (64), or none
+    pub scales: &'a [f32],
     /// exp(score - maximum) in bf16, 0 where not valid. // (64)
     pub weights: &'a mut [u16],
     /// Near the largest score so far; follows it.
@@ -93,11 +124,12 @@ pub(super) fn soften(row: SoftRow<'_>) -> f32 {
     let SoftRow {
         scores,
         valid,
+        scales,
         weights,
         maximum,
         sums,
     } = row;
-    assert!(scores.len() == 64 && weights.len() == 64);
+    assert!(scores.len() == 64 && weights.len() == 64 && matches!(scales.len(), 0 | 64));
     if valid.is_empty() {
         weights.fill(0);
         return 1.0;
@@ -122,9 +154,13 @@ pub(super) fn soften(row: SoftRow<'_>) -> f32 {
         _mm512_set1_ps(std::f32::consts::LOG2_E),
         _mm512_set1_ps(*maximum * std::f32::consts::LOG2_E),
     );
-    let powers = scores.map(|score| power_of_2(_mm512_fmsub_ps(score, log2_e, offset)));
+    let mut powers = scores.map(|score| power_of_2(_mm512_fmsub_ps(score, log2_e, offset)));
     for power in powers {
         total = _mm512_add_ps(total, power);
+    }
+    for (power, scales) in powers.iter_mut().zip(scales.chunks_exact(16)) {
+        // SAFETY: 16 values.
+        *power = _mm512_mul_ps(*power, unsafe { _mm512_loadu_ps(scales.as_ptr()) });
     }
     // SAFETY: 16 values; 64 values of 2 bytes; the registers are 64 bytes of plain numbers.
     unsafe {

@@ -119,6 +119,15 @@ pub(super) unsafe fn to_f16<L: Lanes>(values: &[f32], into: &mut [f16]) {
     }
 }
 
+/// Rounds `inverse * values` to the nearest integers, which must be within 127. Both slices are of one length.
+#[inline(always)]
+pub(super) fn to_i8(values: &[f32], inverse: f32, into: &mut [i8]) {
+    assert_eq!(values.len(), into.len());
+    for (into, value) in into.iter_mut().zip(values) {
+        *into = (value * inverse).round_ties_even() as i32 as i8;
+    }
+}
+
 /// One step of the online softmax (Milakov and Gimelshein, 2018) for one row: scores of a block become
 /// `exp(score - maximum)`; returns the factor by which earlier sums shrink.
 #[inline(always)]

@@ -16,6 +16,7 @@ pub(crate) trait Lanes {
 
     unsafe fn load(values: *const f32) -> Self::Register;
     unsafe fn load_half(values: *const f16) -> Self::Register;
+    unsafe fn load_bytes(values: *const i8) -> Self::Register;
     unsafe fn store(values: *mut f32, register: Self::Register);
     /// Rounds to the nearest f16.
     unsafe fn store_half(values: *mut f16, register: Self::Register);
@@ -28,18 +29,13 @@ pub(crate) trait Lanes {
 }
 
 /// A stored value of the key-value cache.
-pub(crate) trait Element: Copy + Send + Sync {
-    fn from_f32(value: f32) -> Self;
+pub(crate) trait Element: Copy + Default + Send + Sync {
     /// # Safety
     /// As [`Lanes::load`].
     unsafe fn load<L: Lanes>(values: *const Self) -> L::Register;
 }
 
 impl Element for f32 {
-    fn from_f32(value: f32) -> f32 {
-        value
-    }
-
     #[inline(always)]
     unsafe fn load<L: Lanes>(values: *const f32) -> L::Register {
         // SAFETY: the caller's promise.
@@ -48,14 +44,18 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
-    fn from_f32(value: f32) -> f16 {
-        f16::from_f32(value)
-    }
-
     #[inline(always)]
     unsafe fn load<L: Lanes>(values: *const f16) -> L::Register {
         // SAFETY: the caller's promise.
         unsafe { L::load_half(values) }
+    }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(values: *const i8) -> L::Register {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_bytes(values) }
     }
 }
 
@@ -78,6 +78,12 @@ impl Lanes for Portable {
         // SAFETY: the caller's promise.
         let halves = unsafe { values.cast::<[f16; 4]>().read_unaligned() };
         halves.map(f16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(values: *const i8) -> [f32; 4] {
+        // SAFETY: the caller's promise; bytes have no alignment.
+        unsafe { *values.cast::<[i8; 4]>() }.map(f32::from)
     }
 
     #[inline(always)]

@@ -14,7 +14,6 @@ mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use lanes::Element;
 pub use states::{ConvolutionRow, STRIP, StateStep};
 pub(crate) use table::ProductElement;
 pub use table::{

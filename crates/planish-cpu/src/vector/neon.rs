@@ -35,6 +35,15 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_bytes(values: *const i8) -> float32x4_t {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let codes = vcreate_s8(u64::from(values.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(codes))))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store(values: *mut f32, register: float32x4_t) {
         // SAFETY: the caller's promise.
         unsafe { vst1q_f32(values, register) }

@@ -165,8 +165,12 @@ pub struct VectorFunctions {
     pub product_f32: unsafe fn(&mut Product<'_, f32>),
     /// Small product with an f16 right side.
     pub product_f16: unsafe fn(&mut Product<'_, f16>),
+    /// Small product with a right side of bytes.
+    pub product_i8: unsafe fn(&mut Product<'_, i8>),
     /// Rounds to f16. Both slices are of one length.
     pub to_f16: unsafe fn(&[f32], &mut [f16]),
+    /// Rounds the values times a factor, which brings them within 127, to integers. Both slices are of one length.
+    pub to_i8: unsafe fn(&[f32], f32, &mut [i8]),
     /// A row of a causal convolution.
     pub convolve_row: unsafe fn(&mut ConvolutionRow<'_>),
     /// A step of a linear recurrence.
@@ -221,12 +225,18 @@ pub fn vector_functions() -> &'static VectorFunctions {
 
 /// Which kernels an element of the cache needs.
 pub(crate) trait ProductElement: Element {
-    fn store(functions: &VectorFunctions, values: &[f32], into: &mut [Self]);
+    /// Whether values are stored as multiples of a scale.
+    const SCALED: bool;
+
+    /// Stores values, times `inverse` where they are scaled.
+    fn store(functions: &VectorFunctions, values: &[f32], inverse: f32, into: &mut [Self]);
     fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, Self>);
 }
 
 impl ProductElement for f32 {
-    fn store(_functions: &VectorFunctions, values: &[f32], into: &mut [f32]) {
+    const SCALED: bool = false;
+
+    fn store(_functions: &VectorFunctions, values: &[f32], _inverse: f32, into: &mut [f32]) {
         into.copy_from_slice(values);
     }
 
@@ -236,13 +246,28 @@ impl ProductElement for f32 {
 }
 
 impl ProductElement for f16 {
-    fn store(functions: &VectorFunctions, values: &[f32], into: &mut [f16]) {
+    const SCALED: bool = false;
+
+    fn store(functions: &VectorFunctions, values: &[f32], _inverse: f32, into: &mut [f16]) {
         // SAFETY: the functions are those this machine supports.
         unsafe { (functions.to_f16)(values, into) }
     }
 
     fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, f16>) {
         functions.product_f16
+    }
+}
+
+impl ProductElement for i8 {
+    const SCALED: bool = true;
+
+    fn store(functions: &VectorFunctions, values: &[f32], inverse: f32, into: &mut [i8]) {
+        // SAFETY: the functions are those this machine supports.
+        unsafe { (functions.to_i8)(values, inverse, into) }
+    }
+
+    fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, i8>) {
+        functions.product_i8
     }
 }
 
@@ -256,7 +281,9 @@ mod portable {
         softmax_block: bodies::softmax_block::<false>,
         product_f32: bodies::product::<Portable, f32>,
         product_f16: bodies::product::<Portable, f16>,
+        product_i8: bodies::product::<Portable, i8>,
         to_f16: bodies::to_f16::<Portable>,
+        to_i8: bodies::to_i8,
         convolve_row: states::convolve_row::<false>,
         step_state: states::step_state::<Portable>,
     };
@@ -274,7 +301,9 @@ mod neon {
         softmax_block: bodies::softmax_block::<true>,
         product_f32: bodies::product::<Neon, f32>,
         product_f16: bodies::product::<Neon, f16>,
+        product_i8: bodies::product::<Neon, i8>,
         to_f16: bodies::to_f16::<Neon>,
+        to_i8: bodies::to_i8,
         convolve_row: states::convolve_row::<true>,
         step_state: states::step_state::<Neon>,
     };
@@ -292,7 +321,9 @@ mod avx512 {
         softmax_block,
         product_f32,
         product_f16,
+        product_i8,
         to_f16,
+        to_i8,
         convolve_row,
         step_state,
     };
@@ -330,6 +361,17 @@ mod avx512 {
     }
 
     #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn product_i8(product: &mut Product<'_, i8>) {
+        // SAFETY: the features of `Avx512` are enabled here.
+        unsafe { bodies::product::<Avx512, i8>(product) }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    fn to_i8(values: &[f32], inverse: f32, into: &mut [i8]) {
+        bodies::to_i8(values, inverse, into)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
     fn to_f16(values: &[f32], into: &mut [f16]) {
         // SAFETY: the features of `Avx512` are enabled here.
         unsafe { bodies::to_f16::<Avx512>(values, into) }
@@ -363,7 +405,9 @@ mod avx2 {
         softmax_block,
         product_f32,
         product_f16,
+        product_i8,
         to_f16,
+        to_i8,
         convolve_row,
         step_state,
     };
@@ -398,6 +442,17 @@ mod avx2 {
     fn product_f16(product: &mut Product<'_, f16>) {
         // SAFETY: the features of `Avx2` are enabled here.
         unsafe { bodies::product::<Avx2, f16>(product) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn product_i8(product: &mut Product<'_, i8>) {
+        // SAFETY: the features of `Avx2` are enabled here.
+        unsafe { bodies::product::<Avx2, i8>(product) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn to_i8(values: &[f32], inverse: f32, into: &mut [i8]) {
+        bodies::to_i8(values, inverse, into)
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]

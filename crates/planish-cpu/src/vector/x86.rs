@@ -33,6 +33,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_bytes(values: *const i8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(values.cast()))) }
+    }
+
+    #[inline(always)]
     unsafe fn store(values: *mut f32, register: __m256) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_ps(values, register) }
@@ -81,6 +87,12 @@ impl Lanes for Avx512 {
     unsafe fn load_half(values: *const f16) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(values: *const i8) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(values.cast()))) }
     }
 
     #[inline(always)]

@@ -101,6 +101,7 @@ fn load_reference(arguments: &Arguments, options: &LoadOptions, model: &Model) -
         quantize: None,
         dequantize: false,
         exact: options.exact || arguments.exact_reference,
+        cache: options.cache.filter(|_| !arguments.exact_reference),
         ..options.clone()
     };
     let reference = Model::load(&open(name, None)?.checkpoint, &options)?;

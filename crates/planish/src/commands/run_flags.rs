@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use planish_format::Packing;
-use planish_model::{Device, LoadOptions};
+use planish_model::{CacheType, Device, LoadOptions};
 use planish_quantize::{Override, Recipe, Target};
 
 /// Where to compute.
@@ -16,6 +16,17 @@ pub enum DeviceFlag {
     Cuda,
     /// Processor cores
     Cpu,
+}
+
+/// How keys and values are stored.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFlag {
+    /// 4 bytes a value
+    Float32,
+    /// 2 bytes a value
+    Float16,
+    /// 1 byte a value and a scale for each head of a position
+    Int8,
 }
 
 /// Flags of commands that run a model.
@@ -45,6 +56,9 @@ pub struct RunFlags {
     /// Compute in f32 throughout, for comparing with other implementations
     #[arg(long)]
     pub exact: bool,
+    /// How keys and values are stored, on the CPU [default: float16, with --exact float32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub cache: Option<CacheFlag>,
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
@@ -70,6 +84,11 @@ impl RunFlags {
             device,
             threads: self.threads,
             exact: self.exact,
+            cache: self.cache.map(|cache| match cache {
+                CacheFlag::Float32 => CacheType::Float32,
+                CacheFlag::Float16 => CacheType::Float16,
+                CacheFlag::Int8 => CacheType::Int8,
+            }),
             quantize,
             dequantize: self.dequantize,
         })
