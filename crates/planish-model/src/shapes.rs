@@ -9,7 +9,13 @@ use crate::source::WeightSource;
 use crate::{Architecture, Error, LinearSpec, LoadOptions, Model, StackSpec};
 
 /// Names of the shapes that [`Model::random`] knows.
-pub const SHAPES: [&str; 4] = ["smollm2-135m", "granite-3.0-1b-a400m", "llama-3.2-1b", "llama-3.1-8b"];
+pub const SHAPES: [&str; 5] = [
+    "smollm2-135m",
+    "granite-3.0-1b-a400m",
+    "llama-3.2-1b",
+    "llama-3.1-8b",
+    "qwen3-30b-a3b",
+];
 
 /// config.json of a shape.
 fn config(shape: &str) -> Option<Map<String, Value>> {
@@ -41,6 +47,13 @@ fn config(shape: &str) -> Option<Map<String, Value>> {
                 "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                 "original_max_position_embeddings": 8192
             }
+        }),
+        "qwen3-30b-a3b" => json!({
+            "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
+            "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+            "max_position_embeddings": 40960, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+            "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [], "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+            "tie_word_embeddings": false
         }),
         _ => return None,
     };

@@ -10,7 +10,7 @@ use common::{exact, folder};
 use emulated::EmulatedQueue;
 use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
-use planish_model::{Error, LoadOptions, Model};
+use planish_model::{Device, Error, LoadOptions, Model};
 
 /// Between them: softmax, sigmoid and SparseMixer routers, corrections, groups, weights divided by their sum or not, shared experts
 /// with and without a gate, bias vectors and clamped SwiGLU, latent attention with and without reduced queries.
@@ -31,11 +31,16 @@ fn load(case: &str, options: &LoadOptions) -> Result<Model, Error> {
 }
 
 fn compare(case: &str, options: &LoadOptions, tolerance: f32) {
-    let golden = Golden::read(case);
-    let (prefill, steps) = run(&mut load(case, options).unwrap(), &golden);
-    let (prefill, steps) = (error(&prefill, &golden.prefill), error(&steps, &golden.steps));
+    let (prefill, steps) = errors(&mut load(case, options).unwrap(), case);
     println!("{case}: prefill differs by {prefill:.1e}, steps by {steps:.1e}");
     assert!(prefill < tolerance && steps < tolerance, "{case}: {prefill} {steps}");
+}
+
+/// Of the logits of the prompt, and of those of single tokens.
+fn errors(model: &mut Model, case: &str) -> (f32, f32) {
+    let golden = Golden::read(case);
+    let (prefill, steps) = run(model, &golden);
+    (error(&prefill, &golden.prefill), error(&steps, &golden.steps))
 }
 
 #[test]
@@ -94,5 +99,27 @@ fn every_family_agrees_with_transformers() {
     for case in cases {
         compare(&format!("{case}/metal"), &exact(), 1e-4);
         compare(&format!("{case}/plain"), &exact(), 1e-4);
+    }
+}
+
+/// The same on NVIDIA's GPUs, in f32 and in 16 bits, of the cases that `PLANISH_CASES` names: `cargo test -p planish-model --test gpu
+/// -- --ignored cuda`. In 16 bits a router may choose otherwise in single rows, so that only the f32 ones are judged.
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn golden_models_agree_on_cuda() {
+    let named = std::env::var("PLANISH_CASES").unwrap_or_else(|_| "llama_tied/metal mixtral/metal".to_owned());
+    for case in named.split_whitespace() {
+        let on_cuda = |options: LoadOptions| {
+            let device = Device::Cuda;
+            let options = LoadOptions { device, ..options };
+            let checkpoint = Checkpoint::open(&folder(case)).unwrap();
+            errors(&mut Model::load(&checkpoint, &options).unwrap(), case)
+        };
+        let (single, half) = (on_cuda(exact()), on_cuda(LoadOptions::default()));
+        println!(
+            "{case}: f32 {:.1e} {:.1e}, bf16 {:.1e} {:.1e}",
+            single.0, single.1, half.0, half.1
+        );
+        assert!(single.0 < 1e-4 && single.1 < 1e-4, "{case}: {single:?}");
     }
 }

@@ -1,11 +1,11 @@
 //! Routed experts: few rows read the weights of their experts each; many are sorted by expert, so that rows of an expert share
 //! them. Who computes what is decided on the device, and never comes back.
 
-use planish_gpu::{Error, Queue};
+use planish_gpu::{Dialect, Error, Queue};
 
 use super::stack::GpuStack;
 use super::{GpuOps, GpuTensor, Scratch, lock};
-use crate::kernels::{self, ExpertsInner, ExpertsOuter, Launch, StackInputs, StackMatmul, SumBase};
+use crate::kernels::{self, ExpertsInner, ExpertsOuter, StackInputs, StackMatmul, StackTensor, SumBase};
 use crate::{Base, ExpertLayer, Experts, Shape, StackShape};
 
 /// Up to so many rows each reads the weights of its experts.
@@ -48,10 +48,22 @@ struct Choices<'a, Q: Queue> {
 
 /// Entries by expert.
 struct Sorted<'a, Q: Queue> {
+    /// Whether tensor cores multiply.
+    tensor: bool,
     tiles_count: u32,
     chosen: u32,
     order: Place<'a, Q>, // (entries)
     tiles: Place<'a, Q>, // (tiles, 3)
+}
+
+impl<Q: Queue> Sorted<'_, Q> {
+    /// Rows meet the experts that they chose.
+    fn meeting_of_rows(&self) -> StackInputs {
+        StackInputs::Rows {
+            chosen: self.chosen,
+            tiles: self.tiles_count,
+        }
+    }
 }
 
 impl<Q: Queue> GpuOps<Q> {
@@ -59,13 +71,14 @@ impl<Q: Queue> GpuOps<Q> {
         if problem.rows == 0 {
             return Ok(());
         }
+        let tensor = self.experts_fit_tensor(problem);
         let route = kernels::Route {
             rule: problem.route.rule,
             value: problem.route.logits.float_type,
             rows: problem.rows as u32,
             experts: problem.up.weights.count() as u32,
             corrected: problem.route.correction.is_some(),
-            tile: StackMatmul::TILE,
+            tile: if tensor { StackTensor::TILE } else { StackMatmul::TILE },
         };
         let entries = route.entries() as usize;
         let mut scratch = lock(&self.routed);
@@ -94,16 +107,23 @@ impl<Q: Queue> GpuOps<Q> {
             return Ok(());
         }
         let sorted = Sorted {
+            tensor,
             tiles_count: route.tiles(),
             chosen: route.rule.chosen as u32,
             order: (order.at_least(queue, 4 * entries)?, 0),
             tiles: (tiles.at_least(queue, 12 * route.tiles() as usize)?, 0),
         };
         self.run(&route.sort(), &[choices.experts, sorted.order, sorted.tiles]);
-        let up = (up.at_least(queue, inner_bytes)?, 0);
         let product_bytes = entries * problem.output.cols * size;
         let products = (products.at_least(queue, product_bytes)?, 0);
-        self.run_sorted(problem, &sorted, [inner, up, products]);
+        match &problem.gate {
+            Some(gate) if tensor && alike(problem) => self.run_paired(problem, gate, &sorted, inner),
+            _ => self.run_apart(problem, &sorted, inner, (up.at_least(queue, inner_bytes)?, 0)),
+        }
+        let meeting = StackInputs::Places {
+            tiles: sorted.tiles_count,
+        };
+        self.run_layer(&problem.down, meeting, &sorted, [inner, products]);
         let buffers = [products, choices.weights, self.base_gate(problem), problem.output.all()];
         self.run(&self.outer(problem).sum(), &buffers);
         Ok(())
@@ -146,38 +166,62 @@ impl<Q: Queue> GpuOps<Q> {
         );
     }
 
-    /// From rows by way of `inner` and `up` to `products`.
-    fn run_sorted(
+    /// Gate, up and activation in one launch.
+    fn run_paired(
+        &self,
+        problem: &Experts<'_, GpuOps<Q>>,
+        gate: &ExpertLayer<'_, GpuOps<Q>>,
+        sorted: &Sorted<'_, Q>,
+        inner: Place<'_, Q>,
+    ) {
+        let tensor = StackTensor {
+            product: self.stack_product(gate, sorted.meeting_of_rows()),
+            paired: Some(problem.activation),
+        };
+        let [gate_codes, gate_scales, gate_biases] = gate.weights.stored.buffers();
+        let [up_codes, up_scales, up_biases] = problem.up.weights.stored.buffers();
+        let buffers = [
+            gate_codes,
+            gate_scales,
+            gate_biases,
+            up_codes,
+            up_scales,
+            up_biases,
+            problem.input.all(),
+            self.optional(gate.biases),
+            self.optional(problem.up.biases),
+            sorted.order,
+            sorted.tiles,
+            inner,
+        ];
+        let launch = tensor.launch().expect("experts that tensor cores take");
+        self.run(&launch, &buffers);
+    }
+
+    /// Gate and up one after the other, then the activation.
+    fn run_apart(
         &self,
         problem: &Experts<'_, GpuOps<Q>>,
         sorted: &Sorted<'_, Q>,
-        [inner, up, products]: [Place<'_, Q>; 3],
+        inner: Place<'_, Q>,
+        up: Place<'_, Q>,
     ) {
-        let value = problem.input.float_type;
-        let count = sorted_count(problem);
-        let from_rows = StackInputs::Rows {
-            chosen: sorted.chosen,
-            tiles: sorted.tiles_count,
-        };
-        let input = problem.input.all();
-        let gate = kernels::Gate {
-            activation: problem.activation,
-            value,
-            count: (count * problem.up.weights.rows()) as u32,
-            gated: problem.gate.is_some(),
-        };
+        let (input, meeting) = (problem.input.all(), sorted.meeting_of_rows());
         match &problem.gate {
             Some(gate) => {
-                self.run_layer(gate, from_rows, sorted, [input, inner], false);
-                self.run_layer(&problem.up, from_rows, sorted, [input, up], true);
+                self.run_layer(gate, meeting, sorted, [input, inner]);
+                self.run_layer(&problem.up, meeting, sorted, [input, up]);
             }
-            None => self.run_layer(&problem.up, from_rows, sorted, [input, inner], false),
+            None => self.run_layer(&problem.up, meeting, sorted, [input, inner]),
         }
-        self.run(&gate.launch(), &[inner, up]);
-        let from_places = StackInputs::Places {
-            tiles: sorted.tiles_count,
+        let entries = problem.rows * problem.route.rule.chosen;
+        let gate = kernels::Gate {
+            activation: problem.activation,
+            value: problem.input.float_type,
+            count: (entries * problem.up.weights.rows()) as u32,
+            gated: problem.gate.is_some(),
         };
-        self.run_layer(&problem.down, from_places, sorted, [inner, products], false);
+        self.run(&gate.launch(), &[inner, up]);
     }
 
     /// One projection of all experts.
@@ -187,10 +231,29 @@ impl<Q: Queue> GpuOps<Q> {
         meeting: StackInputs,
         sorted: &Sorted<'_, Q>,
         [input, output]: [Place<'_, Q>; 2],
-        beside: bool,
     ) {
+        let product = self.stack_product(layer, meeting);
+        let [codes, scales, biases] = layer.weights.stored.buffers();
+        let (added, nothing) = (self.optional(layer.biases), self.optional(None));
+        let (order, tiles) = (sorted.order, sorted.tiles);
+        let paired = None;
+        match (StackTensor { product, paired }).launch().filter(|_| sorted.tensor) {
+            Some(launch) => self.run(
+                &launch,
+                &[
+                    codes, scales, biases, nothing, nothing, nothing, input, added, nothing, order, tiles, output,
+                ],
+            ),
+            None => self.run(
+                &product.launch(),
+                &[codes, scales, biases, input, added, order, tiles, output],
+            ),
+        }
+    }
+
+    fn stack_product(&self, layer: &ExpertLayer<'_, GpuOps<Q>>, meeting: StackInputs) -> StackMatmul {
         let stack: &GpuStack<Q> = layer.weights;
-        let launch: Launch = StackMatmul {
+        StackMatmul {
             weight: stack.stored.kind,
             value: self.value,
             rows: stack.rows() as u32,
@@ -200,14 +263,15 @@ impl<Q: Queue> GpuOps<Q> {
             added: layer.biases.is_some(),
             meeting,
         }
-        .launch();
-        let [codes, scales, biases] = stack.stored.buffers();
-        let added = self.optional(layer.biases);
-        self.run_beside(
-            &launch,
-            &[codes, scales, biases, input, added, sorted.order, sorted.tiles, output],
-            beside,
-        );
+    }
+
+    /// Whether the device has tensor cores that take every projection.
+    fn experts_fit_tensor(&self, problem: &Experts<'_, GpuOps<Q>>) -> bool {
+        let layers = [problem.gate.as_ref(), Some(&problem.up), Some(&problem.down)];
+        let fits = |layer: &ExpertLayer<'_, GpuOps<Q>>| {
+            StackTensor::fits(layer.weights.stored.kind, layer.weights.cols() as u32, self.value)
+        };
+        self.queue.dialect() != Dialect::Metal && layers.into_iter().flatten().all(fits)
     }
 
     fn inner(&self, problem: &Experts<'_, GpuOps<Q>>, route: &kernels::Route) -> ExpertsInner {
@@ -254,9 +318,4 @@ impl<Q: Queue> GpuOps<Q> {
 fn alike<Q: Queue>(problem: &Experts<'_, GpuOps<Q>>) -> bool {
     let kind = |layer: &ExpertLayer<'_, GpuOps<Q>>| (layer.weights.stored.kind, layer.biases.is_some());
     problem.gate.as_ref().is_none_or(|gate| kind(gate) == kind(&problem.up))
-}
-
-/// Choices of all rows.
-fn sorted_count<Q: Queue>(problem: &Experts<'_, GpuOps<Q>>) -> usize {
-    problem.rows * problem.route.rule.chosen
 }

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use planish_cpu::Matrix;
 use planish_format::PackedMatrix;
-use planish_gpu::{Error, Queue};
+use planish_gpu::{Dialect, Error, Queue};
 
 use super::GpuOps;
 use super::tensor::Stored;
-use crate::kernels::{self, StackInputs, StackMatmul, WeightKind};
+use crate::kernels::{self, StackInputs, StackMatmul, StackTensor, WeightKind};
 use crate::{CopyHeads, HeadLinear, PlainMatrix, Resident, Shape, StackShape};
 
 /// Up to so many rows every head's matrix is read for each row, beyond for a tile of them.
@@ -79,7 +79,7 @@ impl<Q: Queue> GpuOps<Q> {
             .launch();
             return self.run(&launch, &[codes, scales, biases, input.all(), output.all()]);
         }
-        let launch = StackMatmul {
+        let product = StackMatmul {
             weight: weights.stored.kind,
             value: input.float_type,
             rows: weights.rows as u32,
@@ -92,21 +92,21 @@ impl<Q: Queue> GpuOps<Q> {
                 from: *from,
                 to: *to,
             },
+        };
+        let (input, output, paired) = (input.all(), output.all(), None);
+        let tensor = StackTensor { product, paired }.launch();
+        match tensor.filter(|_| self.queue.dialect() != Dialect::Metal) {
+            Some(launch) => {
+                let mut buffers = [nothing; 12];
+                buffers[..3].copy_from_slice(&[codes, scales, biases]);
+                (buffers[6], buffers[11]) = (input, output);
+                self.run(&launch, &buffers);
+            }
+            None => self.run(
+                &product.launch(),
+                &[codes, scales, biases, input, nothing, nothing, nothing, output],
+            ),
         }
-        .launch();
-        self.run(
-            &launch,
-            &[
-                codes,
-                scales,
-                biases,
-                input.all(),
-                nothing,
-                nothing,
-                nothing,
-                output.all(),
-            ],
-        );
     }
 
     pub(super) fn run_copy_heads(&self, problem: &CopyHeads<'_, GpuOps<Q>>) {

@@ -69,7 +69,7 @@ pub struct StackMatmul {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct StackProblem {
+pub(super) struct StackProblem {
     rows: u32,
     cols: u32,
     inputs: u32,
@@ -80,6 +80,20 @@ struct StackProblem {
     output_stride: u32,
     output_step: u32,
     output_start: u32,
+}
+
+impl StackProblem {
+    /// Whether inputs begin at multiples of 8 values.
+    pub(super) fn input_aligned(&self) -> bool {
+        let counts = [self.input_stride, self.input_step, self.input_start];
+        counts.iter().all(|count| count.is_multiple_of(8))
+    }
+
+    /// Whether outputs do.
+    pub(super) fn output_aligned(&self) -> bool {
+        let counts = [self.output_stride, self.output_step, self.output_start];
+        counts.iter().all(|count| count.is_multiple_of(8))
+    }
 }
 
 impl StackMatmul {
@@ -94,8 +108,7 @@ impl StackMatmul {
             StackInputs::Rows { tiles, .. } => (1, tiles, 1),
             StackInputs::Places { tiles } => (2, tiles, 1),
         };
-        let input = [problem.input_stride, problem.input_step, problem.input_start];
-        let aligned = self.cols.is_multiple_of(8) && input.iter().all(|count| count.is_multiple_of(8));
+        let aligned = self.cols.is_multiple_of(8) && problem.input_aligned();
         let mut defines = vec![
             ("THREADS", THREADS),
             ("TILE", TILE),
@@ -117,7 +130,7 @@ impl StackMatmul {
         }
     }
 
-    fn problem(&self) -> StackProblem {
+    pub(super) fn problem(&self) -> StackProblem {
         let whole = StackProblem {
             rows: self.rows,
             cols: self.cols,

@@ -11,18 +11,18 @@ use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
 use crate::{
-    argmax, attention, elementwise, experts, matmul, matvec, norm, quantize, rope, route, rows, stack, states, tensor,
-    tensor_attention,
+    argmax, attention, elementwise, experts, matmul, matvec, norm, quantize, rope, route, rows, stack, stack_tensor,
+    states, tensor, tensor_attention,
 };
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 /// Files for CUDA's tensor cores.
-const CUDA_ALONE: [&str; 4] = ["repack", "tensor", "tensor_attention", "tensor_wide"];
+const CUDA_ALONE: [&str; 5] = ["repack", "stack_tensor", "tensor", "tensor_attention", "tensor_wide"];
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 15] = [
+    let launches: [Vec<Launch>; 16] = [
         argmax::launches(),
         attention::launches(),
         elementwise::launches(),
@@ -35,6 +35,7 @@ fn programs() -> Vec<Program> {
         route::launches(),
         rows::launches(),
         stack::launches(),
+        stack_tensor::launches(),
         states::launches(),
         tensor::launches(),
         tensor_attention::launches(),

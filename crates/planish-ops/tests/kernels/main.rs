@@ -19,6 +19,7 @@ mod rope;
 mod route;
 mod rows;
 mod stack;
+mod stack_tensor;
 mod states;
 mod tensor;
 mod tensor_attention;
