@@ -1,16 +1,19 @@
 // Causal attention of few query rows, split over the positions: output = softmax(scale * q k^T) v over the positions up to the
 // row's own, or the last `window` of them. A threadgroup takes one row, HEADS_EACH heads that share their keys, and one part of the
-// positions; each simdgroup takes every n-th position, its lanes the dimensions. Scores and sums are f32 (online softmax).
+// positions. LANES lanes read one position, 8 neighbouring values each at a time; a simdgroup takes POSITIONS_EACH positions for
+// each such group of lanes at once. Scores and sums are f32 (online softmax).
 // Grids: attention (rows, heads / HEADS_EACH, parts); attention_merge (rows, heads, 1), which only follows where PARTS is not 1.
-// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, PARTS, WINDOW, SOFTCAP, ALIBI, SINKS.
+// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, PARTS, WINDOW, SOFTCAP, ALIBI, SINKS, LANES (a power of two).
 
 typedef TYPE_OF(CACHE) cache_t;
 
 #define SIMDGROUPS (THREADS / 32)
-#define KEY_EACH ((HEAD_DIM + 31) / 32)    // values of a lane
-#define VALUE_EACH ((VALUE_DIM + 31) / 32)
-#define POSITIONS_EACH 4                   // scored together, so that reads overlap
-#define PARTIAL_SIZE (VALUE_DIM + 2)       // weighted values, maximum, total
+#define GROUPS (32 / LANES)                                // positions beside each other
+#define KEY_EACH ((HEAD_DIM + 8 * LANES - 1) / (8 * LANES)) // eights of a lane
+#define VALUE_EACH ((VALUE_DIM + 8 * LANES - 1) / (8 * LANES))
+#define POSITIONS_EACH (KEY_EACH + VALUE_EACH > 2 ? 2 : 4)  // scored together, so that reads overlap
+#define STEP (GROUPS * POSITIONS_EACH)                      // positions of a simdgroup
+#define PARTIAL_SIZE (VALUE_DIM + 2)                        // weighted values, maximum, total
 
 struct AttentionProblem {
     uint heads;
@@ -25,7 +28,7 @@ struct AttentionProblem {
 struct Softmax {
     float maximum;
     float total;
-    float values[VALUE_EACH];
+    float values[VALUE_EACH][8];
 };
 
 inline float round_bf16(float value) { return widen(narrow<bf16>(value)); }
@@ -40,26 +43,63 @@ inline float adjust_score(float score, AttentionProblem problem, float slope, ui
     return score;
 }
 
-// Takes up POSITIONS_EACH scores with their values; a score of -INFINITY is of no position.
+// A lane's eights of a vector of DIM values; zeros past its end.
+template <uint DIM, uint EACH, typename T>
+inline void load_lane(device const T* from, uint lane, thread float (&to)[EACH][8]) {
+#pragma unroll
+    for (uint e = 0; e < EACH; e++) {
+        const uint at = (lane + e * LANES) * 8;
+        if (DIM % 8 == 0 && at < DIM)
+            load8(from + at, to[e]);
+        else
+            load8_partial(from + at, at < DIM ? DIM - at : 0, to[e]);
+    }
+}
+
+// The weight of what had this maximum under a new one.
+inline float weight_of(float maximum, float under) { return maximum == -INFINITY ? 0.0f : exp(maximum - under); }
+
+// Takes up scores with their values; a score of -INFINITY is of no position.
 inline void take_up(thread Softmax& softmax, thread const float (&scores)[POSITIONS_EACH],
-                    thread const float (&values)[POSITIONS_EACH][VALUE_EACH]) {
+                    thread const float (&values)[POSITIONS_EACH][VALUE_EACH][8]) {
     float maximum = softmax.maximum;
 #pragma unroll
     for (uint p = 0; p < POSITIONS_EACH; p++)
         maximum = max(maximum, scores[p]);
-    const float keep = exp(softmax.maximum - maximum);
+    const float keep = weight_of(softmax.maximum, maximum);
     softmax.maximum = maximum;
     softmax.total *= keep;
 #pragma unroll
-    for (uint i = 0; i < VALUE_EACH; i++)
-        softmax.values[i] *= keep;
+    for (uint e = 0; e < VALUE_EACH; e++)
+#pragma unroll
+        for (uint i = 0; i < 8; i++)
+            softmax.values[e][i] *= keep;
 #pragma unroll
     for (uint p = 0; p < POSITIONS_EACH; p++) {
-        const float weight = exp(scores[p] - maximum);
+        const float weight = weight_of(scores[p], maximum);
         softmax.total += weight;
 #pragma unroll
-        for (uint i = 0; i < VALUE_EACH; i++)
-            softmax.values[i] = fma(weight, values[p][i], softmax.values[i]);
+        for (uint e = 0; e < VALUE_EACH; e++)
+#pragma unroll
+            for (uint i = 0; i < 8; i++)
+                softmax.values[e][i] = fma(weight, values[p][e][i], softmax.values[e][i]);
+    }
+}
+
+// Joins the groups of lanes of a simdgroup.
+inline void join_groups(thread Softmax& softmax) {
+#pragma unroll
+    for (ushort mask = 16; mask >= LANES; mask /= 2) {
+        const float other = simd_shuffle_xor(softmax.maximum, mask), maximum = max(softmax.maximum, other);
+        const float mine = weight_of(softmax.maximum, maximum), others = weight_of(other, maximum);
+        softmax.maximum = maximum;
+        softmax.total = fma(mine, softmax.total, others * simd_shuffle_xor(softmax.total, mask));
+#pragma unroll
+        for (uint e = 0; e < VALUE_EACH; e++)
+#pragma unroll
+            for (uint i = 0; i < 8; i++)
+                softmax.values[e][i] =
+                    fma(mine, softmax.values[e][i], others * simd_shuffle_xor(softmax.values[e][i], mask));
     }
 }
 
@@ -74,7 +114,10 @@ KERNEL(attention)(
     PROBLEM(AttentionProblem, 7))
 {
     SHARED(float, room, SIMDGROUPS * HEADS_EACH * PARTIAL_SIZE);
-    const uint lane = lane_index, row = group_position.x, first_head = group_position.y * HEADS_EACH;
+    let_next_begin();
+    wait_for_earlier();
+    const uint lane = lane_index % LANES, group = lane_index / LANES;
+    const uint row = group_position.x, first_head = group_position.y * HEADS_EACH;
     const uint kv_head = first_head / (problem.heads / problem.kv_heads);
 
     // The positions of this part.
@@ -83,32 +126,28 @@ KERNEL(attention)(
     const uint part_size = (end - begin + PARTS - 1) / PARTS;
     const uint part_begin = begin + group_position.z * part_size, part_end = min(part_begin + part_size, end);
 
-    float query[HEADS_EACH][KEY_EACH];
+    float query[HEADS_EACH][KEY_EACH][8];
     Softmax softmax[HEADS_EACH];
 #pragma unroll
     for (uint h = 0; h < HEADS_EACH; h++) {
-        const ulong from = (ulong(row) * problem.heads + first_head + h) * HEAD_DIM;
-#pragma unroll
-        for (uint i = 0; i < KEY_EACH; i++)
-            query[h][i] = lane + 32 * i < HEAD_DIM ? widen(queries[from + lane + 32 * i]) : 0.0f;
+        load_lane<HEAD_DIM, KEY_EACH>(queries + (ulong(row) * problem.heads + first_head + h) * HEAD_DIM, lane, query[h]);
         softmax[h].maximum = -INFINITY;
         softmax[h].total = 0;
 #pragma unroll
-        for (uint i = 0; i < VALUE_EACH; i++)
-            softmax[h].values[i] = 0;
+        for (uint e = 0; e < VALUE_EACH; e++)
+#pragma unroll
+            for (uint i = 0; i < 8; i++)
+                softmax[h].values[e][i] = 0;
     }
 
-    for (uint first = part_begin + simdgroup_index * POSITIONS_EACH; first < part_end; first += SIMDGROUPS * POSITIONS_EACH) {
-        float key[POSITIONS_EACH][KEY_EACH], value[POSITIONS_EACH][VALUE_EACH];
+    for (uint first = part_begin + simdgroup_index * STEP; first < part_end; first += SIMDGROUPS * STEP) {
+        float key[POSITIONS_EACH][KEY_EACH][8], value[POSITIONS_EACH][VALUE_EACH][8];
 #pragma unroll
         for (uint p = 0; p < POSITIONS_EACH; p++) {
-            const ulong from = ulong(min(first + p, part_end - 1)) * problem.kv_heads + kv_head;
-#pragma unroll
-            for (uint i = 0; i < KEY_EACH; i++)
-                key[p][i] = lane + 32 * i < HEAD_DIM ? widen(keys[from * HEAD_DIM + lane + 32 * i]) : 0.0f;
-#pragma unroll
-            for (uint i = 0; i < VALUE_EACH; i++)
-                value[p][i] = lane + 32 * i < VALUE_DIM ? widen(values[from * VALUE_DIM + lane + 32 * i]) : 0.0f;
+            const uint position = min(first + p * GROUPS + group, part_end - 1);
+            const ulong from = ulong(position) * problem.kv_heads + kv_head;
+            load_lane<HEAD_DIM, KEY_EACH>(keys + from * HEAD_DIM, lane, key[p]);
+            load_lane<VALUE_DIM, VALUE_EACH>(values + from * VALUE_DIM, lane, value[p]);
         }
 #pragma unroll
         for (uint h = 0; h < HEADS_EACH; h++) {
@@ -118,10 +157,15 @@ KERNEL(attention)(
             for (uint p = 0; p < POSITIONS_EACH; p++) {
                 float dot = 0;
 #pragma unroll
-                for (uint i = 0; i < KEY_EACH; i++)
-                    dot = fma(query[h][i], key[p][i], dot);
-                dot = simd_sum(dot);
-                scores[p] = first + p < part_end ? adjust_score(dot, problem, slope, first + p) : -INFINITY;
+                for (uint e = 0; e < KEY_EACH; e++)
+#pragma unroll
+                    for (uint i = 0; i < 8; i++)
+                        dot = fma(query[h][e][i], key[p][e][i], dot);
+#pragma unroll
+                for (ushort mask = LANES / 2; mask; mask /= 2)
+                    dot += simd_shuffle_xor(dot, mask);
+                const uint position = first + p * GROUPS + group;
+                scores[p] = position < part_end ? adjust_score(dot, problem, slope, position) : -INFINITY;
             }
             take_up(softmax[h], scores, value);
         }
@@ -129,12 +173,17 @@ KERNEL(attention)(
 
 #pragma unroll
     for (uint h = 0; h < HEADS_EACH; h++) {
+        join_groups(softmax[h]);
         threadgroup float* mine = room + (simdgroup_index * HEADS_EACH + h) * PARTIAL_SIZE;
 #pragma unroll
-        for (uint i = 0; i < VALUE_EACH; i++)
-            if (lane + 32 * i < VALUE_DIM)
-                mine[lane + 32 * i] = softmax[h].values[i];
-        if (lane == 0) {
+        for (uint e = 0; e < VALUE_EACH; e++)
+#pragma unroll
+            for (uint i = 0; i < 8; i++) {
+                const uint at = (lane + e * LANES) * 8 + i;
+                if (group == 0 && at < VALUE_DIM)
+                    mine[at] = softmax[h].values[e][i];
+            }
+        if (lane_index == 0) {
             mine[VALUE_DIM] = softmax[h].maximum;
             mine[VALUE_DIM + 1] = softmax[h].total;
         }
@@ -176,6 +225,8 @@ KERNEL(attention_merge)(
     device value_t* output [[buffer(2)]],       // (rows, heads, VALUE_DIM)
     PROBLEM(AttentionProblem, 3))
 {
+    let_next_begin();
+    wait_for_earlier();
     const ulong head = ulong(group_position.x) * problem.heads + group_position.y;
     device const float* parts = partials + head * PARTS * PARTIAL_SIZE;
     const float sink = SINKS ? sinks[group_position.y] : -INFINITY;

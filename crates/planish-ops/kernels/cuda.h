@@ -137,6 +137,14 @@ template <typename T> inline void load_matrices_transposed(const T* row, uint (&
                  : "r"(uint(__cvta_generic_to_shared(row)))
                  : "memory");
 }
+#if __CUDA_ARCH__ >= 800
+#define BF16_BITS(value) bf16_bits(value)
+inline ushort bf16_bits(float value) {
+    ushort bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
 // Two values in a word, the first in its lower half.
 inline uint pack_f16(float low, float high) {
     uint word;

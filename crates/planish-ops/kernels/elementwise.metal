@@ -1,9 +1,6 @@
-// Value by value. `gate`: gate = activation(gate) * up (GATED) or activation(gate); `add`: values += factor * other;
-// `append`: keys and values of new rows, as `cache_t`, at their positions of the cache.
-// Grids: gate and add (count / THREADS, 1, 1); append (rows, most of the two widths / THREADS, 1); rounded up.
-// Defines: THREADS, VALUE, CACHE, ACTIVATION (activation.metal), GATED.
-
-typedef TYPE_OF(CACHE) cache_t;
+// Value by value. `gate`: gate = activation(gate) * up (GATED) or activation(gate); `add`: values += factor * other.
+// Grid: (count / (8 * THREADS), 1, 1), rounded up; a thread takes 8 neighbours.
+// Defines: THREADS, VALUE, ACTIVATION (activation.metal), GATED.
 
 struct GateProblem {
     uint count;
@@ -13,21 +10,32 @@ struct AddProblem {
     uint count;
     float factor;
 };
-struct AppendProblem {
-    uint first_position;
-    uint key_width;   // kv_heads * head_dim
-    uint value_width; // kv_heads * value_dim
-};
 
 KERNEL(gate)(
     device value_t* values [[buffer(0)]],   // (count)
     device const value_t* up [[buffer(1)]], // (count)
     PROBLEM(GateProblem, 2))
 {
-    const ulong index = ulong(group_position.x) * THREADS + thread_index;
-    if (index < problem.count) {
-        float value = activate(widen(values[index]), problem.factors);
-        values[index] = narrow<value_t>(GATED ? value * gate_factor(widen(up[index]), problem.factors) : value);
+    let_next_begin();
+    wait_for_earlier();
+    const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
+    if (first + 8 <= problem.count) {
+        float gates[8], factors[8];
+        load8(values + first, gates);
+        if (GATED)
+            load8(up + first, factors);
+#pragma unroll
+        for (uint i = 0; i < 8; i++) {
+            gates[i] = activate(gates[i], problem.factors);
+            if (GATED)
+                gates[i] *= gate_factor(factors[i], problem.factors);
+        }
+        write8(values + first, gates);
+    } else {
+        for (ulong i = first; i < problem.count; i++) {
+            const float value = activate(widen(values[i]), problem.factors);
+            values[i] = narrow<value_t>(GATED ? value * gate_factor(widen(up[i]), problem.factors) : value);
+        }
     }
 }
 
@@ -36,23 +44,19 @@ KERNEL(add)(
     device const value_t* other [[buffer(1)]], // (count)
     PROBLEM(AddProblem, 2))
 {
-    const ulong index = ulong(group_position.x) * THREADS + thread_index;
-    if (index < problem.count)
-        values[index] = narrow<value_t>(fma(problem.factor, widen(other[index]), widen(values[index])));
-}
-
-KERNEL(append)(
-    device const value_t* keys [[buffer(0)]],     // (rows, key_width)
-    device const value_t* values [[buffer(1)]],   // (rows, value_width)
-    device cache_t* key_cache [[buffer(2)]],   // (positions, key_width)
-    device cache_t* value_cache [[buffer(3)]], // (positions, value_width)
-    PROBLEM(AppendProblem, 4))
-{
-    const uint index = group_position.y * THREADS + thread_index;
-    const ulong row = group_position.x, position = problem.first_position + row;
-    if (index < problem.key_width)
-        key_cache[position * problem.key_width + index] = narrow<cache_t>(widen(keys[row * problem.key_width + index]));
-    if (index < problem.value_width)
-        value_cache[position * problem.value_width + index] =
-            narrow<cache_t>(widen(values[row * problem.value_width + index]));
+    let_next_begin();
+    wait_for_earlier();
+    const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
+    if (first + 8 <= problem.count) {
+        float sums[8], added[8];
+        load8(values + first, sums);
+        load8(other + first, added);
+#pragma unroll
+        for (uint i = 0; i < 8; i++)
+            sums[i] = fma(problem.factor, added[i], sums[i]);
+        write8(values + first, sums);
+    } else {
+        for (ulong i = first; i < problem.count; i++)
+            values[i] = narrow<value_t>(fma(problem.factor, widen(other[i]), widen(values[i])));
+    }
 }

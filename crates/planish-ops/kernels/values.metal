@@ -29,11 +29,15 @@ template <> struct Narrow<f32> { static f32 from(float value) { return value; } 
 template <> struct Narrow<f16> { static f16 from(float value) { return f16(value); } };
 template <> struct Narrow<bf16> {
     static bf16 from(float value) {
+        bf16 result;
+#ifdef BF16_BITS // the header knows an instruction
+        result.bits = BF16_BITS(value);
+#else
         uint bits = as_type<uint>(value);
         // A NaN must not be rounded up to infinity.
         uint rounded = value != value ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
-        bf16 result;
         result.bits = ushort(rounded >> 16);
+#endif
         return result;
     }
 };
@@ -70,6 +74,23 @@ template <typename T> inline void load8_partial(device const T* values, uint cou
 #pragma unroll
     for (uint i = 0; i < 8; i++)
         result[i] = i < count ? widen(values[i]) : 0.0f;
+}
+
+// Writes 8 neighbouring values, to an address that is a multiple of 16 bytes.
+inline void write8(device f32* values, thread const float (&from)[8]) {
+    float4 low, high;
+    low.x = from[0], low.y = from[1], low.z = from[2], low.w = from[3];
+    high.x = from[4], high.y = from[5], high.z = from[6], high.w = from[7];
+    *(device float4*)values = low;
+    *(device float4*)(values + 4) = high;
+}
+inline uint two_in_word(f16 low, f16 high) { return uint(as_type<ushort>(low)) | uint(as_type<ushort>(high)) << 16; }
+inline uint two_in_word(bf16 low, bf16 high) { return uint(low.bits) | uint(high.bits) << 16; }
+template <typename T> inline void write8(device T* values, thread const float (&from)[8]) {
+    uint4 words;
+    words.x = two_in_word(narrow<T>(from[0]), narrow<T>(from[1])), words.y = two_in_word(narrow<T>(from[2]), narrow<T>(from[3]));
+    words.z = two_in_word(narrow<T>(from[4]), narrow<T>(from[5])), words.w = two_in_word(narrow<T>(from[6]), narrow<T>(from[7]));
+    *(device uint4*)values = words;
 }
 
 // Writes up to 8 neighbouring values.

@@ -1,6 +1,6 @@
-//! Cache append: keys and values of new positions go where attention reads them.
+//! Cache append: keys and values of new positions go where attention reads them, rotated on the way where there are angles.
 
-use crate::{Ops, Shape};
+use crate::{Ops, RopePairs, Shape};
 
 /// Rows to store.
 pub struct Append<'a, O: Ops> {
@@ -8,17 +8,42 @@ pub struct Append<'a, O: Ops> {
     pub rows: usize,
     /// Position of row 0; what was stored there and after is replaced.
     pub first_position: usize,
-    /// Rotated keys. // (rows, kv_heads * head_dim)
-    pub keys: &'a O::Tensor,
+    /// Rotated first, together with queries.
+    pub rotation: Option<Rotation<'a, O>>,
+    /// Keys; whether they are rotated afterwards is the device's choice. // (rows, kv_heads * head_dim)
+    pub keys: &'a mut O::Tensor,
     /// Values. // (rows, kv_heads * value_dim)
     pub values: &'a O::Tensor,
     /// The layer's cache.
     pub key_values: &'a mut O::KeyValues,
 }
 
+/// What [`crate::Rope`] does to queries and keys.
+pub struct Rotation<'a, O: Ops> {
+    /// Rotated in place. // (rows, heads * head_dim)
+    pub queries: &'a mut O::Tensor,
+    /// Values of a head of queries and of keys.
+    pub head_dim: usize,
+    /// From [`Ops::rope_angles`]. // (rows, rotated)
+    pub angles: &'a O::Tensor,
+    /// Which values are rotated together.
+    pub pairs: RopePairs,
+}
+
 impl<O: Ops> Append<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         assert!(self.rows <= self.keys.rows() && self.rows <= self.values.rows());
+        if let Some(rotation) = &self.rotation {
+            let Rotation {
+                queries,
+                head_dim,
+                angles,
+                ..
+            } = rotation;
+            assert!(self.rows <= queries.rows() && self.rows <= angles.rows() && angles.cols() <= *head_dim);
+            let whole = |heads: &O::Tensor| heads.cols().is_multiple_of(*head_dim);
+            assert!(whole(queries) && whole(self.keys));
+        }
     }
 }

@@ -13,7 +13,7 @@ use planish_cpu::{
 
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    PassSize, Recurrence, Resident, ResidentKeyValues, Rope, RopeAngles, Rule, Shape,
+    PassSize, Recurrence, Resident, ResidentKeyValues, Rope, RopeAngles, Rotation, Rule, Shape,
 };
 
 pub use routed::CpuStack;
@@ -279,10 +279,28 @@ impl Ops for CpuOps {
         let Append {
             rows,
             first_position,
+            rotation,
             keys,
             values,
             key_values,
         } = problem;
+        if let Some(Rotation {
+            queries,
+            head_dim,
+            angles,
+            pairs,
+        }) = rotation
+        {
+            for heads in [queries, &mut *keys] {
+                self.rope(Rope {
+                    rows,
+                    heads,
+                    head_dim,
+                    angles,
+                    pairs,
+                });
+            }
+        }
         key_values.append(self.cpu.pool(), first_position, keys.first(rows), values.first(rows));
         Ok(())
     }

@@ -24,7 +24,7 @@ use std::ops::Range;
 
 pub use activation::{Gate, gate_reference};
 pub use add::Add;
-pub use append::Append;
+pub use append::{Append, Rotation};
 pub use attention::{Alibi, Attention, AttentionHead, attention_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use cpu::{CpuOps, CpuStack, CpuTensor};
@@ -169,7 +169,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// Rotary position embedding, in place.
     fn rope(&self, problem: Rope<'_, Self>);
 
-    /// Stores keys and values.
+    /// Stores keys and values, rotated where that is asked for.
     ///
     /// # Errors
     /// The device is out of memory.

@@ -126,9 +126,10 @@ fn check(case: &Case, ops: CpuOps, inputs: Inputs, tolerance: f64) {
     for (first, count) in [(0, case.before), (case.before, case.rows)] {
         let part = |all: &[f32], cols: usize| tensor(&ops, count, cols, &all[first * cols..][..count * cols]);
         ops.append(Append {
+            rotation: None,
             rows: count,
             first_position: first,
-            keys: &part(&keys, key_cols),
+            keys: &mut part(&keys, key_cols),
             values: &part(&values, value_cols),
             key_values: &mut key_values,
         })
@@ -253,9 +254,10 @@ fn windows_free_what_lies_outside() {
     let attend = |key_values: &mut <CpuOps as Ops>::KeyValues, first_position: usize| {
         let part = |all: &[f32]| tensor(&ops, piece, cols, &all[first_position * cols..][..piece * cols]);
         ops.append(Append {
+            rotation: None,
             rows: piece,
             first_position,
-            keys: &part(&keys),
+            keys: &mut part(&keys),
             values: &part(&values),
             key_values: &mut *key_values,
         })

@@ -1,6 +1,6 @@
 //! Self-attention: query, key and value from the input, norms, rotation, cache, attention, output.
 
-use planish_ops::{Activation, Alibi, Append, Attention, Gate, KeyValueSizes, Linear, Ops, Rope};
+use planish_ops::{Activation, Alibi, Append, Attention, Gate, KeyValueSizes, Linear, Ops, Rope, Rotation};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::clock::Phase;
@@ -66,27 +66,54 @@ impl<O: Ops> AttentionBlock<O> {
         pass.clock.lap(Phase::Other);
     }
 
-    /// Norm and rotation of queries or keys.
-    fn place(&self, pass: &Pass<'_, O>, norm: Option<&NormLayer<O>>, heads: &mut O::Tensor) {
-        let norm = norm.map(|norm| |heads: &mut O::Tensor| pass.ops.norm(norm.of(0..pass.rows, heads)));
-        let (before, after) = match self.spec.norm_after_rope {
-            true => (None, norm),
-            false => (norm, None),
+    /// Norms, rotation, and keys and values to the cache.
+    fn place(
+        &self,
+        pass: &Pass<'_, O>,
+        [queries, keys, values]: [&mut O::Tensor; 3],
+        key_values: &mut O::KeyValues,
+    ) -> Result<(), Error> {
+        let late = self.spec.norm_after_rope;
+        if !late {
+            self.normalize(pass, queries, keys);
+        }
+        let rope = self.spec.rope.map(|rope| &pass.angles[rope]);
+        if late {
+            for (heads, angles) in [&mut *queries, &mut *keys].into_iter().zip([rope; 2]) {
+                let Some(angles) = angles else { break };
+                pass.ops.rope(Rope {
+                    rows: pass.rows,
+                    heads,
+                    head_dim: self.spec.head_dim,
+                    angles: &angles.tensor,
+                    pairs: angles.pairs,
+                });
+            }
+            self.normalize(pass, queries, keys);
+        }
+        let rotation = rope.filter(|_| !late).map(|angles| Rotation {
+            queries,
+            head_dim: self.spec.head_dim,
+            angles: &angles.tensor,
+            pairs: angles.pairs,
+        });
+        let append = Append {
+            rows: pass.rows,
+            first_position: pass.first_position,
+            rotation,
+            keys,
+            values,
+            key_values,
         };
-        if let Some(normalize) = before {
-            normalize(&mut *heads);
-        }
-        if let Some(rope) = self.spec.rope {
-            pass.ops.rope(Rope {
-                rows: pass.rows,
-                heads: &mut *heads,
-                head_dim: self.spec.head_dim,
-                angles: &pass.angles[rope].tensor,
-                pairs: pass.angles[rope].pairs,
-            });
-        }
-        if let Some(normalize) = after {
-            normalize(heads);
+        pass.ops.append(append).map_err(device_error)
+    }
+
+    /// Norms of queries and keys, where there are any.
+    fn normalize(&self, pass: &Pass<'_, O>, queries: &mut O::Tensor, keys: &mut O::Tensor) {
+        for (norm, heads) in [(&self.query_norm, queries), (&self.key_norm, keys)] {
+            if let Some(norm) = norm {
+                pass.ops.norm(norm.of(0..pass.rows, heads));
+            }
         }
     }
 }
@@ -134,16 +161,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             ],
             outputs: &mut [&mut *queries, &mut *keys, &mut *values],
         });
-        self.place(pass, self.query_norm.as_ref(), queries);
-        self.place(pass, self.key_norm.as_ref(), keys);
-        let append = Append {
-            rows,
-            first_position,
-            keys,
-            values,
-            key_values,
-        };
-        ops.append(append).map_err(device_error)?;
+        self.place(pass, [&mut *queries, keys, values], key_values)?;
         pass.clock.lap(Phase::Other);
         pass.clock.timed(ops).attention(Attention {
             rows,

@@ -236,6 +236,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
         let append = Append {
             rows,
             first_position,
+            rotation: None,
             keys: tensors.keys,
             values: tensors.latent,
             key_values,

@@ -4,7 +4,7 @@ use planish_gpu::{Dialect, Error, Queue};
 
 use super::{GpuOps, lock};
 use crate::kernels;
-use crate::{Append, Attention, KeyValueSizes, ResidentKeyValues};
+use crate::{Append, Attention, KeyValueSizes, ResidentKeyValues, RopePairs};
 
 /// Positions that there is room for at first; room doubles from there.
 const FIRST_POSITIONS: usize = 256;
@@ -77,26 +77,48 @@ impl<Q: Queue> GpuOps<Q> {
         let Append {
             rows,
             first_position,
+            rotation,
             keys,
             values,
             key_values,
         } = problem;
-        let launch = kernels::Append {
+        let KeyValueSizes {
+            heads: kv_heads,
+            head_dim,
+            value_dim,
+            ..
+        } = key_values.sizes;
+        let rotated = rotation.as_ref().map_or(0, |rotation| rotation.angles.cols);
+        let heads = rotation.as_ref().map_or(0, |rotation| rotation.queries.cols / head_dim);
+        let launch = kernels::Place {
+            neighbours: rotation
+                .as_ref()
+                .is_some_and(|rotation| rotation.pairs == RopePairs::Neighbours),
             value: keys.float_type,
             cache: self.cached,
             rows: rows as u32,
             first_position: first_position as u32,
-            key_width: keys.cols as u32,
-            value_width: values.cols as u32,
+            heads: heads as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            value_dim: value_dim as u32,
+            rotated: rotated as u32,
         }
         .launch();
         let bytes = self.cached.size_bytes();
         let (stored_keys, stored_values) =
             key_values.reserve(&self.queue, first_position + rows, first_position, bytes)?;
-        self.run(
-            &launch,
-            &[keys.all(), values.all(), (stored_keys, 0), (stored_values, 0)],
-        );
+        let queries = rotation.as_ref().map(|rotation| &*rotation.queries);
+        let angles = rotation.as_ref().map(|rotation| rotation.angles);
+        let buffers = [
+            self.optional(queries),
+            keys.all(),
+            values.all(),
+            self.optional(angles),
+            (stored_keys, 0),
+            (stored_values, 0),
+        ];
+        self.run(&launch, &buffers);
         Ok(())
     }
 

@@ -12,13 +12,15 @@ const FILE: File = File {
         include_str!("../../kernels/attention.metal"),
     ],
 };
-const THREADS: u32 = 128;
+const THREADS: u32 = 256;
 const SIMDGROUPS: u32 = THREADS / 32;
 /// Floats of threadgroup memory that the simdgroups' results may take.
 const ROOM: u32 = 6 << 10;
 /// Positions of a part, where there are so many.
 const PART: u32 = 128;
 const MOST_PARTS: u32 = 32;
+/// Up to so many positions each head reads keys and values for itself: the device has room, and caches hold them.
+const APART: u32 = 512;
 
 /// `output = softmax(scale * q k^T) v`. Buffers of [`Attention::launch`]: queries (rows, heads, head_dim) of `value`, keys
 /// (positions, kv_heads, head_dim) and values (positions, kv_heads, value_dim) of `cache`, sinks (heads) and slopes (heads) of
@@ -113,16 +115,33 @@ impl Attention {
 
     /// Changes only when the length passes a power of two, so that recorded launches stay as they are.
     fn parts(&self) -> u32 {
-        let seen = self.first_position + self.rows;
-        let seen = self.window.map_or(seen, |window| seen.min(window)).next_power_of_two();
         // Many rows fill the device without parts.
         let enough = (1024 / (self.rows * self.heads / self.heads_each())).max(1);
-        (seen / PART).clamp(1, MOST_PARTS).min(enough.next_power_of_two())
+        match self.seen() / PART {
+            // To join two parts takes longer than to read them one after another.
+            ..=2 => 1,
+            parts => parts.min(MOST_PARTS).min(enough.next_power_of_two()),
+        }
+    }
+
+    /// Positions that a row sees, rounded up to a power of two.
+    fn seen(&self) -> u32 {
+        let seen = self.first_position + self.rows;
+        self.window.map_or(seen, |window| seen.min(window)).next_power_of_two()
+    }
+
+    /// Lanes that read one position, 8 values each.
+    fn lanes(&self) -> u32 {
+        let eights = self.head_dim.max(self.value_dim).div_ceil(8);
+        eights.next_power_of_two().min(32)
     }
 
     /// Heads that share one read of keys and values: a divisor of the heads of a key-value head.
     fn heads_each(&self) -> u32 {
         let group = self.heads / self.kv_heads;
+        if self.seen() <= APART {
+            return 1;
+        }
         let fits = |heads: u32| group.is_multiple_of(heads) && SIMDGROUPS * heads * (self.value_dim + 2) <= ROOM;
         [4, 3, 2].into_iter().find(|&heads| fits(heads)).unwrap_or(1)
     }
@@ -137,6 +156,7 @@ impl Attention {
             ("VALUE_DIM", self.value_dim),
             ("HEADS_EACH", self.heads_each()),
             ("PARTS", parts),
+            ("LANES", self.lanes()),
             ("WINDOW", flag(self.window.is_some())),
             ("SOFTCAP", flag(self.softcap.is_some())),
             ("ALIBI", flag(self.alibi_factor.is_some())),

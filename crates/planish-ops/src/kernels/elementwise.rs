@@ -1,4 +1,4 @@
-//! Value by value: activations, sums, and the cache's new rows.
+//! Value by value: activations and sums.
 
 use bytemuck::{Pod, Zeroable};
 use planish_cpu::Activation;
@@ -15,7 +15,9 @@ const FILE: File = File {
         include_str!("../../kernels/elementwise.metal"),
     ],
 };
-const THREADS: u32 = 256;
+const THREADS: u32 = 128;
+/// Values of a thread.
+const EACH: u32 = 8;
 
 /// `values = activation(values) * up`. Buffers: values (count) and up (count) of `value`.
 #[derive(Clone, Copy, Debug)]
@@ -41,24 +43,6 @@ pub struct Add {
     pub factor: f32,
 }
 
-/// Keys and values of new rows into the cache. Buffers: keys (rows, key_width) and values (rows, value_width) of `value`, then the
-/// cache's (positions, key_width) and (positions, value_width) of `cache`.
-#[derive(Clone, Copy, Debug)]
-pub struct Append {
-    /// Type of the new rows.
-    pub value: FloatType,
-    /// Type of the cache.
-    pub cache: FloatType,
-    /// New rows.
-    pub rows: u32,
-    /// Position of row 0.
-    pub first_position: u32,
-    /// Key-value heads times the dimension of a key.
-    pub key_width: u32,
-    /// Key-value heads times the dimension of a value.
-    pub value_width: u32,
-}
-
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct GateProblem {
@@ -73,14 +57,6 @@ struct AddProblem {
     factor: f32,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct AppendProblem {
-    first_position: u32,
-    key_width: u32,
-    value_width: u32,
-}
-
 impl Gate {
     /// The launch.
     pub fn launch(&self) -> Launch {
@@ -89,9 +65,8 @@ impl Gate {
             count: self.count,
             factors,
         };
-        let mut defines = defines(self.value, self.value);
-        defines.extend([("ACTIVATION", activation), ("GATED", u32::from(self.gated))]);
-        launch("gate", defines, self.count, bytemuck::bytes_of(&problem))
+        let program = program(self.value, activation, self.gated);
+        launch("gate", program, self.count, bytemuck::bytes_of(&problem))
     }
 }
 
@@ -102,55 +77,27 @@ impl Add {
             count: self.count,
             factor: self.factor,
         };
-        launch(
-            "add",
-            defines(self.value, self.value),
-            self.count,
-            bytemuck::bytes_of(&problem),
-        )
+        let program = program(self.value, 0, false);
+        launch("add", program, self.count, bytemuck::bytes_of(&problem))
     }
 }
 
-impl Append {
-    /// The launch.
-    pub fn launch(&self) -> Launch {
-        let problem = AppendProblem {
-            first_position: self.first_position,
-            key_width: self.key_width,
-            value_width: self.value_width,
-        };
-        let width = self.key_width.max(self.value_width);
-        Launch {
-            threadgroups: [self.rows, width.div_ceil(THREADS), 1],
-            buffers: 4,
-            ..launch(
-                "append",
-                defines(self.value, self.cache),
-                width,
-                bytemuck::bytes_of(&problem),
-            )
-        }
-    }
-}
-
-fn defines(value: FloatType, cache: FloatType) -> Vec<(&'static str, u32)> {
-    vec![
+/// The kernels of a file are compiled together: a sum has no activation, and names one.
+fn program(value: FloatType, activation: u32, gated: bool) -> Program {
+    let defines = vec![
         ("THREADS", THREADS),
         ("VALUE", value_number(value)),
-        ("CACHE", value_number(cache)),
-    ]
+        ("ACTIVATION", activation),
+        ("GATED", u32::from(gated)),
+    ];
+    Program { file: FILE, defines }
 }
 
-/// One thread a value, two buffers.
-fn launch(kernel: &'static str, mut defines: Vec<(&'static str, u32)>, count: u32, constants: &[u8]) -> Launch {
-    // The kernels of a file are compiled together.
-    if kernel != "gate" {
-        defines.extend([("ACTIVATION", 0), ("GATED", 0)]);
-    }
+fn launch(kernel: &'static str, program: Program, count: u32, constants: &[u8]) -> Launch {
     Launch {
-        program: Program { file: FILE, defines },
+        program,
         kernel,
-        threadgroups: [count.div_ceil(THREADS), 1, 1],
+        threadgroups: [count.div_ceil(EACH * THREADS), 1, 1],
         threads: THREADS,
         buffers: 2,
         constants: constants.to_vec(),

@@ -29,7 +29,7 @@ mod weights;
 
 pub use argmax::Argmax;
 pub use attention::Attention;
-pub use elementwise::{Add, Append, Gate};
+pub use elementwise::{Add, Gate};
 pub use experts::{ExpertsInner, ExpertsOuter, SumBase};
 pub use heads::{CopyHeads, HeadMatvec};
 pub use matmul::Matmul;
@@ -40,7 +40,7 @@ pub use product::{PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, Product
 pub use program::{File, Launch, Program, value_number};
 pub use quantize::Quantize;
 pub use read::Read;
-pub use rope::{Rope, RopeAngles};
+pub use rope::{Place, Rope, RopeAngles};
 pub use route::Route;
 pub use rows::Rows;
 pub use stack::{StackInputs, StackMatmul};

@@ -15,7 +15,7 @@ const FILE: File = File {
     ],
 };
 const MOST_THREADS: u32 = 512;
-/// Values of a thread where there are enough.
+/// Values that a thread reads at once.
 const VALUES_EACH: u32 = 8;
 
 /// `hidden += factor * residual; output = normalized(hidden) * weight + bias`. Buffers: hidden (rows, cols) and residual (rows,
@@ -77,7 +77,8 @@ impl Norm {
         };
         let defines = vec![
             ("THREADS", threads),
-            ("EACH", self.width.div_ceil(threads)),
+            ("EACH", self.width.div_ceil(VALUES_EACH * threads)),
+            ("WHOLE", u32::from(self.width.is_multiple_of(VALUES_EACH))),
             ("VALUE", value_number(self.value)),
             ("LAYER", u32::from(self.kind == NormKind::Layer)),
             ("RESIDUAL", u32::from(self.residual.is_some())),

@@ -68,6 +68,28 @@ fn problems() -> Vec<Attention> {
             ..PLAIN
         },
         Attention {
+            rows: 2,
+            first_position: 700,
+            window: Some(600),
+            sinks: true,
+            heads: 8,
+            ..PLAIN
+        },
+        Attention {
+            first_position: 900,
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 20,
+            value_dim: 12,
+            ..PLAIN
+        },
+        Attention {
+            rows: 2,
+            head_dim: 264,
+            value_dim: 8,
+            ..PLAIN
+        },
+        Attention {
             rows: 5,
             sinks: true,
             alibi_factor: Some(1.0),

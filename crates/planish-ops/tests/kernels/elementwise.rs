@@ -1,9 +1,9 @@
-//! Activations, sums, and rows appended to a cache.
+//! Activations and sums.
 
-use planish_ops::kernels::{Add, Append, Gate, Launch};
+use planish_ops::kernels::{Add, Gate, Launch};
 use planish_ops::{Activation, Xielu, gate_reference};
 
-use crate::data::{Random, TYPES, assert_close, from_bytes, poison, round_to, to_bytes};
+use crate::data::{Random, TYPES, assert_close, from_bytes, round_to, to_bytes};
 use crate::device::{Device, Watch};
 
 const XIELU: Xielu = Xielu {
@@ -52,23 +52,11 @@ fn sums() -> [Add; 3] {
     })
 }
 
-fn appends() -> [Append; 3] {
-    [(0, 1), (1, 2), (2, 0)].map(|(value, cache)| Append {
-        value: TYPES[value],
-        cache: TYPES[cache],
-        rows: 3,
-        first_position: 2,
-        key_width: 300,
-        value_width: 40,
-    })
-}
-
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
     let gates = gates().into_iter().map(|problem| problem.launch());
     let sums = sums().into_iter().map(|problem| problem.launch());
-    let appends = appends().into_iter().map(|problem| problem.launch());
-    gates.chain(sums).chain(appends).collect()
+    gates.chain(sums).collect()
 }
 
 #[test]
@@ -122,35 +110,5 @@ fn sums_equal_the_formula() {
             problem.value,
             problem,
         );
-    }
-}
-
-#[test]
-fn appended_rows_lie_at_their_positions() {
-    let problems = appends();
-    let device = Device::new(&problems.map(|problem| problem.launch()), Watch::Memory);
-    let mut random = Random(7);
-    for problem in &problems {
-        let widths = [problem.key_width as usize, problem.value_width as usize];
-        let rows = widths.map(|width| random.values(3 * width, problem.value));
-        let mut buffers = [
-            to_bytes(&rows[0], problem.value),
-            to_bytes(&rows[1], problem.value),
-            poison(6 * widths[0], problem.cache),
-            poison(6 * widths[1], problem.cache),
-        ];
-        device.run(&problem.launch(), &mut buffers);
-        for (which, width) in widths.into_iter().enumerate() {
-            let cache = &buffers[2 + which];
-            let bytes = width * problem.cache.size_bytes();
-            let expected: Vec<f64> = rows[which].iter().map(|&value| f64::from(value)).collect();
-            let found = from_bytes(&cache[2 * bytes..5 * bytes], problem.cache);
-            assert_close(&found, &expected, problem.cache, problem);
-            let others = cache[..2 * bytes].iter().chain(&cache[5 * bytes..]);
-            assert!(
-                others.into_iter().all(|&byte| byte == 0xff),
-                "other positions stay: {problem:?}"
-            );
-        }
     }
 }

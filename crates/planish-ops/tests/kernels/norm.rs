@@ -9,9 +9,15 @@ use crate::device::{Device, Watch};
 
 fn problems() -> Vec<Norm> {
     let mut problems = Vec::new();
-    for (index, (cols, width, size)) in [(7, 7, 7), (288, 288, 288), (96, 24, 48), (1031, 1031, 1031)]
-        .into_iter()
-        .enumerate()
+    for (index, (cols, width, size)) in [
+        (7, 7, 7),
+        (288, 288, 288),
+        (96, 24, 48),
+        (1031, 1031, 1031),
+        (4104, 4104, 4104),
+    ]
+    .into_iter()
+    .enumerate()
     {
         for (turn, kind) in [NormKind::Rms, NormKind::Layer].into_iter().enumerate() {
             for flags in 0..4 {

@@ -2,7 +2,7 @@
 
 use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
-use planish_ops::kernels::{Add, Append, Argmax, Attention, Gate, Launch, Norm, Quantize, Rope, Rows, WeightKind};
+use planish_ops::kernels::{Add, Argmax, Attention, Gate, Launch, Norm, Place, Quantize, Rope, Rows, WeightKind};
 use planish_ops::{Activation, NormKind};
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ fn cases(choice: &Choice) -> Vec<Case> {
         cases.extend([
             norm(value, rows),
             rope(value, rows),
-            append(value, rows),
+            place(value, rows),
             gate(value, rows),
             add(value, rows),
         ]);
@@ -159,23 +159,36 @@ fn rope(value: FloatType, rows: u32) -> Case {
     }
 }
 
-fn append(value: FloatType, rows: u32) -> Case {
-    let width = KV_HEADS * HEAD_DIM;
-    let launch = Append {
+/// Queries rotated, keys rotated and put into the cache with the values.
+fn place(value: FloatType, rows: u32) -> Case {
+    let launch = Place {
+        neighbours: false,
         value,
         cache: value,
         rows,
         first_position: 0,
-        key_width: width,
-        value_width: width,
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        head_dim: HEAD_DIM,
+        value_dim: HEAD_DIM,
+        rotated: HEAD_DIM,
     }
     .launch();
-    Case::single(
-        "append",
-        format!("{rows} x 2 x {width}"),
+    let (queries, keys) = (
+        bytes(rows * HEADS * HEAD_DIM, value),
+        bytes(rows * KV_HEADS * HEAD_DIM, value),
+    );
+    let angles = bytes(rows * HEAD_DIM, FloatType::F32);
+    let case = Case::single(
+        "place",
+        format!("{rows} x {HEADS} + 2 x {KV_HEADS} heads of {HEAD_DIM}"),
         launch,
-        vec![bytes(rows * width, value); 4],
-    )
+        vec![queries, keys, keys, angles, keys, keys],
+    );
+    Case {
+        floor_bytes: 2 * queries + 4 * keys + angles,
+        ..case
+    }
 }
 
 fn gate(value: FloatType, rows: u32) -> Case {
