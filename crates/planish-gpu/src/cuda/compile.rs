@@ -38,6 +38,17 @@ pub(super) fn compile(source: &Source<'_>, options: &[String], device: &str) -> 
     program.code().map_err(|error| fail(error.to_string()))
 }
 
+/// Whether the kernel says itself from where on it needs what earlier kernels wrote.
+pub(super) fn waits_for_earlier(source: &Source<'_>) -> bool {
+    let name = format!("{})", source.entry);
+    let mut kernels = source.text.split("\nKERNEL");
+    let own = kernels.find(|text| {
+        let declared = text.split('(').nth(1).and_then(|rest| rest.lines().next());
+        declared.is_some_and(|declared| declared.trim().rsplit([' ', ',']).next() == Some(name.as_str()))
+    });
+    own.is_some_and(|text| text.contains("    wait_for_earlier();"))
+}
+
 struct Program(sys::nvrtcProgram);
 
 impl Program {
@@ -71,5 +82,24 @@ impl Drop for Program {
     fn drop(&mut self) {
         // SAFETY: destroyed once.
         let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_wait_are_told_apart() {
+        let text = "#define KERNEL(name) name\n\nKERNEL(first)(\n    int a)\n{\n    wait_for_earlier();\n}\n\
+                    KERNEL(second)(\n    int a)\n{\n}\nKERNEL_OF(32, third)(\n    int a)\n{\n    wait_for_earlier();\n}\n";
+        let waits = ["first", "second", "third", "ird", "none"].map(|entry| {
+            waits_for_earlier(&Source {
+                name: "test",
+                text,
+                entry,
+            })
+        });
+        assert_eq!(waits, [true, false, true, false, false]);
     }
 }

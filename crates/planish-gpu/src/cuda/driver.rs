@@ -8,6 +8,8 @@ use crate::{Error, Memory};
 const VENDOR: &str = "NVIDIA";
 /// The driver must support this CUDA version: its graph calls are used.
 const NEEDED: i32 = 12_000;
+/// From this one on, graphs know kernels that start before the kernel before them is done.
+const STARTS_EARLY: i32 = 12_030;
 
 /// One GPU with the context that all of this process shares.
 pub(super) struct Device {
@@ -61,6 +63,11 @@ impl Device {
     pub(super) fn enter(&self) -> Result<(), Error> {
         // SAFETY: the context lives as long as `self`.
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("choosing the device", error))
+    }
+
+    /// Whether kernels can start before the kernel before them is done: from Hopper on.
+    pub(super) fn starts_early(&self) -> bool {
+        self.capability >= 90 && self.driver >= STARTS_EARLY
     }
 
     pub(super) fn memory(&self) -> Result<Memory, Error> {

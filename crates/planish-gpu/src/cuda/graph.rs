@@ -26,7 +26,8 @@ struct Step {
     threads: [u32; 3],
     shared_bytes: u32,
     arguments: Range<usize>, // of `starts`
-    beside: bool,
+    /// It waits itself for what it needs.
+    early: bool,
 }
 
 /// Launches with their arguments.
@@ -120,16 +121,16 @@ impl Recorder {
     }
 
     /// A launch with the arguments since the last one.
-    pub(super) fn step(&mut self, function: sys::CUfunction, launch: &Launch<'_, CudaQueue>) {
+    pub(super) fn step(&mut self, launch: &Launch<'_, CudaQueue>) {
         let arguments = self.first_argument..self.now.starts.len();
         self.first_argument = arguments.end;
         self.now.steps.push(Step {
-            function,
+            function: launch.kernel.function,
             grid: launch.grid,
             threads: launch.threads,
             shared_bytes: launch.threadgroup_bytes,
             arguments,
-            beside: launch.beside && !self.now.steps.is_empty(),
+            early: launch.kernel.early,
         });
     }
 
@@ -203,24 +204,34 @@ fn launch_each(recording: &mut Recording, pointers: &mut Vec<*mut c_void>, strea
     for index in 0..recording.steps.len() {
         recording.point(index, pointers);
         let step = &recording.steps[index];
-        let dimensions = |[x, y, z]: [u32; 3]| (x, y, z);
-        // SAFETY: the caller of `Queue::launch` gives arguments that fit the kernel; buffers live until the work is done.
-        unsafe {
-            result::launch_kernel(
-                step.function,
-                dimensions(step.grid),
-                dimensions(step.threads),
-                step.shared_bytes,
-                stream,
-                pointers,
-            )?;
-        }
+        let mut early = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: step.grid[0],
+            gridDimY: step.grid[1],
+            gridDimZ: step.grid[2],
+            blockDimX: step.threads[0],
+            blockDimY: step.threads[1],
+            blockDimZ: step.threads[2],
+            sharedMemBytes: step.shared_bytes,
+            hStream: stream,
+            attrs: &mut early,
+            numAttrs: u32::from(step.early),
+        };
+        // SAFETY: the caller of `Queue::launch` gives arguments that fit the kernel; buffers live until the work is done. Pointers
+        // and attribute live through the call.
+        unsafe { sys::cuLaunchKernelEx(&config, step.function, pointers.as_mut_ptr(), ptr::null_mut()) }.result()?;
     }
     Ok(())
 }
 
 impl Graph {
-    /// A chain of groups: the steps of a group run beside each other, after all of the group before.
+    /// A chain of steps.
     fn new(recording: &mut Recording, pointers: &mut Vec<*mut c_void>) -> Result<Graph, result::DriverError> {
         let mut handle = ptr::null_mut();
         // SAFETY: writes one handle.
@@ -242,18 +253,33 @@ impl Graph {
     fn fill(&mut self, recording: &mut Recording, pointers: &mut Vec<*mut c_void>) -> Outcome {
         for index in 0..recording.steps.len() {
             let parameters = recording.parameters(index, pointers);
-            let before = self.nodes.last().map_or(ptr::null(), ptr::from_ref);
+            let early = recording.steps[index].early;
+            // An early start is told by the edge, and an edge of that kind is added later.
+            let before = self.nodes.last().filter(|_| !early);
+            let (first, count) = (before.map_or(ptr::null(), ptr::from_ref), usize::from(before.is_some()));
             let mut node = ptr::null_mut();
             // SAFETY: the graph lives; parameters and their pointers live through the call, which copies them.
-            unsafe {
-                sys::cuGraphAddKernelNode_v2(&mut node, self.handle, before, usize::from(index > 0), &parameters)
-                    .result()?;
+            unsafe { sys::cuGraphAddKernelNode_v2(&mut node, self.handle, first, count, &parameters) }.result()?;
+            if let (true, Some(before)) = (early, self.nodes.last()) {
+                self.start_early(before, &node)?;
             }
             self.nodes.push(node);
         }
         // SAFETY: the graph is complete.
         self.executable = unsafe { result::graph::instantiate(self.handle, sys::CUgraphInstantiate_flags_enum(0)) }?;
         Ok(())
+    }
+
+    /// `node` may start while `before` still runs.
+    fn start_early(&self, before: &sys::CUgraphNode, node: &sys::CUgraphNode) -> Outcome {
+        let edge = sys::CUgraphEdgeData {
+            from_port: sys::CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC as u8,
+            to_port: 0,
+            type_: sys::CUgraphDependencyType_enum::CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC as u8,
+            reserved: [0; 5],
+        };
+        // SAFETY: graph and nodes live, and the edge through the call.
+        unsafe { sys::cuGraphAddDependencies_v2(self.handle, before, node, &edge, 1) }.result()
     }
 
     /// Gives steps whose arguments are not those of `last` their new ones.

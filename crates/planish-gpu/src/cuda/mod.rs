@@ -64,6 +64,8 @@ pub struct CudaBuffer {
 #[derive(Clone, Copy, Debug)]
 pub struct CudaKernel {
     function: sys::CUfunction,
+    /// It may start before the kernel before it is done.
+    early: bool,
 }
 
 // SAFETY: a handle of the driver, usable from any thread.
@@ -125,7 +127,10 @@ impl CudaQueue {
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) }.map_err(refuse)?;
         // SAFETY: the module was just loaded and is never unloaded.
         let function = unsafe { result::module::get_function(module, entry) }.map_err(refuse)?;
-        Ok(CudaKernel { function })
+        Ok(CudaKernel {
+            function,
+            early: self.inner.device.starts_early() && compile::waits_for_earlier(source),
+        })
     }
 }
 
@@ -296,7 +301,7 @@ impl Queue for CudaQueue {
                 Argument::Value(bytes) => recorder.argument(bytes),
             }
         }
-        recorder.step(function, launch);
+        recorder.step(launch);
         if recorder.is_full() {
             self.inner.submit(&mut state)?;
         }
