@@ -265,4 +265,5 @@ def main():
                 del plain
 
 
-main()
+if __name__ == "__main__":
+    main()
