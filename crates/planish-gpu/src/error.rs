@@ -12,7 +12,8 @@ pub enum Error {
     },
     /// The driver sees no device.
     #[error(
-        "the {vendor} driver reports no device ({reason}): check that one is visible, or compute with --device cpu"
+        "the {vendor} driver reports no device that can be used ({reason}): check that one is visible (nvidia-smi shows it, \
+         CUDA_VISIBLE_DEVICES hides it), after an update of the driver start the machine again, or compute with --device cpu"
     )]
     NoDevice {
         /// Whose driver.
@@ -33,11 +34,26 @@ pub enum Error {
     /// The run-time compiler is not installed and the kernel is not in the cache.
     #[error(
         "NVRTC, the compiler of CUDA kernels, was not found: install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` \
-         and put its lib folder on LD_LIBRARY_PATH"
+         and put its lib folder on LD_LIBRARY_PATH, or compute with --device cpu"
     )]
     NoCompiler,
+    /// The run-time compiler does not know the device.
+    #[error(
+        "NVRTC {version} cannot compile for {device} ({architecture}): install a newer CUDA toolkit, or a newer \
+         nvidia-cuda-nvrtc by pip, or compute with --device cpu"
+    )]
+    OldCompiler {
+        /// Of the compiler.
+        version: String,
+        /// The device.
+        device: String,
+        /// What the compiler was asked for.
+        architecture: String,
+    },
     /// The compiler refuses the text.
-    #[error("kernel {name} does not compile for {device}; please report this with the log:\n{log}")]
+    #[error(
+        "kernel {name} does not compile for {device}: compute with --device cpu, and please report this with the log:\n{log}"
+    )]
     Compile {
         /// The kernel.
         name: String,

@@ -158,10 +158,7 @@ fn gpu_error(error: planish_gpu::Error) -> Error {
 fn is_absence(error: &Error) -> bool {
     match error {
         Error::DeviceAbsent { .. } => true,
-        Error::Device(error) => matches!(
-            error.downcast_ref(),
-            Some(planish_gpu::Error::NoDriver { .. } | planish_gpu::Error::NoDevice { .. })
-        ),
+        Error::Device(error) => matches!(error.downcast_ref(), Some(planish_gpu::Error::NoDriver { .. })),
         _ => false,
     }
 }

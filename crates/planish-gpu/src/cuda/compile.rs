@@ -33,7 +33,14 @@ pub(super) fn compile(source: &Source<'_>, options: &[String], device: &str) -> 
     let program = Program::new(&text).map_err(|error| fail(error.to_string()))?;
     // SAFETY: the program lives.
     if let Err(error) = unsafe { result::compile_program(program.0, options) } {
-        return Err(fail(format!("{error}\n{}", program.log())));
+        return Err(match error.0 {
+            sys::nvrtcResult::NVRTC_ERROR_INVALID_OPTION => Error::OldCompiler {
+                version: version(),
+                device: device.to_owned(),
+                architecture: options.first().cloned().unwrap_or_default(),
+            },
+            _ => fail(format!("{error}\n{}", program.log())),
+        });
     }
     program.code().map_err(|error| fail(error.to_string()))
 }
@@ -47,6 +54,15 @@ pub(super) fn waits_for_earlier(source: &Source<'_>) -> bool {
         declared.is_some_and(|declared| declared.trim().rsplit([' ', ',']).next() == Some(name.as_str()))
     });
     own.is_some_and(|text| text.contains("    wait_for_earlier();"))
+}
+
+fn version() -> String {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: writes two integers.
+    match unsafe { sys::nvrtcVersion(&mut major, &mut minor) }.result() {
+        Ok(()) => format!("{major}.{minor}"),
+        Err(error) => error.to_string(),
+    }
 }
 
 struct Program(sys::nvrtcProgram);

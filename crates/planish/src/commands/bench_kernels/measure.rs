@@ -10,6 +10,8 @@ use planish_ops::kernels::{Launch, Read};
 const POOL_BYTES: usize = 1 << 30;
 /// Memory that one round of turns passes over, where a set of buffers is smaller.
 const ROTATED_BYTES: usize = 512 << 20;
+/// What is so small lies in the cache in models too, and more turns than a queue remembers would measure its host.
+const MOST_COPIES: usize = 512;
 const ALIGNMENT: usize = 256;
 const PASSES: usize = 5;
 const UNMEASURED: usize = 2;
@@ -107,6 +109,7 @@ impl<Q: Queue> Bench<Q> {
         let copies = ROTATED_BYTES
             .min(self.pool_bytes)
             .div_ceil(each)
+            .min(MOST_COPIES)
             .min(self.pool_bytes / each)
             .max(1);
         let kernels: Vec<Q::Kernel> = work
