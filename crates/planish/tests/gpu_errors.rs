@@ -186,7 +186,7 @@ fn compilers_that_are_absent_old_or_refuse() {
 fn devices_that_are_lost_while_they_compute() {
     let machine = Machine::new(Library::Stub, Library::Stub);
     for (call, code, name) in [
-        ("cuLaunchKernel", 719, "LAUNCH_FAILED"),
+        ("cuStreamSynchronize", 719, "LAUNCH_FAILED"),
         ("cuMemcpyDtoHAsync_v2", 700, "ILLEGAL_ADDRESS"),
         ("cuMemcpyDtoHAsync_v2", 46, "DEVICE_UNAVAILABLE"),
         ("cuMemcpyDtoHAsync_v2", 214, "ECC_UNCORRECTABLE"),

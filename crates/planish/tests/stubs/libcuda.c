@@ -54,9 +54,11 @@ CALL(cuModuleGetFunction, (void** function, void* module, const char* name), *fu
 CALL(cuFuncSetAttribute, (void* function, int attribute, int value), )
 CALL(cuLaunchKernel, (void* function, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z, unsigned shared,
                       void* stream, void** arguments, void** extra), )
+CALL(cuLaunchKernelEx, (const void* config, void* function, void** arguments, void** extra), )
 CALL(cuGraphCreate, (void** graph, unsigned flags), *graph = SOME_HANDLE)
 CALL(cuGraphDestroy, (void* graph), )
 CALL(cuGraphAddKernelNode_v2, (void** node, void* graph, const void* before, size_t count, const void* parameters), *node = SOME_HANDLE)
+CALL(cuGraphAddDependencies_v2, (void* graph, const void* from, const void* to, const void* edges, size_t count), )
 CALL(cuGraphInstantiateWithFlags, (void** executable, void* graph, unsigned long long flags), *executable = SOME_HANDLE)
 CALL(cuGraphExecKernelNodeSetParams_v2, (void* executable, void* node, const void* parameters), )
 CALL(cuGraphExecDestroy, (void* executable), )
