@@ -145,4 +145,9 @@ impl Checkpoint {
             None => self.source.reader.release(entry),
         }
     }
+
+    /// As [`Checkpoint::release`], for all that was read so far.
+    pub fn release_all(&self) {
+        self.source.reader.release_all();
+    }
 }

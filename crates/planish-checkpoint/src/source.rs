@@ -78,4 +78,13 @@ impl Reader {
             Reader::Gguf(reader) => reader.release(entry),
         }
     }
+
+    /// Tells the system that no page is needed for now.
+    pub fn release_all(&self) {
+        match self {
+            Reader::Folder(reader) => reader.release_all(),
+            Reader::Memory(_) => {}
+            Reader::Gguf(reader) => reader.release_all(),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! addresses. On Linux a hint (`madvise`, transparent huge pages); elsewhere nothing happens.
 
 /// Bytes of a huge page on x86-64 and on AArch64 with pages of 4 KiB.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// An empty vector with room for `count` bytes, in huge pages where these are so many. Only what is written takes memory, a
 /// whole page at a time.
@@ -15,8 +15,9 @@ pub fn huge_vec(count: usize) -> Vec<u8> {
     vec
 }
 
+/// Asks for huge pages.
 #[cfg(target_os = "linux")]
-fn advise(memory: &mut [std::mem::MaybeUninit<u8>]) {
+pub(crate) fn advise(memory: &mut [std::mem::MaybeUninit<u8>]) {
     let start = memory.as_mut_ptr();
     let whole = memory.len() - memory.len().min(start.align_offset(HUGE_PAGE));
     let whole = whole / HUGE_PAGE * HUGE_PAGE;
@@ -28,7 +29,33 @@ fn advise(memory: &mut [std::mem::MaybeUninit<u8>]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise(_memory: &mut [std::mem::MaybeUninit<u8>]) {}
+pub(crate) fn advise(_memory: &mut [std::mem::MaybeUninit<u8>]) {}
+
+/// Bytes that may still be taken before others must give way, in this process's group too. `None` where there are no huge pages.
+#[cfg(target_os = "linux")]
+pub(crate) fn available_memory() -> Option<usize> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let enabled = read("/sys/kernel/mm/transparent_hugepage/enabled")?;
+    if enabled.contains("[never]") {
+        return None;
+    }
+    let number = |text: &str, key: &str| -> Option<usize> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let available = number(&read("/proc/meminfo")?, "MemAvailable:")? << 10;
+    // Of a group, pages of files can be dropped, others cannot.
+    let group = read("/sys/fs/cgroup/memory.max").and_then(|limit| {
+        let limit: usize = limit.trim().parse().ok()?;
+        Some(limit.saturating_sub(number(&read("/sys/fs/cgroup/memory.stat")?, "anon ")?))
+    });
+    Some(available.min(group.unwrap_or(usize::MAX)))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn available_memory() -> Option<usize> {
+    None
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ mod activation;
 mod add;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod arena;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -37,6 +38,7 @@ pub mod vector;
 
 pub use activation::{Activate, activate};
 pub use add::{add, add_to_rows};
+pub use arena::Arena;
 pub use attention::{Alibi, Attention, AttentionWorkspace, attention};
 pub use convolution::{Convolution, convolve};
 pub use cpu::{Cpu, CpuError, Matmul, MatmulEach, Precision, Rounding, instruction_sets};

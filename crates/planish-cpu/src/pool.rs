@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -123,6 +123,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Held while a job runs; who finds it taken runs its job alone.
     turn: Mutex<()>,
+    /// The next chunk of each slot's share.
+    next: Vec<Padded<AtomicUsize>>,
 }
 
 impl Pool {
@@ -151,6 +153,7 @@ impl Pool {
             shared,
             workers,
             turn: Mutex::new(()),
+            next: (0..threads).map(|_| Padded(AtomicUsize::new(0))).collect(),
         }
     }
 
@@ -164,13 +167,50 @@ impl Pool {
     /// Slots must not wait for one another: one thread may run several in turn. A panic in a slot is passed on here. From
     /// inside a job, or while another thread's job runs, all slots run on the calling thread.
     pub fn run(&self, job: impl Fn(usize, usize) + Sync) {
-        let slots = self.threads();
-        let turn = if slots == 1 { None } else { self.turn.try_lock().ok() };
-        if turn.is_none() {
-            (0..slots).for_each(|slot| job(slot, slots));
-            return;
+        match self.turn() {
+            Some(turn) => self.share(turn, &job),
+            None => (0..self.threads()).for_each(|slot| job(slot, self.threads())),
         }
-        self.publish(&job);
+    }
+
+    /// Calls `job(slot, chunk)` for every chunk in 0..`chunks`: each slot takes its share of them in order, then what is left of
+    /// others' shares. Weights in order of the chunks are thus read by each thread from one place on.
+    ///
+    /// `slot` is below [`Pool::threads`] and no two calls with the same slot overlap: it can select scratch memory.
+    pub fn chunks(&self, chunks: usize, job: impl Fn(usize, usize) + Sync) {
+        let turn = if chunks > 1 { self.turn() } else { None };
+        let Some(turn) = turn else {
+            return (0..chunks).for_each(|chunk| job(0, chunk));
+        };
+        let first = |slot: usize| chunks * slot / self.threads();
+        for (slot, next) in self.next.iter().enumerate() {
+            next.0.store(first(slot), Ordering::Relaxed);
+        }
+        self.share(turn, &|slot, slots| {
+            for owner in (slot..slots).chain(0..slot) {
+                let end = first(owner + 1);
+                loop {
+                    let chunk = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
+                    if chunk >= end {
+                        break;
+                    }
+                    job(slot, chunk);
+                }
+            }
+        });
+    }
+
+    /// The right to use the other threads, unless there are none or they have a job.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.threads() == 1 {
+            None
+        } else {
+            self.turn.try_lock().ok()
+        }
+    }
+
+    fn share(&self, turn: MutexGuard<'_, ()>, job: &(dyn Fn(usize, usize) + Sync)) {
+        self.publish(job);
         self.shared.execute(0);
         while let Some(slot) = self.shared.claim() {
             self.shared.execute(slot);
@@ -181,26 +221,6 @@ impl Pool {
         if let Some(payload) = panicked {
             resume_unwind(payload);
         }
-    }
-
-    /// Calls `job(slot, chunk)` for every chunk in 0..`chunks`, each slot taking the next chunk when it is free.
-    ///
-    /// `slot` is below [`Pool::threads`] and no two calls with the same slot overlap: it can select scratch memory.
-    pub fn chunks(&self, chunks: usize, job: impl Fn(usize, usize) + Sync) {
-        if chunks <= 1 {
-            (0..chunks).for_each(|chunk| job(0, chunk));
-            return;
-        }
-        let next = Padded(AtomicUsize::new(0));
-        self.run(|slot, _| {
-            loop {
-                let chunk = next.0.fetch_add(1, Ordering::Relaxed);
-                if chunk >= chunks {
-                    break;
-                }
-                job(slot, chunk);
-            }
-        });
     }
 
     /// Makes `job` the current one, slot 0 already claimed by the caller. The caller must wait before `job` ends.

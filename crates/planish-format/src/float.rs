@@ -20,6 +20,7 @@ pub enum FloatType {
 
 impl FloatType {
     /// Bytes of one value.
+    #[inline]
     pub fn size_bytes(self) -> usize {
         match self {
             FloatType::F32 => 4,

@@ -17,11 +17,13 @@ impl Packing {
     }
 
     /// Bits per code.
+    #[inline]
     pub fn bits(self) -> u32 {
         self.bits
     }
 
     /// Codes that share one scale and one bias.
+    #[inline]
     pub fn group(self) -> usize {
         self.group
     }

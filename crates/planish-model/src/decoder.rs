@@ -51,22 +51,27 @@ impl<O: Ops> Decoder<O> {
         let embedding = Embedding::load(&loader, architecture)?;
         let mut sets = TensorSets::default();
         let specs = architecture.layers.iter().flat_map(|layer| &layer.steps);
-        let steps = specs
-            .map(|spec| Step::load(&loader, spec, &mut sets))
-            .collect::<Result<_, _>>()?;
+        let load = |spec| {
+            source.release();
+            Step::load(&loader, spec, &mut sets)
+        };
+        let steps = specs.map(load).collect::<Result<_, _>>()?;
         // What multiplies the logits may as well multiply what they are made of.
         let final_norm = NormSpec {
             scale: architecture.final_norm.scale * architecture.logits.scale,
             ..architecture.final_norm.clone()
         };
+        let final_norm = loader.norm(&final_norm)?;
+        let head = match &architecture.head {
+            HeadSpec::Tied(spec) if !source.has(&format!("{}.weight", spec.name)) => None,
+            HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
+        };
+        source.release();
         Ok(Decoder {
             embedding,
             steps,
-            final_norm: loader.norm(&final_norm)?,
-            head: match &architecture.head {
-                HeadSpec::Tied(spec) if !source.has(&format!("{}.weight", spec.name)) => None,
-                HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
-            },
+            final_norm,
+            head,
             frequencies: architecture.ropes.iter().map(|rope| rope.frequencies(0)).collect(),
             frequencies_length: 0,
             period: architecture.period(),

@@ -1,6 +1,5 @@
 //! Random packed weights in the shapes of well-known models, to measure speed and memory with no checkpoint.
 
-use planish_cpu::huge_vec;
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
@@ -93,7 +92,7 @@ impl WeightSource for RandomSource {
         });
         let words = rows * cols * self.packing.bits() as usize / 64 + 1;
         let mut state = seed | 1;
-        let mut codes = huge_vec(words * 8);
+        let mut codes = Vec::with_capacity(words * 8);
         for _ in 0..words {
             // xorshift64 (Marsaglia, 2003).
             state ^= state << 13;

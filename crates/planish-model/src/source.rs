@@ -33,6 +33,8 @@ pub(crate) trait WeightSource {
             stored => Ok(stored?[0]),
         }
     }
+    /// What was given so far has been copied, or will be read again: its pages may go.
+    fn release(&self) {}
     /// Bytes of all weights, where that is known before they are read.
     fn bytes(&self) -> Option<u64> {
         None
@@ -194,6 +196,10 @@ impl WeightSource for CheckpointSource<'_> {
 
     fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error> {
         self.read_stack_biases(spec)
+    }
+
+    fn release(&self) {
+        self.checkpoint.release_all();
     }
 
     fn has(&self, name: &str) -> bool {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
-    Activate, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add,
+    Activate, Arena, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add,
     add_to_rows, attention, convolve, copy_heads, norm, recur, rope, rope_angles,
 };
 
@@ -27,6 +27,7 @@ pub struct CpuOps {
     cpu: Cpu,
     precision: Precision,
     cache: CacheType,
+    arena: Mutex<Arena>,
     workspace: Mutex<AttentionWorkspace>,
     experts: Mutex<RoutedWorkspace>,
 }
@@ -41,6 +42,7 @@ impl CpuOps {
                 Precision::Exact => CacheType::Float32,
                 Precision::Rounded => CacheType::Float16,
             },
+            arena: Mutex::default(),
             workspace: Mutex::default(),
             experts: Mutex::default(),
         }
@@ -54,6 +56,12 @@ impl CpuOps {
     /// Threads and instruction set.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
+    }
+
+    /// In huge pages, where there are some.
+    fn keep(&self, matrix: Matrix) -> Matrix {
+        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        arena.keep(self.cpu.pool(), matrix)
     }
 }
 
@@ -142,11 +150,13 @@ impl Ops for CpuOps {
     }
 
     fn weight(&self, matrix: Matrix) -> Result<Matrix, Infallible> {
-        Ok(matrix)
+        Ok(self.keep(matrix))
     }
 
     fn stack(&self, matrices: Vec<Matrix>) -> Result<CpuStack, Infallible> {
-        Ok(CpuStack::new(matrices))
+        Ok(CpuStack::new(
+            matrices.into_iter().map(|matrix| self.keep(matrix)).collect(),
+        ))
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<KeyValues, Infallible> {

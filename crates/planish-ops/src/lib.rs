@@ -111,7 +111,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// The device is out of memory.
     fn vector(&self, values: &[f32]) -> Result<Self::Tensor, Self::Error>;
 
-    /// Puts a matrix where the device can read it; mapped bytes stay mapped where they can.
+    /// Puts a matrix where the device reads it fastest. Where that is elsewhere, nothing keeps the bytes that were given.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -125,7 +125,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
         self.weight(matrix)
     }
 
-    /// Puts matrices of equal shape where the device can read any of them; mapped bytes stay mapped where they can.
+    /// As [`Ops::weight`], for matrices of equal shape of which the device reads any.
     ///
     /// # Errors
     /// The device is out of memory.

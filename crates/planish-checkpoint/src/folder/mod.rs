@@ -100,4 +100,8 @@ impl Reader {
     pub fn release(&self, entry: &Entry) {
         self.weights.release(entry);
     }
+
+    pub fn release_all(&self) {
+        self.weights.tensors.release_all();
+    }
 }

@@ -86,4 +86,10 @@ impl Tensors {
             self.shards[stored.shard].file.release(stored.range.clone());
         }
     }
+
+    pub fn release_all(&self) {
+        for Shard { file, .. } in &self.shards {
+            file.release(0..file.bytes().len());
+        }
+    }
 }

@@ -353,4 +353,9 @@ impl Reader {
             self.file.release(place.tensor.range.clone());
         }
     }
+
+    /// Gives all mapped pages back to the system.
+    pub fn release_all(&self) {
+        self.file.release(0..self.file.bytes().len());
+    }
 }

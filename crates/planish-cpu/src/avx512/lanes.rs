@@ -2,7 +2,10 @@
 //!
 //! `y = sum over chunks of scale[lane] * x_scale[lane] * (codes . x)[lane] + sum over groups of bias * sum_x`. Scales are read
 //! 16 groups at a time and spread to the lanes by a permutation; x has a scale for each lane (each two lanes at 3 bits). Four
-//! rows at once share x and keep the pipelines full.
+//! sums keep the pipelines full: of four rows that share x, or of a long row.
+//!
+//! Reading is the limit, so weights are fetched ahead, also beyond the end of a row and of the rows of this call: what comes there
+//! is read next, or by another thread. On a Xeon (November 2026) that is worth 1.3 times the rate of the processor's own fetching.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -16,10 +19,14 @@ use super::unpack::{byte_mask, chunk_bytes, chunk_codes, code_of, unpack, vector
 
 /// Groups whose scales fill a register.
 const BLOCK: usize = 16;
-/// How far ahead of use codes of long rows are fetched, in bytes.
-pub(super) const AHEAD: usize = 1024;
-/// Rows read at once whose bytes are no more than this are fetched as a whole while those before them are multiplied.
-pub(super) const BLOCK_AHEAD: usize = 16 * 1024;
+/// Bytes of a row from which on rows are read one by one: memory is fastest where addresses only grow.
+const LONG_ROW: usize = 768;
+/// How far ahead of use weights are fetched into the first-level cache, in bytes.
+pub(super) const NEAR: usize = 2 * 1024;
+/// The same for the second-level cache.
+pub(super) const FAR: usize = 16 * 1024;
+/// The same for scales and biases.
+const SCALES_AHEAD: usize = 2 * 1024;
 
 /// What the rows of one product have in common.
 struct Shared<'a> {
@@ -159,33 +166,34 @@ fn lanes<'a>(matrix: &PackedMatrix, scratch: &'a mut WorkerScratch) -> &'a [[u32
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
 unsafe fn all_rows<const BITS: u32>(shared: &Shared<'_>, x: impl Input, rows: Range<usize>) {
     let mut row = rows.start;
+    let short = shared.matrix.cols / 8 * BITS as usize <= LONG_ROW;
     // SAFETY: passed on from the caller.
     unsafe {
-        while row + 4 <= rows.end {
-            some_rows::<BITS, 4>(shared, x, row);
+        while short && row + 4 <= rows.end {
+            some_rows::<BITS, 4, 1>(shared, x, row);
             row += 4;
         }
         while row < rows.end {
-            some_rows::<BITS, 1>(shared, x, row);
+            some_rows::<BITS, 1, 4>(shared, x, row);
             row += 1;
         }
     }
 }
 
-/// Products of ROWS rows from `row` on.
+/// Products of ROWS rows from `row` on, with WAYS sums for each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-unsafe fn some_rows<const BITS: u32, const ROWS: usize>(shared: &Shared<'_>, x: impl Input, row: usize) {
+unsafe fn some_rows<const BITS: u32, const ROWS: usize, const WAYS: usize>(
+    shared: &Shared<'_>,
+    x: impl Input,
+    row: usize,
+) {
     let matrix = shared.matrix;
     let (group, cols) = (matrix.packing.group(), matrix.cols);
     let (groups, row_bytes) = (cols / group, cols / 8 * BITS as usize);
     let block_bytes = BLOCK * group / 8 * BITS as usize;
-    let ahead = if ROWS * row_bytes <= BLOCK_AHEAD {
-        ROWS * row_bytes
-    } else {
-        AHEAD
-    };
-    let mut sums = [_mm512_setzero_ps(); ROWS];
+    let [near, far] = [NEAR, FAR].map(|distance| ahead(distance, ROWS, row_bytes));
+    let mut sums = [[_mm512_setzero_ps(); WAYS]; ROWS];
     for block in 0..groups.div_ceil(BLOCK) {
         let here = BLOCK.min(groups - block * BLOCK);
         let bytes = here * group / 8 * BITS as usize;
@@ -193,24 +201,28 @@ unsafe fn some_rows<const BITS: u32, const ROWS: usize>(shared: &Shared<'_>, x: 
         // is beyond the last group and the last byte. x is padded to whole blocks of groups and whole chunks.
         unsafe {
             let x_sums = _mm512_loadu_ps(shared.x_sums.as_ptr().add(block * BLOCK));
-            let mut scales = [_mm512_setzero_ps(); ROWS];
-            for part in 0..ROWS {
-                let at = (row + part) * groups + block * BLOCK;
-                scales[part] = load_floats(&matrix.scales, matrix.scale_type, at, here);
-                let biases = load_floats(&matrix.biases, matrix.scale_type, at, here);
-                sums[part] = _mm512_fmadd_ps(biases, x_sums, sums[part]);
+            let at = row * groups + block * BLOCK;
+            let scales = load_rows::<ROWS>(&matrix.scales, matrix.scale_type, (at, groups), here);
+            let biases = load_rows::<ROWS>(&matrix.biases, matrix.scale_type, (at, groups), here);
+            for (sums, biases) in sums.iter_mut().zip(biases) {
+                sums[0] = _mm512_fmadd_ps(biases, x_sums, sums[0]);
             }
             let codes = matrix.codes.as_ptr().add(row * row_bytes + block * block_bytes);
             let first = block * shared.lanes.len();
             let whole = bytes / chunk_bytes(BITS);
-            for chunk in 0..whole {
-                let lanes = _mm512_loadu_si512(shared.lanes.as_ptr().add(chunk).cast());
-                for part in 0..ROWS {
-                    let codes = codes.add(part * row_bytes + chunk * chunk_bytes(BITS));
-                    _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(ahead).cast());
-                    let packed = load_chunk::<BITS>(codes);
-                    let products = x.products::<BITS>(unpack::<BITS>(packed), first + chunk);
-                    sums[part] = _mm512_fmadd_ps(products, _mm512_permutexvar_ps(lanes, scales[part]), sums[part]);
+            for chunks in (0..whole).step_by(WAYS) {
+                for way in 0..WAYS.min(whole - chunks) {
+                    let chunk = chunks + way;
+                    let lanes = _mm512_loadu_si512(shared.lanes.as_ptr().add(chunk).cast());
+                    for part in 0..ROWS {
+                        let codes = codes.add(part * row_bytes + chunk * chunk_bytes(BITS));
+                        _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(near).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(codes.wrapping_add(far).cast());
+                        let packed = load_chunk::<BITS>(codes);
+                        let products = x.products::<BITS>(unpack::<BITS>(packed), first + chunk);
+                        let scales = _mm512_permutexvar_ps(lanes, scales[part]);
+                        sums[part][way] = _mm512_fmadd_ps(products, scales, sums[part][way]);
+                    }
                 }
             }
             let rest = bytes - whole * chunk_bytes(BITS);
@@ -220,14 +232,25 @@ unsafe fn some_rows<const BITS: u32, const ROWS: usize>(shared: &Shared<'_>, x: 
                     let codes = codes.add(part * row_bytes + whole * chunk_bytes(BITS));
                     let packed = _mm512_maskz_loadu_epi8(byte_mask(rest), codes.cast());
                     let products = x.products::<BITS>(unpack::<BITS>(packed), first + whole);
-                    sums[part] = _mm512_fmadd_ps(products, _mm512_permutexvar_ps(lanes, scales[part]), sums[part]);
+                    let scales = _mm512_permutexvar_ps(lanes, scales[part]);
+                    sums[part][0] = _mm512_fmadd_ps(products, scales, sums[part][0]);
                 }
             }
         }
     }
-    for (part, sum) in sums.into_iter().enumerate() {
+    for (part, sums) in sums.into_iter().enumerate() {
+        let sum = sums.into_iter().reduce(|sum, way| _mm512_add_ps(sum, way));
         // SAFETY: the rows are those given to this call.
-        unsafe { *shared.output.at(0, row + part) = _mm512_reduce_add_ps(sum) };
+        unsafe { *shared.output.at(0, row + part) = sum.map_or(0.0, |sum| _mm512_reduce_add_ps(sum)) };
+    }
+}
+
+/// Bytes from a place in one of `rows` rows to what is fetched with it: in the same row of later ones, so that no line is left out
+/// where rows are read side by side.
+pub(super) fn ahead(distance: usize, rows: usize, row_bytes: usize) -> usize {
+    match rows {
+        1 => distance,
+        _ => distance.next_multiple_of(rows * row_bytes),
     }
 }
 
@@ -246,6 +269,30 @@ pub(super) unsafe fn load_chunk<const BITS: u32>(codes: *const u8) -> __m512i {
             _mm512_maskz_loadu_epi8(byte_mask(chunk_bytes(BITS)), codes.cast())
         }
     }
+}
+
+/// `count` (at most 16) floats of each of ROWS rows, `stride` values apart, from value `index` on, then zeros. Fetches ahead.
+///
+/// # Safety
+/// `data` must have them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load_rows<const ROWS: usize>(
+    data: &[u8],
+    float_type: FloatType,
+    (index, stride): (usize, usize),
+    count: usize,
+) -> [__m512; ROWS] {
+    let size = float_type.size_bytes();
+    let first = data.as_ptr().wrapping_add(index * size);
+    _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(SCALES_AHEAD).cast());
+    _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(SCALES_AHEAD + (ROWS - 1) * stride * size).cast());
+    let mut rows = [_mm512_setzero_ps(); ROWS];
+    for (part, row) in rows.iter_mut().enumerate() {
+        // SAFETY: passed on from the caller.
+        *row = unsafe { load_floats(data, float_type, index + part * stride, count) };
+    }
+    rows
 }
 
 /// `count` (at most 16) floats from value `index` on, then zeros.

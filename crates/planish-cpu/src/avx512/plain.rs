@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::table::PlainProduct;
 
-use super::lanes::{AHEAD, BLOCK_AHEAD, load_floats};
+use super::lanes::{FAR, NEAR, ahead, load_floats};
 
 /// Columns of one step.
 const STEP: usize = 16;
@@ -34,9 +34,8 @@ unsafe fn some_rows<const ROWS: usize>(product: &PlainProduct<'_>, row: usize) {
     } = product;
     let cols = matrix.cols;
     let step_bytes = STEP * matrix.float_type.size_bytes();
-    let block_bytes = ROWS * cols * matrix.float_type.size_bytes();
-    // Short rows end before the machine's own prefetching has caught up: fetch the next rows instead.
-    let ahead = if block_bytes <= BLOCK_AHEAD { block_bytes } else { AHEAD };
+    let row_bytes = cols * matrix.float_type.size_bytes();
+    let [near, far] = [NEAR, FAR].map(|distance| ahead(distance, ROWS, row_bytes));
     // Two sums a row: the chain of one would be slower than the loads.
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for (step, x) in input.chunks(STEP).enumerate() {
@@ -46,12 +45,10 @@ unsafe fn some_rows<const ROWS: usize>(product: &PlainProduct<'_>, row: usize) {
             let values = _mm512_maskz_loadu_ps(mask, x.as_ptr());
             for (part, sums) in sums.iter_mut().enumerate() {
                 let at = (row + part) * cols + step * STEP;
-                let address = matrix
-                    .data
-                    .as_ptr()
-                    .wrapping_add(at * matrix.float_type.size_bytes() + ahead);
+                let address = matrix.data.as_ptr().wrapping_add(at * matrix.float_type.size_bytes());
                 if (step * step_bytes).is_multiple_of(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(address.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(near).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(address.wrapping_add(far).cast());
                 }
                 let weights = load_floats(&matrix.data, matrix.float_type, at, x.len());
                 sums[step % 2] = _mm512_fmadd_ps(weights, values, sums[step % 2]);

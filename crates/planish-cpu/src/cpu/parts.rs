@@ -41,7 +41,8 @@ impl<'a> Parts<'a> {
         let rows: usize = self.weights.iter().map(|weight| weight.rows()).sum();
         let bytes: usize = self.weights.iter().map(|weight| weight.bytes()).sum();
         let row_bytes = (bytes / rows.max(1)).max(1) * m;
-        let shared = rows.div_ceil(threads * 4);
+        // One row of x is a matter of reading: small chunks, so that all threads finish together.
+        let shared = rows.div_ceil(threads * if m == 1 { 8 } else { 4 });
         shared.max(MIN_CHUNK_BYTES / row_bytes).next_multiple_of(CHUNK_ROWS)
     }
 

@@ -1,0 +1,189 @@
+//! Weights in huge pages, one after the other in the order in which they come: a model's order of use, so that what is fetched
+//! ahead of the end of one matrix is the start of the next.
+//!
+//! 76 MB of 4-bit matrices of SmolLM2 135M, Xeon, November 2026, one thread / two: 12 / 39 GB/s from pages of 4 KiB, 23 / 44 from
+//! here, with fetches farther ahead. Copying takes 30 ms; what is mapped is given back as it goes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Pool;
+use crate::huge::{HUGE_PAGE, advise, available_memory};
+use crate::matrix::{Matrix, PlainMatrix};
+use crate::share::SharedSlice;
+
+/// Bytes asked of the system at once; only pages that are written take memory.
+const REGION: usize = 64 << 20;
+/// Every piece starts at a multiple of this.
+const LINE: usize = 64;
+/// Bytes from which on all threads copy.
+const WORTH_SHARING: usize = 128 << 10;
+/// Memory that must be left when weights are copied.
+const SPARE: usize = 256 << 20;
+
+/// Weights in huge pages. They live as long as any matrix that was made here.
+#[derive(Default)]
+pub struct Arena {
+    region: Option<Arc<Region>>,
+    used: usize,
+}
+
+impl Arena {
+    /// The same matrix, copied here by all threads; what held it before may be dropped. As it was where the system has no huge
+    /// pages or little memory.
+    pub fn keep(&mut self, pool: &Pool, matrix: Matrix) -> Matrix {
+        let bytes = matrix.bytes() + 3 * LINE;
+        if self.room() < bytes && !self.grow(bytes) {
+            return matrix;
+        }
+        match matrix {
+            Matrix::Packed(mut matrix) => {
+                for part in [&mut matrix.codes, &mut matrix.scales, &mut matrix.biases] {
+                    *part = self.copy(pool, part);
+                }
+                Matrix::Packed(matrix)
+            }
+            Matrix::Plain(matrix) => Matrix::Plain(PlainMatrix {
+                data: self.copy(pool, &matrix.data),
+                ..matrix
+            }),
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.region.as_ref().map_or(0, |region| region.len - self.used)
+    }
+
+    /// Begins a new region, if the system has the memory.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let enough = available_memory().is_some_and(|available| available >= bytes + SPARE);
+        if enough {
+            self.region = Some(Arc::new(Region::new(bytes.max(REGION))));
+            self.used = 0;
+        }
+        enough
+    }
+
+    fn copy(&mut self, pool: &Pool, from: &Bytes) -> Bytes {
+        let Some(region) = &self.region else {
+            return from.clone();
+        };
+        let start = self.used;
+        // SAFETY: nothing from `used` on was given out before.
+        copy(pool, from, unsafe { region.fresh(start, from.len()) });
+        self.used = (start + from.len()).next_multiple_of(LINE);
+        Bytes::from_owner(Piece {
+            region: Arc::clone(region),
+            start,
+            len: from.len(),
+        })
+    }
+}
+
+/// By all threads where it is much: the system clears pages when they are first written.
+fn copy(pool: &Pool, from: &[u8], to: &mut [u8]) {
+    if from.len() < WORTH_SHARING {
+        return to.copy_from_slice(from);
+    }
+    let to = SharedSlice::new(to);
+    pool.run(|slot, slots| {
+        let range = from.len() * slot / slots..from.len() * (slot + 1) / slots;
+        // SAFETY: the ranges of the slots do not overlap.
+        unsafe { to.range(range.clone()) }.copy_from_slice(&from[range]);
+    });
+}
+
+/// Zeros in huge pages, of which pieces are written and given out one after the other.
+struct Region {
+    memory: *mut [u8],
+    start: usize, // the first whole page
+    len: usize,   // from there on
+}
+
+// SAFETY: owned memory; pieces are written by whom `fresh` gives them to, and only read once they are shared.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn new(len: usize) -> Region {
+        let mut memory = Box::<[u8]>::new_zeroed_slice(len + HUGE_PAGE);
+        advise(&mut memory);
+        let start = memory.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
+        // SAFETY: bytes may be zero.
+        let memory = Box::into_raw(unsafe { memory.assume_init() });
+        Region { memory, start, len }
+    }
+
+    fn part(&self, start: usize, len: usize) -> *mut [u8] {
+        assert!(start + len <= self.len);
+        // SAFETY: inside of the memory.
+        std::ptr::slice_from_raw_parts_mut(unsafe { self.memory.cast::<u8>().add(self.start + start) }, len)
+    }
+
+    /// # Safety
+    /// No other slice of these bytes may live.
+    #[expect(clippy::mut_from_ref, reason = "the caller keeps pieces apart")]
+    unsafe fn fresh(&self, start: usize, len: usize) -> &mut [u8] {
+        // SAFETY: zeros or bytes that are there, and nobody else's by the caller's promise.
+        unsafe { &mut *self.part(start, len) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: it came from a box, and no piece is left.
+        drop(unsafe { Box::from_raw(self.memory) });
+    }
+}
+
+/// A part of a region that is not written any more.
+struct Piece {
+    region: Arc<Region>,
+    start: usize,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: it was written before it became a piece and is not written again.
+        unsafe { &*self.region.part(self.start, self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use planish_format::FloatType;
+
+    use super::*;
+
+    #[test]
+    fn matrices_stay_the_same_and_apart() {
+        let pool = Pool::new(2);
+        let mut arena = Arena::default();
+        let matrix = |seed: usize, rows: usize| PlainMatrix {
+            rows,
+            cols: 3,
+            float_type: FloatType::F16,
+            data: (0..rows * 6)
+                .map(|at| (at * 31 + seed) as u8)
+                .collect::<Vec<_>>()
+                .into(),
+        };
+        let sizes = [1, 7, 40_000, 100_000, 0, 12_000_000, 3];
+        let kept: Vec<Matrix> = sizes
+            .iter()
+            .enumerate()
+            .map(|(seed, &rows)| arena.keep(&pool, Matrix::Plain(matrix(seed, rows))))
+            .collect();
+        drop(arena);
+        for (seed, (kept, &rows)) in kept.iter().zip(&sizes).enumerate() {
+            let Matrix::Plain(kept) = kept else {
+                panic!("still plain")
+            };
+            assert_eq!((kept.rows, kept.cols), (rows, 3));
+            assert!(kept.data == matrix(seed, rows).data, "matrix {seed}");
+        }
+    }
+}
