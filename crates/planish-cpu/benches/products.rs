@@ -117,6 +117,7 @@ fn read(cpu: &Cpu, weights: &[Matrix]) {
     for weight in weights {
         let data = match weight {
             Matrix::Packed(matrix) => &matrix.codes,
+            Matrix::Interleaved(_) => unreachable!("none is made here"),
             Matrix::Plain(matrix) => &matrix.data,
         };
         cpu.pool().run(|slot, slots| {

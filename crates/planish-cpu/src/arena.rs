@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use planish_format::PackedMatrix;
 
-use crate::Pool;
 use crate::huge::{HUGE_PAGE, advise, available_memory};
+use crate::interleaved::{self, Interleaved, LANES, Weave, group_bytes};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::share::SharedSlice;
+use crate::{Cpu, Pool, Precision};
 
 /// Bytes asked of the system at once; only pages that are written take memory.
 const REGION: usize = 64 << 20;
@@ -32,12 +34,26 @@ pub struct Arena {
 impl Arena {
     /// The same matrix, copied here by all threads; what held it before may be dropped. As it was where the system has no huge
     /// pages or little memory.
-    pub fn keep(&mut self, pool: &Pool, matrix: Matrix) -> Matrix {
+    ///
+    /// With [`Precision::Rounded`] it is interleaved where this machine has kernels for that: then only products with one row
+    /// are at their fastest.
+    pub fn keep(&mut self, cpu: &Cpu, matrix: Matrix, precision: Precision) -> Matrix {
+        let pool = cpu.pool();
         let bytes = matrix.bytes() + 3 * LINE;
         if self.room() < bytes && !self.grow(bytes) {
             return matrix;
         }
+        let kernels = cpu
+            .set()
+            .interleaved
+            .as_ref()
+            .filter(|_| precision == Precision::Rounded);
         match matrix {
+            Matrix::Interleaved(_) => matrix,
+            Matrix::Packed(matrix) if kernels.is_some_and(|kernels| (kernels.fits)(&matrix)) => {
+                let weave = kernels.map_or(interleaved::weave as Weave, |kernels| kernels.weave);
+                Matrix::Interleaved(self.interleave(pool, &matrix, weave))
+            }
             Matrix::Packed(mut matrix) => {
                 for part in [&mut matrix.codes, &mut matrix.scales, &mut matrix.biases] {
                     *part = self.copy(pool, part);
@@ -66,18 +82,34 @@ impl Arena {
     }
 
     fn copy(&mut self, pool: &Pool, from: &Bytes) -> Bytes {
+        self.fill(from.len(), |into| copy(pool, from, into))
+    }
+
+    fn interleave(&mut self, pool: &Pool, matrix: &PackedMatrix, weave: Weave) -> Interleaved {
+        let shape = interleaved::shape(matrix);
+        let block_bytes = shape.groups() * group_bytes(shape.packing);
+        let blocks = shape.rows / LANES;
+        let data = self.fill(blocks * block_bytes, |into| {
+            let into = SharedSlice::new(into);
+            pool.chunks(blocks, |_, block| {
+                // SAFETY: every block is given to one call.
+                interleaved::interleave(matrix, block, weave, unsafe { into.part(block, block_bytes) });
+            });
+        });
+        Interleaved { shape, data }
+    }
+
+    /// A new piece; there must be room for it.
+    fn fill(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Bytes {
         let Some(region) = &self.region else {
-            return from.clone();
+            return Bytes::new();
         };
         let start = self.used;
         // SAFETY: nothing from `used` on was given out before.
-        copy(pool, from, unsafe { region.fresh(start, from.len()) });
-        self.used = (start + from.len()).next_multiple_of(LINE);
-        Bytes::from_owner(Piece {
-            region: Arc::clone(region),
-            start,
-            len: from.len(),
-        })
+        write(unsafe { region.fresh(start, len) });
+        self.used = (start + len).next_multiple_of(LINE);
+        let region = Arc::clone(region);
+        Bytes::from_owner(Piece { region, start, len })
     }
 }
 
@@ -160,7 +192,9 @@ mod tests {
 
     #[test]
     fn matrices_stay_the_same_and_apart() {
-        let pool = Pool::new(2);
+        let Ok(cpu) = Cpu::new(2) else {
+            panic!("PLANISH_CPU names one that is not here")
+        };
         let mut arena = Arena::default();
         let matrix = |seed: usize, rows: usize| PlainMatrix {
             rows,
@@ -175,7 +209,7 @@ mod tests {
         let kept: Vec<Matrix> = sizes
             .iter()
             .enumerate()
-            .map(|(seed, &rows)| arena.keep(&pool, Matrix::Plain(matrix(seed, rows))))
+            .map(|(seed, &rows)| arena.keep(&cpu, Matrix::Plain(matrix(seed, rows)), Precision::Rounded))
             .collect();
         drop(arena);
         for (seed, (kept, &rows)) in kept.iter().zip(&sizes).enumerate() {

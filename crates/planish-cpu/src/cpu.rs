@@ -11,15 +11,22 @@ use planish_format::{PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
 use crate::input::{InputBuffers, Shape};
+use crate::interleaved::{self, Unweave};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::pool::Pool;
 use crate::scalar::{float_at, packed_row};
 use crate::scratch::WorkerScratch;
-use crate::table::{self, Bf16Product, ExactProduct, InstructionSet, Int8Product, Output, PlainProduct};
+use crate::table::{
+    self, Bf16Product, ExactProduct, InstructionSet, Int8Product, InterleavedKernels, InterleavedProduct, Output,
+    PlainProduct,
+};
 
 pub use each::MatmulEach;
 
-use parts::{CHUNK_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, packing};
+use parts::{CHUNK_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, alike, packing};
+
+/// Rows of interleaved weights that are turned back at once, where more rows of x use them.
+const STRIP_ROWS: usize = 256;
 
 /// How packed weights are multiplied. Plain weights are always multiplied in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +131,11 @@ impl Cpu {
         &self.pool
     }
 
+    /// The kernels of this machine.
+    pub(crate) fn set(&self) -> &'static InstructionSet {
+        self.set
+    }
+
     /// See [`InstructionSet::attention`].
     pub(crate) fn rounded_attention(&self) -> Option<RoundedTask> {
         (self.set.attention)()
@@ -149,7 +161,7 @@ impl Cpu {
         }
     }
 
-    /// Multiplies x with every weight. Neighbouring weights of one packing share the prepared input and the dispatch.
+    /// Multiplies x with every weight. Neighbouring weights of one packing and arrangement share the prepared input and the dispatch.
     ///
     /// Panics when shapes and lengths contradict each other.
     pub fn matmul(&self, problem: Matmul<'_>) {
@@ -170,7 +182,7 @@ impl Cpu {
         }
         let mut scratch = self.take_scratch();
         let mut start = 0;
-        for alike in weights.chunk_by(|left, right| packing(left) == packing(right)) {
+        for alike in weights.chunk_by(|left, right| alike(left, right)) {
             for weights in alike.chunks(MAX_WEIGHTS) {
                 let outputs = &mut outputs[start..start + weights.len()];
                 start += weights.len();
@@ -203,6 +215,7 @@ impl Cpu {
             let into = unsafe { std::slice::from_raw_parts_mut(output.at(index, 0), cols) };
             match matrix {
                 Matrix::Packed(matrix) => packed_row(matrix, row, into),
+                Matrix::Interleaved(matrix) => matrix.row(row, into),
                 Matrix::Plain(PlainMatrix { float_type, data, .. }) => {
                     let values = (0..cols).map(|col| float_at(data, *float_type, row * cols + col));
                     into.iter_mut().zip(values).for_each(|(into, value)| *into = value);
@@ -229,6 +242,9 @@ impl Cpu {
                 }
             }),
             (Some(packing), Precision::Rounded) => {
+                if let Some(kernels) = parts.interleaved_kernels(self.set, input.m) {
+                    return self.multiply_interleaved(kernels, parts, input, scratch);
+                }
                 let block = match self.rounding(input.m, packing) {
                     Rounding::Int8 { block } => block,
                     Rounding::Bf16 => return self.multiply_bf16(parts, input, scratch),
@@ -272,6 +288,53 @@ impl Cpu {
         });
     }
 
+    /// One row of x, rounded to 8 bits.
+    fn multiply_interleaved(
+        &self,
+        kernels: &InterleavedKernels,
+        parts: &Parts<'_>,
+        input: &Input<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let Some(packing) = parts.packing() else { return };
+        let shape = Shape {
+            interleaved: true,
+            ..input.shape(packing, (self.set.block)(packing, 1))
+        };
+        let input = self.round_input(shape, input.values, &mut scratch.input);
+        self.each_chunk(parts, 1, &scratch.workers, |weight, output, rows, _| {
+            if let Matrix::Interleaved(matrix) = weight {
+                (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
+            }
+        });
+    }
+
+    /// Calls `job` with rows of a packed weight in the format's order.
+    fn in_order(
+        &self,
+        weight: &Matrix,
+        output: Output,
+        rows: Range<usize>,
+        mut job: impl FnMut(&PackedMatrix, Output, Range<usize>),
+    ) {
+        match weight {
+            Matrix::Plain(_) => {}
+            Matrix::Packed(matrix) => job(matrix, output, rows),
+            Matrix::Interleaved(matrix) => {
+                let unweave = self
+                    .set
+                    .interleaved
+                    .as_ref()
+                    .map_or(interleaved::unweave as Unweave, |kernels| kernels.unweave);
+                for start in rows.clone().step_by(STRIP_ROWS) {
+                    let strip = start..(start + STRIP_ROWS).min(rows.end);
+                    let count = strip.len();
+                    job(&matrix.strip(strip, unweave), output.after(start), 0..count);
+                }
+            }
+        }
+    }
+
     fn each_packed_chunk(
         &self,
         parts: &Parts<'_>,
@@ -280,9 +343,9 @@ impl Cpu {
         job: impl Fn(&PackedMatrix, Output, Range<usize>, &mut WorkerScratch) + Sync,
     ) {
         self.each_chunk(parts, m, workers, |weight, output, rows, scratch| {
-            if let Matrix::Packed(matrix) = weight {
-                job(matrix, output, rows, scratch);
-            }
+            self.in_order(weight, output, rows, |matrix, output, rows| {
+                job(matrix, output, rows, scratch)
+            });
         });
     }
 
@@ -342,6 +405,7 @@ impl Input<'_> {
             cols: self.values.len() / self.m,
             packing,
             block,
+            interleaved: false,
         }
     }
 }

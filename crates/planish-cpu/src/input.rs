@@ -22,6 +22,8 @@ pub(crate) struct Shape {
     pub packing: Packing,
     /// Values of x that share a scale once rounded to 8 bits; divides the group.
     pub block: usize,
+    /// The weights are interleaved (see `interleaved.rs`).
+    pub interleaved: bool,
 }
 
 impl Shape {

@@ -20,6 +20,7 @@ mod experts;
 mod heads;
 mod huge;
 mod input;
+mod interleaved;
 mod key_values;
 mod limits;
 mod matrix;
@@ -45,6 +46,7 @@ pub use cpu::{Cpu, CpuError, Matmul, MatmulEach, Precision, Rounding, instructio
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use heads::{CopyHeads, HeadLinear, HeadPart, copy_heads};
 pub use huge::huge_vec;
+pub use interleaved::Interleaved;
 pub use key_values::{CacheType, KeyValueShape, KeyValues, REWIND};
 pub use limits::{MEMORY_BYTES, operation_rate, read_rate};
 pub use matrix::{Matrix, PlainMatrix};

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use planish_format::{FloatType, PackedMatrix};
 
+use crate::interleaved::Interleaved;
+
 /// A plain matrix of `rows` x `cols` weights. Cloning is cheap: the bytes are shared.
 #[derive(Clone, Debug)]
 pub struct PlainMatrix {
@@ -21,6 +23,8 @@ pub struct PlainMatrix {
 pub enum Matrix {
     /// Codes with a scale and a bias per group.
     Packed(PackedMatrix),
+    /// The same, arranged for the CPU's products with one row.
+    Interleaved(Interleaved),
     /// One float per weight.
     Plain(PlainMatrix),
 }
@@ -30,6 +34,7 @@ impl Matrix {
     pub fn rows(&self) -> usize {
         match self {
             Matrix::Packed(matrix) => matrix.rows,
+            Matrix::Interleaved(matrix) => matrix.shape.rows,
             Matrix::Plain(matrix) => matrix.rows,
         }
     }
@@ -38,6 +43,7 @@ impl Matrix {
     pub fn cols(&self) -> usize {
         match self {
             Matrix::Packed(matrix) => matrix.cols,
+            Matrix::Interleaved(matrix) => matrix.shape.cols,
             Matrix::Plain(matrix) => matrix.cols,
         }
     }
@@ -46,6 +52,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match self {
             Matrix::Packed(matrix) => matrix.codes.len() + matrix.scales.len() + matrix.biases.len(),
+            Matrix::Interleaved(matrix) => matrix.data.len(),
             Matrix::Plain(matrix) => matrix.data.len(),
         }
     }
@@ -54,6 +61,7 @@ impl Matrix {
     pub(crate) fn check(&self) {
         match self {
             Matrix::Packed(matrix) => check_packed(matrix),
+            Matrix::Interleaved(matrix) => matrix.check(),
             Matrix::Plain(PlainMatrix {
                 rows,
                 cols,

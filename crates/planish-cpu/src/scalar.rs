@@ -22,6 +22,7 @@ pub(crate) const SCALAR: InstructionSet = InstructionSet {
     exact,
     plain,
     dot_limit,
+    interleaved: None,
     bf16: None,
     attention: || None,
 };

@@ -6,6 +6,7 @@ use planish_format::{PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
 use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Shape};
+use crate::interleaved::{Interleaved, Unweave, Weave};
 use crate::matrix::PlainMatrix;
 use crate::scalar;
 use crate::scratch::WorkerScratch;
@@ -16,6 +17,7 @@ pub(crate) struct Output {
     data: *mut f32,
     m: usize,
     rows: usize,
+    stride: usize,
 }
 
 // SAFETY: threads write through it only the rows that they were given, and nobody reads until all are done.
@@ -31,6 +33,17 @@ impl Output {
             data: data.as_mut_ptr(),
             m,
             rows,
+            stride: rows,
+        }
+    }
+
+    /// The same without the first rows of weights.
+    pub fn after(&self, row: usize) -> Output {
+        assert!(row <= self.rows);
+        Output {
+            data: self.data.wrapping_add(row),
+            rows: self.rows - row,
+            ..*self
         }
     }
 
@@ -40,7 +53,7 @@ impl Output {
         expect(dead_code, reason = "only matrix units write whole blocks")
     )]
     pub fn stride(&self) -> usize {
-        self.rows
+        self.stride
     }
 
     /// Address of the product of one row of x with `row` and those after it.
@@ -50,7 +63,7 @@ impl Output {
     pub unsafe fn at(&self, input_row: usize, row: usize) -> *mut f32 {
         assert!(input_row < self.m && row < self.rows);
         // SAFETY: inside the output by the assertion above.
-        unsafe { self.data.add(input_row * self.rows + row) }
+        unsafe { self.data.add(input_row * self.stride + row) }
     }
 }
 
@@ -59,6 +72,27 @@ pub(crate) struct Int8Product<'a> {
     pub matrix: &'a PackedMatrix,
     pub input: Int8Input<'a>,
     pub output: Output,
+}
+
+/// An interleaved matrix times one row rounded to 8 bits.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no other machine has a row with such kernels yet")
+)]
+pub(crate) struct InterleavedProduct<'a> {
+    pub matrix: &'a Interleaved,
+    pub input: Int8Input<'a>,
+    pub output: Output,
+}
+
+/// Kernels for weights whose rows are interleaved.
+pub(crate) struct InterleavedKernels {
+    /// Whether they take a matrix.
+    pub fits: fn(&PackedMatrix) -> bool,
+    /// Writes the products of the given rows, whole blocks of them.
+    pub int8: fn(&InterleavedProduct<'_>, Range<usize>),
+    pub weave: Weave,
+    pub unweave: Unweave,
 }
 
 /// A packed matrix times an input of floats.
@@ -118,6 +152,8 @@ pub(crate) struct InstructionSet {
     /// Repeats the fastest dot-product instruction on registers for so many rounds and returns the operations done, two for
     /// each product: the limit of this core.
     pub dot_limit: fn(usize) -> u64,
+    /// What takes the place of `int8` for one row of x (in the same blocks), where weights may be arranged for it.
+    pub interleaved: Option<InterleavedKernels>,
     /// What takes the place of `int8` for many rows of x.
     pub bf16: Option<Bf16Kernels>,
     /// What runs the tasks of attention with many rows, if this machine multiplies bf16.

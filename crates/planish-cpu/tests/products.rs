@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use planish_cpu::{Cpu, Matmul, Matrix, PlainMatrix, Precision, Rounding, instruction_sets};
+use planish_cpu::{Cpu, Interleaved, Matmul, Matrix, PlainMatrix, Precision, Rounding, instruction_sets};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 
 const FLOAT_TYPES: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::BF16];
@@ -208,6 +208,46 @@ fn check(cpu: &Cpu, case: Case) {
     );
 }
 
+/// As [`check`], for weights with interleaved rows: products, and the rows themselves.
+fn check_interleaved(cpu: &Cpu, case: Case) {
+    let mut random = Random(0x51_7cc1 + case.cols as u64 * 31 + u64::from(case.bits));
+    let packed = packed(&case, &mut random);
+    let Matrix::Packed(matrix) = &packed.matrix else {
+        panic!("made as such")
+    };
+    let matrix = Matrix::Interleaved(Interleaved::new(matrix).expect("whole words and blocks of rows"));
+    assert_eq!(matrix.bytes(), packed.matrix.bytes());
+    let x = input(&case, &mut random);
+    let weight = |index: usize| {
+        let group = index / case.group;
+        f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
+    };
+    let what = |precision| format!("{} interleaved {case:?} {precision:?}", cpu.instructions());
+    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let got = multiply(cpu, &matrix, &x, case.m, Precision::Exact);
+    assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
+    let rounding = cpu.rounding(case.m, Packing::new(case.bits, case.group).unwrap());
+    let rounded_weight = |index: usize| match rounding {
+        Rounding::Int8 { .. } => weight(index),
+        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
+    };
+    let expected = reference(&case, &rounded(&x, rounding), rounded_weight);
+    let got = multiply(cpu, &matrix, &x, case.m, Precision::Rounded);
+    assert_close(&what(Precision::Rounded), &got, &expected, 1e-5);
+
+    let last = case.rows as u32 - 1;
+    let mut row = vec![f32::NAN; case.cols];
+    cpu.rows(&matrix, &[last], &mut row);
+    let start = last as usize * case.cols;
+    for (col, value) in row.iter().enumerate() {
+        let expected = weight(start + col);
+        assert!(
+            (f64::from(*value) - expected).abs() <= 1e-6,
+            "{case:?}, column {col}: {value} for {expected}"
+        );
+    }
+}
+
 fn every_set(check: impl Fn(&Cpu)) {
     for name in instruction_sets() {
         check(&Cpu::with_instructions(2, Some(name)).unwrap());
@@ -264,6 +304,46 @@ fn all_rows_and_row_counts_of_x() {
             }
         }
     });
+}
+
+#[test]
+fn interleaved_rows() {
+    every_set(|cpu| {
+        for bits in [2, 4, 8] {
+            for (group, groups) in [(32, 1), (32, 18), (64, 9), (64, 17), (128, 3), (96, 5)] {
+                for (rows, m) in [(16, 1), (48, 1), (336, 1), (48, 2), (304, 7), (304, 33)] {
+                    for float_type in [FloatType::F16, FloatType::BF16] {
+                        let cols = group * groups;
+                        let case = Case {
+                            rows,
+                            cols,
+                            bits,
+                            group,
+                            m,
+                            float_type,
+                            ..BASE
+                        };
+                        check_interleaved(cpu, case);
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_interleaved() {
+    let fits = |case: Case| match packed(&case, &mut Random(1)).matrix {
+        Matrix::Packed(matrix) => Interleaved::new(&matrix).is_some(),
+        _ => false,
+    };
+    let case = Case { rows: 32, ..BASE };
+    assert!(fits(case));
+    assert!(!fits(Case { rows: 33, ..case }));
+    assert!(!fits(Case { bits: 3, ..case }));
+    assert!(!fits(Case { group: 16, ..case }));
+    let float_type = FloatType::F32;
+    assert!(!fits(Case { float_type, ..case }));
 }
 
 #[test]

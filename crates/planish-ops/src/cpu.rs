@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use planish_cpu::{
-    Activate, Arena, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate, add,
-    add_to_rows, attention, convolve, copy_heads, norm, recur, rope, rope_angles,
+    Activate, Arena, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Matmul, Matrix, Precision, activate,
+    add, add_to_rows, attention, convolve, copy_heads, norm, recur, rope, rope_angles,
 };
 
 use crate::{
@@ -61,7 +61,7 @@ impl CpuOps {
     /// In huge pages, where there are some.
     fn keep(&self, matrix: Matrix) -> Matrix {
         let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
-        arena.keep(self.cpu.pool(), matrix)
+        arena.keep(&self.cpu, matrix, self.precision)
     }
 }
 

@@ -101,7 +101,7 @@ fn layer(seed: u64, experts: usize, rows: usize, cols: usize, packed: bool) -> L
                 FloatType::F32.decode(&dequantize(matrix, FloatType::F32), &mut values);
                 values
             }
-            Matrix::Plain(_) => values,
+            _ => values,
         });
         layer.matrices.push(matrix);
     }

@@ -35,6 +35,7 @@ pub(crate) const AVX2: InstructionSet = InstructionSet {
     exact,
     plain: |product, rows, _| float::plain(product, rows),
     dot_limit: limit::pairs,
+    interleaved: None,
     bf16: None,
     attention: || None,
 };

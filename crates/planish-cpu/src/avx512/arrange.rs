@@ -52,10 +52,15 @@ static LANES: [[u8; SPAN]; 3] = [order(2, false), order(3, false), order(4, fals
 static QUADS: [[u8; SPAN]; 3] = [order(2, true), order(3, true), order(4, true)];
 static NATURAL: [u8; SPAN] = order(8, false);
 
-/// The order of bytes for a shape: by lanes for one row of x, by quads for more. `None` if it is the natural one.
+/// The order of bytes for a shape: by lanes for one row of x, by quads for more and for interleaved weights. `None` if it is the
+/// natural one.
 fn byte_order(shape: &Shape) -> Option<&'static [u8; SPAN]> {
     let bits = shape.packing.bits() as usize;
-    let table = if shape.m == 1 { &LANES } else { &QUADS };
+    let table = if shape.m == 1 && !shape.interleaved {
+        &LANES
+    } else {
+        &QUADS
+    };
     table.get(bits - 2)
 }
 

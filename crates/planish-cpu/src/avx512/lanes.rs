@@ -211,8 +211,8 @@ unsafe fn some_rows<const BITS: u32, const ROWS: usize, const WAYS: usize>(
             let first = block * shared.lanes.len();
             let whole = bytes / chunk_bytes(BITS);
             for chunks in (0..whole).step_by(WAYS) {
-                for way in 0..WAYS.min(whole - chunks) {
-                    let chunk = chunks + way;
+                for chunk in chunks..whole.min(chunks + WAYS) {
+                    let way = chunk - chunks;
                     let lanes = _mm512_loadu_si512(shared.lanes.as_ptr().add(chunk).cast());
                     for part in 0..ROWS {
                         let codes = codes.add(part * row_bytes + chunk * chunk_bytes(BITS));

@@ -3,6 +3,7 @@
 pub(crate) mod arrange;
 pub(crate) mod attention;
 mod dots;
+mod interleaved;
 mod lanes;
 mod limit;
 mod multiply;
@@ -30,6 +31,7 @@ pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     exact,
     plain,
     dot_limit: limit::dot_limit,
+    interleaved: Some(interleaved::KERNELS),
     bf16: None,
     attention: || dots::available().then_some(attention::rounded_task::<dots::Dots>()),
 };

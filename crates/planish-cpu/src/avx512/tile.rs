@@ -192,7 +192,7 @@ pub(super) unsafe fn dequantize_tile(codes: &[u8], group: usize, scales: &[f32],
 /// Rows become lanes: 16 x 16 values of 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: [__m512i; HALF]) -> [__m512i; HALF] {
+pub(super) fn transpose(rows: [__m512i; HALF]) -> [__m512i; HALF] {
     let mut pairs = rows;
     for pair in 0..8 {
         pairs[2 * pair] = _mm512_unpacklo_epi32(rows[2 * pair], rows[2 * pair + 1]);

@@ -4,12 +4,12 @@
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, packing};
+use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, alike, packing};
 use crate::Cpu;
 use crate::input::{ExactInput, Int8Input, Shape};
 use crate::matrix::Matrix;
 use crate::scratch::WorkerScratch;
-use crate::table::{ExactProduct, Int8Product, Output, PlainProduct};
+use crate::table::{ExactProduct, Int8Product, InterleavedProduct, Output, PlainProduct};
 
 /// `outputs[i] = weights[i] x inputs[i]`.
 pub struct MatmulEach<'a> {
@@ -46,7 +46,7 @@ impl Cpu {
         assert!(problem.inputs.len() == count * shape.1 && problem.outputs.len() == count * shape.0);
         let mut scratch = self.take_scratch();
         let mut start = 0;
-        for weights in problem.weights.chunk_by(|left, right| packing(left) == packing(right)) {
+        for weights in problem.weights.chunk_by(|left, right| alike(left, right)) {
             let end = start + weights.len();
             let outputs = problem.outputs[start * shape.0..end * shape.0].chunks_exact_mut(shape.0);
             let run = Run {
@@ -72,6 +72,7 @@ impl Cpu {
             cols,
             packing,
             block,
+            interleaved: false,
         };
         let each = |job: &(dyn Fn(usize, Range<usize>, &mut WorkerScratch) + Sync)| {
             self.pool.chunks(run.chunks(self.pool.threads()), |slot, chunk| {
@@ -98,25 +99,38 @@ impl Cpu {
                 }
             }),
             (Some(packing), Precision::Rounded) => {
+                if let (Some(kernels), Matrix::Interleaved(_)) = (&self.set.interleaved, run.weights[0]) {
+                    let shape = Shape {
+                        interleaved: true,
+                        ..one_row(packing, (self.set.block)(packing, 1))
+                    };
+                    let prepared = self.round_input(shape, run.inputs, buffers);
+                    return each(&|part, rows, _| {
+                        if let Matrix::Interleaved(matrix) = run.weights[part] {
+                            let (input, output) = (int8_row(&prepared, part), run.outputs[part]);
+                            (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
+                        }
+                    });
+                }
                 let block = match self.rounding(1, packing) {
                     Rounding::Int8 { block } => block,
                     Rounding::Bf16 => packing.group(),
                 };
                 let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
                 each(&|part, rows, scratch| {
-                    if let Matrix::Packed(matrix) = run.weights[part] {
-                        let (input, output) = (int8_row(&prepared, part), run.outputs[part]);
+                    let input = int8_row(&prepared, part);
+                    self.in_order(run.weights[part], run.outputs[part], rows, |matrix, output, rows| {
                         (self.set.int8)(&Int8Product { matrix, input, output }, rows, scratch);
-                    }
+                    });
                 });
             }
             (Some(packing), Precision::Exact) => {
                 let prepared = self.arrange_input(one_row(packing, packing.group()), run.inputs, buffers);
                 each(&|part, rows, scratch| {
-                    if let Matrix::Packed(matrix) = run.weights[part] {
-                        let (input, output) = (exact_row(&prepared, part), run.outputs[part]);
+                    let input = exact_row(&prepared, part);
+                    self.in_order(run.weights[part], run.outputs[part], rows, |matrix, output, rows| {
                         (self.set.exact)(&ExactProduct { matrix, input, output }, rows, scratch);
-                    }
+                    });
                 });
             }
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use planish_format::Packing;
 
 use crate::matrix::Matrix;
-use crate::table::Output;
+use crate::table::{InstructionSet, InterleavedKernels, Output};
 
 /// Weights that one dispatch takes at most; longer lists are cut.
 pub(super) const MAX_WEIGHTS: usize = 16;
@@ -36,6 +36,12 @@ impl<'a> Parts<'a> {
         self.weights.first().and_then(|weight| packing(weight))
     }
 
+    /// The kernels that read one row of x with these weights, if that is how they are arranged.
+    pub fn interleaved_kernels(&self, set: &'static InstructionSet, m: usize) -> Option<&'static InterleavedKernels> {
+        let arranged = m == 1 && self.weights.first().is_some_and(|weight| interleaved(weight));
+        set.interleaved.as_ref().filter(|_| arranged)
+    }
+
     /// Rows of a chunk: small enough to share well, large enough to be worth handing over.
     pub fn chunk_rows(&self, threads: usize, m: usize) -> usize {
         let rows: usize = self.weights.iter().map(|weight| weight.rows()).sum();
@@ -63,6 +69,17 @@ impl<'a> Parts<'a> {
 pub(super) fn packing(weight: &Matrix) -> Option<Packing> {
     match weight {
         Matrix::Packed(matrix) => Some(matrix.packing),
+        Matrix::Interleaved(matrix) => Some(matrix.shape.packing),
         Matrix::Plain(_) => None,
     }
+}
+
+/// Whether rows are interleaved.
+pub(super) fn interleaved(weight: &Matrix) -> bool {
+    matches!(weight, Matrix::Interleaved(_))
+}
+
+/// Whether weights share the prepared x.
+pub(super) fn alike(left: &Matrix, right: &Matrix) -> bool {
+    packing(left) == packing(right) && interleaved(left) == interleaved(right)
 }

@@ -42,6 +42,7 @@ pub(crate) const NEON: InstructionSet = InstructionSet {
     exact,
     plain: plain::plain,
     dot_limit: limit::floats,
+    interleaved: None,
     bf16: None,
     attention: || None,
 };

@@ -139,6 +139,7 @@ fn kind(matrix: &Matrix) -> WeightKind {
             packing: Some(*packing),
             float_type: *scale_type,
         },
+        Matrix::Interleaved(_) => unreachable!("only weights of the CPU are interleaved"),
         Matrix::Plain(PlainMatrix { float_type, .. }) => WeightKind {
             packing: None,
             float_type: *float_type,
@@ -152,6 +153,7 @@ fn parts(matrix: &Matrix) -> Vec<&Bytes> {
         Matrix::Packed(PackedMatrix {
             codes, scales, biases, ..
         }) => vec![codes, scales, biases],
+        Matrix::Interleaved(_) => unreachable!("only weights of the CPU are interleaved"),
         Matrix::Plain(PlainMatrix { data, .. }) => vec![data],
     }
 }

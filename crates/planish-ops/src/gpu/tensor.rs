@@ -94,6 +94,7 @@ impl<Q: Queue> GpuWeight<Q> {
                 biases,
                 ..
             }) => (Some(*packing), *scale_type, vec![codes, scales, biases]),
+            Matrix::Interleaved(_) => unreachable!("only weights of the CPU are interleaved"),
             Matrix::Plain(PlainMatrix { float_type, data, .. }) => (None, *float_type, vec![data]),
         };
         let parts = parts.into_iter().map(|part| queue.place(part));
