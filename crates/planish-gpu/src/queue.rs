@@ -73,6 +73,11 @@ pub trait Queue: Send + Sync + Sized + 'static {
     /// The device's name.
     fn device(&self) -> &str;
 
+    /// Multiprocessors that threadgroups are shared out to; a guess where the device does not say.
+    fn processors(&self) -> u32 {
+        32
+    }
+
     /// What can still be allocated.
     ///
     /// # Errors

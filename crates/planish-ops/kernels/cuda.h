@@ -184,3 +184,55 @@ inline void copy_async(uint4* to, const uint4* from, bool exists) {
 }
 inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 inline void copy_async_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Bulk copies into threadgroup memory by a simdgroup, of multiples of 16 bytes. All lanes say each word; at most LEFT + 1 pieces are
+// under way. A piece arrives when all bytes that it expected are there; `turn` says how often its arrival was waited for before.
+#if __CUDA_ARCH__ >= 900
+inline uint shared_address(const void* at) { return uint(__cvta_generic_to_shared(at)); }
+inline void prepare_arrivals(ulong* arrivals, uint count, uint lane) {
+    if (lane == 0) {
+        for (uint i = 0; i < count; i++)
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(arrivals + i)) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncwarp();
+}
+inline void expect_bytes(ulong* arrival, uint bytes, uint lane) {
+    if (lane == 0)
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)), "r"(bytes) : "memory");
+}
+inline void copy_bulk(void* to, const void* from, uint bytes, ulong* arrival, uint lane) {
+    if (lane == 0)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                     ::"r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(arrival)) : "memory");
+}
+inline void copied_piece() {}
+template <int LEFT> inline void wait_arrival(ulong* arrival, uint turn) {
+    asm volatile("{ .reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @!done bra again; }"
+                 ::"r"(shared_address(arrival)), "r"(turn & 1) : "memory");
+}
+#else
+inline void prepare_arrivals(ulong*, uint, uint) {}
+inline void expect_bytes(ulong*, uint, uint) {}
+inline void copy_bulk(void* to, const void* from, uint bytes, ulong*, uint lane) {
+    for (uint i = lane; i < bytes / 16; i += 32) copy_async((uint4*)to + i, (const uint4*)from + i, true);
+}
+inline void copied_piece() { copy_async_commit(); }
+template <int LEFT> inline void wait_arrival(ulong*, uint) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+    __syncwarp();
+}
+#endif
+
+// Tensor cores on bytes: sums (16, 8) += a (16, 32), unsigned, b (32, 8), signed.
+inline void tensor_multiply_bytes(int (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// Byte `index` of each.
+inline uint join_bytes(uint a, uint b, uint c, uint d, uint index) {
+    const uint pick = index | (index + 4) << 4;
+    return __byte_perm(__byte_perm(a, b, pick), __byte_perm(c, d, pick), 0x5410);
+}
+inline int round_to_int(float value) { return __float2int_rn(value); }

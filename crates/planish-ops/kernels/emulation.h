@@ -218,3 +218,48 @@ inline void let_next_begin() {}
 inline void copy_async(uint4* to, const uint4* from, bool exists) { *to = exists ? *from : uint4{0, 0, 0, 0}; }
 inline void copy_async_commit() {}
 inline void copy_async_wait() {}
+
+// Bulk copies are done at once. An arrival counts the bytes that are still expected (lower half) and the times that all came.
+inline void prepare_arrivals(ulong* arrivals, uint count, uint lane) {
+    if (lane == 0)
+        for (uint i = 0; i < count; i++) arrivals[i] = 0;
+    emulation::wait_simdgroup();
+}
+inline void expect_bytes(ulong* arrival, uint bytes, uint lane) {
+    if (lane == 0) *arrival += bytes;
+}
+inline void copy_bulk(void* to, const void* from, uint bytes, ulong* arrival, uint lane) {
+    if (lane != 0) return;
+    if (bytes % 16 || uint(*arrival) < bytes) abort();
+    memcpy(to, from, bytes);
+    *arrival -= bytes;
+    if (uint(*arrival) == 0) *arrival += 1ull << 32;
+}
+inline void copied_piece() {}
+template <int LEFT> void wait_arrival(ulong* arrival, uint turn) {
+    emulation::wait_simdgroup();
+    if (*arrival != ulong(turn + 1) << 32) abort();
+}
+
+// Tensor cores on bytes, as in cuda.h.
+inline void tensor_multiply_bytes(int (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {
+    int left[16][32], right[32][8];
+    for (uint part = 0; part < 6; part++) {
+        const uint* all = emulation::exchange(emulation::Word::matrix, part < 4 ? a[part] : b[part - 4]);
+        for (uint lane = 0; lane < 32; lane++)
+            for (uint byte = 0; byte < 4; byte++) {
+                const int value = all[lane] >> 8 * byte & 255;
+                const uint k = lane % 4 * 4 + byte;
+                if (part < 4) left[lane / 4 + part % 2 * 8][k + part / 2 * 16] = value;
+                else right[k + (part - 4) * 16][lane / 4] = value - (value > 127 ? 256 : 0);
+            }
+    }
+    for (uint i = 0; i < 4; i++)
+        for (uint k = 0; k < 32; k++)
+            sums[i] += left[lane_index / 4 + i / 2 * 8][k] * right[k][lane_index % 4 * 2 + i % 2];
+}
+inline uint join_bytes(uint a, uint b, uint c, uint d, uint index) {
+    const uint by = 8 * index;
+    return (a >> by & 255) | (b >> by & 255) << 8 | (c >> by & 255) << 16 | (d >> by & 255) << 24;
+}
+inline int round_to_int(float value) { return int(nearbyintf(value)); }

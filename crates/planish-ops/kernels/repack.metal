@@ -10,56 +10,79 @@ inline uint code_at(device const uint* row, uint col) {
     return code & ((1u << BITS) - 1u);
 }
 
+// Moves `count` bits from bit `from` of every byte to bit `to`.
+inline uint put_bits(uint bytes, uint from, uint count, uint to) { return (bytes >> from & ((1u << count) - 1u) * IN_BYTES) << to; }
+
+// Puts a register where `codes_of` finds it.
+inline void put_register(thread TileCodes& codes, uint index, uint bytes) {
+    if (index < BESIDE * BITS) {
+        codes.words[index / BESIDE] |= bytes << (index % BESIDE * BITS);
+        return;
+    }
+#if BITS == 3
+    codes.words[index - 6] |= put_bits(bytes, 0, 2, 6);
+    codes.words[2] |= put_bits(bytes, 2, 1, index);
+#elif BITS == 5
+    codes.words[index - 5] |= put_bits(bytes, 0, 3, 5);
+    if (index == 5)
+        codes.words[3] |= put_bits(bytes, 3, 2, 5);
+    else if (index == 7)
+        codes.words[4] |= put_bits(bytes, 3, 2, 6);
+    else
+        codes.words[3] |= put_bits(bytes, 3, 1, 7), codes.words[4] |= put_bits(bytes, 4, 1, 5);
+#elif BITS == 6
+#pragma unroll
+    for (uint i = 0; i < 3; i++)
+        codes.words[(index - 6) * 3 + i] |= put_bits(bytes, 2 * i, 2, 6);
+#endif
+}
+
 // Rows past the last are zeros. 32 threads.
 KERNEL_OF(32, tensor_repack)(
-    device const uint* codes [[buffer(0)]],      // (rows, cols * BITS / 32)
+    device const uint* streams [[buffer(0)]],    // (rows, cols * BITS / 32)
     device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
     device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)
     device uint* tiles [[buffer(3)]],            // (rows / 16, cols / 64, 32 * BITS)
-    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16)
+    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16 * SCALE_WORDS)
     PROBLEM(TensorProblem, 5))
 {
     const uint lane = lane_index, step = group_position.y, groups = problem.cols / GROUP;
     if (simdgroup_index == 0) {
-        uint low[LOW_BITS], high[HIGH_BITS + 1];
+        TileCodes codes;
 #pragma unroll
-        for (uint i = 0; i < LOW_BITS; i++)
-            low[i] = 0;
+        for (uint i = 0; i < BITS; i++)
+            codes.words[i] = 0;
 #pragma unroll
-        for (uint i = 0; i < HIGH_BITS + 1; i++)
-            high[i] = 0;
+        for (uint index = 0; index < 8; index++) {
+            const uint row = group_position.x * 16 + lane / 4 + index % 2 * 8;
+            device const uint* stream = streams + ulong(min(row, problem.rows - 1)) * (problem.cols / 32 * BITS);
+            uint bytes = 0;
 #pragma unroll
-        for (uint index = 0; index < 16; index++) {
-            const uint product = index / 4, pair = index % 4;
-            const uint row = group_position.x * 16 + lane / 4 + pair % 2 * 8;
-            const uint col = step * STEP + product_col(lane % 4, product) + pair / 2 * 2;
-            device const uint* stream = codes + ulong(min(row, problem.rows - 1)) * (problem.cols / 32 * BITS);
-#pragma unroll
-            for (uint second = 0; second < 2; second++) {
-                const uint code = row < problem.rows ? code_at(stream, col + second) : 0u;
-                low[index * LOW_BITS / 16] |= (code & ((1u << LOW_BITS) - 1u)) << (index * LOW_BITS % 16 + 16 * second);
-                if (HIGH_BITS)
-                    high[index * HIGH_BITS / 16] |= (code >> LOW_BITS) << (index * HIGH_BITS % 16 + 16 * second);
+            for (uint col = 0; col < 4; col++) {
+                const uint code = row < problem.rows ? code_at(stream, step * STEP + product_col(lane % 4, index / 2) + col) : 0u;
+                bytes |= code << (col % 2 * 16 + col / 2 * 8);
             }
+            put_register(codes, index, bytes);
         }
         device uint* tile = tiles + (ulong(group_position.x) * (problem.cols / STEP) + step) * (32 * BITS);
 #pragma unroll
-        for (uint i = 0; i < LOW_BITS; i++)
-            tile[i / LANE_WORDS * 32 * LANE_WORDS + lane * LANE_WORDS + i % LANE_WORDS] = low[i];
-#if HIGH_BITS
+        for (uint i = 0; i < LOW_WORDS; i++)
+            tile[i / LANE_WORDS * 32 * LANE_WORDS + lane * LANE_WORDS + i % LANE_WORDS] = codes.words[i];
 #pragma unroll
-        for (uint i = 0; i < HIGH_BITS; i++)
-            tile[32 * LOW_BITS + lane * HIGH_BITS + i] = high[i];
-#endif
+        for (uint i = LOW_WORDS; i < BITS; i++)
+            tile[32 * LOW_WORDS + lane * (BITS - LOW_WORDS) + i - LOW_WORDS] = codes.words[i];
         for (uint group = (step * STEP + GROUP - 1) / GROUP; group < ((step + 1) * STEP + GROUP - 1) / GROUP; group++) {
             const uint row = group_position.x * 16 + lane;
             if (lane < 16) {
-                uint both = 0;
-                if (row < problem.rows) {
-                    const ulong from = ulong(row) * groups + group;
-                    both = bits_of_weight(scales[from]) | bits_of_weight(biases[from]) << 16;
-                }
-                tile_scales[(ulong(group_position.x) * groups + group) * 16 + lane] = both;
+                const ulong from = ulong(min(row, problem.rows - 1)) * groups + group;
+                const weight_t scale = scales[from], bias = biases[from];
+                device uint* to = tile_scales + ((ulong(group_position.x) * groups + group) * 16 + lane) * SCALE_WORDS;
+#if WEIGHT
+                to[0] = row < problem.rows ? bits_of_weight(scale) | bits_of_weight(bias) << 16 : 0u;
+#else
+                to[0] = row < problem.rows ? as_type<uint>(scale) : 0u;
+                to[1] = row < problem.rows ? as_type<uint>(bias) : 0u;
+#endif
             }
         }
     }

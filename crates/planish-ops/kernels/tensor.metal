@@ -133,18 +133,24 @@ KERNEL(tensor_matmul)(
 #pragma unroll
     for (uint tile = 0; tile < TILES; tile++)
         row_tiles.at[tile] += LANE_WORDS * lane;
-    // Warps take steps in turn, AHEAD of them at a time: all are read before the first is used.
-    for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
-        LoadedTile loaded[AHEAD][TILES];
+    // Warps take steps in turn, AHEAD of them at a time: all are read before the first is used, and the first before earlier launches
+    // are done.
+    LoadedTile loaded[AHEAD][TILES];
 #pragma unroll
-        for (uint i = 0; i < AHEAD; i++)
-            load_steps(row_tiles, row_scales, begin + WARPS * i, steps, lane, loaded[i]);
+    for (uint i = 0; i < AHEAD; i++)
+        load_steps(row_tiles, row_scales, simdgroup_index + WARPS * i, steps, lane, loaded[i]);
+    wait_for_earlier();
+    let_next_begin();
+    for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
 #pragma unroll
         for (uint i = 0; i < AHEAD; i++) {
             if (begin + WARPS * i < steps)
                 add_step(loaded[i], first, problem.cols, inputs, lane, sums);
             first += WARPS * STEP;
         }
+#pragma unroll
+        for (uint i = 0; i < AHEAD; i++)
+            load_steps(row_tiles, row_scales, begin + WARPS * (AHEAD + i), steps, lane, loaded[i]);
     }
 
     // Sums of the warps. // (WARPS, inputs, ROWS)

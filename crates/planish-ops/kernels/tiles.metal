@@ -1,8 +1,8 @@
 // The order ("tiles") of packed weights for CUDA's tensor cores: 16 rows x 64 columns are 128 * BITS bytes; a lane's 32 codes lie
-// together, as planes of 4 (or 2) bits and the bits above them, so that a shift and a mask bring two codes into the halves of a word.
-// Codes become 16-bit floats exactly (OFFSET + code, by a mask and an exponent); scale and bias lie apart, a word for both.
+// together, so that masks bring four into the bytes of a word, and a shift and a mask two into its halves.
+// Codes become bytes, or 16-bit floats exactly (OFFSET + code, by a mask and an exponent); scale and bias lie apart, in one word (f32: two).
 // Shared by tensor.metal, tensor_wide.metal and repack.metal (which makes the order).
-// Defines: VALUE (1 or 2), WEIGHT (1 or 2), BITS, GROUP (32 or a multiple of 64).
+// Defines: VALUE, WEIGHT, BITS, GROUP (32 or a multiple of 64).
 
 struct TensorProblem {
     uint rows;
@@ -13,8 +13,6 @@ struct TensorProblem {
 #define STEP 64                             // columns of a tile
 #define SPAN (GROUP < STEP ? GROUP : STEP)  // columns of a tile that share a scale
 #define SPANS (STEP / SPAN)
-#define LOW_BITS (BITS == 8 ? 8 : BITS >= 4 ? 4 : 2) // of the first plane
-#define HIGH_BITS (BITS - LOW_BITS)
 #define TWO_PRODUCTS (BITS == 8 && VALUE == 2) // bf16 holds 7 bits beside the offset: nibbles apart
 
 // A code lies in the upper bits of the fraction of a number between 2^BITS and 2^(BITS + 1).
@@ -34,54 +32,89 @@ struct TensorProblem {
 #endif
 #define OFFSET (TWO_PRODUCTS ? 272.0f : float(1 << BITS))
 
-// A lane's 32 codes of a tile: products 0..4 of 8 codes, each of 4 pairs (rows g, g + 8, g, g + 8; columns 0, 0, 2, 2 and next).
+// A lane's 32 codes of a tile are 8 registers of 4 codes, a code in each byte: register 2 * product + half holds row g + 8 * half and the
+// lane's 4 columns of the product, in the order 0, 2, 1, 3, so that the halves of a word are pairs of neighbours for 16-bit floats too.
+// A word holds the BESIDE registers that fit into its bytes; the bits of the rest lie in what is left of the bytes.
 struct TileCodes {
-    uint low[LOW_BITS];
-#if HIGH_BITS
-    uint high[HIGH_BITS];
-#endif
+    uint words[BITS];
 };
 
-#define LANE_WORDS (LOW_BITS < 4 ? LOW_BITS : 4) // that a lane reads at once
+#define BESIDE (8 / BITS)
+#define LOW_WORDS (BITS < 4 ? 2 : BITS / 4 * 4) // of a lane, that lie apart from the rest
+#define LANE_WORDS (LOW_WORDS < 4 ? LOW_WORDS : 4) // that a lane reads at once
+#define IN_BYTES 0x01010101u
+#define IN_HALVES 0x00010001u
 
 // `tile`: this lane's first word of one.
 inline TileCodes load_tile(device const uint* tile, uint lane) {
     TileCodes codes;
-#if LOW_BITS == 2
+#if BITS < 4
     uint2 two = load_once((device const uint2*)tile);
-    codes.low[0] = two.x, codes.low[1] = two.y;
+    codes.words[0] = two.x, codes.words[1] = two.y;
 #else
 #pragma unroll
-    for (uint i = 0; i < LOW_BITS / 4; i++) {
+    for (uint i = 0; i < BITS / 4; i++) {
         uint4 four = load_once((device const uint4*)(tile + 128 * i));
-        codes.low[4 * i] = four.x, codes.low[4 * i + 1] = four.y, codes.low[4 * i + 2] = four.z, codes.low[4 * i + 3] = four.w;
+        codes.words[4 * i] = four.x, codes.words[4 * i + 1] = four.y, codes.words[4 * i + 2] = four.z, codes.words[4 * i + 3] = four.w;
     }
 #endif
-#if HIGH_BITS == 1
-    codes.high[0] = load_once(tile + (32 * LOW_BITS + lane - LANE_WORDS * lane));
-#elif HIGH_BITS == 2
-    uint2 above = load_once((device const uint2*)(tile + (32 * LOW_BITS + 2 * lane - LANE_WORDS * lane)));
-    codes.high[0] = above.x, codes.high[1] = above.y;
+#if BITS - LOW_WORDS == 1
+    codes.words[LOW_WORDS] = load_once(tile + (32 * LOW_WORDS + lane - LANE_WORDS * lane));
+#elif BITS - LOW_WORDS == 2
+    uint2 above = load_once((device const uint2*)(tile + (32 * LOW_WORDS + 2 * lane - LANE_WORDS * lane)));
+    codes.words[LOW_WORDS] = above.x, codes.words[LOW_WORDS + 1] = above.y;
 #endif
     return codes;
 }
 
 inline uint shift_right(uint word, int by) { return by >= 0 ? word >> by : word << -by; }
 
-// `count` bits from bit `from` on of the pair of codes (product, pair) of a plane of `bits`, moved to bit `to` of both halves.
-template <int bits, int from, int count, int to> inline uint plane_pair(thread const uint* plane, int product, int pair) {
-    const int index = product * 4 + pair, per_word = 16 / bits;
-    const uint mask = ((1u << count) - 1u) * 0x10001u << to;
-    return shift_right(plane[index / per_word], index % per_word * bits + from - to) & mask;
+// `count` bits from bit `from` on of every byte or half, moved to bit `to`.
+inline uint move_bits(uint word, int from, int count, int to, uint every) {
+    return shift_right(word, from - to) & (((1u << count) - 1u) * every << to);
+}
+
+// The codes of a register at bit `to` of every byte; or those of its even or odd bytes (`odd`) in halves.
+inline uint codes_of(thread const TileCodes& codes, int index, int odd, int to, uint every) {
+    const int up = 8 * odd;
+    if (index < BESIDE * BITS)
+        return move_bits(codes.words[index / BESIDE], up + index % BESIDE * BITS, BITS, to, every);
+#if BITS == 3
+    return move_bits(codes.words[index - 6], up + 6, 2, to, every) | move_bits(codes.words[2], up + index, 1, to + 2, every);
+#elif BITS == 5
+    const uint low = move_bits(codes.words[index - 5], up + 5, 3, to, every);
+    if (index == 6)
+        return low | move_bits(codes.words[3], up + 7, 1, to + 3, every) | move_bits(codes.words[4], up + 5, 1, to + 4, every);
+    return low | (index == 5 ? move_bits(codes.words[3], up + 5, 2, to + 3, every) : move_bits(codes.words[4], up + 6, 2, to + 3, every));
+#elif BITS == 6
+    uint result = 0;
+#pragma unroll
+    for (int i = 0; i < 3; i++)
+        result |= move_bits(codes.words[(index - 6) * 3 + i], up + 6, 2, to + 2 * i, every);
+    return result;
+#else
+    return 0;
+#endif
+}
+
+// Registers of a product of bytes, which is two products of 16-bit floats. Those of rows g + 8 are HALF_FACTOR times as large.
+#define HALF_PLACE (BITS <= 4 ? BITS : 0)
+#define HALF_FACTOR float(1 << HALF_PLACE)
+inline void decode_bytes(thread const TileCodes& codes, int product, thread uint (&a)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a[i] = codes_of(codes, product * 4 + i, 0, i % 2 * HALF_PLACE, IN_BYTES);
 }
 
 // OFFSET + code of the pairs of one product; with TWO_PRODUCTS 16 + lower nibble.
 inline void decode_product(thread const TileCodes& codes, int product, thread uint (&a)[4]) {
 #pragma unroll
     for (int pair = 0; pair < 4; pair++) {
-        a[pair] = plane_pair<LOW_BITS, 0, TWO_PRODUCTS ? 4 : LOW_BITS, UP>(codes.low, product, pair) | MAGIC;
-#if HIGH_BITS
-        a[pair] |= plane_pair<HIGH_BITS, 0, HIGH_BITS, UP + LOW_BITS>(codes.high, product, pair);
+        const int index = product * 2 + pair % 2, odd = pair / 2;
+#if TWO_PRODUCTS
+        a[pair] = move_bits(codes.words[index], 8 * odd, 4, UP, IN_HALVES) | MAGIC;
+#else
+        a[pair] = codes_of(codes, index, odd, UP, IN_HALVES) | MAGIC;
 #endif
     }
 }
@@ -90,7 +123,7 @@ inline void decode_product(thread const TileCodes& codes, int product, thread ui
 inline void decode_upper(thread const TileCodes& codes, int product, thread uint (&a)[4]) {
 #pragma unroll
     for (int pair = 0; pair < 4; pair++)
-        a[pair] = plane_pair<8, 4, 4, 3>(codes.low, product, pair) | MAGIC_UPPER;
+        a[pair] = move_bits(codes.words[product * 2 + pair % 2], 8 * (pair / 2) + 4, 4, 3, IN_HALVES) | MAGIC_UPPER;
 }
 #endif
 
@@ -98,6 +131,9 @@ inline void decode_upper(thread const TileCodes& codes, int product, thread uint
 inline uint product_col(uint quarter, uint product) {
     return product / (SPAN / 16) * SPAN + quarter * (SPAN / 4) + product % (SPAN / 16) * 4;
 }
+
+#define SCALE_WORDS (WEIGHT == 0 ? 2 : 1) // for scale and bias of a row's group: f32 only few inputs take
+#if WEIGHT
 
 // A tile with the scales of this lane's rows g and g + 8 for each span, as (scale, bias) in a word.
 struct LoadedTile {
@@ -129,3 +165,5 @@ inline float2 scale_and_bias(uint stored) {
     result.y = fma(-OFFSET, result.x, widen(weight_of_bits(stored >> 16)));
     return result;
 }
+
+#endif

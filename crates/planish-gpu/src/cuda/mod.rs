@@ -191,6 +191,10 @@ impl Queue for CudaQueue {
         &self.inner.device.name
     }
 
+    fn processors(&self) -> u32 {
+        self.inner.device.processors
+    }
+
     fn memory(&self) -> Result<Memory, Error> {
         let _state = self.inner.enter()?;
         self.inner.device.memory()

@@ -41,7 +41,9 @@ impl<Q: Queue> GpuOps<Q> {
 
     fn tensor_weight(&self, matrix: &Matrix) -> Option<TensorWeight> {
         let Matrix::Packed(packed) = matrix else { return None };
-        if self.queue.dialect() == Dialect::Metal || self.value == FloatType::F32 {
+        // Many 16-bit inputs of weights with longer scales are left to the other kernels.
+        let is_mixed = packed.scale_type == FloatType::F32 && self.value != FloatType::F32;
+        if self.queue.dialect() == Dialect::Metal || is_mixed {
             return None;
         }
         TensorWeight::new(
@@ -50,6 +52,7 @@ impl<Q: Queue> GpuOps<Q> {
             packed.rows as u32,
             packed.cols as u32,
         )
+        .map(|weight| weight.shared_by(self.queue.processors()))
     }
 
     pub(super) fn run_embed(&self, problem: &Embed<'_, GpuOps<Q>>) -> Result<(), Error> {
@@ -102,14 +105,18 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     fn run_tiles(&self, product: &Product<'_, Q>, tiles: &Tiles<Q>, beside: bool) {
-        let launch = kernels::TensorMatmul {
+        let matmul = kernels::TensorMatmul {
             weight: tiles.weight,
             value: product.input.float_type,
             output: product.output.float_type,
             inputs: product.rows as u32,
             added: product.bias.is_some(),
-        }
-        .launch();
+        };
+        let launch = if beside {
+            matmul.launch_beside()
+        } else {
+            matmul.launch()
+        };
         let (codes, scales) = ((&tiles.codes, 0), (&tiles.scales, 0));
         let bias = self.optional(product.bias);
         self.run_beside(

@@ -23,6 +23,7 @@ mod stack_tensor;
 mod states;
 mod tensor;
 mod tensor_attention;
+mod tensor_narrow;
 mod tensor_wide;
 mod tiles;
 mod weights;

@@ -167,7 +167,7 @@ fn plan_matmul(product: &Product) -> Option<ProductPlan> {
 
 fn plan_tensor_matmul(product: &Product) -> Option<ProductPlan> {
     use ProductBuffer::{Added, Input, Output};
-    if product.value == FloatType::F32 {
+    if product.value != FloatType::F32 && product.weight.float_type == FloatType::F32 {
         return None;
     }
     let packing = product.weight.packing?;

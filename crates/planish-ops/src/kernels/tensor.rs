@@ -2,6 +2,7 @@
 
 use planish_format::FloatType;
 
+use super::tensor_narrow::{MOST_SIDE, narrow_launch};
 use super::tensor_wide::{WIDE_FROM, wide_launch};
 use super::tiles::{TILE_ROWS, TensorProblem, TensorWeight};
 use super::{File, Launch, Program, value_number};
@@ -55,7 +56,7 @@ impl Sharing {
 pub struct TensorMatmul {
     /// The weight.
     pub weight: TensorWeight,
-    /// Type of the input: f16 or bf16.
+    /// Type of the input.
     pub value: FloatType,
     /// Type of the output.
     pub output: FloatType,
@@ -68,6 +69,19 @@ pub struct TensorMatmul {
 impl TensorMatmul {
     /// The launch.
     pub fn launch(&self) -> Launch {
+        self.launch_after(false)
+    }
+
+    /// The launch right after one of the same input, which this one need not wait for.
+    pub fn launch_beside(&self) -> Launch {
+        self.launch_after(true)
+    }
+
+    fn launch_after(&self, beside: bool) -> Launch {
+        let is_exact = self.value == FloatType::F32 || self.weight.float_type == FloatType::F32;
+        if self.inputs <= MOST_SIDE || is_exact {
+            return narrow_launch(self, beside);
+        }
         if self.inputs >= WIDE_FROM {
             return wide_launch(self);
         }

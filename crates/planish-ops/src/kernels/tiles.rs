@@ -14,7 +14,8 @@ const REPACK: File = File {
     ],
 };
 pub(super) const TILE_ROWS: u32 = 16;
-const TILE_COLS: u32 = 64;
+pub(super) const TILE_COLS: u32 = 64;
+const PROCESSORS: u32 = 132;
 
 /// A packed weight that tensor cores can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +24,8 @@ pub struct TensorWeight {
     pub(super) float_type: FloatType,
     pub(super) rows: u32,
     pub(super) cols: u32,
+    /// Multiprocessors that share its rows.
+    pub(super) processors: u32,
 }
 
 #[repr(C)]
@@ -34,18 +37,24 @@ pub(super) struct TensorProblem {
 }
 
 impl TensorWeight {
-    /// `None` where the other kernels must do: scales of 32 bits, groups that are neither 32 nor a multiple of 64, columns that are
-    /// not a multiple of 64.
+    /// `None` where the other kernels must do: groups that are neither 32 nor a multiple of 64, columns that are not a multiple of 64.
+    /// Weights with scales of 32 bits are fast with few inputs only.
     pub fn new(packing: Packing, float_type: FloatType, rows: u32, cols: u32) -> Option<TensorWeight> {
         let group = packing.group();
-        let fits =
-            (group == 32 || group.is_multiple_of(64)) && cols.is_multiple_of(TILE_COLS) && float_type != FloatType::F32;
+        let fits = (group == 32 || group.is_multiple_of(64)) && cols.is_multiple_of(TILE_COLS);
         fits.then_some(TensorWeight {
             packing,
             float_type,
             rows,
             cols,
+            processors: PROCESSORS,
         })
+    }
+
+    /// The same for a device of so many multiprocessors (an H100's, unless said).
+    #[must_use]
+    pub fn shared_by(self, processors: u32) -> TensorWeight {
+        TensorWeight { processors, ..self }
     }
 
     /// Bytes of the tiles.
@@ -55,7 +64,12 @@ impl TensorWeight {
 
     /// Bytes of the tiles' scales and biases.
     pub fn scale_bytes(&self) -> usize {
-        self.padded_rows() * (self.cols as usize / self.packing.group()) * 4
+        self.padded_rows() * (self.cols as usize / self.packing.group()) * 4 * self.scale_words() as usize
+    }
+
+    /// Words of the scale and bias of a row's group.
+    pub(super) fn scale_words(&self) -> u32 {
+        if self.float_type == FloatType::F32 { 2 } else { 1 }
     }
 
     /// Makes the order. Buffers: codes, scales, biases, then tiles ([`TensorWeight::tile_bytes`]) and tile scales

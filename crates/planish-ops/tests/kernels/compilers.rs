@@ -17,7 +17,14 @@ use crate::{
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 /// Files for CUDA's tensor cores.
-const CUDA_ALONE: [&str; 5] = ["repack", "stack_tensor", "tensor", "tensor_attention", "tensor_wide"];
+const CUDA_ALONE: [&str; 6] = [
+    "repack",
+    "stack_tensor",
+    "tensor",
+    "tensor_attention",
+    "tensor_narrow",
+    "tensor_wide",
+];
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.

@@ -23,17 +23,22 @@ fn problems() -> Vec<Problem> {
         (128, 640, 35, 3),
         (64, 128, 150, 130),
         (32, 64, 8200, 2),
+        // Several row tiles for each threadgroup, columns that end within a unit.
+        (64, 1088, 200, 1),
+        (192, 768, 100, 3),
     ];
+    let (few_processors, first_exact) = (3, 5);
     let mut problems = Vec::new();
     for (index, bits) in WIDTHS.into_iter().enumerate() {
         for (turn, (group, cols, rows, inputs)) in shapes.into_iter().enumerate() {
             // The large ones for two widths.
-            if turn > 2 && index % 3 != turn % 2 {
+            if (3..first_exact).contains(&turn) && index % 3 != turn % 2 {
                 continue;
             }
             let packing = Packing::new(bits, group).expect("a packing");
             let float_type = halves[(index + turn) % 2];
             let weight = TensorWeight::new(packing, float_type, rows, cols).expect("a shape that fits");
+            let halves_or_exact = [halves[(index / 2 + turn) % 2], FloatType::F32];
             problems.push(Problem {
                 kind: WeightKind {
                     packing: Some(packing),
@@ -42,9 +47,17 @@ fn problems() -> Vec<Problem> {
                 rows: rows as usize,
                 cols: cols as usize,
                 matmul: TensorMatmul {
-                    weight,
-                    value: halves[(index / 2 + turn) % 2],
-                    output: if turn == 1 { FloatType::F32 } else { halves[index % 2] },
+                    weight: if turn < first_exact {
+                        weight
+                    } else {
+                        weight.shared_by(few_processors)
+                    },
+                    value: halves_or_exact[usize::from(turn >= first_exact && index % 2 == turn % 2)],
+                    output: if turn == 1 || turn >= first_exact {
+                        FloatType::F32
+                    } else {
+                        halves[index % 2]
+                    },
                     inputs,
                     added: turn == 0,
                 },
