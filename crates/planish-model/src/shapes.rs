@@ -4,7 +4,7 @@ use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
 
-use crate::source::WeightSource;
+use crate::source::{Supply, WeightSource};
 use crate::{Architecture, Error, LinearSpec, LoadOptions, Model, StackSpec};
 
 /// Names of the shapes that [`Model::random`] knows.
@@ -83,9 +83,9 @@ struct RandomSource {
     packing: Packing,
 }
 
-impl WeightSource for RandomSource {
+impl RandomSource {
     /// Codes are uniform; scales and biases give the weights mean 0 and variance 1 / cols.
-    fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error> {
+    fn packed(&self, spec: &LinearSpec) -> Result<PackedMatrix, Error> {
         let (rows, cols) = (spec.rows, spec.cols);
         let seed = spec.name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
@@ -108,9 +108,13 @@ impl WeightSource for RandomSource {
         let biases = repeat_bf16(-scale * highest / 2.0, groups).into();
         let matrix = PackedShape::new(rows, cols, self.packing, FloatType::BF16)
             .and_then(|shape| PackedMatrix::new(shape, codes.into(), scales, biases));
-        Ok(Matrix::Packed(matrix.map_err(|error| {
-            wrong("group", error.to_string(), self.packing.group().to_string())
-        })?))
+        matrix.map_err(|error| wrong("group", error.to_string(), self.packing.group().to_string()))
+    }
+}
+
+impl WeightSource for RandomSource {
+    fn matrix(&self, spec: &LinearSpec) -> Result<Supply<'_>, Error> {
+        self.packed(spec).map(|matrix| Supply::Ready(Matrix::Packed(matrix)))
     }
 
     /// Tied heads stay tied.
@@ -118,15 +122,13 @@ impl WeightSource for RandomSource {
         false
     }
 
-    fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error> {
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error> {
         // All experts of a projection lie in one tensor, as in checkpoints.
         let all = LinearSpec::new(format!("{:?}", spec.places), spec.experts * spec.rows, spec.cols);
-        let Matrix::Packed(all) = self.matrix(&all)? else {
-            return Ok(Vec::new());
-        };
+        let all = self.packed(&all)?;
         let rows = |expert: usize| expert * spec.rows..(expert + 1) * spec.rows;
         Ok((0..spec.experts)
-            .map(|expert| Matrix::Packed(all.slice_rows(rows(expert))))
+            .map(|expert| Supply::Ready(Matrix::Packed(all.slice_rows(rows(expert)))))
             .collect())
     }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use planish_checkpoint::{Checkpoint, Dtype, Entry, Layout, Tensor, Weight};
-use planish_format::{FloatType, Packing, dequantize};
-use planish_ops::{Matrix, PlainMatrix};
+use planish_format::{FloatType, PackedMatrix, Packing, dequantize};
+use planish_ops::{Matrix, Packable, PlainMatrix};
 use planish_quantize::{Action, Recipe, Step, pack_weight};
 
 use crate::cut::cut;
@@ -13,9 +13,9 @@ use crate::{Error, LinearSpec, Spelling, StackSpec};
 /// Weights by name, with the shape that the architecture expects.
 pub(crate) trait WeightSource {
     /// A weight (rows, cols), packed or plain, cut from where it stands.
-    fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error>;
+    fn matrix(&self, spec: &LinearSpec) -> Result<Supply<'_>, Error>;
     /// The matrices of every expert, (rows, cols) each.
-    fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error>;
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error>;
     /// The biases of every expert, where there are some. // (experts * rows)
     fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error>;
     /// Values of a plain tensor of one of these shapes, as f32.
@@ -38,6 +38,91 @@ pub(crate) trait WeightSource {
     /// Bytes of all weights, where that is known before they are read.
     fn bytes(&self) -> Option<u64> {
         None
+    }
+}
+
+/// A weight on its way to the device. // (rows, cols)
+pub(crate) enum Supply<'a> {
+    /// As it stays.
+    Ready(Matrix),
+    /// To be packed, by the device or the host.
+    ToPack(ToPack<'a>),
+    /// Packed, its columns stored as rows, and the type to unpack it to. // (cols, rows)
+    Turned(PackedMatrix, FloatType),
+}
+
+/// A weight that the recipe packs.
+pub(crate) struct ToPack<'a> {
+    checkpoint: &'a Checkpoint,
+    entry: &'a Entry,
+    weight: Weight,
+    shape: (usize, usize), // (rows, cols)
+    recipe: &'a Recipe,
+    packing: Packing,
+}
+
+impl Supply<'_> {
+    /// What a device may pack.
+    pub(crate) fn packable(&self) -> Option<Packable> {
+        let Supply::ToPack(ToPack {
+            weight: Weight::Plain(tensor),
+            shape: (rows, cols),
+            recipe,
+            packing,
+            ..
+        }) = self
+        else {
+            return None;
+        };
+        let float_type = tensor.dtype.float_type()?;
+        Some(Packable {
+            plain: PlainMatrix {
+                rows: *rows,
+                cols: *cols,
+                float_type,
+                data: tensor.data.clone(),
+            },
+            packing: *packing,
+            encoder: recipe.encoder,
+            scale_type: recipe.dtype.unwrap_or(float_type),
+            allow_non_finite: recipe.allow_nonfinite,
+        })
+    }
+
+    /// The weight as it stays, packed here if it must be.
+    pub(crate) fn on_host(self) -> Result<Matrix, Error> {
+        let matrix = match self {
+            Supply::Ready(matrix) => return Ok(matrix),
+            Supply::Turned(matrix, float_type) => {
+                let Tensor { shape, data, .. } = turned(unpacked(&matrix, float_type));
+                return Ok(Matrix::Plain(PlainMatrix {
+                    rows: shape[0],
+                    cols: shape[1],
+                    float_type,
+                    data,
+                }));
+            }
+            Supply::ToPack(ref to_pack) => {
+                pack_weight(&to_pack.entry.name, &to_pack.weight, to_pack.packing, to_pack.recipe)?
+            }
+        };
+        self.release();
+        Ok(Matrix::Packed(matrix))
+    }
+
+    /// What a device may multiply by without unpacking it. // (cols, rows)
+    pub(crate) fn turned(&self) -> Option<Matrix> {
+        match self {
+            Supply::Turned(matrix, _) => Some(Matrix::Packed(matrix.clone())),
+            _ => None,
+        }
+    }
+
+    /// Says that plain values are not needed again.
+    pub(crate) fn release(&self) {
+        if let Supply::ToPack(ToPack { checkpoint, entry, .. }) = self {
+            checkpoint.release(entry);
+        }
     }
 }
 
@@ -110,25 +195,35 @@ impl<'a> CheckpointSource<'a> {
     }
 
     /// A weight cut out of an entry, packed or unpacked as this source was told.
-    pub(crate) fn finish(&self, entry: &Entry, weight: Weight, (rows, cols): (usize, usize)) -> Result<Matrix, Error> {
+    pub(crate) fn finish<'b>(
+        &'b self,
+        entry: &'b Entry,
+        weight: Weight,
+        (rows, cols): (usize, usize),
+    ) -> Result<Supply<'b>, Error> {
         let name = &entry.name;
         // Columns may have been rows when this was planned.
         let fits = |(_, packing): &(_, Packing)| packing.check_cols(cols).is_ok();
         if let Some((recipe, packing)) = self.packing(name).filter(fits) {
-            let matrix = pack_weight(name, &weight, packing, recipe)?;
-            self.checkpoint.release(entry);
-            return Ok(Matrix::Packed(matrix));
+            return Ok(Supply::ToPack(ToPack {
+                checkpoint: self.checkpoint,
+                entry,
+                weight,
+                shape: (rows, cols),
+                recipe,
+                packing,
+            }));
         }
         let plain = |float_type, data| {
-            Matrix::Plain(PlainMatrix {
+            Supply::Ready(Matrix::Plain(PlainMatrix {
                 rows,
                 cols,
                 float_type,
                 data,
-            })
+            }))
         };
         match weight {
-            Weight::Packed(matrix) if !self.dequantize => Ok(Matrix::Packed(matrix)),
+            Weight::Packed(matrix) if !self.dequantize => Ok(Supply::Ready(Matrix::Packed(matrix))),
             Weight::Plain(tensor) => Ok(plain(float_type(name, &tensor)?, tensor.data)),
             packed => {
                 let tensor = self.unpacked(packed);
@@ -138,22 +233,52 @@ impl<'a> CheckpointSource<'a> {
         }
     }
 
+    /// As [`CheckpointSource::finish`], for a weight whose columns are stored as rows. // (cols, rows) to (rows, cols)
+    pub(crate) fn finish_turned<'b>(
+        &'b self,
+        entry: &'b Entry,
+        weight: Weight,
+        shape: (usize, usize),
+    ) -> Result<Supply<'b>, Error> {
+        match weight {
+            Weight::Packed(matrix) if !self.dequantize && self.packing(&entry.name).is_none() => {
+                let float_type = self.unpacked_type(&matrix);
+                Ok(Supply::Turned(matrix, float_type))
+            }
+            weight => self.finish(entry, Weight::Plain(turned(self.unpacked(weight))), shape),
+        }
+    }
+
     /// The same weight, plain.
-    pub(crate) fn unpacked(&self, weight: Weight) -> Tensor {
+    fn unpacked(&self, weight: Weight) -> Tensor {
         match weight {
             Weight::Plain(tensor) => tensor,
-            Weight::Packed(matrix) => {
-                let float_type = match self.unpack {
-                    Unpack::ScaleType => matrix.scale_type,
-                    Unpack::Single => FloatType::F32,
-                };
-                Tensor {
-                    dtype: float_type.into(),
-                    shape: vec![matrix.rows, matrix.cols],
-                    data: dequantize(&matrix, float_type).into(),
-                }
-            }
+            Weight::Packed(matrix) => unpacked(&matrix, self.unpacked_type(&matrix)),
         }
+    }
+
+    fn unpacked_type(&self, matrix: &PackedMatrix) -> FloatType {
+        match self.unpack {
+            Unpack::ScaleType => matrix.scale_type,
+            Unpack::Single => FloatType::F32,
+        }
+    }
+}
+
+fn unpacked(matrix: &PackedMatrix, float_type: FloatType) -> Tensor {
+    Tensor {
+        dtype: float_type.into(),
+        shape: vec![matrix.rows, matrix.cols],
+        data: dequantize(matrix, float_type).into(),
+    }
+}
+
+/// A plain tensor with columns as rows. // (cols, rows) to (rows, cols)
+fn turned(tensor: Tensor) -> Tensor {
+    let (rows, cols) = (tensor.shape[1], tensor.shape[0]);
+    match cut(Weight::Plain(tensor), &LinearSpec::new("", rows, cols), true) {
+        Weight::Plain(tensor) => tensor,
+        Weight::Packed(_) => unreachable!("a plain tensor stays plain"),
     }
 }
 
@@ -177,7 +302,7 @@ impl Found<'_> {
 }
 
 impl WeightSource for CheckpointSource<'_> {
-    fn matrix(&self, spec: &LinearSpec) -> Result<Matrix, Error> {
+    fn matrix(&self, spec: &LinearSpec) -> Result<Supply<'_>, Error> {
         let found = self.find(&format!("{}.weight", spec.name))?;
         let plain = matches!(found.entry.layout, Layout::Plain(_));
         let transposed = spec.transposed && plain;
@@ -190,7 +315,7 @@ impl WeightSource for CheckpointSource<'_> {
         self.finish(entry, weight, (spec.rows, spec.cols))
     }
 
-    fn stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error> {
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error> {
         self.read_stack(spec)
     }
 

@@ -2,10 +2,9 @@
 
 use planish_checkpoint::{Dtype, Entry, Layout, Tensor, Weight};
 use planish_format::{PackedMatrix, mxfp4_to_affine};
-use planish_ops::Matrix;
 
 use crate::cut::cut;
-use crate::source::{CheckpointSource, WeightSource};
+use crate::source::{CheckpointSource, Supply, WeightSource};
 use crate::{Error, FusedStack, LinearSpec, StackPlace, StackSpec, Stored};
 
 impl StackPlace {
@@ -37,7 +36,7 @@ impl FusedStack {
 
 impl CheckpointSource<'_> {
     /// The matrices of every expert.
-    pub(crate) fn read_stack(&self, spec: &StackSpec) -> Result<Vec<Matrix>, Error> {
+    pub(crate) fn read_stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error> {
         let place = spec.places.iter().find(|place| self.has(&place.tensor(self)));
         let place = place.or(spec.places.first());
         match place {
@@ -76,12 +75,12 @@ impl CheckpointSource<'_> {
         }
     }
 
-    fn each(&self, spec: &StackSpec, path: &str) -> Result<Vec<Matrix>, Error> {
+    fn each(&self, spec: &StackSpec, path: &str) -> Result<Vec<Supply<'_>>, Error> {
         let linear = |expert: usize| LinearSpec::new(path.replace("{}", &expert.to_string()), spec.rows, spec.cols);
         (0..spec.experts).map(|expert| self.matrix(&linear(expert))).collect()
     }
 
-    fn fused(&self, spec: &StackSpec, fused: &FusedStack, columns: bool) -> Result<Vec<Matrix>, Error> {
+    fn fused(&self, spec: &StackSpec, fused: &FusedStack, columns: bool) -> Result<Vec<Supply<'_>>, Error> {
         let name = self.fused_name(fused);
         let columns = columns && matches!(self.find(&name)?.entry.layout, Layout::Plain(_));
         let stored = match columns {
@@ -105,7 +104,7 @@ impl CheckpointSource<'_> {
             .collect()
     }
 
-    fn joined(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Matrix>, Error> {
+    fn joined(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
         let found = self.find(&self.fused_name(fused))?;
         found.check_shape(&[spec.experts * fused.total, spec.cols])?;
         let weight = self.read(found.entry)?;
@@ -116,8 +115,8 @@ impl CheckpointSource<'_> {
             .collect()
     }
 
-    /// Rows are turned into columns, for which packed ones must be unpacked.
-    fn turned(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Matrix>, Error> {
+    /// Rows are columns; packed ones stay so where the device takes them.
+    fn turned(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
         let found = self.find(&self.fused_name(fused))?;
         found.check_shape(&[spec.experts * fused.total, spec.rows])?;
         let weight = self.read(found.entry)?;
@@ -128,17 +127,13 @@ impl CheckpointSource<'_> {
             },
             ..LinearSpec::new(&fused.name, spec.cols, spec.rows)
         };
-        let upright = LinearSpec::new(&fused.name, spec.rows, spec.cols);
-        let part = |expert| {
-            let rows = cut(of_expert(&weight, expert, spec.experts), &stored, false);
-            cut(Weight::Plain(self.unpacked(rows)), &upright, true)
-        };
+        let part = |expert| cut(of_expert(&weight, expert, spec.experts), &stored, false);
         (0..spec.experts)
-            .map(|expert| self.finish(found.entry, part(expert), (spec.rows, spec.cols)))
+            .map(|expert| self.finish_turned(found.entry, part(expert), (spec.rows, spec.cols)))
             .collect()
     }
 
-    fn mxfp4(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Matrix>, Error> {
+    fn mxfp4(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
         let (experts, total, groups) = (spec.experts, fused.total, spec.cols / 32);
         let name = format!("{}_blocks", fused.name);
         let (blocks_entry, blocks) = self.bytes(&name, &[experts, total, groups, 16])?;

@@ -1,8 +1,9 @@
 // A matrix for each head, few rows, and copies of parts of heads (latent attention): output[row][head] = matrix[head] x
 // input[row][head]. `head_matvec`: matrices (heads, rows, cols); `head_matvec_turned`: the same with matrices stored as
-// (heads, cols, rows), packed along their rows, so that x W is computed without unpacking; `copy_heads`: parts as they are.
+// (heads, cols, rows), packed along their rows, so that x W is computed without unpacking; `turn_heads`: such matrices as plain ones
+// (heads, rows, cols); `copy_heads`: parts as they are.
 // Grids: head_matvec (rows / (ROWS_EACH * simdgroups), inputs, heads); head_matvec_turned (rows / 256, inputs, heads);
-// copy_heads (inputs * heads * width / THREADS, 1, 1); rounded up.
+// turn_heads (rows / 8, cols / THREADS, heads); copy_heads (inputs * heads * width / THREADS, 1, 1); rounded up.
 // Defines: THREADS, ROWS_EACH, VALUE, WEIGHT, BITS, GROUP, ALIGNED (cols and strides of the input are multiples of 8).
 
 struct HeadsProblem {
@@ -102,6 +103,26 @@ KERNEL(head_matvec_turned)(
         const uint at = group_position.x * 256 + i;
         if (at < rows)
             output[part * problem.to_stride + problem.to_start + at] = narrow<value_t>(sum);
+    }
+}
+
+KERNEL(turn_heads)(
+    device const uint* codes [[buffer(0)]],      // (heads, cols, rows * BITS / 32), or plain values
+    device const weight_t* scales [[buffer(1)]], // (heads, cols, rows / GROUP)
+    device const weight_t* biases [[buffer(2)]], // (heads, cols, rows / GROUP)
+    device value_t* output [[buffer(3)]],        // (heads, rows, cols)
+    PROBLEM(HeadsProblem, 4))
+{
+    const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
+    const uint row = group_position.x * 8, col = group_position.y * THREADS + thread_index;
+    Weights weights;
+    weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = rows;
+    if (col < cols) {
+        float w[8];
+        load_weights8(weights, ulong(head) * cols + col, row, w);
+        // Neighbours among the threads write neighbours.
+        for (uint i = 0; i < min(8u, rows - row); i++)
+            output[(ulong(head) * rows + row + i) * cols + col] = narrow<value_t>(w[i]);
     }
 }
 

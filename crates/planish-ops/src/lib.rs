@@ -16,6 +16,7 @@ mod heads;
 pub mod kernels;
 mod linear;
 mod norm;
+mod pack;
 mod recurrence;
 mod rope;
 mod work;
@@ -34,6 +35,7 @@ pub use gpu::{GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
 pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
+pub use pack::Packable;
 pub use planish_cpu::{
     Activation, CacheType, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, REWIND, RopePairs, Routing, Scoring,
     Xielu,
@@ -125,6 +127,34 @@ pub trait Ops: Send + Sync + Sized + 'static {
         self.weight(matrix)
     }
 
+    /// Packs plain values on the device. `None` where the device does not pack, or does not take these values (not all are
+    /// finite): then the host packs them, or says what is wrong with them.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn pack(&self, _source: &Packable) -> Result<Option<Self::Weight>, Self::Error> {
+        Ok(None)
+    }
+
+    /// As [`Ops::pack`], for a matrix whose rows [`Ops::embed`] takes.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn pack_table(&self, _source: &Packable) -> Result<Option<Self::Weight>, Self::Error> {
+        Ok(None)
+    }
+
+    /// As [`Ops::pack`], for a stack.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    ///
+    /// # Panics
+    /// As [`Ops::stack`].
+    fn pack_stack(&self, _sources: &[Packable]) -> Result<Option<Self::Stack>, Self::Error> {
+        Ok(None)
+    }
+
     /// As [`Ops::weight`], for matrices of equal shape of which the device reads any.
     ///
     /// # Errors
@@ -133,6 +163,15 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// # Panics
     /// If there is none, or their shapes differ.
     fn stack(&self, matrices: Vec<Matrix>) -> Result<Self::Stack, Self::Error>;
+
+    /// As [`Ops::stack`], of matrices whose columns are stored as rows, (cols, rows) each, packed along these. `None` where the
+    /// device cannot multiply by them: then they are unpacked and turned first.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn stack_turned(&self, _matrices: &[Matrix]) -> Result<Option<Self::Stack>, Self::Error> {
+        Ok(None)
+    }
 
     /// An empty cache of one layer.
     ///

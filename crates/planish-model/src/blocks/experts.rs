@@ -3,7 +3,7 @@
 use planish_ops::{Activation, Base, ExpertLayer, Experts, Linear, Ops, Route, Routing, StackShape};
 
 use super::feed_forward::FeedForwardBlock;
-use super::{Block, BlockState, LinearLayer, Loader, Pass, device_error};
+use super::{Block, BlockState, LinearLayer, Loader, Pass};
 use crate::workspace::TensorSize;
 use crate::{CorrectionSpec, Error, ExpertsSpec, SharedExpertsSpec, StackSpec};
 
@@ -33,7 +33,7 @@ impl<O: Ops> StackLayer<O> {
     fn load(loader: &Loader<'_, O>, spec: &StackSpec) -> Result<StackLayer<O>, Error> {
         let biases = loader.source.stack_biases(spec)?;
         Ok(StackLayer {
-            weights: loader.ops.stack(loader.source.stack(spec)?).map_err(device_error)?,
+            weights: loader.stack(spec)?,
             biases: biases.map(|biases| loader.vector(&biases)).transpose()?,
         })
     }

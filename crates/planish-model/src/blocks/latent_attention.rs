@@ -6,7 +6,7 @@ use planish_ops::{Append, Attention, CopyHeads, HeadLinear, HeadPart, KeyValueSi
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::clock::Phase;
 use crate::workspace::TensorSize;
-use crate::{Error, LatentAttentionSpec, LatentQuerySpec, StackSpec};
+use crate::{Error, LatentAttentionSpec, LatentQuerySpec};
 
 pub(super) struct LatentAttentionBlock<O: Ops> {
     spec: LatentAttentionSpec,
@@ -42,7 +42,6 @@ struct Tensors<'a, O: Ops> {
 
 impl<O: Ops> LatentAttentionBlock<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &LatentAttentionSpec) -> Result<LatentAttentionBlock<O>, Error> {
-        let stack = |spec: &StackSpec| loader.ops.stack(loader.source.stack(spec)?).map_err(device_error);
         let (query, reduction) = match &spec.query {
             LatentQuerySpec::Direct(query) => (query, None),
             LatentQuerySpec::Reduced { down, norm, up } => {
@@ -60,8 +59,8 @@ impl<O: Ops> LatentAttentionBlock<O> {
             latent: loader.linear(&spec.latent)?,
             latent_norm: loader.norm(&spec.latent_norm)?,
             rotated_key: loader.linear(&spec.rotated_key)?,
-            embed_query: stack(&spec.embed_query)?,
-            value: stack(&spec.value)?,
+            embed_query: loader.stack(&spec.embed_query)?,
+            value: loader.stack(&spec.value)?,
             output: loader.linear(&spec.output)?,
             spec: spec.clone(),
         })

@@ -1,10 +1,10 @@
 //! From specs to weights on the device.
 
-use planish_ops::Ops;
+use planish_ops::{Matrix, Ops, Packable};
 
 use super::{LinearLayer, NormLayer, device_error};
-use crate::source::WeightSource;
-use crate::{Error, LinearSpec, NormSpec};
+use crate::source::{Supply, WeightSource};
+use crate::{Error, LinearSpec, NormSpec, StackSpec};
 
 /// Where weights come from and go to.
 pub(crate) struct Loader<'a, O: Ops> {
@@ -17,12 +17,49 @@ pub(crate) struct Loader<'a, O: Ops> {
 impl<O: Ops> Loader<'_, O> {
     /// A weight without its bias. // (rows, cols)
     pub(crate) fn weight(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
-        self.ops.weight(self.source.matrix(spec)?).map_err(device_error)
+        self.placed(spec, O::pack, O::weight)
     }
 
     /// A table whose rows are taken. // (rows, cols)
     pub(crate) fn table(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
-        self.ops.table(self.source.matrix(spec)?).map_err(device_error)
+        self.placed(spec, O::pack_table, O::table)
+    }
+
+    /// Packed by the device where the weight is to be packed and the device does that.
+    fn placed(
+        &self,
+        spec: &LinearSpec,
+        pack: fn(&O, &Packable) -> Result<Option<O::Weight>, O::Error>,
+        place: fn(&O, Matrix) -> Result<O::Weight, O::Error>,
+    ) -> Result<O::Weight, Error> {
+        let supply = self.source.matrix(spec)?;
+        if let Some(packable) = supply.packable()
+            && let Some(weight) = pack(self.ops, &packable).map_err(device_error)?
+        {
+            supply.release();
+            return Ok(weight);
+        }
+        place(self.ops, supply.on_host()?).map_err(device_error)
+    }
+
+    /// The matrices of every expert, (rows, cols) each, packed by the device likewise, or left packed where their columns are rows.
+    pub(crate) fn stack(&self, spec: &StackSpec) -> Result<O::Stack, Error> {
+        let supplies = self.source.stack(spec)?;
+        let packables: Option<Vec<Packable>> = supplies.iter().map(Supply::packable).collect();
+        if let Some(packables) = packables
+            && let Some(stack) = self.ops.pack_stack(&packables).map_err(device_error)?
+        {
+            supplies.iter().for_each(Supply::release);
+            return Ok(stack);
+        }
+        let turned: Option<Vec<Matrix>> = supplies.iter().map(Supply::turned).collect();
+        if let Some(turned) = turned
+            && let Some(stack) = self.ops.stack_turned(&turned).map_err(device_error)?
+        {
+            return Ok(stack);
+        }
+        let matrices: Result<Vec<Matrix>, Error> = supplies.into_iter().map(Supply::on_host).collect();
+        self.ops.stack(matrices?).map_err(device_error)
     }
 
     /// A weight with its bias, if it has one.

@@ -54,6 +54,13 @@ pub struct HostKernel {
 
 /// Compiled kernels, shared by all queues of a test program.
 static KERNELS: Mutex<Option<HashMap<String, Arc<HostKernel>>>> = Mutex::new(None);
+/// Whether a kernel of that name was compiled.
+pub fn has_compiled(name: &str) -> bool {
+    let kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let beginning = format!("{name}\n");
+    kernels.iter().flatten().any(|(key, _)| key.starts_with(&beginning))
+}
+
 /// A library runs one launch at a time.
 static RUNNING: Mutex<()> = Mutex::new(());
 

@@ -10,7 +10,9 @@ use common::{exact, folder};
 use emulated::EmulatedQueue;
 use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
+use planish_format::Packing;
 use planish_model::{Device, Error, LoadOptions, Model};
+use planish_quantize::{Recipe, Target};
 
 /// Between them: softmax, sigmoid and SparseMixer routers, corrections, groups, weights divided by their sum or not, shared experts
 /// with and without a gate, bias vectors and clamped SwiGLU, latent attention with and without reduced queries.
@@ -84,6 +86,40 @@ fn experts_agree_with_transformers() {
 #[test]
 fn narrow_activations_stay_close() {
     compare("llama_tied/metal", &LoadOptions::default(), 2e-2);
+}
+
+/// Weights that are packed while loading become the same codes on the device as on the host; values that cannot be packed are refused
+/// as on the host.
+#[test]
+fn packing_on_the_device_equals_packing_on_the_host() {
+    let cases = [
+        ("llama_tied", Target::Metal, 4, 8),
+        ("mixtral", Target::Mlx, 3, 32),
+        ("gpt_oss", Target::Metal, 8, 8),
+        ("deepseek_v2", Target::Mlx, 6, 32),
+    ];
+    for (case, target, bits, group) in cases {
+        let mut recipe = Recipe::new(target, Packing::new(bits, group).unwrap());
+        recipe.include_experts = true;
+        let options = LoadOptions {
+            quantize: Some(recipe),
+            ..exact()
+        };
+        let case = format!("{case}/plain");
+        let (golden, checkpoint) = (Golden::read(&case), Checkpoint::open(&folder(&case)).unwrap());
+        let device = Device::Cpu;
+        let host = LoadOptions {
+            device,
+            ..options.clone()
+        };
+        let (prefill, steps) = run(&mut load(&case, &options).unwrap(), &golden);
+        let expected = run(&mut Model::load(&checkpoint, &host).unwrap(), &golden);
+        let (prefill, steps) = (error(&prefill, &expected.0), error(&steps, &expected.1));
+        assert!(prefill < 1e-5 && steps < 1e-5, "{case}: {prefill} {steps}");
+        let plain = run(&mut load(&case, &exact()).unwrap(), &golden);
+        assert!(error(&plain.0, &expected.0) > 1e-4, "{case}: nothing was packed");
+    }
+    assert!(emulated::has_compiled("quantize"));
 }
 
 /// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored`.

@@ -24,8 +24,12 @@ struct Product<'a, Q: Queue> {
 impl<Q: Queue> GpuOps<Q> {
     /// In the order of tensor cores where the device has some that take it.
     pub(super) fn place_weight(&self, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
-        let stored = GpuWeight::stored(&self.queue, matrix)?;
-        let (Layout::Stored(parts), Some(weight)) = (&stored.layout, self.tensor_weight(matrix)) else {
+        self.reorder(GpuWeight::stored(&self.queue, matrix)?)
+    }
+
+    /// A weight as it is stored in the order of tensor cores, where the device has some that take it.
+    pub(super) fn reorder(&self, stored: GpuWeight<Q>) -> Result<GpuWeight<Q>, Error> {
+        let (Layout::Stored(parts), Some(weight)) = (&stored.layout, self.tensor_weight(&stored)) else {
             return Ok(stored);
         };
         let codes = self.queue.allocate(weight.tile_bytes())?;
@@ -39,20 +43,17 @@ impl<Q: Queue> GpuOps<Q> {
         })
     }
 
-    fn tensor_weight(&self, matrix: &Matrix) -> Option<TensorWeight> {
-        let Matrix::Packed(packed) = matrix else { return None };
+    fn tensor_weight(&self, stored: &GpuWeight<Q>) -> Option<TensorWeight> {
+        let Layout::Stored(Stored { kind, .. }) = &stored.layout else {
+            return None;
+        };
         // Many 16-bit inputs of weights with longer scales are left to the other kernels.
-        let is_mixed = packed.scale_type == FloatType::F32 && self.value != FloatType::F32;
+        let is_mixed = kind.float_type == FloatType::F32 && self.value != FloatType::F32;
         if self.queue.dialect() == Dialect::Metal || is_mixed {
             return None;
         }
-        TensorWeight::new(
-            packed.packing,
-            packed.scale_type,
-            packed.rows as u32,
-            packed.cols as u32,
-        )
-        .map(|weight| weight.shared_by(self.queue.processors()))
+        TensorWeight::new(kind.packing?, kind.float_type, stored.rows as u32, stored.cols as u32)
+            .map(|weight| weight.shared_by(self.queue.processors()))
     }
 
     pub(super) fn run_embed(&self, problem: &Embed<'_, GpuOps<Q>>) -> Result<(), Error> {

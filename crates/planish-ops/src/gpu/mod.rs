@@ -7,6 +7,7 @@ mod attention;
 mod experts;
 mod linear;
 mod ops;
+mod pack;
 mod rows;
 mod stack;
 mod states;
@@ -45,6 +46,8 @@ pub struct GpuOps<Q: Queue> {
     partial: Mutex<Scratch<Q>>,
     /// Between the kernels of experts.
     routed: Mutex<experts::RoutedScratch<Q>>,
+    /// Matrices of heads, turned for a pass.
+    turned: Mutex<Scratch<Q>>,
     frequencies: Mutex<Vec<Frequencies<Q>>>,
     /// The tensor that the last launch rotated, if it rotated one.
     rotated: Mutex<Option<u64>>,
@@ -80,6 +83,7 @@ impl<Q: Queue> GpuOps<Q> {
             tokens: Mutex::new(Scratch::new()),
             partial: Mutex::new(Scratch::new()),
             routed: Mutex::new(experts::RoutedScratch::new()),
+            turned: Mutex::new(Scratch::new()),
             frequencies: Mutex::default(),
             rotated: Mutex::default(),
         })

@@ -10,7 +10,7 @@ use planish_gpu::{Error, Queue};
 use super::{GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
 use crate::{
     Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    PassSize, Recurrence, Rope, RopeAngles,
+    Packable, PassSize, Recurrence, Rope, RopeAngles,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -50,7 +50,23 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     }
 
     fn stack(&self, matrices: Vec<Matrix>) -> Result<GpuStack<Q>, Error> {
-        self.place_stack(&matrices)
+        self.place_stack(&matrices, false)
+    }
+
+    fn stack_turned(&self, matrices: &[Matrix]) -> Result<Option<GpuStack<Q>>, Error> {
+        self.place_stack(matrices, true).map(Some)
+    }
+
+    fn pack(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
+        self.pack_weight(source)
+    }
+
+    fn pack_table(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
+        self.pack_stored(source)
+    }
+
+    fn pack_stack(&self, sources: &[Packable]) -> Result<Option<GpuStack<Q>>, Error> {
+        self.pack_matrices(sources)
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<GpuKeyValues<Q>, Error> {
@@ -155,7 +171,9 @@ impl<Q: Queue> Ops for GpuOps<Q> {
 
     fn head_linear(&self, problem: HeadLinear<'_, GpuOps<Q>>) {
         problem.check();
-        self.run_head_linear(&problem);
+        if let Err(error) = self.run_head_linear(&problem) {
+            self.fail(error);
+        }
     }
 
     fn copy_heads(&self, problem: CopyHeads<'_, GpuOps<Q>>) {

@@ -5,9 +5,9 @@ use planish_cpu::Matrix;
 use planish_format::PackedMatrix;
 use planish_gpu::{Dialect, Error, Queue};
 
-use super::GpuOps;
 use super::tensor::Stored;
-use crate::kernels::{self, StackInputs, StackMatmul, StackTensor, WeightKind};
+use super::{GpuOps, lock};
+use crate::kernels::{self, StackInputs, StackMatmul, StackTensor, TurnHeads, WeightKind};
 use crate::{CopyHeads, HeadLinear, PlainMatrix, Resident, Shape, StackShape};
 
 /// Up to so many rows every head's matrix is read for each row, beyond for a tile of them.
@@ -19,12 +19,27 @@ pub struct GpuStack<Q: Queue> {
     rows: usize,
     cols: usize,
     bytes: usize,
+    /// Stored as (count, cols, rows).
+    turned: bool,
     pub(super) stored: Stored<Q>, // (count, rows, cols)
 }
 
+impl<Q: Queue> GpuStack<Q> {
+    pub(super) fn of((count, rows, cols): (usize, usize, usize), bytes: usize, stored: Stored<Q>) -> GpuStack<Q> {
+        GpuStack {
+            count,
+            rows,
+            cols,
+            bytes,
+            turned: false,
+            stored,
+        }
+    }
+}
+
 impl<Q: Queue> GpuOps<Q> {
-    /// Copies the matrices behind one another.
-    pub(super) fn place_stack(&self, matrices: &[Matrix]) -> Result<GpuStack<Q>, Error> {
+    /// Copies the matrices behind one another. `turned`: their columns are stored as rows.
+    pub(super) fn place_stack(&self, matrices: &[Matrix], turned: bool) -> Result<GpuStack<Q>, Error> {
         let shape = |matrix: &Matrix| (matrix.rows(), matrix.cols());
         let (kind, (rows, cols)) = (kind(&matrices[0]), shape(&matrices[0]));
         assert!(matrices.iter().all(|matrix| shape(matrix) == (rows, cols)));
@@ -44,16 +59,16 @@ impl<Q: Queue> GpuOps<Q> {
             }
             Ok((buffer, 0))
         });
+        let (rows, cols) = if turned { (cols, rows) } else { (rows, cols) };
+        let bytes = matrices.iter().map(Matrix::bytes).sum();
+        let stored = Stored::new(kind, buffers.collect::<Result<_, Error>>()?);
         Ok(GpuStack {
-            count: matrices.len(),
-            rows,
-            cols,
-            bytes: matrices.iter().map(Matrix::bytes).sum(),
-            stored: Stored::new(kind, buffers.collect::<Result<_, Error>>()?),
+            turned,
+            ..GpuStack::of((matrices.len(), rows, cols), bytes, stored)
         })
     }
 
-    pub(super) fn run_head_linear(&self, problem: &HeadLinear<'_, GpuOps<Q>>) {
+    pub(super) fn run_head_linear(&self, problem: &HeadLinear<'_, GpuOps<Q>>) -> Result<(), Error> {
         let HeadLinear {
             rows,
             weights,
@@ -62,43 +77,83 @@ impl<Q: Queue> GpuOps<Q> {
             output,
             to,
         } = problem;
-        let [codes, scales, biases] = weights.stored.buffers();
-        let (heads, nothing) = (weights.count as u32, (&self.nothing, 0));
-        if *rows <= MOST_MATVEC_ROWS {
-            let launch = kernels::HeadMatvec {
-                weight: weights.stored.kind,
-                value: input.float_type,
-                rows: weights.rows as u32,
-                cols: weights.cols as u32,
-                heads,
-                turned: false,
-                inputs: *rows as u32,
-                from: *from,
-                to: *to,
-            }
-            .launch();
-            return self.run(&launch, &[codes, scales, biases, input.all(), output.all()]);
-        }
-        let product = StackMatmul {
+        let (stored, value) = (weights.stored.buffers(), input.float_type);
+        let few = kernels::HeadMatvec {
             weight: weights.stored.kind,
-            value: input.float_type,
+            value,
             rows: weights.rows as u32,
             cols: weights.cols as u32,
+            heads: weights.count as u32,
+            turned: weights.turned,
             inputs: *rows as u32,
-            turned: false,
+            from: *from,
+            to: *to,
+        };
+        if *rows <= MOST_MATVEC_ROWS {
+            let [codes, scales, biases] = stored;
+            self.run(&few.launch(), &[codes, scales, biases, input.all(), output.all()]);
+            return Ok(());
+        }
+        let product = StackMatmul {
+            weight: few.weight,
+            value,
+            rows: few.rows,
+            cols: few.cols,
+            inputs: few.inputs,
+            turned: few.turned,
             added: false,
             meeting: StackInputs::Heads {
-                heads,
+                heads: few.heads,
                 from: *from,
                 to: *to,
             },
         };
-        let (input, output, paired) = (input.all(), output.all(), None);
-        let tensor = StackTensor { product, paired }.launch();
-        match tensor.filter(|_| self.queue.dialect() != Dialect::Metal) {
+        let (input, output) = (input.all(), output.all());
+        if self.queue.dialect() == Dialect::Metal || !weights.turned {
+            self.run_heads(&product, stored, input, output);
+            return Ok(());
+        }
+        // Tensor cores take upright matrices: these are turned for each pass, which costs little beside many rows.
+        let plain = WeightKind {
+            packing: None,
+            float_type: value,
+        };
+        let upright = StackMatmul {
+            weight: plain,
+            turned: false,
+            ..product
+        };
+        if !StackTensor::fits(plain, few.cols, value) {
+            self.run_heads(&product, stored, input, output);
+            return Ok(());
+        }
+        let mut scratch = lock(&self.turned);
+        let bytes = weights.count * weights.rows * weights.cols * value.size_bytes();
+        let turned = (scratch.at_least(&self.queue, bytes)?, 0);
+        let [codes, scales, biases] = stored;
+        self.run(&TurnHeads(few).launch(), &[codes, scales, biases, turned]);
+        self.run_heads(&upright, [turned; 3], input, output);
+        Ok(())
+    }
+
+    /// Many rows through the matrix of every head.
+    fn run_heads(
+        &self,
+        product: &StackMatmul,
+        stored: [(&Q::Buffer, usize); 3],
+        input: (&Q::Buffer, usize),
+        output: (&Q::Buffer, usize),
+    ) {
+        let nothing = (&self.nothing, 0);
+        let [codes, scales, biases] = stored;
+        let tensor = StackTensor {
+            product: *product,
+            paired: None,
+        };
+        match tensor.launch().filter(|_| self.queue.dialect() != Dialect::Metal) {
             Some(launch) => {
                 let mut buffers = [nothing; 12];
-                buffers[..3].copy_from_slice(&[codes, scales, biases]);
+                buffers[..3].copy_from_slice(&stored);
                 (buffers[6], buffers[11]) = (input, output);
                 self.run(&launch, &buffers);
             }

@@ -84,6 +84,16 @@ pub(super) struct Tiles<Q: Queue> {
 }
 
 impl<Q: Queue> GpuWeight<Q> {
+    /// What is there already, as in a checkpoint.
+    pub(super) fn of(rows: usize, cols: usize, bytes: usize, stored: Stored<Q>) -> GpuWeight<Q> {
+        GpuWeight {
+            rows,
+            cols,
+            bytes,
+            layout: Layout::Stored(stored),
+        }
+    }
+
     pub(super) fn stored(queue: &Q, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
         let (packing, float_type, parts) = match matrix {
             Matrix::Packed(PackedMatrix {

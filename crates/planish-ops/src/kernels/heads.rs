@@ -44,6 +44,10 @@ pub struct HeadMatvec {
     pub to: HeadPart,
 }
 
+/// Turned matrices as plain upright ones. Buffers: codes, scales, biases of the stack, output (heads, rows, cols) of the product's `value`.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnHeads(pub HeadMatvec);
+
 /// `output[head] = input[head]` for parts of heads. Buffers: input (inputs, heads, from.stride) and output (inputs, heads, to.stride)
 /// of `value`.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +120,19 @@ impl HeadMatvec {
             buffers: 5,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
+        }
+    }
+}
+
+impl TurnHeads {
+    /// The launch.
+    pub fn launch(&self) -> Launch {
+        let HeadMatvec { rows, cols, heads, .. } = self.0;
+        Launch {
+            kernel: "turn_heads",
+            threadgroups: [rows.div_ceil(8), cols.div_ceil(THREADS), heads],
+            buffers: 4,
+            ..self.0.launch()
         }
     }
 }

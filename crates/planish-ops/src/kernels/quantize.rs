@@ -9,6 +9,7 @@ const FILE: File = File {
     name: "quantize",
     texts: &[
         include_str!("../../kernels/values.metal"),
+        include_str!("../../kernels/reduce.metal"),
         include_str!("../../kernels/quantize.metal"),
     ],
 };
@@ -32,10 +33,32 @@ pub struct Quantize {
     pub cols: u32,
 }
 
+/// Whether some value is NaN or infinite once it is rounded to the type of the scales. Buffers: plain (rows, cols) of `value`, results
+/// ([`NonFinite::PARTS`]) of u32: not 0 where a part has found one.
+#[derive(Clone, Copy, Debug)]
+pub struct NonFinite(pub Quantize);
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct QuantizeProblem {
+    rows: u32,
     cols: u32,
+}
+
+impl NonFinite {
+    /// Threadgroups that share the values.
+    pub const PARTS: u32 = 256;
+
+    /// The launch.
+    pub fn launch(&self) -> Launch {
+        let whole = self.0.launch();
+        Launch {
+            kernel: "find_non_finite",
+            threadgroups: [NonFinite::PARTS, 1, 1],
+            buffers: 2,
+            ..whole
+        }
+    }
 }
 
 impl Quantize {
@@ -47,6 +70,10 @@ impl Quantize {
             Encoder::MlxMetal => 2,
         };
         let group = self.packing.group() as u32;
+        let problem = QuantizeProblem {
+            rows: self.rows,
+            cols: self.cols,
+        };
         let defines = vec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
@@ -61,7 +88,7 @@ impl Quantize {
             threadgroups: [self.rows, (self.cols / group).div_ceil(THREADS / 32), 1],
             threads: THREADS,
             buffers: 4,
-            constants: bytemuck::bytes_of(&QuantizeProblem { cols: self.cols }).to_vec(),
+            constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }
     }

@@ -1,7 +1,7 @@
 //! Packing on the device, bit for bit as planish-format packs.
 
 use planish_format::{Encoder, FloatMatrix, Packing, quantize};
-use planish_ops::kernels::{Launch, Quantize};
+use planish_ops::kernels::{Launch, NonFinite, Quantize};
 
 use crate::data::{Random, TYPES, WIDTHS, poison, round_to, to_bytes};
 use crate::device::{Device, Watch};
@@ -18,7 +18,7 @@ fn problems() -> Vec<Quantize> {
                 packing: Packing::new(bits, group).expect("a packing"),
                 encoder,
                 value,
-                scale: value,
+                scale: if turn == 1 { TYPES[(index + 1) % 3] } else { value },
                 rows: 3,
                 cols: 4 * group as u32,
             });
@@ -29,12 +29,17 @@ fn problems() -> Vec<Quantize> {
 
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
-    problems().iter().map(Quantize::launch).collect()
+    let problems = problems();
+    problems
+        .iter()
+        .flat_map(|problem| [problem.launch(), NonFinite(*problem).launch()])
+        .collect()
 }
 
 #[test]
 fn packing_equals_that_of_the_format() {
-    let device = Device::new(&launches(), Watch::Memory);
+    let launches: Vec<Launch> = problems().iter().map(Quantize::launch).collect();
+    let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(12);
     for problem in problems() {
         let (rows, cols, group) = (problem.rows as usize, problem.cols as usize, problem.packing.group());
@@ -45,7 +50,9 @@ fn packing_equals_that_of_the_format() {
             .iter_mut()
             .for_each(|weight| *weight = round_to(-weight.abs(), problem.value));
         let bytes = to_bytes(&plain, problem.value);
-        let source = FloatMatrix::new(rows, cols, problem.value, &bytes).expect("a matrix");
+        // Rounded to the type of the scales first.
+        let rounded = to_bytes(&plain, problem.scale);
+        let source = FloatMatrix::new(rows, cols, problem.scale, &rounded).expect("a matrix");
         let expected = quantize(source, problem.packing, problem.encoder).expect("weights that can be packed");
         let groups = rows * cols / group;
         let mut buffers = [
@@ -58,5 +65,32 @@ fn packing_equals_that_of_the_format() {
         assert_eq!(buffers[1], expected.codes, "codes of {problem:?}");
         assert_eq!(buffers[2], expected.scales, "scales of {problem:?}");
         assert_eq!(buffers[3], expected.biases, "biases of {problem:?}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_found() {
+    let launches: Vec<Launch> = problems()
+        .iter()
+        .map(|problem| NonFinite(*problem).launch())
+        .collect();
+    let device = Device::new(&launches, Watch::Memory);
+    let mut random = Random(13);
+    for problem in problems() {
+        let search = NonFinite(problem);
+        let count = (problem.rows * problem.cols) as usize;
+        let mut plain = random.values(count, problem.value);
+        for wrong in [None, Some(f32::NAN), Some(f32::NEG_INFINITY)] {
+            if let Some(wrong) = wrong {
+                plain[random.next() as usize % count] = wrong;
+            }
+            let mut buffers = [
+                to_bytes(&plain, problem.value),
+                poison(NonFinite::PARTS as usize, planish_format::FloatType::F32),
+            ];
+            device.run(&search.launch(), &mut buffers);
+            let found = buffers[1].chunks_exact(4).any(|part| part != [0; 4]);
+            assert_eq!(found, wrong.is_some(), "{problem:?}");
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use planish_format::FloatType;
 use planish_ops::HeadPart;
-use planish_ops::kernels::{CopyHeads, HeadMatvec, Launch, StackInputs, StackMatmul, WeightKind};
+use planish_ops::kernels::{CopyHeads, HeadMatvec, Launch, StackInputs, StackMatmul, TurnHeads, WeightKind};
 use planish_ops::linear_reference;
 
-use crate::data::{Random, TYPES, assert_close, from_bytes, to_bytes};
+use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
 use crate::matvec::{TestWeight, weight_cases};
 
@@ -94,7 +94,9 @@ fn copies() -> [CopyHeads; 3] {
 
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
-    let matvecs = matvecs().into_iter().map(|problem| problem.launch());
+    let matvecs = matvecs()
+        .into_iter()
+        .flat_map(|problem| [problem.launch(), TurnHeads(problem).launch()]);
     let matmuls = matmuls().into_iter().map(|problem| problem.launch());
     let copies = copies().into_iter().map(|problem| problem.launch());
     matvecs.chain(matmuls).chain(copies).collect()
@@ -289,5 +291,22 @@ fn parts_of_heads_are_copied() {
                 .copy_from_slice(&input[part * problem.from.stride + problem.from.start..][..width]);
         }
         assert_eq!(from_bytes(&buffers[1], problem.value), expected, "{problem:?}");
+    }
+}
+
+#[test]
+fn turned_matrices_are_turned_back() {
+    let problems: Vec<HeadMatvec> = matvecs().into_iter().filter(|problem| problem.turned).collect();
+    let launches: Vec<Launch> = problems.iter().map(|problem| TurnHeads(*problem).launch()).collect();
+    let device = Device::new(&launches, Watch::Memory);
+    let mut random = Random(43);
+    for problem in problems {
+        let stack = stack(&mut random, problem.weight, problem.rows, problem.cols, true);
+        let expected: Vec<f64> = stack.matrices.iter().flatten().map(|&value| f64::from(value)).collect();
+        let [codes, scales, biases] = stack.buffers;
+        let mut buffers = [codes, scales, biases, poison(expected.len(), problem.value)];
+        device.run(&TurnHeads(problem).launch(), &mut buffers);
+        let found = from_bytes(&buffers[3], problem.value);
+        assert_close(&found, &expected, problem.value, &problem);
     }
 }

@@ -100,10 +100,10 @@ fn meetings(product: &StackMatmul) -> (Vec<Meeting>, Vec<u32>, Vec<u32>) {
     let tiles = [[2, 0, 5], [1, 5, 0], [0, 5, 62], [1, 67, entries - 67], [1, entries, 0]];
     let mut meetings = Vec::new();
     for [matrix, first, count] in tiles {
-        for place in first..first + count {
+        for (place, &entry) in order.iter().enumerate().skip(first).take(count) {
             let (from, to) = match product.meeting {
-                StackInputs::Rows { .. } => (order[place] / chosen, place),
-                _ => (place, order[place]),
+                StackInputs::Rows { .. } => (entry / chosen, place),
+                _ => (place, entry),
             };
             let (from, to) = (from * cols, to * rows);
             meetings.push(Meeting { from, matrix, to });
