@@ -1,8 +1,7 @@
 // Routed experts of few rows: each row reads the weights of its experts. `experts_inner`: inner[entry] = activation(gate(x)) * up(x)
 // (or activation(up(x))) of the entry's expert, an entry being one choice of one row; `experts_outer`: output[row] = base + the sum
 // over its entries of weight * down(inner[entry]). `experts_sum`: the same sum where the products are there already.
-// Grids: experts_inner (inner / (ROWS_EACH * simdgroups), rows * chosen, 1); experts_outer (hidden / (ROWS_EACH * simdgroups),
-// rows, 1); experts_sum (hidden / THREADS, rows, 1); rounded up. Sums are f32.
+// Grids: experts_inner (inner / (ROWS_EACH * simdgroups), rows * chosen, 1); experts_outer (hidden / ROWS_EACH, rows, 1); experts_sum (hidden / THREADS, rows, 1); rounded up. Sums are f32.
 // Defines: THREADS, ROWS_EACH, VALUE, WEIGHT, BITS, GROUP, WHOLE (cols is a multiple of 32), ADDED (there are bias vectors), GATED,
 // ACTIVATION, BASE (0 nothing, 1 what the output holds, 2 that times the logistic function of a value for each row).
 
@@ -78,6 +77,8 @@ KERNEL(experts_inner)(
     device value_t* inner [[buffer(10)]],             // (entries, rows)
     PROBLEM(InnerProblem, 11))
 {
+    let_next_begin();
+    wait_for_earlier();
     const uint rows = problem.rows, cols = problem.cols, entry = group_position.y;
     const uint first_row = (group_position.x * (THREADS / 32) + simdgroup_index) * ROWS_EACH;
     const ulong expert = experts[entry];
@@ -134,8 +135,11 @@ KERNEL(experts_outer)(
     device value_t* output [[buffer(8)]],            // (entries / chosen, rows)
     PROBLEM(OuterProblem, 9))
 {
+    SHARED(float, room, THREADS / 32 * ROWS_EACH);
+    let_next_begin();
+    wait_for_earlier();
     const uint rows = problem.rows, cols = problem.cols, first_entry = group_position.y * problem.chosen;
-    const uint first_row = (group_position.x * (THREADS / 32) + simdgroup_index) * ROWS_EACH;
+    const uint first_row = group_position.x * ROWS_EACH;
     Weights weights;
     weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = cols;
 
@@ -143,9 +147,9 @@ KERNEL(experts_outer)(
 #pragma unroll
     for (uint r = 0; r < ROWS_EACH; r++)
         sums[r] = 0;
-    // Lanes share the chunks of all entries: one entry alone has too few.
+    // All threads share the chunks of all entries: one entry alone has too few.
     const uint chunks = (cols + 31) / 32;
-    for (uint item = lane_index; item < problem.chosen * chunks; item += 32) {
+    for (uint item = thread_index; item < problem.chosen * chunks; item += THREADS) {
         const uint entry = first_entry + item / chunks, col = item % chunks * 32;
         const ulong expert = experts[entry];
         Chunk loaded[ROWS_EACH];
@@ -158,7 +162,7 @@ KERNEL(experts_outer)(
             sums[r] = fma(entry_weights[entry], dot32(loaded[r], inputs, cols, col), sums[r]);
     }
     if (ADDED) {
-        for (uint choice = lane_index; choice < problem.chosen; choice += 32) {
+        for (uint choice = thread_index; choice < problem.chosen; choice += THREADS) {
             const uint entry = first_entry + choice;
 #pragma unroll
             for (uint r = 0; r < ROWS_EACH; r++) {
@@ -171,11 +175,17 @@ KERNEL(experts_outer)(
 #pragma unroll
     for (uint r = 0; r < ROWS_EACH; r++) {
         const float sum = simd_sum(sums[r]);
-        const uint row = first_row + r;
-        if (lane_index == 0 && row < rows) {
-            device value_t* to = output + ulong(group_position.y) * rows + row;
-            *to = narrow<value_t>(base_of(to, shared_gate, group_position.y) + sum);
-        }
+        if (lane_index == 0)
+            room[simdgroup_index * ROWS_EACH + r] = sum;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    const uint row = first_row + thread_index;
+    if (thread_index < ROWS_EACH && row < rows) {
+        device value_t* to = output + ulong(group_position.y) * rows + row;
+        float sum = base_of(to, shared_gate, group_position.y);
+        for (uint simdgroup = 0; simdgroup < THREADS / 32; simdgroup++)
+            sum += room[simdgroup * ROWS_EACH + thread_index];
+        *to = narrow<value_t>(sum);
     }
 }
 
@@ -186,6 +196,8 @@ KERNEL(experts_sum)(
     device value_t* output [[buffer(3)]],            // (entries / chosen, rows)
     PROBLEM(OuterProblem, 4))
 {
+    let_next_begin();
+    wait_for_earlier();
     const uint col = group_position.x * THREADS + thread_index, row = group_position.y;
     if (col < problem.rows) {
         device value_t* to = output + ulong(row) * problem.rows + col;

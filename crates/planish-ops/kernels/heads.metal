@@ -35,6 +35,8 @@ KERNEL(head_matvec)(
     device value_t* output [[buffer(4)]],        // (inputs, heads, to_stride)
     PROBLEM(HeadsProblem, 5))
 {
+    let_next_begin();
+    wait_for_earlier();
     const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
     const uint first_row = (group_position.x * (THREADS / 32) + simdgroup_index) * ROWS_EACH;
     const ulong part = ulong(group_position.y) * problem.heads + head;
@@ -74,6 +76,8 @@ KERNEL(head_matvec_turned)(
     PROBLEM(HeadsProblem, 5))
 {
     SHARED(float, room, THREADS / 32 * 256);
+    let_next_begin();
+    wait_for_earlier();
     const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
     const uint row = group_position.x * 256 + lane_index * 8; // a lane computes 8
     const ulong part = ulong(group_position.y) * problem.heads + head;
@@ -113,6 +117,8 @@ KERNEL(turn_heads)(
     device value_t* output [[buffer(3)]],        // (heads, rows, cols)
     PROBLEM(HeadsProblem, 4))
 {
+    let_next_begin();
+    wait_for_earlier();
     const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
     const uint row = group_position.x * 8, col = group_position.y * THREADS + thread_index;
     Weights weights;
@@ -131,6 +137,8 @@ KERNEL(copy_heads)(
     device value_t* output [[buffer(1)]],      // (parts, to_stride)
     PROBLEM(CopyProblem, 2))
 {
+    let_next_begin();
+    wait_for_earlier();
     const uint index = group_position.x * THREADS + thread_index, part = index / problem.width, col = index % problem.width;
     if (part < problem.parts)
         output[ulong(part) * problem.to_stride + problem.to_start + col] =

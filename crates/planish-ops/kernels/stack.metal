@@ -26,6 +26,8 @@ KERNEL(stack_matmul)(
 {
     SHARED(float, input_tile, TILE * STRIDE);  // (inputs, columns); at the end the results (inputs, rows)
     SHARED(float, weight_tile, TILE * STRIDE); // (rows, columns), or (columns, rows) if TURNED
+    let_next_begin();
+    wait_for_earlier();
     const uint rows = problem.rows, cols = problem.cols, first_row = group_position.x * TILE;
     const StackTile tile = tile_at(tiles, group_position.y, group_position.z, problem.inputs);
     if (tile.count == 0)

@@ -4,7 +4,7 @@
 // whose results become activation(gate) * up.
 // Grid: (rows / (128 or 64) rounded up, tiles, heads or 1); 128 threads.
 // Defines: THREADS (128), TILE (64), VALUE (1 or 2), WEIGHT (1 or 2; of plain matrices as VALUE), BITS, GROUP (32 or a multiple of
-// 64), ADDED, ROUTED, PAIRED, ACTIVATION, ALIGNED (outputs lie at multiples of 16 bytes).
+// 64), ADDED, ROUTED, PAIRED, ACTIVATION, ALIGNED (outputs lie at multiples of 16 bytes), THREADGROUPS.
 
 struct StackTensorProblem {
     StackProblem stack;
@@ -176,6 +176,8 @@ KERNEL(stack_tensor)(
 {
     SHARED(uint4, room, 2 * TILE * ROW_STRIDE / 8); // inputs, twice; at the end the results (inputs, rows)
     SHARED(float, totals, 2 * TILE);                // of columns 0..32 and 32..64
+    let_next_begin();
+    wait_for_earlier();
     threadgroup value_t* inputs_room = (threadgroup value_t*)room;
     const StackProblem stack = problem.stack;
     const StackTile tile = tile_at(tiles, group_position.y, group_position.z, stack.inputs);

@@ -17,8 +17,10 @@ const FILE: File = File {
         include_str!("../../kernels/experts.metal"),
     ],
 };
-const THREADS: u32 = 64;
-const ROWS_EACH: u32 = 2;
+const INNER_THREADS: u32 = 64;
+const INNER_ROWS: u32 = 2; // of a simdgroup
+const OUTER_THREADS: u32 = 128;
+const OUTER_ROWS: u32 = 4; // of a threadgroup
 const SUM_THREADS: u32 = 128;
 
 /// `inner[entry] = activation(gate(x)) * up(x)` by the entry's expert, or `activation(up(x))`. Buffers: codes, scales, biases of the
@@ -100,6 +102,7 @@ struct Common {
     weight: WeightKind,
     value: FloatType,
     threads: u32,
+    rows_each: u32,
     cols: u32,
     added: bool,
 }
@@ -108,7 +111,7 @@ impl Common {
     fn program(&self, own: [(&'static str, u32); 3]) -> Program {
         let mut defines = vec![
             ("THREADS", self.threads),
-            ("ROWS_EACH", ROWS_EACH),
+            ("ROWS_EACH", self.rows_each),
             ("VALUE", value_number(self.value)),
             ("WHOLE", u32::from(self.cols.is_multiple_of(32))),
             ("ADDED", u32::from(self.added)),
@@ -132,7 +135,8 @@ impl ExpertsInner {
         let common = Common {
             weight: self.weight,
             value: self.value,
-            threads: THREADS,
+            threads: INNER_THREADS,
+            rows_each: INNER_ROWS,
             cols: self.cols,
             added: self.added,
         };
@@ -144,8 +148,8 @@ impl ExpertsInner {
         Launch {
             program: common.program(own),
             kernel: "experts_inner",
-            threadgroups: [self.inner.div_ceil(ROWS_EACH * THREADS / 32), self.entries, 1],
-            threads: THREADS,
+            threadgroups: [self.inner.div_ceil(INNER_ROWS * INNER_THREADS / 32), self.entries, 1],
+            threads: INNER_THREADS,
             buffers: 11,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
@@ -159,10 +163,10 @@ impl ExpertsOuter {
     /// hidden) of `value`.
     pub fn launch(&self) -> Launch {
         Launch {
-            program: self.program(THREADS),
+            program: self.program(OUTER_THREADS),
             kernel: "experts_outer",
-            threadgroups: [self.hidden.div_ceil(ROWS_EACH * THREADS / 32), self.rows, 1],
-            threads: THREADS,
+            threadgroups: [self.hidden.div_ceil(OUTER_ROWS), self.rows, 1],
+            threads: OUTER_THREADS,
             buffers: 9,
             constants: self.constants(),
             shared_bytes: 0,
@@ -197,6 +201,7 @@ impl ExpertsOuter {
             weight: self.weight,
             value: self.value,
             threads,
+            rows_each: OUTER_ROWS,
             cols: self.cols,
             added: self.added,
         };

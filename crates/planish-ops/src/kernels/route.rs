@@ -10,6 +10,7 @@ const FILE: File = File {
     name: "route",
     texts: &[
         include_str!("../../kernels/values.metal"),
+        include_str!("../../kernels/reduce.metal"),
         include_str!("../../kernels/route.metal"),
     ],
 };
@@ -36,7 +37,6 @@ pub struct Route {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct RouteProblem {
-    rows: u32,
     kept: u32,
     best: u32,
     least: f32,
@@ -61,7 +61,6 @@ impl Route {
             ..
         } = self.rule;
         let problem = RouteProblem {
-            rows: self.rows,
             kept: groups.map_or(0, |groups| groups.kept as u32),
             best: groups.map_or(0, |groups| groups.best as u32),
             least: normalize.unwrap_or_default(),
@@ -74,7 +73,7 @@ impl Route {
         Launch {
             program: self.program(ROUTE_THREADS),
             kernel: "route",
-            threadgroups: [self.rows.div_ceil(ROUTE_THREADS / 32), 1, 1],
+            threadgroups: [self.rows, 1, 1],
             threads: ROUTE_THREADS,
             buffers: 4,
             constants: bytemuck::bytes_of(&problem).to_vec(),

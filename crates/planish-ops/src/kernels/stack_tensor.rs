@@ -19,6 +19,8 @@ const FILE: File = File {
     ],
 };
 const THREADS: u32 = 128;
+/// That a multiprocessor holds at once, which bounds the registers.
+const THREADGROUPS: u32 = 3;
 const TILE: u32 = 64;
 const STEP: u32 = 64;
 const ROWS: u32 = 128;
@@ -76,6 +78,7 @@ impl StackTensor {
         let (activation, factors) = activation_number(self.paired.unwrap_or(Activation::Silu));
         let mut defines = vec![
             ("THREADS", THREADS),
+            ("THREADGROUPS", THREADGROUPS),
             ("TILE", TILE),
             ("VALUE", value_number(value)),
             ("ADDED", u32::from(self.product.added)),

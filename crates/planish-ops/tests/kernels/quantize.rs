@@ -70,10 +70,7 @@ fn packing_equals_that_of_the_format() {
 
 #[test]
 fn what_is_not_finite_is_found() {
-    let launches: Vec<Launch> = problems()
-        .iter()
-        .map(|problem| NonFinite(*problem).launch())
-        .collect();
+    let launches: Vec<Launch> = problems().iter().map(|problem| NonFinite(*problem).launch()).collect();
     let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(13);
     for problem in problems() {
