@@ -26,12 +26,26 @@ pub(crate) struct Workspace<O: Ops> {
 pub(crate) struct TensorSize {
     pub(crate) per_row: usize,
     pub(crate) cols: usize,
+    /// In f32 on every device.
+    pub(crate) single: bool,
 }
 
 impl TensorSize {
     /// One row for each row of a pass.
     pub(crate) fn row(cols: usize) -> TensorSize {
-        TensorSize { per_row: 1, cols }
+        TensorSize {
+            per_row: 1,
+            cols,
+            single: false,
+        }
+    }
+
+    /// The same in f32 on every device.
+    pub(crate) fn single_row(cols: usize) -> TensorSize {
+        TensorSize {
+            single: true,
+            ..TensorSize::row(cols)
+        }
     }
 }
 
@@ -61,7 +75,14 @@ impl<O: Ops> Workspace<O> {
         let set_values: usize = sizes.map(|size| size.per_row * size.cols).sum();
         let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values);
         let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
-        let sized = |size: &TensorSize| ops.tensor(rows * size.per_row, size.cols).map_err(device_error);
+        let sized = |size: &TensorSize| {
+            let rows = rows * size.per_row;
+            let tensor = match size.single {
+                true => ops.tensor_f32(rows, size.cols),
+                false => ops.tensor(rows, size.cols),
+            };
+            tensor.map_err(device_error)
+        };
         let tensor = |cols| sized(&TensorSize::row(cols));
         let narrow = architecture.embedding.narrow.as_ref();
         let ropes = architecture.ropes.iter().map(|rope| {

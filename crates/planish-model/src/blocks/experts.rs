@@ -110,7 +110,8 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
     fn tensors(&self) -> Vec<TensorSize> {
         let experts = self.up.weights.count();
         let shared = self.shared.as_ref().map(|shared| shared.block.tensors());
-        let logits = [TensorSize::row(experts), TensorSize::row(1)];
+        // Rounded scores would choose otherwise.
+        let logits = [TensorSize::single_row(experts), TensorSize::row(1)];
         logits.into_iter().chain(shared.into_iter().flatten()).collect()
     }
 

@@ -92,12 +92,7 @@ fn narrow_activations_stay_close() {
 /// as on the host.
 #[test]
 fn packing_on_the_device_equals_packing_on_the_host() {
-    let cases = [
-        ("llama_tied", Target::Metal, 4, 8),
-        ("mixtral", Target::Mlx, 3, 32),
-        ("gpt_oss", Target::Metal, 8, 8),
-        ("deepseek_v2", Target::Mlx, 6, 32),
-    ];
+    let cases = [("gpt_oss", Target::Metal, 4, 8), ("deepseek_v2", Target::Mlx, 6, 32)];
     for (case, target, bits, group) in cases {
         let mut recipe = Recipe::new(target, Packing::new(bits, group).unwrap());
         recipe.include_experts = true;
