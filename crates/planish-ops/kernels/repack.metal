@@ -43,7 +43,7 @@ KERNEL_OF(32, tensor_repack)(
     device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
     device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)
     device uint* tiles [[buffer(3)]],            // (rows / 16, cols / 64, 32 * BITS)
-    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16 * SCALE_WORDS)
+    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16 * AFFINE_WORDS)
     PROBLEM(TensorProblem, 5))
 {
     const uint lane = lane_index, step = group_position.y, groups = problem.cols / GROUP;
@@ -76,7 +76,7 @@ KERNEL_OF(32, tensor_repack)(
             if (lane < 16) {
                 const ulong from = ulong(min(row, problem.rows - 1)) * groups + group;
                 const weight_t scale = scales[from], bias = biases[from];
-                device uint* to = tile_scales + ((ulong(group_position.x) * groups + group) * 16 + lane) * SCALE_WORDS;
+                device uint* to = tile_scales + ((ulong(group_position.x) * groups + group) * 16 + lane) * AFFINE_WORDS;
 #if WEIGHT
                 to[0] = row < problem.rows ? bits_of_weight(scale) | bits_of_weight(bias) << 16 : 0u;
 #else

@@ -22,7 +22,7 @@ struct NarrowProblem {
 #define ROUNDS (UNIT / (SLOTS * SPAN))
 #define UNIT_GROUPS (UNIT % GROUP ? UNIT / GROUP + 2 : UNIT / GROUP)
 #define CODE_WORDS (UNIT_TILES * 32 * BITS)
-#define GROUP_WORDS (16 * SCALE_WORDS)
+#define GROUP_WORDS (16 * AFFINE_WORDS)
 #define STAGE_WORDS (CODE_WORDS + UNIT_GROUPS * GROUP_WORDS)
 
 // Where a warp is: piece `unit` of row tile `tile`.
@@ -183,36 +183,11 @@ inline void take_unit(Limbs limbs, uint unit, uint lane, thread UnitInputs& to) 
     }
 }
 
-// A lane's codes of one tile, from threadgroup memory.
-inline TileCodes take_tile(threadgroup const uint* tile, uint lane) {
-    TileCodes codes;
-#if BITS < 4
-    const uint2 two = *(threadgroup const uint2*)(tile + 2 * lane);
-    codes.words[0] = two.x, codes.words[1] = two.y;
-#if BITS == 3
-    codes.words[2] = tile[64 + lane];
-#endif
-#else
-#pragma unroll
-    for (uint i = 0; i < BITS / 4; i++) {
-        const uint4 four = *(threadgroup const uint4*)(tile + 128 * i + 4 * lane);
-        codes.words[4 * i] = four.x, codes.words[4 * i + 1] = four.y, codes.words[4 * i + 2] = four.z, codes.words[4 * i + 3] = four.w;
-    }
-#if BITS == 5
-    codes.words[4] = tile[128 + lane];
-#elif BITS == 6
-    const uint2 two = *(threadgroup const uint2*)(tile + 128 + 2 * lane);
-    codes.words[4] = two.x, codes.words[5] = two.y;
-#endif
-#endif
-    return codes;
-}
-
 // Scale and bias of a row for a span of the unit.
 inline float2 take_scale(threadgroup const uint* scales, uint unit, uint span, uint cols, uint row) {
     const uint col = unit * UNIT + span * SPAN;
     const uint group = UNIT % GROUP == 0 ? span * SPAN / GROUP : col / GROUP - unit * UNIT / GROUP;
-    threadgroup const uint* stored = scales + (group * 16 + row) * SCALE_WORDS;
+    threadgroup const uint* stored = scales + (group * 16 + row) * AFFINE_WORDS;
     float2 result;
 #if WEIGHT
     result.x = widen(weight_of_bits(stored[0])), result.y = widen(weight_of_bits(stored[0] >> 16));
@@ -236,7 +211,7 @@ inline void multiply_piece(threadgroup const uint* stage, thread const UnitInput
         for (uint i = 0; i < SLOTS * SPAN / 32; i++) {
             const uint product = round * (SLOTS * SPAN / 32) + i, slot = i / (SPAN / 32), word = i % (SPAN / 32) * 2;
             if (product % 2 == 0)
-                codes = take_tile(stage + product / 2 * (32 * BITS), lane);
+                codes = read_tile(stage + product / 2 * (32 * BITS), lane);
             uint a[4];
             decode_bytes(codes, product % 2, a);
             const uint b[2] = {inputs.x[round][slot][word], inputs.x[round][slot][word + 1]};
@@ -268,7 +243,7 @@ inline void keep_sums(thread const float (&sums)[2], threadgroup float* room, ui
 
 KERNEL(tensor_narrow)(
     device const uint* tiles [[buffer(0)]],    // (rows / 16, cols / 64, 32 * BITS)
-    device const uint* scales [[buffer(1)]],   // (rows / 16, cols / GROUP, 16 * SCALE_WORDS): scale, and bias in the upper half or after it
+    device const uint* scales [[buffer(1)]],   // (rows / 16, cols / GROUP, 16 * AFFINE_WORDS): scale, and bias in the upper half or after it
     device const value_t* input [[buffer(2)]], // (inputs, cols)
     device const float* added [[buffer(3)]],   // (rows)
     device output_t* output [[buffer(4)]],     // (inputs, rows)

@@ -67,6 +67,31 @@ inline TileCodes load_tile(device const uint* tile, uint lane) {
     return codes;
 }
 
+// The same of a tile in threadgroup memory, from its first word on.
+inline TileCodes read_tile(threadgroup const uint* tile, uint lane) {
+    TileCodes codes;
+#if BITS < 4
+    const uint2 two = *(threadgroup const uint2*)(tile + 2 * lane);
+    codes.words[0] = two.x, codes.words[1] = two.y;
+#if BITS == 3
+    codes.words[2] = tile[64 + lane];
+#endif
+#else
+#pragma unroll
+    for (uint i = 0; i < BITS / 4; i++) {
+        const uint4 four = *(threadgroup const uint4*)(tile + 128 * i + 4 * lane);
+        codes.words[4 * i] = four.x, codes.words[4 * i + 1] = four.y, codes.words[4 * i + 2] = four.z, codes.words[4 * i + 3] = four.w;
+    }
+#if BITS == 5
+    codes.words[4] = tile[128 + lane];
+#elif BITS == 6
+    const uint2 two = *(threadgroup const uint2*)(tile + 128 + 2 * lane);
+    codes.words[4] = two.x, codes.words[5] = two.y;
+#endif
+#endif
+    return codes;
+}
+
 inline uint shift_right(uint word, int by) { return by >= 0 ? word >> by : word << -by; }
 
 // `count` bits from bit `from` on of every byte or half, moved to bit `to`.
@@ -132,7 +157,7 @@ inline uint product_col(uint quarter, uint product) {
     return product / (SPAN / 16) * SPAN + quarter * (SPAN / 4) + product % (SPAN / 16) * 4;
 }
 
-#define SCALE_WORDS (WEIGHT == 0 ? 2 : 1) // for scale and bias of a row's group: f32 only few inputs take
+#define AFFINE_WORDS (WEIGHT == 0 ? 2 : 1) // for scale and bias of a row's group: f32 only few inputs take
 #if WEIGHT
 
 // A tile with the scales of this lane's rows g and g + 8 for each span, as (scale, bias) in a word.
