@@ -2,7 +2,9 @@
 
 use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
-use planish_ops::kernels::{Add, Argmax, Attention, Gate, Launch, Norm, Place, Quantize, Rope, Rows, WeightKind};
+use planish_ops::kernels::{
+    Add, Argmax, Attention, Dialect, Gate, Launch, Norm, Place, Quantize, Rope, Rows, TensorAttention, WeightKind,
+};
 use planish_ops::{Activation, NormKind};
 use serde_json::{Value, json};
 
@@ -56,7 +58,7 @@ impl Case {
 
 pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Vec<Value>> {
     let mut measured = Vec::new();
-    for case in cases(choice) {
+    for case in cases(choice, bench.queue.dialect()) {
         if !choice.takes(case.name) {
             continue;
         }
@@ -76,7 +78,7 @@ pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Ve
     Ok(measured)
 }
 
-fn cases(choice: &Choice) -> Vec<Case> {
+fn cases(choice: &Choice, dialect: Dialect) -> Vec<Case> {
     let value = choice.value;
     let mut cases = Vec::new();
     for rows in ROWS {
@@ -88,8 +90,13 @@ fn cases(choice: &Choice) -> Vec<Case> {
             add(value, rows),
         ]);
     }
-    cases.extend(DEPTHS.map(|positions| attention(value, 1, positions - 1)));
-    cases.extend(PREFILLS.map(|rows| attention(value, rows, 0)));
+    cases.extend(DEPTHS.map(|positions| attention(&query(value, 1, positions - 1))));
+    for rows in PREFILLS {
+        let prefill = query(value, rows, 0);
+        cases.push(attention(&prefill));
+        let tensor = TensorAttention::new(prefill).filter(|_| dialect != Dialect::Metal);
+        cases.extend(tensor.map(|tensor| tensor_attention(&prefill, &tensor)));
+    }
     for &packing in &choice.packings {
         cases.extend(ROWS.map(|rows| embed(value, packing, rows)));
         cases.extend([dequantize(value, packing), quantize(packing)]);
@@ -222,9 +229,9 @@ fn add(value: FloatType, rows: u32) -> Case {
     }
 }
 
-/// Decode and prefill; the join of split positions is part of it.
-fn attention(value: FloatType, rows: u32, first_position: u32) -> Case {
-    let attention = Attention {
+/// Rows of queries after some positions.
+fn query(value: FloatType, rows: u32, first_position: u32) -> Attention {
+    Attention {
         value,
         cache: value,
         rows,
@@ -238,36 +245,58 @@ fn attention(value: FloatType, rows: u32, first_position: u32) -> Case {
         softcap: None,
         alibi_factor: None,
         sinks: false,
+    }
+}
+
+fn attention(problem: &Attention) -> Case {
+    let name = if problem.rows == 1 {
+        "attention, decode"
+    } else {
+        "attention, prefill"
     };
+    attention_case(
+        name,
+        problem,
+        problem.scratch_bytes(),
+        (problem.launch(), problem.merge()),
+    )
+}
+
+fn tensor_attention(problem: &Attention, tensor: &TensorAttention) -> Case {
+    attention_case(
+        "tensor_attention",
+        problem,
+        tensor.scratch_bytes(),
+        (tensor.launch(), tensor.merge()),
+    )
+}
+
+/// The join of split positions is part of it.
+fn attention_case(
+    name: &'static str,
+    problem: &Attention,
+    scratch_bytes: usize,
+    launches: (Launch, Option<Launch>),
+) -> Case {
+    let (rows, first_position) = (problem.rows, problem.first_position);
     let positions = first_position + rows;
-    let queries = bytes(rows * HEADS * HEAD_DIM, value);
-    let cache = bytes(positions * KV_HEADS * HEAD_DIM, value);
+    let queries = bytes(rows * HEADS * HEAD_DIM, problem.value);
+    let cache = bytes(positions * KV_HEADS * HEAD_DIM, problem.cache);
     let vector = bytes(HEADS, FloatType::F32);
     // Queries, keys, values, sinks, slopes, partials, output.
-    let buffers = vec![
-        queries,
-        cache,
-        cache,
-        vector,
-        vector,
-        attention.scratch_bytes(),
-        queries,
-    ];
+    let buffers = vec![queries, cache, cache, vector, vector, scratch_bytes, queries];
+    let (launch, merge) = launches;
     let mut steps = vec![Step {
-        launch: attention.launch(),
+        launch,
         buffers: (0..7).collect(),
     }];
-    steps.extend(attention.merge().map(|launch| Step {
+    steps.extend(merge.map(|launch| Step {
         launch,
         buffers: vec![5, 3, 6],
     }));
     let seen = f64::from(rows) * (f64::from(first_position) + f64::from(rows + 1) / 2.0);
     Case {
-        name: if rows == 1 {
-            "attention, decode"
-        } else {
-            "attention, prefill"
-        },
+        name,
         sizes: format!("{rows} rows, {positions} positions"),
         work: Work { buffers, steps },
         floor_bytes: 2 * (queries + cache),
