@@ -19,6 +19,8 @@ pub(super) const MOST_SIDE: u32 = 2;
 /// Row tiles of a threadgroup: few kinds of kernels, and their sums fit into static shared memory.
 const FEW_TILES: u32 = 8;
 const MOST_TILES: u32 = 48;
+/// Columns on their way to a warp, at most: more are no faster.
+const COLS_AHEAD: u32 = 1024;
 
 /// What a threadgroup has: the fastest found on an H100, 2026-11.
 #[derive(Clone, Copy)]
@@ -85,7 +87,7 @@ impl Sharing {
         let (stage, inputs) = (warps * piece_bytes(weight, unit), side * input_bytes(weight, unit));
         let sums = most_tiles * warps * TILE_ROWS * side * 4;
         let ring = room.shared_bytes.saturating_sub(inputs + sums).min(room.ring_bytes);
-        let stages = (ring / stage).max(1);
+        let stages = (ring / stage).clamp(1, COLS_AHEAD / unit);
         Sharing {
             room,
             side,
