@@ -20,6 +20,8 @@ FILES = {
     "tensor": ["values", "tiles", "tensor"],
     "tensor_wide": ["values", "tiles", "tensor_wide"],
     "repack": ["values", "tiles", "repack"],
+    "arrange": ["values", "tiles", "reduce", "arrange"],
+    "warpgroup": ["values", "tiles", "warpgroup"],
     "matvec": ["values", "codes", "matvec"],
     "matmul": ["values", "codes", "matmul"],
 }
@@ -47,8 +49,8 @@ class Compiler:
 
     def compile(self, kernel, file, defines):
         text = "".join(f"#define {name} {value}\n" for name, value in defines.items())
-        for part in ["cuda.h"] + [name + ".metal" for name in FILES[file]]:
-            text += open(f"{self.folder}/{part}").read()
+        for part in ["cuda.h", "hopper.h"] + FILES[file]:
+            text += open(f"{self.folder}/{part if '.' in part else part + '.metal'}").read()
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         self.nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), file.encode(), 0, None, None)
         options = (ctypes.c_char_p * len(self.options))(*self.options)
@@ -65,17 +67,20 @@ class Compiler:
         self.must(self.driver.cuModuleGetFunction(ctypes.byref(function), module, kernel.encode()))
         return function
 
+    def allow_shared(self, function, bytes):
+        self.must(self.driver.cuFuncSetAttribute(function, 8, bytes))
+
     def must(self, code):
         if code:
             raise SystemExit(f"the CUDA driver answers {code}")
 
-    def launch(self, function, grid, threads, buffers, constants):
+    def launch(self, function, grid, threads, buffers, constants, shared=0):
         pointers = [ctypes.c_uint64(buffer.data_ptr()) for buffer in buffers]
         block = (ctypes.c_uint32 * len(constants))(*constants)
         arguments = [ctypes.cast(ctypes.byref(value), ctypes.c_void_p) for value in pointers + [block]]
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         table = (ctypes.c_void_p * len(arguments))(*arguments)
-        self.must(self.driver.cuLaunchKernel(function, *grid, threads, 1, 1, 0, stream, table, None))
+        self.must(self.driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, table, None))
 
 
 class Weight:
@@ -128,7 +133,7 @@ class Tensor:
     def prepare(self, weight):
         rows = up(weight.rows, 16) * 16
         tiles = torch.empty(rows * weight.cols * weight.bits // 32, dtype=torch.int32, device="cuda")
-        scales = torch.empty(rows * weight.cols // weight.group, dtype=torch.int32, device="cuda")
+        scales = torch.empty(rows * weight.cols // weight.group + rows, dtype=torch.int32, device="cuda")
         grid = (rows // 16, weight.cols // 64, 1)
         buffers = [weight.codes, weight.scales, weight.biases, tiles, scales]
         self.compiler.launch(self.repack, grid, 32, buffers, [weight.rows, weight.cols, 0])
@@ -178,7 +183,62 @@ class Wide(Tensor):
         self.compiler.launch(self.function, grid, 128, buffers, [self.weight.rows, self.weight.cols, self.inputs])
 
 
-VARIANTS = {"tensor": Tensor, "wide": Wide, "matvec": Matvec}
+class Warpgroup(Tensor):
+    """arrange.metal, then warpgroup.metal: inputs of bf16."""
+
+    arranges = True
+
+    def __init__(self, compiler, weight, dtype, inputs, extra):
+        self.weight, self.inputs, self.compiler = weight, inputs, compiler
+        packing = {"VALUE": 1, "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
+        self.multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+        taken, rowgroups = self.sharing(inputs, weight, self.multiprocessors)
+        shape = {"INPUTS": taken, "ROWGROUPS": rowgroups, "SPLITS": 3 - rowgroups}
+        self.defines = {**packing, "ADDED": 0, "OUTPUT": TYPES[dtype], **shape, **extra}
+        at = self.defines
+        at["THREADS"] = self.threads = 128 * (at["ROWGROUPS"] * at["SPLITS"] + 1)
+        stage = at["INPUTS"] * 128 + 64 * at["ROWGROUPS"] * (8 * weight.bits + 4 * max(1, 64 // weight.group)) + 16
+        staged = at["ROWGROUPS"] * at["INPUTS"] * 144 if at["OUTPUT"] else 0
+        partial = (at["SPLITS"] - 1) * at["ROWGROUPS"] * at["INPUTS"] * 256
+        at.setdefault("STAGES", min(12, (227 * 1024 - staged - partial) // stage))
+        self.shared = at["STAGES"] * stage + staged + partial
+        self.repack = compiler.function("tensor_repack", "repack", packing)
+        order = {"THREADS": 512, "VALUE": 2, "WEIGHT": 2, "BITS": 4, "GROUP": min(weight.group, 64)}
+        self.arrange = compiler.function("arrange_inputs", "arrange", order)
+        self.function = compiler.function("warpgroup_matmul", "warpgroup", at)
+        compiler.allow_shared(self.function, self.shared)
+        self.padded = up(inputs, 8) * 8
+        self.arranged = torch.empty(self.padded * (weight.cols // 2 + 1), dtype=torch.float32, device="cuda")
+        tiles = up(weight.rows, 64 * at["ROWGROUPS"]) * up(inputs, at["INPUTS"])
+        self.grid = (min(tiles, self.multiprocessors), 1, 1)
+
+    @staticmethod
+    def sharing(inputs, weight, multiprocessors):
+        """As `WarpgroupMatmul::sharing` in src/kernels/warpgroup.rs."""
+
+        def cost(taken):
+            tiles = up(weight.rows, 64 * taken[1]) * up(inputs, taken[0])
+            return up(tiles, multiprocessors) * (140 + taken[0]) * (2 + taken[1])
+
+        return min(((size, rowgroups) for size in (32, 64, 128, 192, 256) for rowgroups in (1, 2)), key=cost)
+
+    def run(self, prepared, x, output):
+        if self.arranges:
+            self.compiler.launch(self.arrange, (self.inputs, 1, 1), 512, [x, self.arranged], [self.weight.cols, self.padded])
+        buffers = [*prepared, self.arranged, x, output]
+        constants = [self.weight.rows, self.weight.cols, self.inputs, self.padded]
+        self.compiler.launch(self.function, self.grid, self.threads, buffers, constants, self.shared)
+
+
+class WarpgroupAlone(Warpgroup):
+    """The product without the arranging."""
+
+    def run(self, prepared, x, output):
+        super().run(prepared, x, output)
+        self.arranges = False
+
+
+VARIANTS = {"tensor": Tensor, "wide": Wide, "matvec": Matvec, "warpgroup": Warpgroup, "alone": WarpgroupAlone}
 
 
 def time_us(calls):

@@ -78,6 +78,11 @@ pub trait Queue: Send + Sync + Sized + 'static {
         32
     }
 
+    /// Whether 4 simdgroups can multiply matrices together, and there are the words for it (CUDA's sm_90).
+    fn has_warpgroups(&self) -> bool {
+        false
+    }
+
     /// What can still be allocated.
     ///
     /// # Errors

@@ -18,8 +18,8 @@ typedef unsigned long long ulong;
 #define PROBLEM(type, index) const __grid_constant__ type problem
 #define SHARED(type, name, size) __shared__ type name[size]
 // The one array of a kernel that may be larger than 48 KiB.
-#define SHARED_LARGE(type, name, size)       \
-    extern __shared__ uint4 all_of_##name[]; \
+#define SHARED_LARGE(type, name, size)                        \
+    extern __shared__ __align__(1024) uint4 all_of_##name[]; \
     type* name = (type*)all_of_##name
 #define group_position blockIdx
 #define group_count gridDim

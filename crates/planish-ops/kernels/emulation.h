@@ -18,14 +18,28 @@ struct alignas(16) float4 { float x, y, z, w; };
 
 enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
 
+struct mbarrier;
+
 namespace emulation {
 
 // What a fiber waits for.
 enum class Word { barrier, simdgroup_barrier, sum, max, min, shuffle, matrix };
 
+// A product of a warpgroup that was asked for.
+struct Product {
+    float* sums;
+    const uint* a;
+    const void* b;
+    uint inputs, commit;
+};
+struct Products {
+    Product waiting[16];
+    uint count, commits;
+};
 struct Thread {
     uint index;
     uint3 group_position, group_count;
+    Products products;
 };
 Thread& current();
 // Waits for all threads; then everything written before is visible to all of them.
@@ -35,6 +49,11 @@ void wait_simdgroup();
 const uint* exchange(Word word, uint value);
 // The array that this declaration names, the same for all threads of the threadgroup.
 void* shared(const void* declaration, size_t bytes, size_t limit);
+// Barriers that threads name by a number, and those that lie in memory.
+void wait_named(uint index, uint threads);
+void barrier_start(mbarrier* barrier, uint arrivals);
+void barrier_change(mbarrier* barrier, uint arrivals, int bytes);
+void barrier_wait(mbarrier* barrier, uint parity);
 
 template <typename To, typename From> To bits_of(From value) {
     static_assert(sizeof(To) == sizeof(From), "the same size");
@@ -263,3 +282,72 @@ inline uint join_bytes(uint a, uint b, uint c, uint d, uint index) {
     return (a >> by & 255) | (b >> by & 255) << 8 | (c >> by & 255) << 16 | (d >> by & 255) << 24;
 }
 inline int round_to_int(float value) { return int(nearbyintf(value)); }
+
+// Hopper's words, as in hopper.h. Bulk copies come at once; products as late as they may, so that what is touched too early shows.
+struct mbarrier {
+    ushort needed, missing; // arrivals
+    int bytes : 31;         // to come
+    uint parity : 1;        // of the running phase
+};
+inline void mbarrier_init(mbarrier* barrier, uint arrivals) { emulation::barrier_start(barrier, arrivals); }
+inline void mbarrier_publish() {}
+inline void mbarrier_arrive(mbarrier* barrier) { emulation::barrier_change(barrier, 1, 0); }
+inline void mbarrier_expect(mbarrier* barrier, uint bytes) { emulation::barrier_change(barrier, 1, int(bytes)); }
+inline void mbarrier_wait(mbarrier* barrier, uint parity) { emulation::barrier_wait(barrier, parity); }
+inline void copy_bulk(void* to, const void* from, uint bytes, mbarrier* barrier) {
+    memcpy(to, from, bytes);
+    emulation::barrier_change(barrier, 0, -int(bytes));
+}
+inline void copy_async_arrive(mbarrier* barrier) { emulation::barrier_change(barrier, 1, 0); }
+inline void threads_barrier(uint index, uint threads) { emulation::wait_named(index, threads); }
+template <int count> void leave_registers() {}
+template <int count> void take_registers() {}
+
+inline uint fma_pair_f16(uint a, uint b, uint c) {
+    const float2 left = unpack_f16(a), right = unpack_f16(b), plus = unpack_f16(c);
+    return pack_f16(float(double(left.x) * right.x + plus.x), float(double(left.y) * right.y + plus.y));
+}
+inline uint multiply_pair_f16(uint a, uint b) { return fma_pair_f16(a, b, 0); }
+inline uint lower_twice(uint word) { return word << 16 | (word & 0xffffu); }
+inline uint upper_twice(uint word) { return word >> 16 | (word & 0xffff0000u); }
+
+inline void store_transposed(ushort* row, const uint (&words)[4]) {
+    for (uint matrix = 0; matrix < 4; matrix++) {
+        const uint* all = emulation::exchange(emulation::Word::matrix, words[matrix]);
+        uint held[32];
+        memcpy(held, all, sizeof held);
+        const uint col = lane_index % 8;
+        if (lane_index / 8 == matrix)
+            for (uint i = 0; i < 8; i++) row[i] = ushort(held[i * 4 + col / 2] >> 16 * (col % 2));
+    }
+}
+
+namespace emulation {
+inline void multiply_now(const Product& product) {
+    uint left[4][32];
+    for (uint part = 0; part < 4; part++)
+        memcpy(left[part], exchange(Word::matrix, product.a[part]), sizeof left[part]);
+    for (uint i = 0; i < product.inputs / 2; i++) {
+        const uint row = lane_index / 4 + i / 2 % 2 * 8, index = i / 4 * 8 + lane_index % 4 * 2 + i % 2;
+        for (uint k = 0; k < 16; k++) {
+            const uint part = left[row / 8 + k / 8 * 2][row % 8 * 4 + k % 8 / 2];
+            const ulong at = (ulong)product.b + index * 128 + k * 2;
+            product.sums[i] += half_to_float(ushort(part >> 16 * (k % 2))) * half_to_float(*(const ushort*)(at ^ (at >> 7 & 7) << 4));
+        }
+    }
+}
+} // namespace emulation
+inline void warpgroup_begin() {}
+inline void warpgroup_commit() { emulation::current().products.commits++; }
+template <int left> void warpgroup_wait() {
+    emulation::Products& products = emulation::current().products;
+    uint done = 0;
+    for (; done < products.count && products.waiting[done].commit + left < products.commits; done++)
+        emulation::multiply_now(products.waiting[done]);
+    for (uint i = done; i < products.count; i++) products.waiting[i - done] = products.waiting[i];
+    products.count -= done;
+}
+template <int half> void warpgroup_multiply(float (&sums)[half], const uint (&a)[4], const void* b) {
+    emulation::Products& products = emulation::current().products;
+    products.waiting[products.count++] = {sums, a, b, 2 * half, products.commits};
+}

@@ -1,5 +1,5 @@
-// Makes the order of tiles.metal from packed weights as checkpoints hold them. Grid: (rows / 16, cols / 64, 1), rounded up; 32 threads.
-// Defines: those of tiles.metal.
+// Makes the order of tiles.metal from packed weights as checkpoints hold them, and for every row the power of two that brings it to
+// f16's range. Grid: (rows / 16, cols / 64, 1), rounded up; 32 threads. Defines: those of tiles.metal.
 
 // One code of the format's bit stream.
 inline uint code_at(device const uint* row, uint col) {
@@ -37,13 +37,24 @@ inline void put_register(thread TileCodes& codes, uint index, uint bytes) {
 #endif
 }
 
-// Rows past the last are zeros. 32 threads.
+// The power of row lane % 16 of a row tile: scales times 2^24 and biases must fit.
+inline float row_power(device const weight_t* scales, device const weight_t* biases, uint row, uint rows, uint groups, uint lane) {
+    float size = 0;
+    for (uint group = lane / 16; group < groups; group += 2)
+        if (row < rows) {
+            const ulong from = ulong(row) * groups + group;
+            size = max(size, max(16777216.0f * fabs(widen(scales[from])), fabs(widen(biases[from]))));
+        }
+    return power_for(max(size, simd_shuffle_xor(size, 16)));
+}
+
+// Rows past the last are zeros.
 KERNEL_OF(32, tensor_repack)(
     device const uint* streams [[buffer(0)]],    // (rows, cols * BITS / 32)
     device const weight_t* scales [[buffer(1)]], // (rows, cols / GROUP)
     device const weight_t* biases [[buffer(2)]], // (rows, cols / GROUP)
     device uint* tiles [[buffer(3)]],            // (rows / 16, cols / 64, 32 * BITS)
-    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16 * AFFINE_WORDS)
+    device uint* tile_scales [[buffer(4)]],      // (rows / 16, cols / GROUP, 16 * AFFINE_WORDS), then powers (rows / 16, 16) of f32
     PROBLEM(TensorProblem, 5))
 {
     const uint lane = lane_index, step = group_position.y, groups = problem.cols / GROUP;
@@ -84,6 +95,12 @@ KERNEL_OF(32, tensor_repack)(
                 to[1] = row < problem.rows ? as_type<uint>(bias) : 0u;
 #endif
             }
+        }
+        if (step == 0) {
+            const uint row = group_position.x * 16 + lane % 16;
+            const float power = row_power(scales, biases, row, problem.rows, groups, lane);
+            if (lane < 16)
+                tile_scales[ulong(group_count.x) * groups * (16 * AFFINE_WORDS) + row] = as_type<uint>(power);
         }
     }
 }

@@ -192,3 +192,10 @@ inline float2 scale_and_bias(uint stored) {
 }
 
 #endif
+
+// The power of two that brings a size to 2^14 .. 2^15, which f16 can hold, and its inverse.
+inline float power_for(float size) {
+    const uint exponent = as_type<uint>(size) >> 23; // of a number that is not negative
+    return as_type<float>((exponent < 41u ? 227u : 268u - exponent) << 23);
+}
+inline float inverse_power(float power) { return as_type<float>((254u << 23) - as_type<uint>(power)); }

@@ -195,6 +195,10 @@ impl Queue for CudaQueue {
         self.inner.device.processors
     }
 
+    fn has_warpgroups(&self) -> bool {
+        self.inner.device.capability == 90
+    }
+
     fn memory(&self) -> Result<Memory, Error> {
         let _state = self.inner.enter()?;
         self.inner.device.memory()

@@ -6,7 +6,7 @@ use planish_gpu::{Dialect, Error, Queue};
 
 use super::tensor::{Layout, Stored, Tiles};
 use super::{GpuOps, GpuTensor, GpuWeight, lock};
-use crate::kernels::{self, TensorWeight};
+use crate::kernels::{self, Arrange, TensorMatmul, TensorWeight, WarpgroupMatmul};
 use crate::{Embed, Linear};
 
 /// Up to so many rows a product reads the weight as [`kernels::Matvec`] does, beyond as [`kernels::Matmul`].
@@ -84,6 +84,7 @@ impl<Q: Queue> GpuOps<Q> {
 
     pub(super) fn run_linear(&self, problem: &Linear<'_, GpuOps<Q>>) {
         let weights = problem.weights.iter().zip(problem.biases).zip(problem.outputs.iter());
+        let mut arranged = None;
         for (index, ((weight, bias), output)) in weights.enumerate() {
             let product = Product {
                 rows: problem.rows,
@@ -93,8 +94,49 @@ impl<Q: Queue> GpuOps<Q> {
                 output,
             };
             // They share an input and write outputs of their own.
-            self.run_product(&product, index > 0);
+            let beside = index > 0;
+            match (&weight.layout, self.warpgroup_matmul(&product)) {
+                (Layout::Tiles(tiles), Some(matmul)) => {
+                    self.run_warpgroups(&product, tiles, &matmul, &mut arranged, beside);
+                }
+                _ => self.run_product(&product, beside),
+            }
         }
+    }
+
+    /// Where warpgroups are there, take the product and are faster.
+    fn warpgroup_matmul(&self, product: &Product<'_, Q>) -> Option<WarpgroupMatmul> {
+        let Layout::Tiles(tiles) = &product.weight.layout else {
+            return None;
+        };
+        let has_warpgroups = self.queue.has_warpgroups();
+        let matmul = has_warpgroups.then(|| WarpgroupMatmul::new(tensor_matmul(product, tiles)))?;
+        matmul.filter(WarpgroupMatmul::is_faster)
+    }
+
+    /// `arranged`: how the inputs in the scratch memory lie, for the products of one problem.
+    fn run_warpgroups(
+        &self,
+        product: &Product<'_, Q>,
+        tiles: &Tiles<Q>,
+        matmul: &WarpgroupMatmul,
+        arranged: &mut Option<Arrange>,
+        beside: bool,
+    ) {
+        let arrange = matmul.arrange();
+        let mut scratch = lock(&self.arranged);
+        let memory = match scratch.at_least(&self.queue, arrange.bytes()) {
+            Ok(memory) => memory,
+            Err(error) => return self.fail(error),
+        };
+        let is_new = arranged.replace(arrange) != Some(arrange);
+        if is_new {
+            self.run(&arrange.launch(), &[product.input.all(), (memory, 0)]);
+        }
+        let (codes, scales) = ((&tiles.codes, 0), (&tiles.scales, 0));
+        let bias = self.optional(product.bias);
+        let buffers = [codes, scales, (memory, 0), bias, product.output.all()];
+        self.run_beside(&matmul.launch(), &buffers, beside && !is_new);
     }
 
     fn run_product(&self, product: &Product<'_, Q>, beside: bool) {
@@ -106,13 +148,7 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     fn run_tiles(&self, product: &Product<'_, Q>, tiles: &Tiles<Q>, beside: bool) {
-        let matmul = kernels::TensorMatmul {
-            weight: tiles.weight,
-            value: product.input.float_type,
-            output: product.output.float_type,
-            inputs: product.rows as u32,
-            added: product.bias.is_some(),
-        };
+        let matmul = tensor_matmul(product, tiles);
         let launch = if beside {
             matmul.launch_beside()
         } else {
@@ -164,5 +200,15 @@ impl<Q: Queue> GpuOps<Q> {
         let bias = self.optional(product.bias);
         let (input, output) = (product.input.all(), product.output.all());
         self.run_beside(&launch, &[codes, scales, biases, input, bias, output], beside);
+    }
+}
+
+fn tensor_matmul<Q: Queue>(product: &Product<'_, Q>, tiles: &Tiles<Q>) -> TensorMatmul {
+    TensorMatmul {
+        weight: tiles.weight,
+        value: product.input.float_type,
+        output: product.output.float_type,
+        inputs: product.rows as u32,
+        added: product.bias.is_some(),
     }
 }

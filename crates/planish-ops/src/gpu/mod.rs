@@ -42,6 +42,8 @@ pub struct GpuOps<Q: Queue> {
     failure: Mutex<Option<Error>>,
     /// Rows of a table that [`Embed`](crate::Embed) takes.
     tokens: Mutex<Scratch<Q>>,
+    /// Inputs as warpgroups read them.
+    arranged: Mutex<Scratch<Q>>,
     /// Between the two steps of attention.
     partial: Mutex<Scratch<Q>>,
     /// Between the kernels of experts.
@@ -81,6 +83,7 @@ impl<Q: Queue> GpuOps<Q> {
             kernels: Mutex::default(),
             failure: Mutex::default(),
             tokens: Mutex::new(Scratch::new()),
+            arranged: Mutex::new(Scratch::new()),
             partial: Mutex::new(Scratch::new()),
             routed: Mutex::new(experts::RoutedScratch::new()),
             turned: Mutex::new(Scratch::new()),

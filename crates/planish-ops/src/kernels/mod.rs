@@ -4,6 +4,7 @@
 
 mod activation;
 mod argmax;
+mod arrange;
 mod attention;
 mod elementwise;
 mod experts;
@@ -26,9 +27,11 @@ mod tensor_attention;
 mod tensor_narrow;
 mod tensor_wide;
 mod tiles;
+mod warpgroup;
 mod weights;
 
 pub use argmax::Argmax;
+pub use arrange::Arrange;
 pub use attention::Attention;
 pub use elementwise::{Add, Gate};
 pub use experts::{ExpertsInner, ExpertsOuter, SumBase};
@@ -50,4 +53,5 @@ pub use states::{Convolve, Recur};
 pub use tensor::TensorMatmul;
 pub use tensor_attention::TensorAttention;
 pub use tiles::TensorWeight;
+pub use warpgroup::WarpgroupMatmul;
 pub use weights::WeightKind;

@@ -3,7 +3,7 @@
 use planish_format::FloatType;
 use planish_gpu::Dialect;
 
-use super::{Launch, Matmul, Matvec, TensorMatmul, TensorWeight, WeightKind};
+use super::{Launch, Matmul, Matvec, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind};
 
 /// `output = input x weight^T + added`.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,8 @@ pub struct Product {
 pub struct ProductVariant {
     /// Its name in tables.
     pub name: &'static str,
-    /// Whether there are the words that it uses.
-    pub runs_on: fn(Dialect) -> bool,
+    /// Whether there are the words that it uses, on a device with or without warpgroups that multiply.
+    pub runs_on: fn(Dialect, bool) -> bool,
     /// `None` where it cannot compute the product.
     pub plan: fn(&Product) -> Option<ProductPlan>,
 }
@@ -91,14 +91,23 @@ pub const PRODUCT_VARIANTS: &[ProductVariant] = &[
         runs_on: beside_metal,
         plan: plan_tensor_matmul,
     },
+    ProductVariant {
+        name: "warpgroup_matmul",
+        runs_on: with_warpgroups,
+        plan: plan_warpgroup_matmul,
+    },
 ];
 
-fn anywhere(_dialect: Dialect) -> bool {
+fn anywhere(_dialect: Dialect, _has_warpgroups: bool) -> bool {
     true
 }
 
-fn beside_metal(dialect: Dialect) -> bool {
+fn beside_metal(dialect: Dialect, _has_warpgroups: bool) -> bool {
     dialect != Dialect::Metal
+}
+
+fn with_warpgroups(_dialect: Dialect, has_warpgroups: bool) -> bool {
+    has_warpgroups
 }
 
 impl Product {
@@ -167,26 +176,53 @@ fn plan_matmul(product: &Product) -> Option<ProductPlan> {
 
 fn plan_tensor_matmul(product: &Product) -> Option<ProductPlan> {
     use ProductBuffer::{Added, Input, Output};
-    if product.value != FloatType::F32 && product.weight.float_type == FloatType::F32 {
-        return None;
-    }
-    let packing = product.weight.packing?;
-    let weight = TensorWeight::new(packing, product.weight.float_type, product.rows, product.cols)?;
-    let launch = TensorMatmul {
-        weight,
-        value: product.value,
-        output: product.output,
-        inputs: product.inputs,
-        added: product.added,
-    }
-    .launch();
+    let matmul = tensor_matmul(product)?;
+    let weight = matmul.weight;
     let plan = one_step(
-        launch,
+        matmul.launch(),
         vec![weight.tile_bytes(), weight.scale_bytes()],
         &[Input, Added, Output],
     );
     Some(ProductPlan {
         repack: Some(weight.repack()),
         ..plan
+    })
+}
+
+fn plan_warpgroup_matmul(product: &Product) -> Option<ProductPlan> {
+    use ProductBuffer::{Added, Input, Output, Scratch, Weight};
+    let TensorMatmul { weight, .. } = tensor_matmul(product)?;
+    let matmul = WarpgroupMatmul::new(tensor_matmul(product)?)?;
+    let arrange = matmul.arrange();
+    let steps = vec![
+        ProductStep {
+            launch: arrange.launch(),
+            buffers: vec![Input, Scratch(0)],
+        },
+        ProductStep {
+            launch: matmul.launch(),
+            buffers: vec![Weight(0), Weight(1), Scratch(0), Added, Output],
+        },
+    ];
+    Some(ProductPlan {
+        repack: Some(weight.repack()),
+        weight_bytes: vec![weight.tile_bytes(), weight.scale_bytes()],
+        scratch_bytes: vec![arrange.bytes()],
+        steps,
+    })
+}
+
+fn tensor_matmul(product: &Product) -> Option<TensorMatmul> {
+    if product.value != FloatType::F32 && product.weight.float_type == FloatType::F32 {
+        return None;
+    }
+    let packing = product.weight.packing?;
+    let weight = TensorWeight::new(packing, product.weight.float_type, product.rows, product.cols)?;
+    Some(TensorMatmul {
+        weight,
+        value: product.value,
+        output: product.output,
+        inputs: product.inputs,
+        added: product.added,
     })
 }

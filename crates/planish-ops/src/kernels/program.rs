@@ -7,7 +7,10 @@ use planish_gpu::Dialect;
 fn header(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Metal => include_str!("../../kernels/metal.h"),
-        Dialect::Cuda => include_str!("../../kernels/cuda.h"),
+        Dialect::Cuda => concat!(
+            include_str!("../../kernels/cuda.h"),
+            include_str!("../../kernels/hopper.h")
+        ),
         Dialect::Host => include_str!("../../kernels/emulation.h"),
     }
 }

@@ -62,9 +62,10 @@ impl TensorWeight {
         self.padded_rows() * self.cols as usize / 8 * self.packing.bits() as usize
     }
 
-    /// Bytes of the tiles' scales and biases.
+    /// Bytes of the tiles' scales and biases, and of a power of two for each row.
     pub fn scale_bytes(&self) -> usize {
-        self.padded_rows() * (self.cols as usize / self.packing.group()) * 4 * self.scale_words() as usize
+        let groups = self.cols as usize / self.packing.group();
+        self.padded_rows() * (groups * self.scale_words() as usize + 1) * 4
     }
 
     /// Words of the scale and bias of a row's group.

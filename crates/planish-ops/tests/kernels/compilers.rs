@@ -12,24 +12,26 @@ use planish_ops::kernels::{Dialect, Launch, Program};
 
 use crate::{
     argmax, attention, elementwise, experts, matmul, matvec, norm, quantize, rope, route, rows, stack, stack_tensor,
-    states, tensor, tensor_attention,
+    states, tensor, tensor_attention, warpgroup,
 };
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
 /// Files for CUDA's tensor cores.
-const CUDA_ALONE: [&str; 6] = [
+const CUDA_ALONE: [&str; 8] = [
+    "arrange",
     "repack",
     "stack_tensor",
     "tensor",
     "tensor_attention",
     "tensor_narrow",
     "tensor_wide",
+    "warpgroup",
 ];
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 16] = [
+    let launches: [Vec<Launch>; 17] = [
         argmax::launches(),
         attention::launches(),
         elementwise::launches(),
@@ -46,6 +48,7 @@ fn programs() -> Vec<Program> {
         states::launches(),
         tensor::launches(),
         tensor_attention::launches(),
+        warpgroup::launches(),
     ];
     let mut programs: Vec<Program> = Vec::new();
     for launch in launches.into_iter().flatten() {
@@ -140,6 +143,7 @@ fn nvrtc_compiles_every_kernel() {
         }
         // Tensor cores take bf16 from sm_80 on; the rest is for any GPU.
         let architecture = match (index % 5, program.file.name) {
+            (_, "warpgroup") => "sm_90a",
             (0, name) if CUDA_ALONE.contains(&name) => "sm_80",
             (0, _) => "sm_75",
             _ => "sm_90a",

@@ -96,3 +96,25 @@ pub fn assert_close(found: &[f32], expected: &[f64], float_type: FloatType, what
         assert!(close, "value {index} is {found}, expected {expected}, of {what:?}");
     }
 }
+
+/// For kernels that round weights too: relative to the size of all values, to what conformance allows a type of inputs; single
+/// values to a few times as much.
+pub fn assert_near(found: &[f32], expected: &[f64], float_type: FloatType, what: &dyn std::fmt::Debug) {
+    assert_eq!(found.len(), expected.len(), "{what:?}");
+    let allowed = match float_type {
+        FloatType::F32 => 1e-5,
+        FloatType::F16 => 3e-4,
+        FloatType::BF16 => 2e-3,
+    };
+    let size = (expected.iter().map(|value| value * value).sum::<f64>() / expected.len() as f64).sqrt();
+    let mut squares = 0.0;
+    for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(found) - expected).abs();
+        squares += difference * difference;
+        // A NaN is not below anything.
+        let close = difference <= 5.0 * allowed * (size + expected.abs());
+        assert!(close, "value {index} is {found}, expected {expected}, of {what:?}");
+    }
+    let error = (squares / expected.len() as f64).sqrt() / size;
+    assert!(error <= allowed, "relative error {error:.2e} of {what:?}");
+}

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::env;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+use std::sync::OnceLock;
 
 use planish_gpu::{Argument, Queue, Source};
 use planish_ops::kernels::{Dialect, Launch, Program};
@@ -48,6 +50,19 @@ pub fn chosen() -> Option<Dialect> {
 /// The words that the tests' kernels are written in.
 pub fn dialect() -> Dialect {
     chosen().unwrap_or(Dialect::Host)
+}
+
+/// Whether the device has warpgroups that multiply.
+pub fn has_warpgroups() -> bool {
+    match chosen() {
+        #[cfg(any(target_os = "linux", target_os = "windows"))]
+        Some(Dialect::Cuda) => {
+            static ANSWER: OnceLock<bool> = OnceLock::new();
+            *ANSWER.get_or_init(|| planish_gpu::CudaQueue::new().expect("a GPU").has_warpgroups())
+        }
+        Some(_) => false,
+        None => true,
+    }
 }
 
 impl Device {

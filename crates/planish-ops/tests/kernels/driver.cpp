@@ -102,6 +102,7 @@ static Fiber* running;
 static Context scheduler;
 static void* scheduler_race_fiber;
 static Meeting everybody;
+static Meeting named[16];
 static std::vector<Meeting> simdgroups;
 // No vector: its functions would be watched for races.
 static SharedArray shared_arrays[64];
@@ -168,17 +169,47 @@ UNWATCHED const uint* exchange(Word word, uint value) {
     return meeting.values[meet(meeting, word, running->thread.index, value) % 2];
 }
 
+// A gap of 32 bytes or more after each stays poisoned. The one that may be large begins at a multiple of 1024.
 UNWATCHED void* shared(const void* declaration, size_t bytes, size_t limit) {
     for (uint i = 0; i < shared_count; i++)
         if (shared_arrays[i].declaration == declaration) return shared_arrays[i].memory;
-    if (shared_count == 64 || shared_used + bytes + 64 > limit) fail("too much threadgroup memory", running->thread.index);
+    if (shared_count == 64 || shared_used + bytes > limit + 32) fail("too much threadgroup memory", running->thread.index);
+    if (limit > 48 << 10) shared_used = (shared_used + 1023) / 1024 * 1024;
     void* memory = shared_memory + shared_used;
-    shared_used += (bytes + 63) / 32 * 32; // a gap of 32 bytes or more stays poisoned
+    shared_used += (bytes + 63) / 32 * 32;
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(memory, bytes);
 #endif
     shared_arrays[shared_count++] = {declaration, memory, bytes};
     return memory;
+}
+
+UNWATCHED void wait_named(uint index, uint threads) {
+    Meeting& meeting = named[index];
+    if (index == 0 || index > 15 || (meeting.arrived && meeting.needed != threads)) fail("a barrier of other threads", running->thread.index);
+    meeting.needed = threads;
+    released(meeting.order);
+    meet(meeting, Word::barrier, 0, 0);
+    acquired(meeting.order);
+}
+
+UNWATCHED void barrier_start(mbarrier* barrier, uint arrivals) {
+    *barrier = {ushort(arrivals), ushort(arrivals), 0, 0};
+}
+UNWATCHED void barrier_change(mbarrier* barrier, uint arrivals, int bytes) {
+    if (barrier->missing < arrivals) fail("more arrivals than the barrier has", running->thread.index);
+    released(*(char*)barrier);
+    progress++;
+    barrier->missing -= arrivals;
+    barrier->bytes += bytes;
+    if (barrier->missing == 0 && barrier->bytes == 0) {
+        barrier->missing = barrier->needed;
+        barrier->parity ^= 1;
+    }
+}
+UNWATCHED void barrier_wait(mbarrier* barrier, uint parity) {
+    while (barrier->parity == parity) yield();
+    acquired(*(char*)barrier);
 }
 
 UNWATCHED static void run_fiber() {
@@ -202,12 +233,13 @@ UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count)
     shared_count = 0;
     shared_used = 32;
     everybody.arrived = 0, everybody.needed = threads;
+    for (Meeting& meeting : named) meeting.arrived = 0;
     simdgroups.assign(threads / 32, Meeting());
     for (Meeting& meeting : simdgroups) meeting.needed = 32;
     while (fibers.size() < threads) fibers.push_back({{}, {}, false, (char*)aligned_alloc(64, STACK_BYTES), nullptr});
     for (uint index = 0; index < threads; index++) {
         Fiber& fiber = fibers[index];
-        fiber.thread = {index, position, count};
+        fiber.thread = {index, position, count, {}};
         fiber.done = false;
         make_context(fiber.context, fiber.stack, STACK_BYTES, run_fiber);
 #if defined(__SANITIZE_THREAD__)
@@ -319,7 +351,7 @@ extern const emulation::Entry TABLE[];
 
 int main() {
     using namespace emulation;
-    shared_memory = (char*)aligned_alloc(64, SHARED_BYTES);
+    shared_memory = (char*)aligned_alloc(1024, SHARED_BYTES);
     fibers.reserve(1024);
 #if defined(__SANITIZE_THREAD__)
     scheduler_race_fiber = __tsan_get_current_fiber();

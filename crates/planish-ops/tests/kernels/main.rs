@@ -23,3 +23,4 @@ mod stack_tensor;
 mod states;
 mod tensor;
 mod tensor_attention;
+mod warpgroup;

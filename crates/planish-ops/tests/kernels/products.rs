@@ -129,7 +129,7 @@ impl Case {
 fn variants() -> impl Iterator<Item = &'static ProductVariant> {
     PRODUCT_VARIANTS
         .iter()
-        .filter(|variant| (variant.runs_on)(device::dialect()))
+        .filter(|variant| (variant.runs_on)(device::dialect(), device::has_warpgroups()))
 }
 
 /// Relative to f64, as a norm over all outputs.
@@ -233,7 +233,9 @@ impl<'a> Setting<'a> {
         let mut known: HashMap<String, Vec<u8>> = HashMap::new();
         for &count in inputs {
             let product = self.case.product(count);
-            let Some(plan) = (variant.plan)(&product) else { continue };
+            let Some(plan) = (variant.plan)(&product) else {
+                continue;
+            };
             let place = placed.iter().position(|(repack, _)| *repack == plan.repack);
             let place = place.unwrap_or_else(|| {
                 placed.push((plan.repack.clone(), self.place(&plan)));

@@ -79,20 +79,20 @@ fn launches_of(problems: &[Problem]) -> Vec<Launch> {
         .collect()
 }
 
+/// Tiles and tile scales of a weight.
+pub fn repacked(device: &Device, weight: TensorWeight, buffers: &[Vec<u8>; 3]) -> [Vec<u8>; 2] {
+    let [codes, scales, biases] = buffers.clone();
+    let (tiles, tile_scales) = (vec![0xff; weight.tile_bytes()], vec![0xff; weight.scale_bytes()]);
+    let mut repacked = [codes, scales, biases, tiles, tile_scales];
+    device.run(&weight.repack(), &mut repacked);
+    let [_, _, _, tiles, tile_scales] = repacked;
+    [tiles, tile_scales]
+}
+
 fn check(device: &Device, random: &mut Random, problem: &Problem) {
     let Problem { rows, cols, matmul, .. } = *problem;
     let weight = TestWeight::new(random, problem.kind, rows, cols);
-    let [codes, scales, biases] = weight.buffers;
-    let mut repacked = [
-        codes,
-        scales,
-        biases,
-        vec![0xff; matmul.weight.tile_bytes()],
-        vec![0xff; matmul.weight.scale_bytes()],
-    ];
-    device.run(&matmul.weight.repack(), &mut repacked);
-    let [_, _, _, tiles, tile_scales] = repacked;
-
+    let [tiles, tile_scales] = repacked(device, matmul.weight, &weight.buffers);
     let inputs = matmul.inputs as usize;
     let input = random.values(inputs * cols, matmul.value);
     let added = random.values(rows, FloatType::F32);

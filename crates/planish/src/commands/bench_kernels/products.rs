@@ -19,10 +19,12 @@ pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Ve
         for variant in PRODUCT_VARIANTS {
             let most = MOST_INPUTS.iter().find(|(name, _)| *name == variant.name);
             let left_out = most.is_some_and(|&(_, most)| product.inputs > most) || !choice.takes(variant.name);
-            if left_out || !(variant.runs_on)(bench.queue.dialect()) {
+            if left_out || !(variant.runs_on)(bench.queue.dialect(), bench.queue.has_warpgroups()) {
                 continue;
             }
-            let Some(plan) = (variant.plan)(&product) else { continue };
+            let Some(plan) = (variant.plan)(&product) else {
+                continue;
+            };
             if let Some(time) = bench.time(&work(&product, &plan))? {
                 measured.push(describe(variant.name, &product, &plan, time, bench.read_gb_per_s));
             }
