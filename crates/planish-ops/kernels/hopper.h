@@ -1,5 +1,7 @@
 // CUDA's words for Hopper GPUs (sm_90a), appended to cuda.h: products of warpgroups (4 simdgroups that begin at a multiple of 4),
 // barriers that count bytes, bulk copies. emulation.h spells the same words for the CPU.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
 // A barrier in threadgroup memory. Its phases end when all arrived and the bytes expected have come; parities of phases are 0, 1, 0, ..
 struct mbarrier { ulong state; };
 inline void mbarrier_init(mbarrier* barrier, uint arrivals) {
@@ -30,7 +32,6 @@ inline void copy_async_arrive(mbarrier* barrier) {
 }
 // The threads that name a barrier (1 to 15) meet.
 inline void threads_barrier(uint index, uint threads) { asm volatile("bar.sync %0, %1;" ::"r"(index), "r"(threads) : "memory"); }
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // Registers of each thread of this warpgroup from here on.
 template <int count> inline void leave_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count)); }
