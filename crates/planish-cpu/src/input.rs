@@ -96,7 +96,7 @@ pub(crate) struct Bf16Input<'a> {
     /// Steps of 32 columns in a row.
     pub steps: usize,
     /// Zero from the last column on; there are two blocks for every 32 rows, those after `m` hold whatever.
-    /// // (blocks of 16 rows, steps, 16, 32)
+    /// // (blocks of 16 rows, steps, 16 x 32 in the kernels' order)
     pub tiles: &'a [u16],
 }
 

@@ -47,15 +47,6 @@ impl Output {
         }
     }
 
-    /// Values from one row of x to the next.
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", target_os = "linux")),
-        expect(dead_code, reason = "only matrix units write whole blocks")
-    )]
-    pub fn stride(&self) -> usize {
-        self.stride
-    }
-
     /// Address of the product of one row of x with `row` and those after it.
     ///
     /// # Safety

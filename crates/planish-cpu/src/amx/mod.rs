@@ -8,8 +8,8 @@ mod product;
 mod unit;
 mod weights;
 
+use crate::avx512::AVX512_VNNI;
 use crate::avx512::attention::rounded_task;
-use crate::avx512::{AVX512_VNNI, arrange};
 use crate::table::{Bf16Kernels, InstructionSet};
 use unit::Unit;
 
@@ -21,7 +21,7 @@ pub(crate) const AMX: InstructionSet = InstructionSet {
     name: "amx",
     supported: || (AVX512_VNNI.supported)() && is_x86_feature_detected!("avx512bf16") && unit::available(),
     bf16: Some(Bf16Kernels {
-        fits: |packing, m| arrange::fits(packing) && m >= LEAST_ROWS,
+        fits: |packing, m| product::fits(packing) && m >= LEAST_ROWS,
         arrange: product::arrange,
         product: product::product,
     }),

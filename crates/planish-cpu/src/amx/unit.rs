@@ -44,8 +44,8 @@ fn permitted() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
 }
 
-/// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped. Its first four tiles are sums: (32 rows of x,
-/// 32 rows of weights).
+/// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped. Its first four tiles are sums: (32 rows of
+/// weights, 32 rows of x).
 pub(super) struct Unit(());
 
 impl Unit {
@@ -118,7 +118,7 @@ impl Unit {
         }
     }
 
-    /// `sums += x * weights^T` for 32 rows of both.
+    /// `sums += weights * x^T` for 32 rows of both.
     ///
     /// # Safety
     /// `block` must point to what its fields say.
@@ -128,21 +128,21 @@ impl Unit {
         unsafe {
             asm!(
                 "2:",
-                "tileloadd tmm4, [{x} + {stride}]",
-                "tileloadd tmm6, [{weights} + {stride}]",
+                "tileloadd tmm6, [{x} + {stride}]",
+                "tileloadd tmm4, [{weights} + {stride}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{weights} + {stride} + 1024]",
+                "tileloadd tmm7, [{right_x} + {stride}]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{lower_x} + {stride}]",
+                "tileloadd tmm5, [{weights} + {stride} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "add {x}, 1024",
-                "add {lower_x}, 1024",
+                "add {right_x}, 1024",
                 "add {weights}, 2048",
                 "dec {steps}",
                 "jnz 2b",
                 x = inout(reg) block.x[0] => _,
-                lower_x = inout(reg) block.x[1] => _,
+                right_x = inout(reg) block.x[1] => _,
                 weights = inout(reg) block.weights => _,
                 stride = in(reg) 2 * TILE_COLS,
                 steps = inout(reg) block.steps => _,
@@ -187,9 +187,9 @@ pub(super) fn dot_limit(rounds: usize) -> u64 {
 
 /// What one product reads and writes.
 pub(super) struct Block {
-    /// Two blocks of rows. // (steps, 16, 32) each
+    /// Two blocks of rows. // (steps, 16 pairs of columns, 16 rows, 2) each
     pub x: [*const u16; 2],
-    /// // (steps, 2, 16 pairs of columns, 16 rows, 2)
+    /// // (steps, 2, 16 rows, 32)
     pub weights: *const u16,
     /// Columns / 32.
     pub steps: usize,

@@ -301,7 +301,7 @@ unsafe fn load_rows<const ROWS: usize>(
 /// `data` must have them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn load_floats(data: &[u8], float_type: FloatType, index: usize, count: usize) -> __m512 {
+pub(crate) unsafe fn load_floats(data: &[u8], float_type: FloatType, index: usize, count: usize) -> __m512 {
     let mask = if count >= 16 { u16::MAX } else { (1 << count) - 1 };
     // SAFETY: inside `data` by the contract, and the mask hides the rest.
     unsafe {

@@ -4,13 +4,13 @@ pub(crate) mod arrange;
 pub(crate) mod attention;
 mod dots;
 mod interleaved;
-mod lanes;
+pub(crate) mod lanes;
 mod limit;
 mod multiply;
 mod plain;
 pub(crate) mod rounded;
 pub(crate) mod tile;
-pub(crate) mod tiles;
+mod tiles;
 pub(crate) mod unpack;
 
 use std::ops::Range;

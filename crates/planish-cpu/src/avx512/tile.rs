@@ -27,7 +27,7 @@ pub(crate) struct Part {
 
 impl Part {
     /// The row of the matrix that `row` of the tile shows.
-    fn row(&self, row: usize) -> usize {
+    pub fn row(&self, row: usize) -> usize {
         (self.rows.start + row).min(self.rows.end - 1)
     }
 }
@@ -37,7 +37,7 @@ impl Part {
 /// # Safety
 /// The part must be in the matrix, `tile` must have room for all quads to a whole chunk, the machine the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub(crate) unsafe fn unpack_tile<const BITS: u32>(matrix: &PackedMatrix, part: &Part, tile: &mut [u8]) {
+pub(super) unsafe fn unpack_tile<const BITS: u32>(matrix: &PackedMatrix, part: &Part, tile: &mut [u8]) {
     let (group, row_bytes) = (matrix.packing.group(), matrix.cols / 8 * BITS as usize);
     let start = part.groups.start * group / 8 * BITS as usize;
     let bytes = part.groups.len() * group / 8 * BITS as usize;
@@ -102,7 +102,7 @@ unsafe fn store_chunk<const BITS: u32>(packed: [__m512i; HALF], quads: *mut u8) 
 /// # Safety
 /// The part must be in the matrix that `data` belongs to, `into` must have room for its groups to a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(crate) unsafe fn load_scales(matrix: &PackedMatrix, data: &[u8], part: &Part, into: &mut [f32]) {
+pub(super) unsafe fn load_scales(matrix: &PackedMatrix, data: &[u8], part: &Part, into: &mut [f32]) {
     let groups = matrix.cols / matrix.packing.group();
     assert!(into.len() >= part.groups.len().next_multiple_of(HALF) * ROWS);
     for first in (0..part.groups.len()).step_by(HALF) {
@@ -192,7 +192,7 @@ pub(super) unsafe fn dequantize_tile(codes: &[u8], group: usize, scales: &[f32],
 /// Rows become lanes: 16 x 16 values of 32 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn transpose(rows: [__m512i; HALF]) -> [__m512i; HALF] {
+pub(crate) fn transpose(rows: [__m512i; HALF]) -> [__m512i; HALF] {
     let mut pairs = rows;
     for pair in 0..8 {
         pairs[2 * pair] = _mm512_unpacklo_epi32(rows[2 * pair], rows[2 * pair + 1]);

@@ -19,7 +19,7 @@ const FLOAT_COLUMNS: usize = 256;
 const PASS_BYTES: usize = 1 << 20;
 
 /// How many groups make a piece of about `columns` columns, in whole chunks.
-pub(crate) fn groups_of_piece(packing: Packing, columns: usize) -> usize {
+fn groups_of_piece(packing: Packing, columns: usize) -> usize {
     let group = packing.group();
     let chunk = chunk_codes(packing.bits());
     // The fewest groups that fill whole chunks.
@@ -44,7 +44,7 @@ fn each_tile(rows: Range<usize>, m: usize, pass: usize, mut tile: impl FnMut(Ran
 }
 
 /// Copies sums to the output. // (rows of x, 32)
-pub(crate) fn store(sums: &[f32], output: &Output, rows: &Range<usize>, input_rows: &Range<usize>) {
+fn store(sums: &[f32], output: &Output, rows: &Range<usize>, input_rows: &Range<usize>) {
     for (sums, input_row) in sums.chunks_exact(ROWS).zip(input_rows.clone()) {
         // SAFETY: the rows are those given to this call.
         unsafe {

@@ -50,7 +50,7 @@ pub(crate) const fn code_of(bits: u32, vector: usize, byte: usize) -> usize {
 }
 
 /// The mask that loads the first `bytes` of a register.
-pub(super) const fn byte_mask(bytes: usize) -> u64 {
+pub(crate) const fn byte_mask(bytes: usize) -> u64 {
     if bytes >= 64 { u64::MAX } else { (1 << bytes) - 1 }
 }
 
