@@ -93,8 +93,13 @@ impl<Q: Queue> GpuOps<Q> {
                 bias: *bias,
                 output,
             };
-            // They share an input and write outputs of their own.
-            let beside = index > 0;
+            // They share an input and write outputs of their own. One in the order of tensor cores may start before the one before it
+            // ends, which that one must be made for.
+            let before = index.checked_sub(1).map(|before| &problem.weights[before].layout);
+            let beside = match (&weight.layout, before) {
+                (Layout::Tiles(_), before) => matches!(before, Some(Layout::Tiles(_))),
+                (Layout::Stored(_), before) => before.is_some(),
+            };
             match (&weight.layout, self.warpgroup_matmul(&product)) {
                 (Layout::Tiles(tiles), Some(matmul)) => {
                     self.run_warpgroups(&product, tiles, &matmul, &mut arranged, beside);
