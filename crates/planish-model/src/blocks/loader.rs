@@ -6,6 +6,11 @@ use super::{LinearLayer, NormLayer, device_error};
 use crate::source::{Supply, WeightSource};
 use crate::{Error, LinearSpec, NormSpec, StackSpec};
 
+/// What a device says of a weight that it was given.
+type Placed<O> = Result<<O as Ops>::Weight, <O as Ops>::Error>;
+/// What it says of one to pack.
+type Packed<O> = Result<Option<<O as Ops>::Weight>, <O as Ops>::Error>;
+
 /// Where weights come from and go to.
 pub(crate) struct Loader<'a, O: Ops> {
     /// The device.
@@ -29,8 +34,8 @@ impl<O: Ops> Loader<'_, O> {
     fn placed(
         &self,
         spec: &LinearSpec,
-        pack: fn(&O, &Packable) -> Result<Option<O::Weight>, O::Error>,
-        place: fn(&O, Matrix) -> Result<O::Weight, O::Error>,
+        pack: fn(&O, &Packable) -> Packed<O>,
+        place: fn(&O, Matrix) -> Placed<O>,
     ) -> Result<O::Weight, Error> {
         let supply = self.source.matrix(spec)?;
         if let Some(packable) = supply.packable()

@@ -28,6 +28,12 @@ const EXPERTS: [&str; 9] = [
     "qwen3_next/metal",
 ];
 
+/// Experts, latent attention, both dialects' rules.
+const PACKED: [(&str, Target, u32, usize); 2] = [
+    ("gpt_oss/plain", Target::Metal, 4, 8),
+    ("deepseek_v2/plain", Target::Mlx, 6, 32),
+];
+
 fn load(case: &str, options: &LoadOptions) -> Result<Model, Error> {
     Model::load_on(&Checkpoint::open(&folder(case)).unwrap(), options, EmulatedQueue)
 }
@@ -88,33 +94,38 @@ fn narrow_activations_stay_close() {
     compare("llama_tied/metal", &LoadOptions::default(), 2e-2);
 }
 
-/// Weights that are packed while loading become the same codes on the device as on the host; values that cannot be packed are refused
-/// as on the host.
+/// Weights that are packed while loading become the same codes on the device as on the host.
 #[test]
 fn packing_on_the_device_equals_packing_on_the_host() {
-    let cases = [("gpt_oss", Target::Metal, 4, 8), ("deepseek_v2", Target::Mlx, 6, 32)];
-    for (case, target, bits, group) in cases {
-        let mut recipe = Recipe::new(target, Packing::new(bits, group).unwrap());
-        recipe.include_experts = true;
-        let options = LoadOptions {
-            quantize: Some(recipe),
-            ..exact()
-        };
-        let case = format!("{case}/plain");
-        let (golden, checkpoint) = (Golden::read(&case), Checkpoint::open(&folder(&case)).unwrap());
-        let device = Device::Cpu;
-        let host = LoadOptions {
-            device,
-            ..options.clone()
-        };
-        let (prefill, steps) = run(&mut load(&case, &options).unwrap(), &golden);
-        let expected = run(&mut Model::load(&checkpoint, &host).unwrap(), &golden);
-        let (prefill, steps) = (error(&prefill, &expected.0), error(&steps, &expected.1));
-        assert!(prefill < 1e-5 && steps < 1e-5, "{case}: {prefill} {steps}");
-        let plain = run(&mut load(&case, &exact()).unwrap(), &golden);
-        assert!(error(&plain.0, &expected.0) > 1e-4, "{case}: nothing was packed");
+    for (case, target, bits, group) in PACKED {
+        compare_packed(case, (target, bits, group), |options| load(case, options).unwrap());
     }
     assert!(emulated::has_compiled("quantize"));
+}
+
+/// Loads with these bits on a device and on the processor, and plain.
+fn compare_packed(
+    case: &str,
+    (target, bits, group): (Target, u32, usize),
+    load_on_device: impl Fn(&LoadOptions) -> Model,
+) {
+    let mut recipe = Recipe::new(target, Packing::new(bits, group).unwrap());
+    recipe.include_experts = true;
+    let options = LoadOptions {
+        quantize: Some(recipe),
+        ..exact()
+    };
+    let (golden, checkpoint) = (Golden::read(case), Checkpoint::open(&folder(case)).unwrap());
+    let on_host = LoadOptions {
+        device: Device::Cpu,
+        ..options.clone()
+    };
+    let expected = run(&mut Model::load(&checkpoint, &on_host).unwrap(), &golden);
+    let found = run(&mut load_on_device(&options), &golden);
+    let (prefill, steps) = (error(&found.0, &expected.0), error(&found.1, &expected.1));
+    println!("{case} in {bits} bits: prefill differs by {prefill:.1e}, steps by {steps:.1e}");
+    assert!(prefill < 1e-5 && steps < 1e-5, "{case}: {prefill} {steps}");
+    assert!(error(&golden.prefill, &expected.0) > 1e-4, "{case}: nothing was packed");
 }
 
 /// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored`.
@@ -152,5 +163,20 @@ fn golden_models_agree_on_cuda() {
             single.0, single.1, half.0, half.1
         );
         assert!(single.0 < 1e-4 && single.1 < 1e-4, "{case}: {single:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn packing_on_cuda_equals_packing_on_the_host() {
+    for (case, target, bits, group) in PACKED {
+        compare_packed(case, (target, bits, group), |options| {
+            let device = Device::Cuda;
+            let options = LoadOptions {
+                device,
+                ..options.clone()
+            };
+            Model::load(&Checkpoint::open(&folder(case)).unwrap(), &options).unwrap()
+        });
     }
 }
