@@ -13,6 +13,7 @@ use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
 use planish_model::{Device, Error, LoadOptions, Model};
 use planish_quantize::{Recipe, Target};
+use safetensors::SafeTensors;
 
 /// Between them: softmax, sigmoid and SparseMixer routers, corrections, groups, weights divided by their sum or not, shared experts
 /// with and without a gate, bias vectors and clamped SwiGLU, latent attention with and without reduced queries.
@@ -126,6 +127,27 @@ fn compare_packed(
     println!("{case} in {bits} bits: prefill differs by {prefill:.1e}, steps by {steps:.1e}");
     assert!(prefill < 1e-5 && steps < 1e-5, "{case}: {prefill} {steps}");
     assert!(error(&golden.prefill, &expected.0) > 1e-4, "{case}: nothing was packed");
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_refused_by_name() {
+    const NAME: &str = "model.layers.0.mlp.down_proj.weight";
+    let original = folder("llama_tied/plain");
+    let mut bytes = std::fs::read(original.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let start = file.tensor(NAME).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::write(copy.path().join("model.safetensors"), bytes).unwrap();
+    std::fs::copy(original.join("config.json"), copy.path().join("config.json")).unwrap();
+    let options = LoadOptions {
+        quantize: Some(Recipe::new(Target::Metal, Packing::new(4, 8).unwrap())),
+        ..exact()
+    };
+    let Err(error) = load(copy.path().to_str().unwrap(), &options) else {
+        panic!("NaN cannot be packed")
+    };
+    assert!(error.to_string().contains(NAME), "{error}");
 }
 
 /// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored`.
