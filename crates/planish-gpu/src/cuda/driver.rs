@@ -55,7 +55,9 @@ impl Device {
             name: result::device::get_name(handle).map_err(absent)?,
             capability: (10 * major + minor).unsigned_abs(),
             driver,
-            processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.unsigned_abs(),
+            processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?
+                .unsigned_abs()
+                .max(1),
             handle,
             context,
         })
