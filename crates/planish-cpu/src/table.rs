@@ -154,7 +154,7 @@ pub(crate) struct InstructionSet {
 /// Best first; the last one runs everywhere.
 ///
 /// The rows for AArch64 have been run under emulation only (qemu 7.2: Cortex-A72 without and Neoverse N1 with the dot-product
-/// instructions, and its `max`): their products are tested, their speed was never measured.
+/// instructions, and its `max`, which has those for matrices): their products are tested, their speed was never measured.
 pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     crate::amx::AMX,
@@ -164,6 +164,8 @@ pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
     crate::avx2::AVX_VNNI,
     #[cfg(target_arch = "x86_64")]
     crate::avx2::AVX2,
+    #[cfg(target_arch = "aarch64")]
+    crate::neon::NEON_I8MM,
     #[cfg(target_arch = "aarch64")]
     crate::neon::NEON_DOTPROD,
     #[cfg(target_arch = "aarch64")]

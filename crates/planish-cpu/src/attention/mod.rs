@@ -24,6 +24,7 @@ use crate::key_values::{Block, Blocks, KeyValues};
 use crate::scratch::Buffer;
 use crate::share::SharedSlice;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use floats::scale_rows;
 pub(crate) use plan::{Plan, Task};
 
@@ -93,6 +94,7 @@ pub(crate) struct Scratch {
     /// Sums of weights. // (rows of the tile)
     pub totals: Vec<f32>,
     /// What is rounded to bf16, and sums in lanes.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no other row rounds"))]
     pub rounded: [Buffer; 5],
 }
 

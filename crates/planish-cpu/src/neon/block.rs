@@ -1,7 +1,7 @@
 //! Four rows of codes times up to a few rows of x, both in their natural order.
 //!
-//! `y = sum over groups of scale * sum(codes * x) + bias * sum_x`: the inner sums stay spread over four lanes and are scaled
-//! as such; lanes are added up once at the end.
+//! `y = sum over groups of scale * sum(x_scale * codes * x) + bias * sum_x`: the inner sums stay spread over four lanes, each of
+//! which sees four neighbouring columns and their scale of x; lanes are added up once at the end.
 
 use std::arch::aarch64::*;
 use std::marker::PhantomData;
@@ -12,6 +12,9 @@ use super::dot::Dot;
 use super::floats::sums_of;
 use super::scales::Scales;
 use super::unpack::{Codes, ROWS};
+
+/// Values of x that share a scale: those that a lane sees.
+pub(super) const X_BLOCK: usize = 4;
 
 /// Four rows of weights.
 pub(super) struct Block<'a, C> {
@@ -31,7 +34,7 @@ pub(super) struct Block<'a, C> {
 /// # Safety
 /// Of all methods: x must have the row, the column with 15 more, and the group.
 pub(super) trait Input: Copy {
-    /// x of 16 columns.
+    /// x of 16 columns, and what they are multiplied with.
     type Values: Copy;
     /// Sums of products of a group.
     type Sums: Copy;
@@ -40,8 +43,6 @@ pub(super) trait Input: Copy {
     unsafe fn zero() -> Self::Sums;
     unsafe fn add(sums: Self::Sums, codes: uint8x16_t, x: Self::Values) -> Self::Sums;
     unsafe fn finish(sums: Self::Sums) -> float32x4_t;
-    /// Scale of x in a group.
-    unsafe fn scale(self, input_row: usize, group: usize) -> f32;
     /// Sum of x in a group.
     unsafe fn sum(self, input_row: usize, group: usize) -> f32;
 }
@@ -76,38 +77,43 @@ impl<'a, D> Rounded<'a, D> {
 }
 
 impl<D: Dot> Input for Rounded<'_, D> {
-    type Values = int8x16_t;
-    type Sums = int32x4_t;
+    /// Codes and the scales of each four.
+    type Values = (int8x16_t, float32x4_t);
+    type Sums = float32x4_t;
 
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn load(self, input_row: usize, col: usize) -> int8x16_t {
-        // SAFETY: the caller's promise.
-        unsafe { vld1q_s8(self.input.codes.as_ptr().add(input_row * self.stride + col)) }
+    unsafe fn load(self, input_row: usize, col: usize) -> (int8x16_t, float32x4_t) {
+        // SAFETY: the caller's promise; scales are padded like the codes.
+        unsafe {
+            let scales = self
+                .input
+                .scales
+                .as_ptr()
+                .add(input_row * self.block_stride + col / X_BLOCK);
+            let codes = self.input.codes.as_ptr().add(input_row * self.stride + col);
+            (vld1q_s8(codes), vld1q_f32(scales))
+        }
     }
 
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn zero() -> int32x4_t {
-        vdupq_n_s32(0)
+    unsafe fn zero() -> float32x4_t {
+        vdupq_n_f32(0.0)
     }
 
     #[inline(always)]
-    unsafe fn add(sums: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t {
+    unsafe fn add(sums: float32x4_t, codes: uint8x16_t, (x, scales): (int8x16_t, float32x4_t)) -> float32x4_t {
         // SAFETY: the row of the table that chose D is offered only where its instructions are; x is within 127.
-        unsafe { D::dot(sums, vreinterpretq_s8_u8(codes), x) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn finish(sums: int32x4_t) -> float32x4_t {
-        vcvtq_f32_s32(sums)
+        unsafe {
+            let products = D::dot(vdupq_n_s32(0), vreinterpretq_s8_u8(codes), x);
+            vfmaq_f32(sums, vcvtq_f32_s32(products), scales)
+        }
     }
 
     #[inline(always)]
-    unsafe fn scale(self, input_row: usize, group: usize) -> f32 {
-        // SAFETY: the caller's promise.
-        unsafe { *self.input.scales.get_unchecked(input_row * self.block_stride + group) }
+    unsafe fn finish(sums: float32x4_t) -> float32x4_t {
+        sums
     }
 
     #[inline(always)]
@@ -178,11 +184,6 @@ impl Input for Floats<'_> {
     }
 
     #[inline(always)]
-    unsafe fn scale(self, _: usize, _: usize) -> f32 {
-        1.0
-    }
-
-    #[inline(always)]
     unsafe fn sum(self, input_row: usize, group: usize) -> f32 {
         // SAFETY: the caller's promise.
         unsafe { *self.input.sums.get_unchecked(input_row * self.group_stride + group) }
@@ -224,7 +225,6 @@ pub(super) unsafe fn multiply<C: Codes, I: Input, const M: usize>(
             let biases = vld1q_f32(biases.as_ptr().add(group * stride));
             for m in 0..M {
                 let at = block.first + group;
-                let scales = vmulq_n_f32(scales, x.scale(input_row + m, at));
                 products[m] = vfmaq_n_f32(products[m], biases, x.sum(input_row + m, at));
                 totals[m] = [
                     vfmaq_laneq_f32::<0>(totals[m][0], I::finish(sums[m][0]), scales),

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 /// A way to multiply 16 bytes with 16 bytes.
 pub(super) trait Dot: Copy {
-    /// Adds the products to four sums, lane by lane, some lane each.
+    /// Adds the products to four sums, those of four neighbouring bytes to one.
     ///
     /// # Safety
     /// The machine must have the instructions; x must be above -128.
@@ -19,9 +19,9 @@ impl Dot for Widening {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn dot(sums: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-        let low = vmull_s8(vget_low_s8(codes), vget_low_s8(x));
-        // Two products fit 16 bits: 2 * 128 * 127 < 2^15.
-        vpadalq_s16(sums, vmlal_high_s8(low, codes, x))
+        let low = vpaddlq_s16(vmull_s8(vget_low_s8(codes), vget_low_s8(x)));
+        let high = vpaddlq_s16(vmull_high_s8(codes, x));
+        vaddq_s32(sums, vpaddq_s32(low, high))
     }
 }
 

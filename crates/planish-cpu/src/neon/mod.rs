@@ -1,4 +1,4 @@
-//! AArch64: NEON, which every processor has, with or without the dot-product instructions.
+//! AArch64: NEON, which every processor has, with or without instructions for dot products and matrix products of bytes.
 //!
 //! x keeps its natural order (it is prepared as for the scalar kernels); codes are unpacked into that order.
 
@@ -6,6 +6,7 @@ mod block;
 mod dot;
 mod floats;
 mod limit;
+mod mmla;
 mod one;
 mod plain;
 mod scales;
@@ -22,6 +23,19 @@ use crate::table::{ExactProduct, InstructionSet, Int8Product};
 use block::{Floats, Rounded};
 use dot::{Dot, Dotprod, Widening};
 
+/// The row of the table for Armv8.6 and later: Apple M2, Neoverse V1 and N2, Cortex-A510 and A710.
+pub(crate) const NEON_I8MM: InstructionSet = InstructionSet {
+    name: "neoni8mm",
+    supported: || is_aarch64_feature_detected!("dotprod") && is_aarch64_feature_detected!("i8mm"),
+    block: |packing, m| match mmla::fits(packing, m) {
+        true => mmla::X_BLOCK,
+        false => block::X_BLOCK,
+    },
+    int8: int8_i8mm,
+    dot_limit: limit::i8mm,
+    ..NEON_DOTPROD
+};
+
 /// The row of the table for Armv8.2 with dotprod and later: Apple M1, Neoverse N1, Cortex-A76.
 pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
     name: "neondotprod",
@@ -35,7 +49,7 @@ pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
 pub(crate) const NEON: InstructionSet = InstructionSet {
     name: "neon",
     supported: || true,
-    block: |packing, _| packing.group(),
+    block: |_, _| block::X_BLOCK,
     arrange_int8: scalar::arrange_int8,
     int8: int8_widening,
     arrange_exact: scalar::arrange_exact,
@@ -46,6 +60,19 @@ pub(crate) const NEON: InstructionSet = InstructionSet {
     bf16: None,
     attention: || None,
 };
+
+fn int8_i8mm(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+    #[target_feature(enable = "neon,dotprod,i8mm")]
+    fn enabled(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
+        // SAFETY: this function has the feature.
+        unsafe { mmla::int8(product, rows, scratch) }
+    }
+    if !mmla::fits(product.matrix.packing, product.input.shape.m) {
+        return int8_dotprod(product, rows, scratch);
+    }
+    // SAFETY: the table offers this function only where the feature is there.
+    unsafe { enabled(product, rows, scratch) }
+}
 
 fn int8_dotprod(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     #[target_feature(enable = "neon,dotprod")]

@@ -21,12 +21,12 @@ use super::unpack::{Codes, Packed, ROWS, Unpacked, signed_offset};
 /// Rows of weights of a tile.
 pub(super) const TILE_ROWS: usize = 16;
 /// Columns of a tile of codes: 16 KiB.
-const INT8_COLUMNS: usize = 1024;
+pub(super) const INT8_COLUMNS: usize = 1024;
 /// Columns of a tile of floats: 16 KiB.
 pub(super) const FLOAT_COLUMNS: usize = 256;
 
 /// The tiles of some rows, column span by column span.
-fn parts(shape: &Shape, columns: usize, rows: Range<usize>) -> impl Iterator<Item = Part> {
+pub(super) fn parts(shape: &Shape, columns: usize, rows: Range<usize>) -> impl Iterator<Item = Part> {
     let (groups, span) = (shape.groups(), (columns / shape.packing.group()).max(1));
     (0..groups).step_by(span).flat_map(move |first| {
         rows.clone().step_by(TILE_ROWS).map({
@@ -105,7 +105,7 @@ pub(super) unsafe fn int8<const BITS: u32, D: Dot>(
 /// The part must be in the matrix, `stride` its columns to a multiple of 16.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn unpack_tile<'a, const BITS: u32>(
+pub(super) unsafe fn unpack_tile<'a, const BITS: u32>(
     matrix: &PackedMatrix,
     part: &Part,
     stride: usize,
