@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::cores::physical_cores;
+
 /// How long an idle worker spins before it yields its core between looks.
 const SPIN: Duration = Duration::from_micros(40);
 /// How long an idle worker looks for work at all before it parks.
@@ -270,49 +272,6 @@ impl Drop for Pool {
             let _ = worker.join();
         }
     }
-}
-
-/// Cores without counting their hyper-threads twice, and at most as many as this process may use.
-pub fn physical_cores() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, |count| count.get());
-    counted_cores().map_or(allowed, |cores| cores.clamp(1, allowed))
-}
-
-#[cfg(target_os = "linux")]
-fn counted_cores() -> Option<usize> {
-    let read = |cpu: usize, name: &str| {
-        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/{name}")).ok()
-    };
-    let cores: std::collections::HashSet<_> = (0..4096)
-        .map_while(|cpu| Some((read(cpu, "physical_package_id")?, read(cpu, "core_id")?)))
-        .collect();
-    (!cores.is_empty()).then_some(cores.len())
-}
-
-#[cfg(target_vendor = "apple")]
-fn counted_cores() -> Option<usize> {
-    // The performance cores where the chip has two kinds: one slow core would hold up every job.
-    [c"hw.perflevel0.physicalcpu", c"hw.physicalcpu"]
-        .into_iter()
-        .find_map(|name| {
-            let (mut value, mut size) = (0i32, size_of::<i32>());
-            // SAFETY: `value` and `size` are valid for writes and `size` is the size of `value`.
-            let status = unsafe {
-                libc::sysctlbyname(
-                    name.as_ptr(),
-                    (&raw mut value).cast(),
-                    &raw mut size,
-                    std::ptr::null_mut(),
-                    0,
-                )
-            };
-            (status == 0 && value > 0).then_some(value as usize)
-        })
-}
-
-#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-fn counted_cores() -> Option<usize> {
-    None
 }
 
 #[cfg(test)]
