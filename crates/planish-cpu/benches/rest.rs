@@ -1,5 +1,5 @@
 //! What surrounds the matrix products, in the sizes of SmolLM2 135M (30 layers, 9 query heads over 3 of 64 values, 576 hidden,
-//! 1,536 between): attention, append, norms, rotation, activation, and the hand-over of a job to the pool.
+//! 1,536 between): attention, append, norms, rotation, activation.
 //!
 //! `cargo bench -p planish-cpu --bench rest [FILTER]`; `PLANISH_THREADS` sets the threads, `PLANISH_CPU` the instruction set.
 //! Decode prints the rate at which keys and values are read, "read" what the memory gives for the same bytes.
@@ -179,14 +179,6 @@ fn element_wise(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// An empty job on all threads: what every operation that is shared pays.
-fn pool_hand_over(criterion: &mut Criterion) {
-    let cpu = cpu();
-    criterion.bench_function("pool hand-over", |bencher| {
-        bencher.iter(|| cpu.pool().run(|slot, _| _ = black_box(slot)));
-    });
-}
-
 fn settings() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(300))
@@ -194,5 +186,5 @@ fn settings() -> Criterion {
         .sample_size(20)
 }
 
-criterion_group!(name = benches; config = settings(); targets = pool_hand_over, attention_rates, element_wise);
+criterion_group!(name = benches; config = settings(); targets = attention_rates, element_wise);
 criterion_main!(benches);
