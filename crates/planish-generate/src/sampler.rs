@@ -1,5 +1,7 @@
 //! Choosing the next token from the logits: transformers' processors in its order (repetition penalty, temperature, top-k,
-//! top-p, min-p), then one draw by the remaining probabilities.
+//! top-p, min-p), then one draw by the remaining probabilities, which are added up in the order of tokens.
+
+use planish_model::{Choice, Draw};
 
 use crate::Error;
 use crate::random::Random;
@@ -105,6 +107,35 @@ impl Sampler {
             .ok_or(Error::NoFiniteLogit)
     }
 
+    /// How a device that has the logits chooses the next token as [`Sampler::choose`] would: the same for the same seed but where
+    /// rounding to f32 decides. `None` where the choice depends on the tokens so far.
+    pub fn choice(&mut self) -> Option<Choice> {
+        let Sampling {
+            do_sample,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            ..
+        } = self.sampling;
+        if repetition_penalty != 1.0 {
+            return None;
+        }
+        if !do_sample {
+            return Some(Choice::Likeliest);
+        }
+        // The largest f32 below 1.
+        let most = 1.0 - f32::EPSILON / 2.0;
+        Some(Choice::Drawn(Draw {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            unit: (self.random.next_unit() as f32).min(most),
+        }))
+    }
+
     /// The tokens that may come next when sampling; never none.
     ///
     /// # Errors
@@ -203,6 +234,7 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
         kept += 1;
     }
     candidates.truncate(kept);
+    candidates.sort_unstable_by_key(|candidate| candidate.token);
 }
 
 /// Keeps what is at least `min_p` times as probable as the likeliest.

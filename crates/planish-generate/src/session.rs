@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use planish_model::{Cache, Model};
+use planish_model::{Cache, Model, NextInput};
 
 use crate::{Error, GenerationPlan, Sampler};
 
@@ -77,6 +77,56 @@ impl Answer {
     }
 }
 
+/// An answer on its way.
+struct Run<'a> {
+    model: &'a mut Model,
+    plan: &'a GenerationPlan,
+    sampler: Sampler,
+    start: Instant,
+    answer: Answer,
+    on_step: &'a mut dyn FnMut(Step) -> ControlFlow<()>,
+}
+
+impl Run<'_> {
+    /// Why there can be no further token when `positions` are in the cache or about to be.
+    fn is_full(&self, positions: usize, cache: &Cache) -> Option<Finish> {
+        self.is_full_at(self.answer.tokens.len(), positions, cache)
+    }
+
+    /// As [`Run::is_full`], once the token that is on its way is there.
+    fn is_full_after_next(&self, positions: usize, cache: &Cache) -> Option<Finish> {
+        self.is_full_at(self.answer.tokens.len() + 1, positions, cache)
+    }
+
+    fn is_full_at(&self, tokens: usize, positions: usize, cache: &Cache) -> Option<Finish> {
+        if tokens >= self.plan.max_new_tokens {
+            return Some(Finish::MaxNewTokens);
+        }
+        (positions > cache.capacity()).then_some(Finish::ContextFull)
+    }
+
+    /// Begins a step on the device.
+    fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache) -> Result<(), Error> {
+        let choice = self.sampler.choice().expect("asked of choices without a penalty only");
+        Ok(self.model.choose(input, cache, choice)?)
+    }
+
+    /// Takes up a token; says why it is the last, if it is.
+    fn add(&mut self, token: u32) -> Option<Finish> {
+        if self.answer.tokens.is_empty() {
+            self.answer.prefill = self.start.elapsed();
+        }
+        self.answer.decode = self.start.elapsed() - self.answer.prefill;
+        if self.plan.eos_token_id.contains(&token) {
+            return Some(Finish::EndToken);
+        }
+        self.answer.tokens.push(token);
+        (self.on_step)(Step::Token(token))
+            .is_break()
+            .then_some(Finish::Interrupted)
+    }
+}
+
 impl Session {
     /// An empty session for this model, for as many positions as the model's context holds.
     ///
@@ -122,34 +172,72 @@ impl Session {
             answer.prefill = start.elapsed();
             return Ok(answer);
         }
-        let mut sampler = Sampler::new(plan.sampling.clone());
+        let sampler = Sampler::new(plan.sampling.clone());
+        let mut run = Run {
+            model,
+            plan,
+            sampler,
+            start,
+            answer,
+            on_step,
+        };
+        let input = &prompt[self.tokens.len()..];
+        let finish = match run.model.chooses() {
+            true if plan.sampling.repetition_penalty == 1.0 => self.continue_ahead(&mut run, input)?,
+            _ => self.continue_step_by_step(&mut run, prompt)?,
+        };
+        Ok(Answer { finish, ..run.answer })
+    }
+
+    /// Each token is chosen here, from its logits.
+    fn continue_step_by_step(&mut self, run: &mut Run<'_>, prompt: &[u32]) -> Result<Finish, Error> {
         let mut seen = prompt.to_vec();
         let mut input = prompt[self.tokens.len()..].to_vec();
-        answer.finish = loop {
-            if answer.tokens.len() >= plan.max_new_tokens {
-                break Finish::MaxNewTokens;
+        loop {
+            if let Some(finish) = run.is_full(self.tokens.len() + input.len(), &self.cache) {
+                return Ok(finish);
             }
-            if self.tokens.len() + input.len() > self.cache.capacity() {
-                break Finish::ContextFull;
-            }
-            let logits = model.forward(&input, &mut self.cache)?;
+            let logits = run.model.forward(&input, &mut self.cache)?;
             self.tokens.append(&mut input);
-            let token = sampler.choose(logits, &seen)?;
-            if answer.tokens.is_empty() {
-                answer.prefill = start.elapsed();
-            }
-            answer.decode = start.elapsed() - answer.prefill;
-            if plan.eos_token_id.contains(&token) {
-                break Finish::EndToken;
+            let token = run.sampler.choose(logits, &seen)?;
+            if let Some(finish) = run.add(token) {
+                return Ok(finish);
             }
             seen.push(token);
-            answer.tokens.push(token);
             input.push(token);
-            if on_step(Step::Token(token)).is_break() {
-                break Finish::Interrupted;
+        }
+    }
+
+    /// The device chooses each token and goes on with it before it is known here.
+    fn continue_ahead(&mut self, run: &mut Run<'_>, input: &[u32]) -> Result<Finish, Error> {
+        if let Some(finish) = run.is_full(self.tokens.len() + input.len(), &self.cache) {
+            return Ok(finish);
+        }
+        // A state that cannot go back must not see the token after the last.
+        let may_run_ahead = self.cache.rewinds();
+        run.choose(NextInput::Tokens(input), &mut self.cache)?;
+        self.tokens.extend_from_slice(input);
+        loop {
+            let full = run.is_full_after_next(self.tokens.len() + 1, &self.cache);
+            let ahead = may_run_ahead && full.is_none();
+            if ahead {
+                run.choose(NextInput::Chosen, &mut self.cache)?;
             }
-        };
-        Ok(answer)
+            let token = run.model.take()?;
+            let finish = token.and_then(|token| run.add(token));
+            if ahead && (finish.is_some() || token.is_none()) {
+                run.model.take()?;
+                self.cache.truncate(self.tokens.len());
+            }
+            let token = token.ok_or(Error::NoFiniteLogit)?;
+            if let Some(finish) = finish.or(full) {
+                return Ok(finish);
+            }
+            if !ahead {
+                run.choose(NextInput::Chosen, &mut self.cache)?;
+            }
+            self.tokens.push(token);
+        }
     }
 
     fn check(&self, model: &Model, prompt: &[u32]) -> Result<(), Error> {
@@ -191,7 +279,7 @@ impl Session {
         while prompt.len() - self.tokens.len() > PREFILL_TOKENS {
             let done = self.tokens.len();
             let piece = &prompt[done..done + PREFILL_TOKENS];
-            model.forward(piece, &mut self.cache)?;
+            model.append(piece, &mut self.cache)?;
             self.tokens.extend_from_slice(piece);
             let step = Step::Prefill {
                 done: self.tokens.len(),

@@ -13,8 +13,8 @@ mod queue;
 
 pub use code_cache::CodeCache;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
-pub use cuda::{CudaBuffer, CudaKernel, CudaQueue};
+pub use cuda::{CudaBuffer, CudaKernel, CudaQueue, CudaTicket};
 pub use error::Error;
 #[cfg(target_vendor = "apple")]
-pub use metal::{MetalBuffer, MetalKernel, MetalQueue};
-pub use queue::{Argument, Dialect, Launch, Memory, Queue, Source};
+pub use metal::{MetalBuffer, MetalKernel, MetalQueue, MetalTicket};
+pub use queue::{Argument, Dialect, Launch, MOST_TICKETS, Memory, Queue, Source, TICKET_BYTES};

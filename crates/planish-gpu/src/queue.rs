@@ -23,7 +23,14 @@ pub struct Memory {
     pub free_bytes: u64,
     /// All that this process may use.
     pub total_bytes: u64,
+    /// What the queue's buffers take.
+    pub used_bytes: u64,
 }
+
+/// Bytes that one ticket holds.
+pub const TICKET_BYTES: usize = 16;
+/// Tickets that may be open.
+pub const MOST_TICKETS: usize = 8;
 
 /// A kernel to compile.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +73,8 @@ pub trait Queue: Send + Sync + Sized + 'static {
     type Buffer: Send + Sync + 'static;
     /// A compiled kernel.
     type Kernel: Send + Sync + 'static;
+    /// Some bytes on their way from the device.
+    type Ticket: Send + Sync + 'static;
 
     /// The words that [`Queue::compile`] reads.
     fn dialect(&self) -> Dialect;
@@ -128,6 +137,22 @@ pub trait Queue: Send + Sync + Sized + 'static {
     /// # Panics
     /// If there are not so many bytes.
     fn download(&self, buffer: &Self::Buffer, offset: usize, bytes: &mut [u8]) -> Result<(), Error>;
+
+    /// Begins to copy at most [`TICKET_BYTES`] bytes from the buffer from `offset` on, after all work launched so far; a pass of a model
+    /// ends here. At most [`MOST_TICKETS`] may be open, and the bytes must stay as they are so long.
+    ///
+    /// # Errors
+    /// A lost device.
+    ///
+    /// # Panics
+    /// If there are not so many bytes.
+    fn begin_download(&self, buffer: &Self::Buffer, offset: usize, bytes: usize) -> Result<Self::Ticket, Error>;
+
+    /// Waits for the bytes, and for nothing that was launched after [`Queue::begin_download`].
+    ///
+    /// # Errors
+    /// A lost device, or earlier work that failed.
+    fn finish_download(&self, ticket: Self::Ticket, bytes: &mut [u8]) -> Result<(), Error>;
 
     /// Machine code for this device, from the disk if the same text was compiled before.
     ///

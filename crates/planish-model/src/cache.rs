@@ -43,6 +43,11 @@ impl Cache {
         self.length == 0
     }
 
+    /// Whether the last position alone can be forgotten.
+    pub fn rewinds(&self) -> bool {
+        self.rewinds
+    }
+
     /// Positions that fit.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -1,6 +1,6 @@
 //! The decoder: an architecture with its weights on one device. Tokens go through in passes of some hundred rows.
 
-use planish_ops::{Activation, Gate, Linear, Norm, Ops, RopeAngles};
+use planish_ops::{Activation, Choice, Choose, Gate, Linear, Norm, Ops, RopeAngles, Tokens};
 
 use crate::blocks::{LinearLayer, Loader, NormLayer, device_error};
 use crate::clock::{Clock, Phase};
@@ -17,15 +17,40 @@ const LOGIT_ROWS: usize = 32;
 pub(crate) trait Engine: Send {
     fn cache(&self, capacity: usize) -> Result<Cache, Error>;
     fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error>;
+    fn append(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error>;
     fn forward_all(
         &mut self,
         tokens: &[u32],
         cache: &mut Cache,
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error>;
+    fn chooses(&self) -> bool;
+    fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache, choice: Choice) -> Result<(), Error>;
+    fn take(&mut self) -> Result<Option<u32>, Error>;
     fn expect(&self, cache: &mut Cache, length: usize) -> usize;
+    fn memory(&self) -> Option<DeviceMemory>;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
+}
+
+/// What a step of generation begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum NextInput<'a> {
+    /// These tokens.
+    Tokens(&'a [u32]),
+    /// The token that the device chose last, whether it is known yet or not.
+    Chosen,
+}
+
+/// Bytes of device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Weights and tables.
+    pub weights: u64,
+    /// Tensors between the operations.
+    pub workspace: u64,
+    /// Everything else now: what sequences remember, and scratch.
+    pub sequences: u64,
 }
 
 /// An architecture with its weights.
@@ -42,6 +67,8 @@ pub(crate) struct Decoder<O: Ops> {
     workspace: Workspace<O>,
     logits: Option<O::Tensor>, // (LOGIT_ROWS, vocabulary), for forward_all
     staging: Vec<f32>,
+    chosen: Option<O::Chosen>, // where the device chooses tokens
+    memory: Option<DeviceMemory>,
     clock: Clock,
 }
 
@@ -67,6 +94,13 @@ impl<O: Ops> Decoder<O> {
             HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
         };
         source.release();
+        let weights = ops.used_bytes();
+        let workspace = Workspace::new(&ops, architecture, &sets)?;
+        let memory = weights.zip(ops.used_bytes()).map(|(weights, used)| DeviceMemory {
+            weights,
+            workspace: used.saturating_sub(weights),
+            sequences: 0,
+        });
         Ok(Decoder {
             embedding,
             steps,
@@ -75,7 +109,9 @@ impl<O: Ops> Decoder<O> {
             frequencies: architecture.ropes.iter().map(|rope| rope.frequencies(0)).collect(),
             frequencies_length: 0,
             period: architecture.period(),
-            workspace: Workspace::new(&ops, architecture, &sets)?,
+            workspace,
+            chosen: ops.chosen().map_err(device_error)?,
+            memory,
             logits: None,
             staging: Vec::new(),
             clock: Clock::default(),
@@ -93,14 +129,19 @@ impl<O: Ops> Decoder<O> {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Token { token, vocabulary });
         }
-        let needed = cache.len() + tokens.len();
+        self.check_positions(tokens.len(), cache)
+    }
+
+    /// Checks that there is room for `count` more positions.
+    fn check_positions(&self, count: usize, cache: &Cache) -> Result<(), Error> {
+        let needed = cache.len() + count;
         if let Some(positions) = &self.architecture.embedding.positions {
             let known = positions.rows.saturating_sub(positions.offset);
             if needed > known {
                 return Err(Error::UnknownPosition { needed, known });
             }
         }
-        cache.check_room(tokens.len())
+        cache.check_room(count)
     }
 
     /// Frequencies for a sequence of `length`; only some scalings depend on it.
@@ -112,10 +153,43 @@ impl<O: Ops> Decoder<O> {
         }
     }
 
+    /// All passes of these tokens, and the logits after the last.
+    fn run(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
+        let (last, pending) = self.run_passes(tokens, cache)?;
+        self.run_head(last, 1, pending, None);
+        Ok(())
+    }
+
+    /// All passes of these tokens. Returns the last row of the last, and what it still lacks.
+    fn run_passes(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(usize, Option<Pending>), Error> {
+        self.check(tokens, cache)?;
+        self.clock.skip();
+        self.update_frequencies(cache.rotate_for(tokens.len()));
+        let mut last = (0, None);
+        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
+            last = (pass.len() - 1, self.run_layers(NextInput::Tokens(pass), cache)?);
+        }
+        Ok(last)
+    }
+
     /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
-    fn run_layers(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<Option<Pending>, Error> {
-        let (rows, first_position) = (tokens.len(), cache.len());
-        self.fill_angles(first_position, rows);
+    fn run_layers(&mut self, input: NextInput<'_>, cache: &mut Cache) -> Result<Option<Pending>, Error> {
+        let tokens = match (input, &self.chosen) {
+            (NextInput::Tokens(tokens), _) => Tokens::Known(tokens),
+            (NextInput::Chosen, Some(chosen)) => Tokens::Chosen(chosen),
+            (NextInput::Chosen, None) => unreachable!("only asked of devices that choose"),
+        };
+        let (rows, first_position) = (tokens.count(), cache.len());
+        let ropes = self.architecture.ropes.iter().zip(&self.frequencies);
+        for ((rope, frequencies), output) in ropes.zip(&mut self.workspace.angles) {
+            self.ops.rope_angles(RopeAngles {
+                frequencies,
+                factor: rope.attention_factor(),
+                first_position,
+                rows,
+                output: &mut output.tensor,
+            });
+        }
         let mut stream = Stream {
             ops: &self.ops,
             rows,
@@ -134,20 +208,6 @@ impl<O: Ops> Decoder<O> {
         let pending = stream.pending;
         cache.advance(rows);
         Ok(pending)
-    }
-
-    /// Cosines and sines of a pass for every rope.
-    fn fill_angles(&mut self, first_position: usize, rows: usize) {
-        let ropes = self.architecture.ropes.iter().zip(&self.frequencies);
-        for ((rope, frequencies), output) in ropes.zip(&mut self.workspace.angles) {
-            self.ops.rope_angles(RopeAngles {
-                frequencies,
-                factor: rope.attention_factor(),
-                first_position,
-                rows,
-                output: &mut output.tensor,
-            });
-        }
     }
 
     /// Logits of rows `first..first + count` of the pass into the first rows of `logits`.
@@ -209,18 +269,14 @@ impl<O: Ops> Engine for Decoder<O> {
     }
 
     fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
-        self.check(tokens, cache)?;
-        self.clock.skip();
-        self.update_frequencies(cache.rotate_for(tokens.len()));
-        let (mut last, mut pending) = (0, None);
-        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
-            pending = self.run_layers(pass, cache)?;
-            last = pass.len() - 1;
-        }
-        self.run_head(last, 1, pending, None);
+        self.run(tokens, cache)?;
         self.ops
             .read(&self.workspace.logits, 0..1, &mut self.staging)
             .map_err(device_error)
+    }
+
+    fn append(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
+        self.run_passes(tokens, cache).map(|_| ())
     }
 
     fn forward_all(
@@ -239,7 +295,7 @@ impl<O: Ops> Engine for Decoder<O> {
         let mut index = 0;
         for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
             self.clock.skip();
-            let pending = self.run_layers(pass, cache)?;
+            let pending = self.run_layers(NextInput::Tokens(pass), cache)?;
             for first in (0..pass.len()).step_by(LOGIT_ROWS) {
                 let count = LOGIT_ROWS.min(pass.len() - first);
                 self.run_head(first, count, pending, Some(&mut logits));
@@ -255,6 +311,48 @@ impl<O: Ops> Engine for Decoder<O> {
         }
         self.logits = Some(logits);
         Ok(())
+    }
+
+    fn chooses(&self) -> bool {
+        self.chosen.is_some()
+    }
+
+    fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache, choice: Choice) -> Result<(), Error> {
+        match input {
+            NextInput::Tokens(tokens) => self.run(tokens, cache)?,
+            NextInput::Chosen => {
+                self.check_positions(1, cache)?;
+                self.update_frequencies(cache.rotate_for(1));
+                let pending = self.run_layers(input, cache)?;
+                self.run_head(0, 1, pending, None);
+            }
+        }
+        let logits = &self.workspace.logits;
+        let Some(chosen) = &mut self.chosen else {
+            unreachable!("only asked of devices that choose")
+        };
+        let problem = Choose {
+            logits,
+            choice,
+            afresh: matches!(input, NextInput::Tokens(_)),
+            chosen,
+        };
+        self.ops.choose(problem).map_err(device_error)
+    }
+
+    fn take(&mut self) -> Result<Option<u32>, Error> {
+        let Some(chosen) = &mut self.chosen else {
+            unreachable!("only asked of devices that choose")
+        };
+        self.ops.take(chosen).map_err(device_error)
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let (memory, used) = (self.memory?, self.ops.used_bytes()?);
+        Some(DeviceMemory {
+            sequences: used.saturating_sub(memory.weights + memory.workspace),
+            ..memory
+        })
     }
 
     fn expect(&self, cache: &mut Cache, length: usize) -> usize {

@@ -1,6 +1,6 @@
 //! From tokens to hidden states: `norm(widen(scale * table[token]) + positions[position])`.
 
-use planish_ops::{Embed, Linear, Ops};
+use planish_ops::{Embed, Linear, Ops, Tokens};
 
 use crate::blocks::{LinearLayer, Loader, NormLayer};
 use crate::step::{Pending, Stream};
@@ -50,7 +50,7 @@ impl<O: Ops> Embedding<O> {
     }
 
     /// Fills `hidden`; positions may be pending.
-    pub(crate) fn run(&self, stream: &mut Stream<'_, O>, tokens: &[u32]) {
+    pub(crate) fn run(&self, stream: &mut Stream<'_, O>, tokens: Tokens<'_, O>) {
         let (ops, rows) = (stream.ops, stream.rows);
         let workspace = &mut *stream.workspace;
         let embed = |output| {
@@ -73,7 +73,7 @@ impl<O: Ops> Embedding<O> {
             let rows: Vec<u32> = (first..first + rows).map(|row| row as u32).collect();
             ops.embed(Embed {
                 table,
-                tokens: &rows,
+                tokens: Tokens::Known(&rows),
                 scale: 1.0,
                 output: &mut workspace.deltas[0],
             });

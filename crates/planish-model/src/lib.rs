@@ -30,12 +30,14 @@ pub use architecture::{
 };
 pub use cache::Cache;
 pub use clock::{Phases, Spent};
+pub use decoder::{DeviceMemory, NextInput};
 pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
-    Activation, CacheType, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring, Work,
+    Activation, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring,
+    Work,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

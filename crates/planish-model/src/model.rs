@@ -2,9 +2,10 @@
 
 use planish_checkpoint::Checkpoint;
 use planish_gpu::Queue;
+use planish_ops::Choice;
 use planish_quantize::Recipe;
 
-use crate::decoder::Engine;
+use crate::decoder::{DeviceMemory, Engine, NextInput};
 use crate::device::{Job, Loaded};
 use crate::source::{CheckpointSource, Unpack, WeightSource};
 use crate::{Architecture, Cache, CacheType, Device, Error, Phases, Spelling};
@@ -140,6 +141,17 @@ impl Model {
         self.engine.forward(tokens, cache)
     }
 
+    /// Appends `tokens` to the cache, for what comes after them.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
+    pub fn append(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
+        self.engine.append(tokens, cache)
+    }
+
     /// Appends `tokens` to the cache and hands the logits after each of them to `each(index, logits)`.
     ///
     /// # Errors
@@ -154,6 +166,40 @@ impl Model {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
         self.engine.forward_all(tokens, cache, each)
+    }
+
+    /// Whether the device can choose tokens: [`Model::choose`].
+    pub fn chooses(&self) -> bool {
+        self.engine.chooses()
+    }
+
+    /// Appends the input to the cache and chooses the next token on the device, which goes on meanwhile: [`Model::take`] waits for the
+    /// token. The next step may begin before that, with [`NextInput::Chosen`]. At most 4 tokens may wait to be taken;
+    /// they are forgotten when the input is tokens.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    ///
+    /// # Panics
+    /// If the device does not choose; as [`Model::forward`].
+    pub fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache, choice: Choice) -> Result<(), Error> {
+        self.engine.choose(input, cache, choice)
+    }
+
+    /// The first token chosen that was not taken yet; `None` if none of its logits was finite.
+    ///
+    /// # Errors
+    /// A lost device.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn take(&mut self) -> Result<Option<u32>, Error> {
+        self.engine.take()
+    }
+
+    /// Device memory in use; `None` where it is the processor's.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        self.engine.memory()
     }
 
     /// Begins to measure where time goes, from zero, or stops. On a GPU, whose work goes on by itself, nothing is measured.

@@ -26,6 +26,8 @@ KERNEL(embed)(
     device value_t* output [[buffer(4)]],        // (rows of the output, cols)
     PROBLEM(RowsProblem, 5))
 {
+    let_next_begin();
+    wait_for_earlier();
     Weights weights;
     weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = problem.cols;
     uint token = min(tokens[group_position.x], problem.rows - 1);

@@ -2,6 +2,8 @@
 // best of its part of a row; `argmax`: one threadgroup finds the best of the parts.
 // Grids: argmax_parts (rows, PARTS, 1); argmax (rows, 1, 1). Defines: THREADS, VALUE (type of the logits), PARTS.
 
+#define NO_TOKEN 0xffffffffu
+
 struct ArgmaxProblem {
     uint cols;
 };
@@ -43,6 +45,8 @@ KERNEL(argmax_parts)(
 {
     SHARED(float, values, THREADS / 32);
     SHARED(uint, indices, THREADS / 32);
+    let_next_begin();
+    wait_for_earlier();
     device const value_t* row = logits + ulong(group_position.x) * problem.cols;
     Best best;
     best.value = -INFINITY, best.index = 0xffffffffu;
@@ -66,6 +70,8 @@ KERNEL(argmax)(
 {
     SHARED(float, values, THREADS / 32);
     SHARED(uint, indices, THREADS / 32);
+    let_next_begin();
+    wait_for_earlier();
     Best best;
     best.value = -INFINITY, best.index = 0xffffffffu;
     for (uint i = thread_index; i < PARTS; i += THREADS) {
@@ -74,6 +80,7 @@ KERNEL(argmax)(
         best = better(best, other);
     }
     best = best_of_all(best, values, indices, lane_index, simdgroup_index);
-    if (thread_index == 0) // a row of nothing but NaN has no best: token 0
-        tokens[group_position.x] = best.index < problem.cols ? best.index : 0u;
+    // A row whose best is infinite, or of nothing but NaN, has no best.
+    if (thread_index == 0)
+        tokens[group_position.x] = best.index < problem.cols && fabs(best.value) < INFINITY ? best.index : NO_TOKEN;
 }

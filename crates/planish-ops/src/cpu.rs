@@ -12,8 +12,8 @@ use planish_cpu::{
 };
 
 use crate::{
-    Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    PassSize, Recurrence, Resident, ResidentKeyValues, Rope, RopeAngles, Rotation, Rule, Shape,
+    Add, Append, Attention, Choose, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear,
+    Norm, Ops, PassSize, Recurrence, Resident, ResidentKeyValues, Rope, RopeAngles, Rotation, Rule, Shape, Tokens,
 };
 
 pub use routed::CpuStack;
@@ -115,11 +115,15 @@ impl ResidentKeyValues for KeyValues {
     }
 }
 
+/// Tokens are chosen by who reads the logits: they lie in its memory.
+pub enum NoneChosen {}
+
 impl Ops for CpuOps {
     type Tensor = CpuTensor;
     type Weight = Matrix;
     type Stack = CpuStack;
     type KeyValues = KeyValues;
+    type Chosen = NoneChosen;
     type Error = Infallible;
 
     /// What is computed next should still be in a cache.
@@ -178,6 +182,22 @@ impl Ops for CpuOps {
         Ok(&tensor.values[rows.start * tensor.cols..rows.end * tensor.cols])
     }
 
+    fn chosen(&self) -> Result<Option<NoneChosen>, Infallible> {
+        Ok(None)
+    }
+
+    fn choose(&self, problem: Choose<'_, CpuOps>) -> Result<(), Infallible> {
+        match *problem.chosen {}
+    }
+
+    fn take(&self, chosen: &mut NoneChosen) -> Result<Option<u32>, Infallible> {
+        match *chosen {}
+    }
+
+    fn used_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn embed(&self, problem: Embed<'_, CpuOps>) {
         problem.check();
         let Embed {
@@ -186,6 +206,10 @@ impl Ops for CpuOps {
             scale,
             output,
         } = problem;
+        let tokens = match tokens {
+            Tokens::Known(tokens) => tokens,
+            Tokens::Chosen(chosen) => match *chosen {},
+        };
         let output = output.first_mut(tokens.len());
         self.cpu.rows(table, tokens, output);
         if scale != 1.0 {

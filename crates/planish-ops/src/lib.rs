@@ -7,6 +7,7 @@ mod activation;
 mod add;
 mod append;
 mod attention;
+mod choose;
 mod convolution;
 mod cpu;
 mod embed;
@@ -27,11 +28,12 @@ pub use activation::{Gate, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
 pub use attention::{Alibi, Attention, AttentionHead, attention_reference};
+pub use choose::{Choice, Choose, Draw, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
-pub use cpu::{CpuOps, CpuStack, CpuTensor};
-pub use embed::Embed;
+pub use cpu::{CpuOps, CpuStack, CpuTensor, NoneChosen};
+pub use embed::{Embed, Tokens};
 pub use experts::{Base, ExpertLayer, Experts, ReferenceExpert, Route, StackShape, expert_reference, route_reference};
-pub use gpu::{GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
+pub use gpu::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
 pub use heads::{CopyHeads, HeadLinear};
 pub use linear::{Linear, linear_reference};
 pub use norm::{Norm, Residual, norm_reference};
@@ -86,6 +88,8 @@ pub trait Ops: Send + Sync + Sized + 'static {
     type Stack: StackShape + Resident + Send + Sync;
     /// Keys and values of one layer.
     type KeyValues: ResidentKeyValues + Send + Sync;
+    /// Tokens that the device chose, on their way to who asked for them.
+    type Chosen: Send + Sync;
     /// What can go wrong with the device.
     type Error: std::error::Error + Send + Sync + 'static;
 
@@ -189,6 +193,31 @@ pub trait Ops: Send + Sync + Sized + 'static {
         rows: Range<usize>,
         staging: &'a mut Vec<f32>,
     ) -> Result<&'a [f32], Self::Error>;
+
+    /// A place for tokens that the device chooses; `None` where they are chosen from logits that are read back.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn chosen(&self) -> Result<Option<Self::Chosen>, Self::Error>;
+
+    /// Chooses a token by its logits.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn choose(&self, problem: Choose<'_, Self>) -> Result<(), Self::Error>;
+
+    /// Waits for the first token of [`Ops::choose`] that was not taken yet, and for nothing launched after it. `None` is a token
+    /// of logits none of which is finite.
+    ///
+    /// # Errors
+    /// The device was lost or a launch failed.
+    ///
+    /// # Panics
+    /// If all were taken.
+    fn take(&self, chosen: &mut Self::Chosen) -> Result<Option<u32>, Self::Error>;
+
+    /// Bytes of device memory in use; `None` where it is the processor's.
+    fn used_bytes(&self) -> Option<u64>;
 
     /// Rows of an embedding table.
     fn embed(&self, problem: Embed<'_, Self>);

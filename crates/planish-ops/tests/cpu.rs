@@ -13,7 +13,7 @@ fn embedding_scales_the_rows_it_picks() {
     let mut output = ops.tensor(4, 5).unwrap();
     ops.embed(Embed {
         table: &plain(7, 5, &table),
-        tokens: &[6, 0, 6],
+        tokens: Tokens::Known(&[6, 0, 6]),
         scale: 2.0,
         output: &mut output,
     });

@@ -36,7 +36,7 @@ fn tensor(ops: &CpuOps, rows: usize, cols: usize, values: &[f32]) -> CpuTensor {
     });
     ops.embed(Embed {
         table: &table,
-        tokens: &tokens,
+        tokens: Tokens::Known(&tokens),
         scale: 1.0,
         output: &mut output,
     });

@@ -79,6 +79,7 @@ impl Device {
         Ok(Memory {
             free_bytes: free as u64,
             total_bytes: total as u64,
+            used_bytes: 0,
         })
     }
 

@@ -9,6 +9,7 @@ mod driver;
 mod graph;
 mod library;
 mod staging;
+mod tickets;
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -22,6 +23,8 @@ use crate::{Argument, CodeCache, Dialect, Error, Launch, Memory, Queue, Source};
 use driver::{Device, describe};
 use graph::Recorder;
 use staging::Staging;
+pub use tickets::CudaTicket;
+use tickets::Tickets;
 
 /// Dynamic shared memory that every device grants without being asked.
 const PLAIN_SHARED_BYTES: u32 = 48 << 10;
@@ -47,6 +50,9 @@ unsafe impl Sync for Inner {}
 struct State {
     recorder: Recorder,
     staging: Staging,
+    tickets: Tickets,
+    /// Bytes of all buffers.
+    used_bytes: u64,
     /// Memory that submitted work may still use; freed once that is done.
     dropped: Vec<sys::CUdeviceptr>,
     /// Functions that were granted more dynamic shared memory, and how much.
@@ -94,6 +100,8 @@ impl CudaQueue {
         let state = State {
             recorder: Recorder::default(),
             staging: Staging::default(),
+            tickets: Tickets::default(),
+            used_bytes: 0,
             dropped: Vec::new(),
             granted: HashMap::new(),
         };
@@ -182,6 +190,7 @@ impl Inner {
 impl Queue for CudaQueue {
     type Buffer = CudaBuffer;
     type Kernel = CudaKernel;
+    type Ticket = CudaTicket;
 
     fn dialect(&self) -> Dialect {
         Dialect::Cuda
@@ -200,8 +209,11 @@ impl Queue for CudaQueue {
     }
 
     fn memory(&self) -> Result<Memory, Error> {
-        let _state = self.inner.enter()?;
-        self.inner.device.memory()
+        let state = self.inner.enter()?;
+        Ok(Memory {
+            used_bytes: state.used_bytes,
+            ..self.inner.device.memory()?
+        })
     }
 
     fn allocate(&self, bytes: usize) -> Result<CudaBuffer, Error> {
@@ -213,6 +225,7 @@ impl Queue for CudaQueue {
         // SAFETY: plain allocation; the buffer frees it once.
         let pointer =
             unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| device.allocation_error(bytes, error))?;
+        state.used_bytes += bytes as u64;
         let buffer = CudaBuffer {
             queue: Arc::clone(&self.inner),
             pointer,
@@ -276,6 +289,29 @@ impl Queue for CudaQueue {
         Ok(())
     }
 
+    fn begin_download(&self, buffer: &CudaBuffer, offset: usize, bytes: usize) -> Result<CudaTicket, Error> {
+        assert!(
+            offset + bytes <= buffer.bytes,
+            "{bytes} bytes at {offset} of {}",
+            buffer.bytes
+        );
+        let mut state = self.inner.enter()?;
+        self.inner.submit(&mut state)?;
+        state.recorder.rewind();
+        state
+            .tickets
+            .begin(buffer.pointer + offset as u64, bytes, self.inner.stream)
+            .map_err(|error| self.inner.device.error("copying from the device", error))
+    }
+
+    fn finish_download(&self, ticket: CudaTicket, bytes: &mut [u8]) -> Result<(), Error> {
+        let mut state = self.inner.enter()?;
+        state
+            .tickets
+            .finish(&ticket, bytes)
+            .map_err(|error| self.inner.device.error("waiting for the device", error))
+    }
+
     fn compile(&self, source: &Source<'_>) -> Result<CudaKernel, Error> {
         let _state = self.inner.enter()?;
         let device = &self.inner.device;
@@ -325,6 +361,7 @@ impl Queue for CudaQueue {
 impl Drop for CudaBuffer {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.used_bytes -= self.bytes as u64;
         state.dropped.push(self.pointer);
     }
 }
@@ -343,6 +380,7 @@ impl Drop for Inner {
             }
             state.recorder.release();
             state.staging.release();
+            state.tickets.release();
             let _ = result::stream::destroy(self.stream);
         }
     }

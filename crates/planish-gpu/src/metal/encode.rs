@@ -18,6 +18,8 @@ use crate::{Argument, Error, Launch};
 const MOST_LAUNCHES: usize = 2048;
 
 type CommandBuffer = Retained<ProtocolObject<dyn MTLCommandBuffer>>;
+/// Work that was handed over.
+pub(super) type Committed = CommandBuffer;
 type ComputeEncoder = Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>;
 
 /// Launches that are not yet done.
@@ -62,17 +64,43 @@ impl Encoder {
         self.launches = 0;
     }
 
+    /// Hands everything over; what comes back is done last. Says what failed of what is done.
+    pub(super) fn hand_over(&mut self, device: &str) -> Result<Option<Committed>, Error> {
+        self.commit();
+        let is_done = |buffer: &CommandBuffer| {
+            matches!(
+                buffer.status(),
+                MTLCommandBufferStatus::Completed | MTLCommandBufferStatus::Error
+            )
+        };
+        let done = self.committed.iter().take_while(|buffer| is_done(buffer)).count();
+        let last = self.committed.last().cloned();
+        let mut outcome = Ok(last);
+        for buffer in self.committed.drain(..done) {
+            if let (Ok(_), Err(error)) = (&outcome, wait(&buffer, device)) {
+                outcome = Err(error);
+            }
+        }
+        outcome
+    }
+
     /// Hands everything over and waits for it.
     pub(super) fn finish(&mut self, device: &str) -> Result<(), Error> {
         self.commit();
         let mut outcome = Ok(());
         for buffer in self.committed.drain(..) {
-            buffer.waitUntilCompleted();
-            if buffer.status() == MTLCommandBufferStatus::Error && outcome.is_ok() {
-                outcome = Err(failure(device, buffer.error().as_deref()));
-            }
+            outcome = outcome.and(wait(&buffer, device));
         }
         outcome
+    }
+}
+
+/// Waits until it is done.
+pub(super) fn wait(buffer: &Committed, device: &str) -> Result<(), Error> {
+    buffer.waitUntilCompleted();
+    match buffer.status() {
+        MTLCommandBufferStatus::Error => Err(failure(device, buffer.error().as_deref())),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Apple GPUs through Metal (macOS 13 and later). Memory is shared with the processor: weights that the program has mapped are
 //! read where they lie.
 //!
-//! Launches are encoded into one command buffer, which [`Queue::download`] and [`Queue::wait`] commit. The encoder is a
+//! Launches are encoded into one command buffer, which [`Queue::download`], [`Queue::begin_download`] and [`Queue::wait`] commit. The encoder is a
 //! concurrent one with a barrier before every launch that is not [`Launch::beside`] the last. This file was type-checked for
 //! aarch64-apple-darwin; it has not run on Apple hardware.
 
@@ -21,7 +21,7 @@ use objc2_metal::{
 };
 
 use crate::{CodeCache, Dialect, Error, Launch, Memory, Queue, Source};
-use encode::Encoder;
+use encode::{Committed, Encoder};
 pub use pipeline::MetalKernel;
 
 /// Kernels read tensors from addresses that are multiples of this.
@@ -63,6 +63,20 @@ pub struct MetalBuffer {
 unsafe impl Send for MetalBuffer {}
 // SAFETY: as above.
 unsafe impl Sync for MetalBuffer {}
+
+/// Bytes that are there once a command buffer is done.
+pub struct MetalTicket {
+    committed: Option<Committed>,
+    contents: *const u8, // (bytes)
+    bytes: usize,
+    /// Keeps the contents.
+    _buffer: Retained<ProtocolObject<dyn MTLBuffer>>,
+}
+
+// SAFETY: Metal's objects may be used from any thread; the contents are read when the command buffer is done.
+unsafe impl Send for MetalTicket {}
+// SAFETY: as above.
+unsafe impl Sync for MetalTicket {}
 
 impl MetalQueue {
     /// The system's default GPU.
@@ -123,6 +137,7 @@ impl MetalQueue {
         let Memory {
             free_bytes,
             total_bytes,
+            ..
         } = self.inner.memory();
         Error::OutOfMemory {
             device: self.name.clone(),
@@ -168,6 +183,7 @@ impl Inner {
         Memory {
             free_bytes: total_bytes.saturating_sub(used),
             total_bytes,
+            used_bytes: used,
         }
     }
 }
@@ -198,6 +214,7 @@ impl Drop for MetalBuffer {
 impl Queue for MetalQueue {
     type Buffer = MetalBuffer;
     type Kernel = MetalKernel;
+    type Ticket = MetalTicket;
 
     fn dialect(&self) -> Dialect {
         Dialect::Metal
@@ -252,6 +269,25 @@ impl Queue for MetalQueue {
         let source = buffer.contents(offset, bytes.len());
         // SAFETY: inside of the buffer, which no work uses now.
         unsafe { source.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn begin_download(&self, buffer: &MetalBuffer, offset: usize, bytes: usize) -> Result<MetalTicket, Error> {
+        Ok(MetalTicket {
+            committed: self.inner.encoder().hand_over(&self.name)?,
+            contents: buffer.contents(offset, bytes),
+            bytes,
+            _buffer: buffer.buffer.clone(),
+        })
+    }
+
+    fn finish_download(&self, ticket: MetalTicket, bytes: &mut [u8]) -> Result<(), Error> {
+        assert_eq!(bytes.len(), ticket.bytes);
+        if let Some(committed) = &ticket.committed {
+            encode::wait(committed, &self.name)?;
+        }
+        // SAFETY: inside of the buffer, and written before the command buffer was done. Later work writes elsewhere.
+        unsafe { ticket.contents.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }
 

@@ -70,6 +70,7 @@ pub struct EmulatedQueue;
 impl Queue for EmulatedQueue {
     type Buffer = HostBuffer;
     type Kernel = Arc<HostKernel>;
+    type Ticket = Vec<u8>;
 
     fn dialect(&self) -> Dialect {
         Dialect::Host
@@ -87,6 +88,7 @@ impl Queue for EmulatedQueue {
         Ok(Memory {
             free_bytes: 1 << 30,
             total_bytes: 1 << 30,
+            used_bytes: 0,
         })
     }
 
@@ -119,6 +121,17 @@ impl Queue for EmulatedQueue {
                 .as_mut_ptr()
                 .copy_from(buffer.at(offset, bytes.len()), bytes.len())
         };
+        Ok(())
+    }
+
+    fn begin_download(&self, buffer: &HostBuffer, offset: usize, bytes: usize) -> Result<Vec<u8>, Error> {
+        let mut copied = vec![0; bytes];
+        self.download(buffer, offset, &mut copied)?;
+        Ok(copied)
+    }
+
+    fn finish_download(&self, ticket: Vec<u8>, bytes: &mut [u8]) -> Result<(), Error> {
+        bytes.copy_from_slice(&ticket);
         Ok(())
     }
 

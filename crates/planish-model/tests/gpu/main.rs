@@ -11,7 +11,8 @@ use emulated::EmulatedQueue;
 use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Device, Error, LoadOptions, Model};
+use planish_model::{Choice, Device, Draw, Error, LoadOptions, Model, NextInput};
+use planish_ops::choose_reference;
 use planish_quantize::{Recipe, Target};
 use safetensors::SafeTensors;
 
@@ -200,5 +201,45 @@ fn packing_on_cuda_equals_packing_on_the_host() {
             };
             Model::load(&Checkpoint::open(&folder(case)).unwrap(), &options).unwrap()
         });
+    }
+}
+
+/// Tokens chosen by the kernels are those of the logits that the same model computes, also where a step begins before the token
+/// before it is known.
+#[test]
+fn chosen_tokens_are_those_of_the_logits() {
+    let draw = Draw {
+        temperature: 0.9,
+        top_k: 20,
+        top_p: 0.95,
+        min_p: 0.0,
+        unit: 0.4,
+    };
+    let prompt = [5, 9, 2, 40];
+    for choice in [Choice::Likeliest, Choice::Drawn(draw)] {
+        let mut model = load("llama_tied/metal", &exact()).unwrap();
+        assert!(model.chooses());
+        let mut cache = model.cache(16).unwrap();
+        model.choose(NextInput::Tokens(&prompt), &mut cache, choice).unwrap();
+        let mut found = Vec::new();
+        for _ in 0..5 {
+            model.choose(NextInput::Chosen, &mut cache, choice).unwrap();
+            found.push(model.take().unwrap().unwrap());
+        }
+        assert_eq!((cache.len(), model.take().unwrap().is_some()), (9, true));
+
+        let (mut cache, mut input) = (model.cache(16).unwrap(), prompt.to_vec());
+        for token in found {
+            let logits = model.forward(&input, &mut cache).unwrap();
+            let expected = match choice {
+                Choice::Drawn(draw) => choose_reference(logits, &draw).unwrap(),
+                Choice::Likeliest => {
+                    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    logits.iter().position(|&logit| logit == largest).unwrap()
+                }
+            };
+            assert_eq!(token as usize, expected, "{choice:?}");
+            input = vec![token];
+        }
     }
 }

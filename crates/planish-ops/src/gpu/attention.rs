@@ -160,18 +160,28 @@ impl<Q: Queue> GpuOps<Q> {
             alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
             sinks: sinks.is_some(),
         };
-        let tensor = match self.queue.dialect() {
+        let dialect = self.queue.dialect();
+        let tensor = match dialect {
             Dialect::Metal => None,
             Dialect::Cuda | Dialect::Host => kernels::TensorAttention::new(kernel),
+        };
+        let tiles = match dialect {
+            Dialect::Cuda => None,
+            Dialect::Metal | Dialect::Host => kernels::TileAttention::new(kernel),
         };
         let (launch, merge, scratch_bytes) = match tensor {
             Some(tensor) => (tensor.launch(), tensor.merge(), tensor.scratch_bytes()),
             None => (kernel.launch(), kernel.merge(), kernel.scratch_bytes()),
         };
-        let mut scratch = lock(&self.partial);
-        let partials = (scratch.at_least(&self.queue, scratch_bytes)?, 0);
         let sinks = self.optional(*sinks);
         let slopes = self.optional(alibi.as_ref().map(|alibi| alibi.slopes));
+        if let (None, Some(tiles)) = (&tensor, tiles) {
+            let buffers = [queries.all(), (keys, 0), (values, 0), sinks, slopes, output.all()];
+            self.run(&tiles.launch(), &buffers);
+            return Ok(());
+        }
+        let mut scratch = lock(&self.partial);
+        let partials = (scratch.at_least(&self.queue, scratch_bytes)?, 0);
         let buffers = [
             queries.all(),
             (keys, 0),

@@ -7,7 +7,7 @@ use planish_gpu::{Dialect, Error, Queue};
 use super::tensor::{Layout, Stored, Tiles};
 use super::{GpuOps, GpuTensor, GpuWeight, lock};
 use crate::kernels::{self, Arrange, TensorMatmul, TensorWeight, WarpgroupMatmul};
-use crate::{Embed, Linear};
+use crate::{Embed, Linear, Tokens};
 
 /// Up to so many rows a product reads the weight as [`kernels::Matvec`] does, beyond as [`kernels::Matmul`].
 const MOST_MATVEC_ROWS: usize = 8;
@@ -73,12 +73,19 @@ impl<Q: Queue> GpuOps<Q> {
             cols: table.cols as u32,
             factor: *scale,
         }
-        .embed(tokens.len() as u32);
-        let mut scratch = lock(&self.tokens);
-        let buffer = scratch.at_least(&self.queue, 4 * tokens.len())?;
-        self.queue.upload(bytemuck::cast_slice(tokens), buffer, 0)?;
+        .embed(tokens.count() as u32);
         let [codes, scales, biases] = stored.buffers();
-        self.run(&launch, &[codes, scales, biases, (buffer, 0), output.all()]);
+        match *tokens {
+            Tokens::Known(tokens) => {
+                let mut scratch = lock(&self.tokens);
+                let buffer = scratch.at_least(&self.queue, 4 * tokens.len())?;
+                self.queue.upload(bytemuck::cast_slice(tokens), buffer, 0)?;
+                self.run(&launch, &[codes, scales, biases, (buffer, 0), output.all()]);
+            }
+            Tokens::Chosen(chosen) => {
+                self.run(&launch, &[codes, scales, biases, chosen.last(), output.all()]);
+            }
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! f32. A failure in the middle of a pass is kept and returned by the next [`Ops::read`](crate::Ops::read).
 
 mod attention;
+mod choose;
 mod experts;
 mod linear;
 mod ops;
@@ -21,6 +22,7 @@ use rustc_hash::FxHashMap;
 
 use crate::kernels::{Launch, Program};
 pub use attention::GpuKeyValues;
+pub use choose::GpuChosen;
 pub use stack::GpuStack;
 pub use tensor::{GpuTensor, GpuWeight};
 

@@ -7,10 +7,10 @@ use planish_cpu::Matrix;
 use planish_format::FloatType;
 use planish_gpu::{Error, Queue};
 
-use super::{GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
+use super::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
 use crate::{
-    Add, Append, Attention, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear, Norm, Ops,
-    Packable, PassSize, Recurrence, Rope, RopeAngles,
+    Add, Append, Attention, Choose, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear,
+    Norm, Ops, Packable, PassSize, Recurrence, Rope, RopeAngles,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -18,6 +18,7 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     type Weight = GpuWeight<Q>;
     type Stack = GpuStack<Q>;
     type KeyValues = GpuKeyValues<Q>;
+    type Chosen = GpuChosen<Q>;
     type Error = Error;
 
     /// Every pass reads all weights once.
@@ -99,6 +100,23 @@ impl<Q: Queue> Ops for GpuOps<Q> {
             .zip(bits)
             .for_each(|(value, bits)| *value = widen(bits));
         Ok(staging)
+    }
+
+    fn chosen(&self) -> Result<Option<GpuChosen<Q>>, Error> {
+        GpuChosen::new(&self.queue).map(Some)
+    }
+
+    fn choose(&self, problem: Choose<'_, GpuOps<Q>>) -> Result<(), Error> {
+        problem.check();
+        self.run_choose(problem)
+    }
+
+    fn take(&self, chosen: &mut GpuChosen<Q>) -> Result<Option<u32>, Error> {
+        self.take_token(chosen)
+    }
+
+    fn used_bytes(&self) -> Option<u64> {
+        Some(self.queue.memory().ok()?.used_bytes)
     }
 
     fn embed(&self, problem: Embed<'_, GpuOps<Q>>) {

@@ -13,9 +13,12 @@ const FILE: File = File {
     ],
 };
 const THREADS: u32 = 256;
-const PARTS: u32 = 64;
+pub(super) const PARTS: u32 = 64;
+/// What stands for a token where no logit is a number.
+pub const NO_TOKEN: u32 = u32::MAX;
 
-/// `tokens[row]` = index of the largest of `logits[row]`, the lowest among equals. Two launches, in this order.
+/// `tokens[row]` = index of the largest of `logits[row]`, the lowest among equals; [`NO_TOKEN`] where that is not finite. Two
+/// launches, in this order.
 #[derive(Clone, Copy, Debug)]
 pub struct Argmax {
     /// Type of the logits.

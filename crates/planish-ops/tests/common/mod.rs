@@ -29,7 +29,7 @@ pub fn tensor(ops: &CpuOps, rows: usize, cols: usize, values: &[f32]) -> CpuTens
     let tokens: Vec<u32> = (0..rows as u32).collect();
     ops.embed(Embed {
         table: &plain(rows, cols, values),
-        tokens: &tokens,
+        tokens: Tokens::Known(&tokens),
         scale: 1.0,
         output: &mut output,
     });

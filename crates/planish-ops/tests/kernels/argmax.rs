@@ -1,6 +1,6 @@
 //! The largest logit: ties, infinities and NaN included.
 
-use planish_ops::kernels::{Argmax, Launch};
+use planish_ops::kernels::{Argmax, Launch, NO_TOKEN};
 
 use crate::data::{Random, TYPES, to_bytes};
 use crate::device::{Device, Watch};
@@ -41,7 +41,7 @@ fn check(device: &Device, random: &mut Random, problem: &Argmax) {
     let expected = [
         first.iter().position(|&logit| logit == largest).unwrap_or_default(),
         places[0],
-        0,
+        NO_TOKEN as usize,
     ];
     let found: Vec<usize> = buffers[2]
         .as_chunks()

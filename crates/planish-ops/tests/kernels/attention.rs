@@ -107,11 +107,11 @@ fn problems() -> Vec<Attention> {
 
 /// What the kernels read, in f32.
 pub struct Input {
-    queries: Vec<f32>, // (rows, heads, head_dim)
-    keys: Vec<f32>,    // (positions, kv_heads, head_dim)
-    values: Vec<f32>,  // (positions, kv_heads, value_dim)
-    sinks: Vec<f32>,   // (heads)
-    slopes: Vec<f32>,  // (heads)
+    pub queries: Vec<f32>, // (rows, heads, head_dim)
+    pub keys: Vec<f32>,    // (positions, kv_heads, head_dim)
+    pub values: Vec<f32>,  // (positions, kv_heads, value_dim)
+    pub sinks: Vec<f32>,   // (heads)
+    pub slopes: Vec<f32>,  // (heads)
 }
 
 impl Input {
@@ -170,6 +170,13 @@ fn reference(problem: &Attention, input: &Input, row: usize, head: usize) -> Vec
     output
 }
 
+/// All rows and heads, in f64. // (rows, heads, value_dim)
+pub fn reference_of(problem: &Attention, input: &Input) -> Vec<f64> {
+    let rows = 0..problem.rows as usize;
+    let heads = |row| (0..problem.heads as usize).flat_map(move |head| reference(problem, input, row, head));
+    rows.flat_map(heads).collect()
+}
+
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
     launches_of(&problems())
@@ -208,13 +215,7 @@ impl Run {
         if let Some(merge) = &self.merge {
             device.run(merge, &mut merged);
         }
-        let mut expected = Vec::new();
-        for row in 0..problem.rows as usize {
-            for head in 0..problem.heads as usize {
-                expected.extend(reference(problem, input, row, head));
-            }
-        }
-        (from_bytes(&merged[2], problem.value), expected)
+        (from_bytes(&merged[2], problem.value), reference_of(problem, input))
     }
 }
 

@@ -11,8 +11,8 @@ use libloading::{Library, Symbol};
 use planish_ops::kernels::{Dialect, Launch, Program};
 
 use crate::{
-    argmax, attention, elementwise, experts, matmul, matvec, norm, quantize, rope, route, rows, stack, stack_tensor,
-    states, tensor, tensor_attention, warpgroup,
+    argmax, attention, attention_tiles, choose, elementwise, experts, matmul, matvec, norm, quantize, rope, route,
+    rows, stack, stack_tensor, states, tensor, tensor_attention, warpgroup,
 };
 
 const CHECK_HEADER: &str = include_str!("../../kernels/address_spaces.h");
@@ -31,9 +31,11 @@ const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 17] = [
+    let launches: [Vec<Launch>; 19] = [
         argmax::launches(),
         attention::launches(),
+        attention_tiles::launches(),
+        choose::launches(),
         elementwise::launches(),
         experts::launches(),
         matmul::launches(),

@@ -3,6 +3,8 @@
 
 mod argmax;
 mod attention;
+mod attention_tiles;
+mod choose;
 mod compilers;
 mod data;
 mod device;

@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let before = &tokens[..arguments.depth];
     let prefill_rates = prefill(&mut model, prompt, arguments.repeat)?;
     let decode_rates = decode(&mut model, before, generated, arguments.repeat)?;
-    let peak_memory_bytes = peak_memory_bytes();
+    let (peak_memory_bytes, device_memory) = (peak_memory_bytes(), model.device_memory());
     let profile = profile(&mut model, prompt, before, generated)?;
     let mut result = json!({
         "model": arguments.model.as_deref().or(arguments.shape.as_deref()),
@@ -96,6 +96,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "prefill_tokens_per_s": median(&prefill_rates),
         "decode_tokens_per_s": median(&decode_rates),
         "peak_memory_bytes": peak_memory_bytes,
+        "device_memory_bytes": device_memory.map(|memory| json!({
+            "weights": memory.weights,
+            "workspace": memory.workspace,
+            "sequences": memory.sequences,
+        })),
         "prefill": {"runs_tokens_per_s": prefill_rates},
         "decode": {"runs_tokens_per_s": decode_rates},
     });

@@ -85,6 +85,15 @@ pub(super) fn print(result: &Value) {
     println!("load                 {:8.3} s", number("load_s"));
     println!("first token          {:8.3} s", number("time_to_first_token_s"));
     println!("peak memory          {:8.1} MB", number("peak_memory_bytes") / 1e6);
+    if let Some(memory) = result["device_memory_bytes"].as_object() {
+        let megabytes = |key: &str| memory[key].as_f64().unwrap_or(0.0) / 1e6;
+        println!(
+            "device memory        {:8.1} MB of weights, {:.1} MB between operations, {:.1} MB of sequences",
+            megabytes("weights"),
+            megabytes("workspace"),
+            megabytes("sequences")
+        );
+    }
     for (kind, tokens) in [("prefill", "prompt_tokens"), ("decode", "generate_tokens")] {
         println!(
             "{kind:8} of {:5}    {:8.1} tokens/s",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use planish_cpu::{Cpu, MEMORY_BYTES, operation_rate, read_rate};
 use planish_generate::{Sampler, Sampling};
-use planish_model::{Cache, Model, Phases};
+use planish_model::{Cache, Choice, Model, NextInput, Phases};
 
 /// As transformers samples unless told otherwise.
 const SAMPLING: Sampling = Sampling {
@@ -47,12 +47,16 @@ pub(super) fn prefill(model: &mut Model, tokens: &[u32], repeat: usize) -> anyho
     rates(tokens.len(), repeat, &mut run)
 }
 
-/// Rates of decodes one token at a time after `before`, after one to warm up. Empty without tokens.
+/// Rates of decodes one token at a time after `before`, after one to warm up. Empty without tokens. A device that chooses tokens goes
+/// on with the likeliest, as it generates; elsewhere the logits of `tokens` are computed.
 pub(super) fn decode(model: &mut Model, before: &[u32], tokens: &[u32], repeat: usize) -> anyhow::Result<Vec<f64>> {
     let mut cache = model.cache(before.len() + tokens.len())?;
     let mut run = || {
         rewind(model, before, &mut cache)?;
         timed(tokens.len(), || {
+            if model.chooses() {
+                return generate(model, tokens, &mut cache);
+            }
             for token in tokens {
                 model.forward(std::slice::from_ref(token), &mut cache)?;
             }
@@ -60,6 +64,22 @@ pub(super) fn decode(model: &mut Model, before: &[u32], tokens: &[u32], repeat: 
         })
     };
     rates(tokens.len(), repeat, &mut run)
+}
+
+/// The first of `tokens` and as many more as there are, each begun before the one before is known.
+fn generate(model: &mut Model, tokens: &[u32], cache: &mut Cache) -> anyhow::Result<()> {
+    for index in 0..tokens.len() {
+        let input = match index {
+            0 => NextInput::Tokens(&tokens[..1]),
+            _ => NextInput::Chosen,
+        };
+        model.choose(input, cache, Choice::Likeliest)?;
+        if index > 0 {
+            model.take()?;
+        }
+    }
+    model.take()?;
+    Ok(())
 }
 
 fn rates(tokens: usize, repeat: usize, run: &mut dyn FnMut() -> anyhow::Result<f64>) -> anyhow::Result<Vec<f64>> {
