@@ -1,6 +1,7 @@
 //! Compiles programs with the C++ compiler (`CXX`, else `c++`), each in a namespace of its own, together with `driver.cpp`, and
 //! runs launches in that process.
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::fmt::Write as _;
@@ -8,7 +9,8 @@ use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use planish_ops::kernels::{Launch, Program};
 
@@ -159,18 +161,29 @@ fn write_program(text: &mut String, program: &Program, index: usize) {
     }
 }
 
+/// Programs by the hash of their text; locked while they are compiled.
+static PROGRAMS: Mutex<Option<HashMap<u64, Arc<Mutex<()>>>>> = Mutex::new(None);
+
 /// The program's path; compiled unless the same text was before.
 fn compile(text: &str, flags: &[&str]) -> PathBuf {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let mut hasher = DefaultHasher::new();
     (text, flags, &compiler).hash(&mut hasher);
+    let hash = hasher.finish();
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let program = Arc::clone(programs.get_or_insert_default().entry(hash).or_default());
+    drop(programs);
+    let _compiling = program.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("emulation");
     fs::create_dir_all(&folder).expect("a folder for programs");
-    let path = folder.join(format!("{:016x}", hasher.finish()));
+    let path = folder.join(format!("{hash:016x}"));
     if path.exists() {
         return path;
     }
-    let (source, unfinished) = (path.with_extension("cpp"), path.with_extension("new"));
+    // Other test processes may compile the same text; whose program is named last does not matter.
+    let number = process::id();
+    let source = path.with_extension(format!("{number}.cpp"));
+    let unfinished = path.with_extension(format!("{number}.new"));
     fs::write(&source, text).expect("writing the source");
     let output = Command::new(&compiler)
         .args([
@@ -196,6 +209,7 @@ fn compile(text: &str, flags: &[&str]) -> PathBuf {
         .unwrap_or_else(|error| panic!("the emulation needs a C++ compiler, and {compiler} does not start: {error}"));
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} does not compile:\n{log}", source.display());
+    fs::remove_file(&source).expect("removing the source");
     fs::rename(&unfinished, &path).expect("naming the program");
     path
 }
