@@ -1,7 +1,7 @@
 """Prefill and decode rates of planish and of llama-bench programs on this machine, interleaved, as a Markdown table with ratios.
 
     python scripts/bench_peers.py --planish target/release/planish [--model MODEL.gguf] [--shape llama-3.2-1b]
-        [--threads 1 2] [--rounds 5] [--depth 4096] [--llama-bench PATH]... [--python PATH_WITH_MLX_LM]
+        [--threads 1 2] [--rounds 5] [--depth 4096] [--llama-bench [NAME=]COMMAND]... [--python PATH_WITH_MLX_LM]
 
 Each round runs every program once, one after the other, so that what else the machine does meets all of them; the table gives
 medians. planish measures in the same process how fast all threads read as many bytes as a token's weights have: the column
@@ -9,14 +9,15 @@ medians. planish measures in the same process how fast all threads read as many 
 
 --model is quantized by each side (planish in MLX's format, groups of 64). --shape is a model of random weights: planish makes it
 itself, for llama-bench a GGUF file is written once into --work. llama.cpp is built from the source package of
-llama-cpp-python on PyPI unless --llama-bench names builds (any llama-bench, ik_llama.cpp's say; the first is called llama.cpp
-and has llama-quantize beside it). --depth adds decodes after so many tokens.
+llama-cpp-python on PyPI unless --llama-bench names builds, with options if need be, "ik_llama.cpp=PATH -rtr 1" say; the first is
+called llama.cpp and has llama-quantize beside it. --depth adds decodes after so many tokens.
 """
 
 import argparse
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,6 @@ import time
 from pathlib import Path
 
 LLAMA_PACKAGE = "llama-cpp-python==0.3.36"
-PROMPT, GENERATE = 512, 128
 BITS = (4, 8, 2)
 PEERS = {4: "Q4_0", 8: "Q8_0"}
 # mlx-lm takes a second for a few tokens on a CPU, and seconds for one where scales are 16-bit: it gets the same codes with
@@ -83,19 +83,21 @@ def run(command):
         return output.read(), usage.ru_maxrss / 1024
 
 
-def run_planish(binary, source, threads, depth):
+def run_planish(arguments, source, threads, depth):
     """`source` is a folder, or a shape with its bits."""
-    text, peak = run([binary, "bench", *source, "--threads", threads, "--repeat", 1, "--json", "--depth", depth,
-                      "--prompt-tokens", 0 if depth else PROMPT, "--generate-tokens", GENERATE])
+    text, peak = run([arguments.planish, "bench", *source, "--threads", threads, "--repeat", 1, "--json", "--depth", depth,
+                      "--prompt-tokens", 0 if depth else arguments.prompt_tokens,
+                      "--generate-tokens", arguments.generate_tokens])
     result = json.loads(text)
     return dict(prefill=result["prefill_tokens_per_s"], decode=result["decode_tokens_per_s"], load=result["load_s"],
                 peak=result["peak_memory_bytes"] / 2**20, reading=result["decode"]["share_of_read_limit"],
                 limit=result["limits"]["weights_bytes_per_s"] / 1e9, bytes=result["weight_bytes_per_token"])
 
 
-def run_llama(binary, model, threads, depth):
-    text, peak = run([binary, "-m", model, "-t", threads, "-p", 0 if depth else PROMPT, "-n", GENERATE, "-r", 1, "-o", "json",
-                      *(["-d", depth] if depth else [])])
+def run_llama(arguments, command, model, threads, depth):
+    """`command` is a llama-bench program and options of it."""
+    text, peak = run([*command, "-m", model, "-t", threads, "-p", 0 if depth else arguments.prompt_tokens,
+                      "-n", arguments.generate_tokens, "-r", 1, "-o", "json", *(["-d", depth] if depth else [])])
     rates = {"prefill" if test["n_prompt"] > 0 else "decode": test["avg_ts"] for test in json.loads(text)}
     return dict(rates, peak=peak)
 
@@ -105,13 +107,22 @@ def run_mlx(python, folder):
     return dict(json.loads(text.splitlines()[-1]), peak=peak)
 
 
+def llama_benches(arguments):
+    """The command of each llama-bench by its name."""
+    benches = {}
+    for text in arguments.llama_bench or [str(build_llama(arguments.work))]:
+        name, command = re.fullmatch(r"(?:([\w.+-]+)=)?(.+)", text).groups()
+        benches["llama.cpp" if not benches else name or command] = shlex.split(command)
+    return benches
+
+
 def llama_files(arguments, benches):
     """The file of each type for llama-bench."""
     files = {}
     for kind in ("Q4_0", "Q8_0"):
         file = arguments.work / f"{arguments.model.stem if arguments.model else arguments.shape}-{kind}.gguf"
         if not file.exists() and arguments.model:
-            quantize = benches[0].with_name("llama-quantize")
+            quantize = Path(benches["llama.cpp"][0]).with_name("llama-quantize")
             run([quantize, "--allow-requantize", arguments.model, file, kind, 2])
         elif not file.exists():
             run([sys.executable, Path(__file__).with_name("random_gguf.py"), arguments.shape, kind, file])
@@ -140,13 +151,12 @@ def contenders(arguments, benches):
             for bits in BITS if not depth else BITS[:1]:
                 yield ((f"planish, {bits}-bit", threads, depth, PEERS.get(bits)),
                        lambda bits=bits, threads=threads, depth=depth:
-                       run_planish(arguments.planish, sources[bits], threads, depth))
-            for bench in benches:
-                name = "llama.cpp" if bench == benches[0] else str(bench)
+                       run_planish(arguments, sources[bits], threads, depth))
+            for name, command in benches.items():
                 for kind in list(files) if not depth else ["Q4_0"]:
                     yield ((f"{name} {kind}", threads, depth, None),
-                           lambda bench=bench, kind=kind, threads=threads, depth=depth:
-                           run_llama(bench, files[kind], threads, depth))
+                           lambda command=command, kind=kind, threads=threads, depth=depth:
+                           run_llama(arguments, command, files[kind], threads, depth))
     if arguments.python and arguments.model:
         single = arguments.work / "mlx-4bit-f32"
         if not single.exists():
@@ -154,7 +164,7 @@ def contenders(arguments, benches):
         yield (("mlx-lm, 4-bit with f32 scales", 1, 0, None), lambda: run_mlx(arguments.python, single))
 
 
-def print_table(results, benches):
+def print_table(arguments, results, names):
     def median(measured, key):
         values = [result[key] for result in measured if result.get(key) is not None]
         return statistics.median(values) if values else None
@@ -162,9 +172,8 @@ def print_table(results, benches):
     def number(value, form):
         return "-" if value is None else format(value, form)
 
-    names = ["llama.cpp", *map(str, benches[1:])]
     print("| | threads | after | prefill of %d, tokens/s | decode of %d, tokens/s |%s of reading | load, s | peak, MiB |"
-          % (PROMPT, GENERATE, "".join(f" over {name} |" for name in names)))
+          % (arguments.prompt_tokens, arguments.generate_tokens, "".join(f" over {name} |" for name in names)))
     print("|" + "---|" * (8 + len(names)))
     for (name, threads, depth, kind), measured in results.items():
         prefill, decode = median(measured, "prefill"), median(measured, "decode")
@@ -190,15 +199,18 @@ def main():
     what.add_argument("--model", type=Path, help="a GGUF file")
     what.add_argument("--shape", help="a model of random weights that both sides know")
     parser.add_argument("--planish", type=Path, default=Path("target/release/planish"))
-    parser.add_argument("--llama-bench", type=Path, action="append", help="built already; may be given several times")
+    parser.add_argument("--llama-bench", metavar="[NAME=]COMMAND", action="append",
+                        help="built already, and its options; may be given several times")
     parser.add_argument("--python", help="an interpreter that has mlx-lm; without it mlx-lm is left out")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompt-tokens", type=int, default=512)
+    parser.add_argument("--generate-tokens", type=int, default=128)
     parser.add_argument("--depth", type=int, default=0, help="also decode after so many tokens, at 4 bits")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "planish-peers")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    benches = arguments.llama_bench or [build_llama(arguments.work)]
+    benches = llama_benches(arguments)
     programs = list(contenders(arguments, benches))
     results = {key: [] for key, _ in programs}
     for round_number in range(1, arguments.rounds + 1):
@@ -210,7 +222,7 @@ def main():
             results[key].append(measure())
             print(f"round {round_number}: {key[0]}, {key[1]} threads, after {key[2]}: {time.perf_counter() - start:.1f} s",
                   file=sys.stderr)
-    print_table(results, benches)
+    print_table(arguments, results, list(benches))
 
 
 if __name__ == "__main__":
