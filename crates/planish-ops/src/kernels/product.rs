@@ -126,7 +126,7 @@ impl Product {
 }
 
 /// The weight as it is stored, one launch.
-fn one_step(launch: Launch, weight_bytes: Vec<usize>, others: &[ProductBuffer]) -> ProductPlan {
+pub(super) fn one_step(launch: Launch, weight_bytes: Vec<usize>, others: &[ProductBuffer]) -> ProductPlan {
     let weight = (0..weight_bytes.len()).map(ProductBuffer::Weight);
     ProductPlan {
         repack: None,

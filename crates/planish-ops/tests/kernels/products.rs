@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use planish_format::{FloatType, PackedShape, Packing};
-use planish_ops::kernels::{Launch, PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductVariant, WeightKind};
+use planish_ops::kernels::{
+    Launch, PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductVariant, STACK_VARIANTS, WeightKind,
+};
 
 use crate::data::{Random, TYPES, WIDTHS, from_bytes, poison, round_to, to_bytes};
 use crate::device::{self, Buffer, Device, Watch};
@@ -129,6 +131,7 @@ impl Case {
 fn variants() -> impl Iterator<Item = &'static ProductVariant> {
     PRODUCT_VARIANTS
         .iter()
+        .chain(STACK_VARIANTS)
         .filter(|variant| (variant.runs_on)(device::dialect(), device::has_warpgroups()))
 }
 
