@@ -1,95 +1,56 @@
-"""Times planish's products of packed weights beside cuBLAS and MLX's CUDA build: the same shapes on the same GPU in one run.
+"""Times planish's products of packed weights beside MLX's CUDA build and cuBLAS: the same shapes on the same GPU in one run, in turns.
 
     python scripts/gpu/compare.py --planish target/release/planish [--limit SECONDS] [--out times.json]
 
-Needs torch with CUDA (for cuBLAS) and mlx with mlx-cuda-13; what is missing is said and left out, and so is what does not fit into
-the time limit. Prints every time as it comes, then markdown tables.
+Needs mlx with mlx-cuda-13, and torch with CUDA for cuBLAS; each runs in a process of its own, beside which planish is started for every
+shape. What is missing or takes too long is said and left out. Prints every time as it comes, then markdown tables.
 
 Values are bf16, groups hold 64, weights take turns so that the second-level cache does not serve them, times are medians over
 passes of many products, divided by their number. planish: `planish bench --kernels`, launches recorded in CUDA graphs by its own
-queue, the fastest of its kernels. cuBLAS: torch.nn.functional.linear, recorded in a CUDA graph. MLX: quantized_matmul, the lazy
-graph built before the clock starts, one mx.eval of all outputs inside it; they depend on nothing, so MLX may overlap them.
+queue, of its kernels those that models run on such a GPU. cuBLAS: torch.nn.functional.linear, recorded in a CUDA graph. MLX:
+quantized_matmul, the lazy graph built before the clock starts, one mx.eval of all outputs inside it; they depend on nothing, so MLX may
+overlap them.
 """
 
 import argparse
 import datetime
 import json
+import queue
 import statistics
 import subprocess
+import sys
+import threading
 import time
 
 SHAPES = [(2048, 2048), (8192, 2048), (2048, 8192), (4096, 4096), (14336, 4096), (4096, 14336), (28672, 8192)]
 # More rows of activations on this shape, at 4 bits.
 SWEPT = (14336, 4096)
 INPUTS = [4, 16, 64, 512, 2048]
-PROBLEMS = [(*shape, 1, 4) for shape in SHAPES] + [(*SWEPT, inputs, 4) for inputs in INPUTS] + [(*shape, 1, 8) for shape in SHAPES]
 GROUP = 64
 ROTATED_BYTES = 200_000_000
-
-
-def say(name, problem, us):
-    rows, cols, inputs, bits = problem
-    print(f"{name:8} {rows:5} x {cols:<5} {bits or 16:2} bits, {inputs:4} inputs: {us:8.1f} us", flush=True)
+# Seconds for one answer, and for a process to be ready.
+ANSWER = 25
+START = 30
 
 
 def stored_bytes(rows, cols, bits):
     return rows * cols * bits // 8 + 4 * rows * cols // GROUP
 
 
-class Runs:
-    """Times of one library by (rows, cols, inputs, bits), until the deadline."""
-
-    def __init__(self, name, deadline):
-        self.name, self.deadline, self.times = name, deadline, {}
-
-    def add(self, problem, us):
-        self.times[problem] = us
-        say(self.name, problem, us)
-
-    def attempt(self, run, *arguments):
-        """What goes wrong is said, never passed in silence."""
-        try:
-            run(self, *arguments)
-        except Exception as error:
-            print(f"**{self.name}: {type(error).__name__}: {error}**", flush=True)
-
-    def is_late(self):
-        if time.monotonic() > self.deadline:
-            print(f"**{self.name}: the time is over, the rest was not measured**", flush=True)
-            return True
-        return False
+# Libraries, each in a process of its own: (rows, cols, inputs, bits) to us.
 
 
-def run_planish(runs, program, about):
-    for bits, shapes, inputs in [(4, SHAPES, [1]), (4, [SWEPT], INPUTS), (8, SHAPES, [1])]:
-        if runs.is_late():
-            return
-        command = [program, "bench", "--kernels", "--json", "--only", "tensor,matvec", "--widths", str(bits)]
-        command += ["--shapes", ",".join(f"{rows}x{cols}" for rows, cols in shapes), "--inputs", ",".join(map(str, inputs))]
-        report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        about.update({key: report[key] for key in ("device", "copy_gb_per_s", "read_gb_per_s")})
-        best = {}
-        for row in report["products"]:
-            key = row["rows"], row["cols"], row["inputs"], row["bits"]
-            best[key] = min(best.get(key, (1e9, "")), (row["us"], row["kernel"]))
-        for problem, (us, kernel) in best.items():
-            about[problem] = kernel
-            runs.add(problem, us)
-
-
-def run_cublas(runs):
+def start_cublas():
     import torch
 
-    for rows, cols in SHAPES:
+    def time_product(rows, cols, inputs, _bits):
         count = max(2, -(-ROTATED_BYTES // (2 * rows * cols)))
         weights = [torch.randn(rows, cols, device="cuda", dtype=torch.bfloat16) for _ in range(count)]
-        for inputs in [1] + (INPUTS if (rows, cols) == SWEPT else []):
-            if runs.is_late():
-                return
-            x = torch.randn(inputs, cols, device="cuda", dtype=torch.bfloat16)
-            runs.add((rows, cols, inputs, None), time_graph(torch, lambda: [torch.nn.functional.linear(x, weight) for weight in weights], count))
-        del weights
-    torch.cuda.empty_cache()
+        x = torch.randn(inputs, cols, device="cuda", dtype=torch.bfloat16)
+        return time_graph(torch, lambda: [torch.nn.functional.linear(x, weight) for weight in weights], count)
+
+    torch.zeros(1, device="cuda")
+    return time_product, torch.__version__
 
 
 def time_graph(torch, products, count):
@@ -112,24 +73,20 @@ def time_graph(torch, products, count):
     return statistics.median(times[3:])
 
 
-def run_mlx(runs, about):
+def start_mlx():
     import mlx.core as mx
 
-    about["mlx"] = mx.__version__
-    for problem in PROBLEMS:
-        if runs.is_late():
-            return
-        rows, cols, inputs, bits = problem
+    def time_product(rows, cols, inputs, bits):
         count = min(80, max(2, -(-ROTATED_BYTES // stored_bytes(rows, cols, bits))))
         # Random codes once, copies of them for the turns.
         codes = mx.random.randint(0, 2**31 - 1, (rows, cols * bits // 32)).astype(mx.uint32)
         scales, biases = (0.01 * mx.random.normal((2, rows, cols // GROUP))).astype(mx.bfloat16)
-        weights = [(codes ^ index, scales + 0, biases + 0) for index in range(count)]
+        weights = [(codes + index, scales + 0, biases + 0) for index in range(count)]
         x = mx.random.normal((inputs, cols)).astype(mx.bfloat16)
         mx.eval(weights, x)
         rounds = max(1, 20 // count)
         times = []
-        for _ in range(5):
+        for _ in range(7):
             products = [
                 mx.quantized_matmul(x, *weight, transpose=True, group_size=GROUP, bits=bits) for _ in range(rounds) for weight in weights
             ]
@@ -138,9 +95,109 @@ def run_mlx(runs, about):
             mx.eval(products)
             mx.synchronize()
             times.append((time.perf_counter() - begin) * 1e6 / len(products))
-            del products
-        runs.add(problem, statistics.median(times[2:]))
-        del weights, codes, scales, biases, x
+        return statistics.median(times[2:])
+
+    mx.eval(mx.zeros(1) + 1)
+    return time_product, mx.__version__
+
+
+LIBRARIES = {"cuBLAS": start_cublas, "MLX": start_mlx}
+
+
+def serve(library):
+    """Answers problems on standard input with times on standard output, one JSON a line; says first that it is ready."""
+    time_product, version = LIBRARIES[library]()
+    print(json.dumps(version), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(time_product(*json.loads(line))), flush=True)
+
+
+class Library:
+    """A process that serves, until it fails or takes too long."""
+
+    def __init__(self, name):
+        self.name, self.times, self.version, self.began = name, {}, None, time.monotonic()
+        command = [sys.executable, __file__, "--serve", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.answers = queue.SimpleQueue()
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            self.answers.put(line)
+        self.answers.put(None)
+
+    def answer(self, seconds):
+        try:
+            line = self.answers.get(timeout=max(0.1, seconds))
+        except queue.Empty:
+            return self.end(f"no answer within {seconds:.0f} s")
+        return json.loads(line) if line else self.end("it ended")
+
+    def end(self, why):
+        print(f"**{self.name}: {why}; the rest is left out**", flush=True)
+        self.process.kill()
+        self.process = None
+
+    def wait_until_ready(self):
+        self.version = self.answer(self.began + START - time.monotonic())
+        if self.process:
+            print(f"{self.name} {self.version} is ready after {time.monotonic() - self.began:.1f} s", flush=True)
+
+    def time(self, *problem):
+        if self.process is None:
+            return
+        self.process.stdin.write(json.dumps(problem) + "\n")
+        self.process.stdin.flush()
+        us = self.answer(ANSWER)
+        if us is not None:
+            self.times[problem] = us
+            say(self.name, problem, us)
+
+
+class Planish:
+    """The program, started for every question."""
+
+    def __init__(self, program):
+        self.name, self.program, self.times, self.kernels, self.about = "planish", program, {}, {}, {}
+
+    def time(self, rows, cols, inputs, widths):
+        kernels = "tensor" if inputs <= 16 else "tensor_matmul,warpgroup"
+        command = [self.program, "bench", "--kernels", "--json", "--device", "cuda", "--only", kernels]
+        command += ["--shapes", f"{rows}x{cols}", "--inputs", str(inputs), "--widths", ",".join(map(str, widths))]
+        try:
+            report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=ANSWER).stdout)
+        except (subprocess.SubprocessError, ValueError) as error:
+            return print(f"**planish: {error}**", flush=True)
+        self.about = {key: report[key] for key in ("device", "copy_gb_per_s", "read_gb_per_s")}
+        for row in sorted(report["products"], key=lambda row: -row["us"]):
+            problem = rows, cols, inputs, row["bits"]
+            self.times[problem], self.kernels[problem] = row["us"], row["kernel"]
+        for bits in widths:
+            if (rows, cols, inputs, bits) in self.times:
+                say(self.name, (rows, cols, inputs, bits), self.times[rows, cols, inputs, bits])
+
+
+def say(name, problem, us):
+    rows, cols, inputs, bits = problem
+    print(f"{name:8} {rows:5} x {cols:<5} {bits:2} bits, {inputs:4} inputs: {us:8.1f} us", flush=True)
+
+
+def measure(planish, cublas, mlx, is_late, save):
+    """One input of 4 bits on all shapes comes first, one of 8 bits last."""
+    turns = [(*shape, 1, (4, 8)) for shape in SHAPES] + [(*SWEPT, inputs, (4,)) for inputs in INPUTS]
+    for rows, cols, inputs, widths in turns:
+        if is_late():
+            return
+        planish.time(rows, cols, inputs, widths)
+        mlx.time(rows, cols, inputs, 4)
+        cublas.time(rows, cols, inputs, 16)
+        save()
+    for shape in SHAPES:
+        if is_late():
+            return
+        mlx.time(*shape, 1, 8)
+        save()
 
 
 def number(value):
@@ -156,17 +213,17 @@ def rate(problem, us):
     return number(2 * rows * cols * inputs / us / 1e6 if us else None)
 
 
-def print_tables(about, planish, cublas, mlx):
-    read = about.get("read_gb_per_s")
+def print_tables(planish, cublas, mlx):
+    read = planish.about.get("read_gb_per_s", 0)
     for bits in [4, 8]:
         print(f"\nOne input, {bits} bits, groups of {GROUP}, bf16, us:\n")
-        print("| rows x cols | planish | MLX | MLX / planish | cuBLAS bf16 | cuBLAS / planish | of read speed |\n|---|---|---|---|---|---|---|")
+        print("| rows x cols | planish | of read speed | MLX | MLX / planish | cuBLAS bf16 | cuBLAS / planish |\n|---|---|---|---|---|---|---|")
         for rows, cols in SHAPES:
             problem = rows, cols, 1, bits
-            ours, theirs, plain = planish.get(problem), mlx.get(problem), cublas.get((rows, cols, 1, None))
+            ours, theirs, plain = planish.times.get(problem), mlx.times.get(problem), cublas.times.get((rows, cols, 1, 16))
             share = f"{stored_bytes(rows, cols, bits) / ours / 1e3 / read:.0%}" if ours else "-"
-            print(f"| {rows} x {cols} | {number(ours)} | {number(theirs)} | {ratio(theirs, ours)} | {number(plain)} | {ratio(plain, ours)} | {share} |")
-        ratios = [mlx[key] / us for key, us in planish.items() if key in mlx and key[2:] == (1, bits)]
+            print(f"| {rows} x {cols} | {number(ours)} | {share} | {number(theirs)} | {ratio(theirs, ours)} | {number(plain)} | {ratio(plain, ours)} |")
+        ratios = [mlx.times[key] / us for key, us in planish.times.items() if key in mlx.times and key[2:] == (1, bits)]
         if ratios:
             print(f"\nLeast MLX / planish of {len(ratios)} shapes: {min(ratios):.2f}.")
     rows, cols = SWEPT
@@ -175,8 +232,8 @@ def print_tables(about, planish, cublas, mlx):
     print("|---|---|---|---|---|---|---|---|---|")
     for inputs in [1] + INPUTS:
         problem = rows, cols, inputs, 4
-        ours, theirs, plain = planish.get(problem), mlx.get(problem), cublas.get((rows, cols, inputs, None))
-        cells = [inputs, number(ours), rate(problem, ours), about.get(problem, "-"), number(theirs), ratio(theirs, ours)]
+        ours, theirs, plain = planish.times.get(problem), mlx.times.get(problem), cublas.times.get((rows, cols, inputs, 16))
+        cells = [inputs, number(ours), rate(problem, ours), planish.kernels.get(problem, "-"), number(theirs), ratio(theirs, ours)]
         cells += [number(plain), rate(problem, plain), ratio(plain, ours)]
         print("| " + " | ".join(map(str, cells)) + " |")
 
@@ -184,23 +241,39 @@ def print_tables(about, planish, cublas, mlx):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--planish", default="target/release/planish")
-    parser.add_argument("--limit", type=float, default=90, help="seconds for all of it")
-    parser.add_argument("--out", help="a file for all times, as JSON")
+    parser.add_argument("--limit", type=float, default=90, help="seconds after which nothing new is measured")
+    parser.add_argument("--out", help="a file for all times, as JSON, written anew after every shape")
+    parser.add_argument("--serve", choices=LIBRARIES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(arguments.serve)
     deadline = time.monotonic() + arguments.limit
-    about = {}
-    planish, cublas, mlx = (Runs(name, deadline) for name in ("planish", "cuBLAS", "MLX"))
-    planish.attempt(run_planish, arguments.planish, about)
-    cublas.attempt(run_cublas)
-    mlx.attempt(run_mlx, about)
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     machine = subprocess.run(query, stdout=subprocess.PIPE, text=True).stdout.strip()
-    print(f"\n{machine}; {datetime.date.today()}; MLX {about.get('mlx', '-')}; copy {about.get('copy_gb_per_s', 0):.0f} GB/s, read {about.get('read_gb_per_s', 0):.0f} GB/s")
-    print_tables(about, planish.times, cublas.times, mlx.times)
-    if arguments.out:
-        times = [{"library": runs.name, "problem": key, "us": us} for runs in (planish, cublas, mlx) for key, us in runs.times.items()]
-        with open(arguments.out, "w") as file:
-            json.dump({"machine": machine, "times": times}, file, indent=1)
+    planish, mlx, cublas = Planish(arguments.planish), Library("MLX"), Library("cuBLAS")
+    mlx.wait_until_ready()
+    cublas.wait_until_ready()
+
+    def is_late():
+        late = time.monotonic() > deadline
+        if late:
+            print("**the time is over: the rest was not measured**", flush=True)
+        return late
+
+    def save():
+        if arguments.out:
+            times = [{"library": runs.name, "problem": key, "us": us} for runs in (planish, cublas, mlx) for key, us in runs.times.items()]
+            with open(arguments.out, "w") as file:
+                json.dump({"machine": machine, "mlx": mlx.version, "torch": cublas.version, **planish.about, "times": times}, file, indent=1)
+
+    measure(planish, cublas, mlx, is_late, save)
+    about = planish.about
+    print(f"\n{machine}; {datetime.date.today()}; MLX {mlx.version}; torch {cublas.version}; ", end="")
+    print(f"copy {about.get('copy_gb_per_s', 0):.0f} GB/s, read {about.get('read_gb_per_s', 0):.0f} GB/s")
+    print_tables(planish, cublas, mlx)
+    for library in (mlx, cublas):
+        if library.process:
+            library.process.kill()
 
 
 main()
