@@ -2,17 +2,19 @@
 //!
 //! `cargo bench -p planish-cpu` prints, for every instruction set, width, shape and count of rows of x, the rate at which
 //! weights are read (GB/s, of all bytes of the matrix) and their share of the read bandwidth measured beside it, and the
-//! arithmetic rate (Gop/s, two operations for each weight and row of x). The weights of a shape are repeated until they
-//! exceed 256 MB so that no cache holds them. `PLANISH_THREADS` sets the threads, arguments filter the lines by substring.
+//! arithmetic rate (Gop/s, two operations for each weight and row of x). Weights lie as models keep them: in huge pages, where
+//! the instruction set wants it interleaved. They are repeated until they exceed 256 MB so that no cache holds them.
+//! `PLANISH_THREADS` sets the threads, arguments filter the lines by substring.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use planish_cpu::{Cpu, Matmul, Matrix, PlainMatrix, Precision, instruction_sets};
+use planish_cpu::{Arena, Cpu, Matmul, Matrix, PlainMatrix, Precision, instruction_sets, read_rate};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 
 /// Bytes that a set of weights has at least, so that it comes from memory.
 const COLD_BYTES: usize = 256 << 20;
+const ROWS_OF_X: [usize; 11] = [1, 2, 3, 4, 8, 12, 16, 24, 32, 64, 512];
 const SHAPES: [(usize, usize); 3] = [(2048, 8192), (4096, 14336), (576, 1536)]; // (rows, cols)
 
 fn main() {
@@ -33,25 +35,22 @@ fn main() {
         for (rows, cols) in SHAPES {
             for bits in [4, 8, 2, 3, 5, 6, 16] {
                 let name = format!("{set} {bits}-bit {rows}x{cols}");
-                let cases: Vec<(usize, Precision)> = [Precision::Rounded, Precision::Exact]
-                    .into_iter()
-                    .flat_map(|precision| [1, 2, 4, 8, 16, 24, 32, 64, 512].map(|m| (m, precision)))
-                    .filter(|&(m, precision)| wanted(&format!("{name} {precision:?} m={m}.")))
-                    .collect();
-                if cases.is_empty() {
-                    continue;
-                }
-                let weights = weights(rows, cols, bits);
-                for (m, precision) in cases {
-                    measure(&cpu, &format!("{name} {precision:?} m={m}."), &weights, m, precision);
+                for precision in [Precision::Rounded, Precision::Exact] {
+                    let cases = ROWS_OF_X.map(|m| (m, format!("{name} {precision:?} m={m}.")));
+                    if cases.iter().any(|(_, name)| wanted(name)) {
+                        let weights = weights(&cpu, (rows, cols), bits, precision);
+                        for (m, name) in cases.iter().filter(|(_, name)| wanted(name)) {
+                            measure(&cpu, name, &weights, *m, precision);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-/// Enough copies of a matrix to exceed the caches, at different addresses.
-fn weights(rows: usize, cols: usize, bits: u32) -> Vec<Matrix> {
+/// Enough copies of a matrix to exceed the caches, one after the other.
+fn weights(cpu: &Cpu, (rows, cols): (usize, usize), bits: u32, precision: Precision) -> Vec<Matrix> {
     let one = |seed: usize| {
         let noise = |count: usize| {
             Bytes::from(
@@ -76,12 +75,14 @@ fn weights(rows: usize, cols: usize, bits: u32) -> Vec<Matrix> {
             PackedMatrix::new(shape, noise(shape.code_bytes()), small.clone(), small).expect("lengths by shape");
         Matrix::Packed(matrix)
     };
-    let first = one(1);
+    let mut arena = Arena::default();
+    let first = arena.keep(cpu, one(1), precision);
     let copies = COLD_BYTES.div_ceil(first.bytes());
-    std::iter::once(first).chain((2..=copies).map(one)).collect()
+    let others = (2..=copies).map(|seed| arena.keep(cpu, one(seed), precision));
+    std::iter::once(first).chain(others).collect()
 }
 
-/// Prints the medians of several passes over all weights, each beside a pass that only reads them.
+/// Prints the median of several passes over all weights, beside the rate of reading as many bytes.
 fn measure(cpu: &Cpu, name: &str, weights: &[Matrix], m: usize, precision: Precision) {
     let (rows, cols) = (weights[0].rows(), weights[0].cols());
     let input: Vec<f32> = (0..m * cols).map(|index| (index % 251) as f32 / 125.0 - 1.0).collect();
@@ -89,9 +90,9 @@ fn measure(cpu: &Cpu, name: &str, weights: &[Matrix], m: usize, precision: Preci
     let weights = &weights[..(weights.len() * 8 / m).clamp(1, weights.len())];
     let bytes: usize = weights.iter().map(Matrix::bytes).sum();
     let operations = 2.0 * (rows * cols * m * weights.len()) as f64;
-    let (mut products, mut reads) = (Vec::new(), Vec::new());
+    let read = read_rate(cpu.pool(), bytes) / 1e9;
+    let mut products = Vec::new();
     for _ in 0..7 {
-        reads.push(timed(|| read(cpu, weights)));
         products.push(timed(|| {
             for weight in weights {
                 let outputs = &mut [output.as_mut_slice()];
@@ -105,32 +106,11 @@ fn measure(cpu: &Cpu, name: &str, weights: &[Matrix], m: usize, precision: Preci
             }
         }));
     }
-    let (product, read) = (median(products), median(reads));
+    let product = median(products);
     let rate = bytes as f64 / product / 1e9;
-    let share = 100.0 * read / product;
+    let share = 100.0 * rate / read;
     let arithmetic = operations / product / 1e9;
     println!("{name:48} {rate:7.1} GB/s  {share:4.0} % of read  {arithmetic:8.0} Gop/s");
-}
-
-/// Reads all codes and nothing else, a sum for each 64 bytes.
-fn read(cpu: &Cpu, weights: &[Matrix]) {
-    for weight in weights {
-        let data = match weight {
-            Matrix::Packed(matrix) => &matrix.codes,
-            Matrix::Interleaved(_) => unreachable!("none is made here"),
-            Matrix::Plain(matrix) => &matrix.data,
-        };
-        cpu.pool().run(|slot, slots| {
-            let part = data.len() / slots;
-            let mut sums = [0u64; 64];
-            for words in data[slot * part..][..part].chunks_exact(512) {
-                for (sum, word) in sums.iter_mut().zip(words.as_chunks::<8>().0) {
-                    *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
-                }
-            }
-            std::hint::black_box(sums);
-        });
-    }
 }
 
 fn timed(work: impl FnOnce()) -> f64 {

@@ -35,8 +35,8 @@ impl Arena {
     /// The same matrix, copied here by all threads; what held it before may be dropped. As it was where the system has no huge
     /// pages or little memory.
     ///
-    /// With [`Precision::Rounded`] it is interleaved where this machine has kernels for that: then only products with one row
-    /// are at their fastest.
+    /// With [`Precision::Rounded`] it is interleaved where this machine has kernels for that: then products with one row are
+    /// at their fastest.
     pub fn keep(&mut self, cpu: &Cpu, matrix: Matrix, precision: Precision) -> Matrix {
         let pool = cpu.pool();
         let bytes = matrix.bytes() + 3 * LINE;

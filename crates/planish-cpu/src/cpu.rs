@@ -23,7 +23,7 @@ use crate::table::{
 
 pub use each::MatmulEach;
 
-use parts::{CHUNK_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, alike, packing};
+use parts::{CHUNK_ROWS, INTERLEAVED_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, alike, packing};
 
 /// Rows of interleaved weights that are turned back at once, where more rows of x use them.
 const STRIP_ROWS: usize = 256;
@@ -161,6 +161,14 @@ impl Cpu {
         }
     }
 
+    /// As [`Cpu::rounding`], for weights that are interleaved.
+    pub fn interleaved_rounding(&self, m: usize, packing: Packing) -> Rounding {
+        match self.set.interleaved {
+            Some(_) if m <= INTERLEAVED_ROWS => self.rounding(1, packing),
+            _ => self.rounding(m, packing),
+        }
+    }
+
     /// Multiplies x with every weight. Neighbouring weights of one packing and arrangement share the prepared input and the dispatch.
     ///
     /// Panics when shapes and lengths contradict each other.
@@ -288,7 +296,7 @@ impl Cpu {
         });
     }
 
-    /// One row of x, rounded to 8 bits.
+    /// A few rows of x, rounded to 8 bits.
     fn multiply_interleaved(
         &self,
         kernels: &InterleavedKernels,
@@ -301,8 +309,9 @@ impl Cpu {
             interleaved: true,
             ..input.shape(packing, (self.set.block)(packing, 1))
         };
+        let m = input.m;
         let input = self.round_input(shape, input.values, &mut scratch.input);
-        self.each_chunk(parts, 1, &scratch.workers, |weight, output, rows, _| {
+        self.each_chunk(parts, m, &scratch.workers, |weight, output, rows, _| {
             if let Matrix::Interleaved(matrix) = weight {
                 (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
             }

@@ -1,4 +1,4 @@
-//! Packed weights with 16 rows interleaved: for reading with one row of x in one stream, each row in a lane of its own.
+//! Packed weights with 16 rows interleaved: for reading with few rows of x in one stream, each row in a lane of its own.
 //!
 //! A block of 16 rows is a run of groups of columns; a group is `group * bits / 32` times the same 32-bit word of codes of every
 //! row, then 16 scales and 16 biases: 576 bytes of 4 bits in groups of 64. x is broadcast, nothing is shuffled or summed across

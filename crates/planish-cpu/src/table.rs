@@ -65,7 +65,7 @@ pub(crate) struct Int8Product<'a> {
     pub output: Output,
 }
 
-/// An interleaved matrix times one row rounded to 8 bits.
+/// An interleaved matrix times a few rows rounded to 8 bits.
 #[cfg_attr(
     not(target_arch = "x86_64"),
     expect(dead_code, reason = "no other machine has a row with such kernels yet")
@@ -143,7 +143,7 @@ pub(crate) struct InstructionSet {
     /// Repeats the fastest dot-product instruction on registers for so many rounds and returns the operations done, two for
     /// each product: the limit of this core.
     pub dot_limit: fn(usize) -> u64,
-    /// What takes the place of `int8` for one row of x (in the same blocks), where weights may be arranged for it.
+    /// What takes the place of `int8` for a few rows of x (in the blocks of one), where weights may be arranged for it.
     pub interleaved: Option<InterleavedKernels>,
     /// What takes the place of `int8` for many rows of x.
     pub bf16: Option<Bf16Kernels>,

@@ -226,7 +226,7 @@ fn check_interleaved(cpu: &Cpu, case: Case) {
     let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
     let got = multiply(cpu, &matrix, &x, case.m, Precision::Exact);
     assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
-    let rounding = cpu.rounding(case.m, Packing::new(case.bits, case.group).unwrap());
+    let rounding = cpu.interleaved_rounding(case.m, Packing::new(case.bits, case.group).unwrap());
     let rounded_weight = |index: usize| match rounding {
         Rounding::Int8 { .. } => weight(index),
         Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
@@ -311,7 +311,16 @@ fn interleaved_rows() {
     every_set(|cpu| {
         for bits in [2, 4, 8] {
             for (group, groups) in [(32, 1), (32, 18), (64, 9), (64, 17), (128, 3), (96, 5)] {
-                for (rows, m) in [(16, 1), (48, 1), (336, 1), (48, 2), (304, 7), (304, 33)] {
+                for (rows, m) in [
+                    (16, 1),
+                    (336, 1),
+                    (48, 2),
+                    (16, 3),
+                    (304, 8),
+                    (48, 16),
+                    (48, 17),
+                    (304, 33),
+                ] {
                     for float_type in [FloatType::F16, FloatType::BF16] {
                         let cols = group * groups;
                         let case = Case {
