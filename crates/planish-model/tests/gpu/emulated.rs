@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,8 +51,11 @@ pub struct HostKernel {
     library: libloading::Library,
 }
 
+/// A kernel, once somebody has compiled it; locked meanwhile.
+type Slot = Arc<Mutex<Option<Arc<HostKernel>>>>;
+
 /// Compiled kernels, shared by all queues of a test program.
-static KERNELS: Mutex<Option<HashMap<String, Arc<HostKernel>>>> = Mutex::new(None);
+static KERNELS: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
 /// Whether a kernel of that name was compiled.
 pub fn has_compiled(name: &str) -> bool {
     let kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,15 +138,15 @@ impl Queue for EmulatedQueue {
     }
 
     fn compile(&self, source: &Source<'_>) -> Result<Arc<HostKernel>, Error> {
-        let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernels = kernels.get_or_insert_default();
         let key = format!("{}\n{}", source.entry, source.text);
-        if let Some(kernel) = kernels.get(&key) {
+        let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = Arc::clone(kernels.get_or_insert_default().entry(key).or_default());
+        drop(kernels);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*slot {
             return Ok(Arc::clone(kernel));
         }
-        let kernel = Arc::new(compile(source, kernels.len())?);
-        kernels.insert(key, Arc::clone(&kernel));
-        Ok(kernel)
+        Ok(Arc::clone(slot.insert(Arc::new(compile(source)?))))
     }
 
     fn launch(&self, launch: &Launch<'_, EmulatedQueue>) -> Result<(), Error> {
@@ -183,8 +185,8 @@ fn word(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(bytes.try_into().expect("4 bytes"))
 }
 
-/// The library of a kernel. `number` names it.
-fn compile(source: &Source<'_>, number: usize) -> Result<HostKernel, Error> {
+/// The library of a kernel.
+fn compile(source: &Source<'_>) -> Result<HostKernel, Error> {
     let entry = format!(
         r#"
 const emulation::Entry TABLE[] = {{ emulation::Call<&{kernel}>::entry }};
@@ -202,7 +204,7 @@ void {ENTRY}(const uint* grid, uint threads, void** buffers, const void* constan
         kernel = source.entry
     );
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (text, library) = (folder.path().join("kernel.cpp"), library_path(folder.path(), number));
+    let (text, library) = (folder.path().join("kernel.cpp"), folder.path().join("kernel.so"));
     std::fs::write(&text, [source.text, DRIVER, &entry].concat()).expect("writing a kernel's text");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let output = Command::new(&compiler)
@@ -229,8 +231,4 @@ void {ENTRY}(const uint* grid, uint threads, void** buffers, const void* constan
     // SAFETY: the library's initializers only set up its own variables. Unix keeps it usable when the file is gone.
     let library = unsafe { libloading::Library::new(&library) }.expect("loading an emulated kernel");
     Ok(HostKernel { library })
-}
-
-fn library_path(folder: &Path, number: usize) -> PathBuf {
-    folder.join(format!("kernel{number}.so"))
 }
