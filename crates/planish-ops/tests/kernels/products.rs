@@ -24,7 +24,18 @@ struct Sweep {
     cols: &'static [(usize, u32)],
     /// (group, cols) for which types take turns.
     more_cols: &'static [(usize, u32)],
+    /// (group, cols), with outputs of other types than the inputs.
+    mixed_cols: &'static [(usize, u32)],
+    /// Whether all of `MIXED` are crossed with these, or take turns.
+    all_mixed: bool,
 }
+
+/// Types of inputs and outputs that differ.
+const MIXED: [(FloatType, FloatType); 3] = [
+    (FloatType::BF16, FloatType::F32),
+    (FloatType::BF16, FloatType::F16),
+    (FloatType::F16, FloatType::F32),
+];
 
 const SMALL: Sweep = Sweep {
     inputs: &[1, 2, 3, 8, 9, 17, 33],
@@ -32,6 +43,8 @@ const SMALL: Sweep = Sweep {
     cols: &[],
     // Warpgroups multiply bf16 by groups of 64: one of every three here, so that each width has such a case.
     more_cols: &[(64, 64), (64, 320), (64, 128), (32, 96), (24, 96)],
+    mixed_cols: &[(64, 192)],
+    all_mixed: false,
 };
 const WHOLE: Sweep = Sweep {
     inputs: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33, 64, 257],
@@ -50,6 +63,8 @@ const WHOLE: Sweep = Sweep {
         (24, 24),
         (24, 96),
     ],
+    mixed_cols: &[(64, 192), (64, 4160)],
+    all_mixed: true,
 };
 /// Beyond so many inputs and rows only some rows of the weight are compared: the first and last ones, and one in so many between.
 const MOST_COMPARED: usize = 17;
@@ -59,7 +74,9 @@ const EVERY: usize = 64;
 /// One weight, whose products with 1 input row, 2, .. share input and reference.
 #[derive(Clone, Copy, Debug)]
 struct Case {
+    /// Of inputs and scales.
     float_type: FloatType,
+    output: FloatType,
     packing: Packing,
     rows: u32,
     cols: u32,
@@ -89,12 +106,13 @@ fn cases() -> Vec<Case> {
     let sweep = sweep();
     let mut cases = Vec::new();
     for (width, bits) in WIDTHS.into_iter().enumerate() {
-        let mut add = |group, cols, float_type| {
+        let mut add = |group, cols, float_type, output| {
             let packing = Packing::new(bits, group).expect("a packing");
             // Rows of codes are whole words.
             if PackedShape::new(1, cols as usize, packing, float_type).is_ok() {
                 cases.extend(sweep.rows.iter().map(|&rows| Case {
                     float_type,
+                    output,
                     packing,
                     rows,
                     cols,
@@ -102,10 +120,19 @@ fn cases() -> Vec<Case> {
             }
         };
         for &(group, cols) in sweep.cols {
-            TYPES.into_iter().for_each(|float_type| add(group, cols, float_type));
+            TYPES
+                .into_iter()
+                .for_each(|float_type| add(group, cols, float_type, float_type));
         }
         for (turn, &(group, cols)) in sweep.more_cols.iter().enumerate() {
-            add(group, cols, TYPES[(width + turn) % 3]);
+            let float_type = TYPES[(width + turn) % 3];
+            add(group, cols, float_type, float_type);
+        }
+        for &(group, cols) in sweep.mixed_cols {
+            let taken = MIXED.iter().enumerate();
+            taken
+                .filter(|(turn, _)| sweep.all_mixed || width % 3 == *turn)
+                .for_each(|(_, &(float_type, output))| add(group, cols, float_type, output));
         }
     }
     cases
@@ -119,11 +146,20 @@ impl Case {
                 float_type: self.float_type,
             },
             value: self.float_type,
-            output: self.float_type,
+            output: self.output,
             rows: self.rows,
             cols: self.cols,
             inputs,
             added: self.packing.bits() % 2 == 1,
+        }
+    }
+
+    /// Relative to f64, as a norm over all outputs: what the type of the inputs is allowed, whatever the outputs are.
+    fn bound(&self) -> f64 {
+        match self.float_type {
+            FloatType::F32 => 1e-5,
+            FloatType::F16 => 3e-4,
+            FloatType::BF16 => 2e-3,
         }
     }
 }
@@ -138,15 +174,6 @@ fn variants() -> impl Iterator<Item = &'static ProductVariant> {
             .is_none_or(|named| named.split(',').any(|name| name == variant.name));
         is_named && (variant.runs_on)(device::dialect(), device::has_warpgroups())
     })
-}
-
-/// Relative to f64, as a norm over all outputs.
-fn bound(float_type: FloatType) -> f64 {
-    match float_type {
-        FloatType::F32 => 1e-5,
-        FloatType::F16 => 3e-4,
-        FloatType::BF16 => 2e-3,
-    }
 }
 
 /// Half a unit in the last place of a value.
@@ -194,11 +221,11 @@ impl<'a> Setting<'a> {
     /// Runs a plan over some rows of the input. // (inputs, rows) as bytes
     fn run(&self, plan: &ProductPlan, weight: &[Buffer], first: usize, inputs: usize) -> Vec<u8> {
         let (rows, cols) = (self.case.rows as usize, self.case.cols as usize);
-        let (device, float_type) = (self.device, self.case.float_type);
+        let device = self.device;
         let part = &self.input[first * cols..(first + inputs) * cols];
-        let input = device.place(&to_bytes(part, float_type));
+        let input = device.place(&to_bytes(part, self.case.float_type));
         let added = device.place(&to_bytes(&self.added, FloatType::F32));
-        let output = device.place(&poison(inputs * rows, float_type));
+        let output = device.place(&poison(inputs * rows, self.case.output));
         let nothing = device.place(&[0; 16]);
         let scratch = plan.scratch_bytes.iter().map(|&bytes| device.place(&vec![0xff; bytes]));
         let scratch: Vec<Buffer> = scratch.collect();
@@ -277,7 +304,7 @@ impl<'a> Setting<'a> {
     /// Notes a failure unless rows of the output, `first` on, are within the bound; or as near as the exact sum rounded to the
     /// type, which is farther than the bound where many sums lie just above powers of two.
     fn compare(&self, output: &[u8], first: usize, what: &dyn std::fmt::Debug, worst: &mut Worst) {
-        let float_type = self.case.float_type;
+        let float_type = self.case.output;
         let found = from_bytes(output, float_type);
         let expected = &self.expected[first * self.case.rows as usize..][..found.len()];
         let (mut wrong, mut ideal, mut beyond, mut right, mut count) = (0.0, 0.0, 0.0, 0.0, 0);
@@ -301,7 +328,7 @@ impl<'a> Setting<'a> {
             right = f64::max(right, f64::from(count) * self.typical.powi(2));
         }
         let [wrong, ideal, beyond] = [wrong, ideal, beyond].map(|squares| (squares / right).sqrt());
-        if wrong > bound(float_type).max(1.02 * ideal) {
+        if wrong > self.case.bound().max(1.02 * ideal) {
             worst.fail(format!(
                 "relative error {wrong:.2e} of {what:?}, {ideal:.2e} by rounding alone"
             ));
