@@ -21,7 +21,7 @@ FILES = {
     "tensor_wide": ["values", "tiles", "tensor_wide"],
     "repack": ["values", "tiles", "repack"],
     "arrange": ["values", "tiles", "reduce", "arrange"],
-    "warpgroup": ["values", "tiles", "warpgroup"],
+    "warpgroup": ["values", "tiles", "stages", "warpgroup"],
     "matvec": ["values", "codes", "matvec"],
     "matmul": ["values", "codes", "matmul"],
 }

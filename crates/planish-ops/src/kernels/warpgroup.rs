@@ -12,6 +12,7 @@ const FILE: File = File {
     texts: &[
         include_str!("../../kernels/values.metal"),
         include_str!("../../kernels/tiles.metal"),
+        include_str!("../../kernels/stages.metal"),
         include_str!("../../kernels/warpgroup.metal"),
     ],
 };

@@ -1,0 +1,130 @@
+// What the warpgroups of warpgroup.metal read, on its way into threadgroup memory: stages of 64 columns, INPUTS inputs and the codes
+// and scales of 64 * ROWGROUPS rows, up to STAGES ahead, for one tile after another.
+// Defines: those of tiles.metal (VALUE is 1), OUTPUT, INPUTS (as hopper.h has products), ROWGROUPS, SPLITS, STAGES (at least SPLITS + 1).
+
+struct WarpgroupProblem {
+    uint rows;
+    uint cols; // a multiple of 64
+    uint inputs;
+    uint padded; // inputs that `arranged` has room for, a multiple of 8
+};
+
+#define GROUP_ROWS 64                                // of a warpgroup
+#define WARPGROUPS (ROWGROUPS * SPLITS)
+#define ROW_TILES (4 * ROWGROUPS)
+#define TILE_WORDS (32 * BITS)
+#define STAGE_SCALES (16 * SPANS)
+#define OUTPUT_STRIDE (GROUP_ROWS + 8)               // of an input: away from bank conflicts
+#define OUTPUT_BYTES (OUTPUT == 0 ? 0 : ROWGROUPS * INPUTS * OUTPUT_STRIDE * 2)
+#define PARTIAL_BYTES ((SPLITS - 1) * ROWGROUPS * INPUTS * GROUP_ROWS * 4)
+#define INPUTS_BYTES (INPUTS * STEP * 2)             // of a stage
+#define STAGE_BYTES (INPUTS_BYTES + ROW_TILES * (TILE_WORDS + STAGE_SCALES) * 4)
+#define ROOM_BYTES (STAGES * STAGE_BYTES + OUTPUT_BYTES + PARTIAL_BYTES + 16 * STAGES) // what the host asks for
+#define CODE_PIECES (ROW_TILES * 8 * BITS)           // 16 bytes each
+#define SCALE_PIECES (ROW_TILES * 4 * SPANS)
+
+// Threadgroup memory.
+struct Room {
+    threadgroup uchar* inputs;   // (STAGES, INPUTS_BYTES)
+    threadgroup uint* codes;     // (STAGES, ROW_TILES, TILE_WORDS)
+    threadgroup uint* scales;    // (STAGES, ROW_TILES, STAGE_SCALES)
+    threadgroup ushort* staged;  // (ROWGROUPS, INPUTS, OUTPUT_STRIDE): outputs of 16 bits
+    threadgroup float* partial;  // (SPLITS - 1, ROWGROUPS, INPUTS / 2, 128)
+    threadgroup mbarrier* full;  // (STAGES): brought
+    threadgroup mbarrier* empty; // (STAGES): read
+};
+
+inline Room room_parts(threadgroup uchar* memory) {
+    Room room;
+    room.inputs = memory;
+    room.codes = (threadgroup uint*)(memory + STAGES * INPUTS_BYTES);
+    room.scales = room.codes + STAGES * ROW_TILES * TILE_WORDS;
+    room.staged = (threadgroup ushort*)(memory + STAGES * STAGE_BYTES);
+    room.partial = (threadgroup float*)(memory + STAGES * STAGE_BYTES + OUTPUT_BYTES);
+    room.full = (threadgroup mbarrier*)(memory + STAGES * STAGE_BYTES + OUTPUT_BYTES + PARTIAL_BYTES);
+    room.empty = room.full + STAGES;
+    return room;
+}
+
+// A place among the stages, and the parity of the phase that ends when it is full.
+struct Turn {
+    uint stage;
+    uint parity;
+};
+
+inline Turn turn_of(uint step) {
+    Turn turn;
+    turn.stage = step % STAGES;
+    turn.parity = step / STAGES % 2;
+    return turn;
+}
+
+inline void next_turn(thread Turn& turn, uint by) {
+    turn.stage += by;
+    if (turn.stage >= STAGES) {
+        turn.stage -= STAGES;
+        turn.parity ^= 1;
+    }
+}
+
+// A weight and its inputs.
+struct Operands {
+    device const uint* tiles;
+    device const uint* scales;
+    device const uint4* arranged;
+    uint steps;       // of 64 columns
+    uint groups;      // of a row
+    uint row_tiles;   // of 16 rows
+    uint padded;      // inputs that `arranged` has room for
+    uint input_tiles; // of INPUTS
+    uint count;       // tiles to compute
+};
+
+inline Operands operands_of(device const uint* tiles, device const uint* scales, device const uint4* arranged,
+                            thread const WarpgroupProblem& problem) {
+    Operands operands;
+    operands.tiles = tiles, operands.scales = scales, operands.arranged = arranged;
+    operands.steps = problem.cols / STEP, operands.groups = problem.cols / GROUP;
+    operands.row_tiles = (problem.rows + 15) / 16;
+    operands.padded = problem.padded;
+    operands.input_tiles = (problem.inputs + INPUTS - 1) / INPUTS;
+    operands.count = operands.input_tiles * ((problem.rows + GROUP_ROWS * ROWGROUPS - 1) / (GROUP_ROWS * ROWGROUPS));
+    return operands;
+}
+
+// Brings the stages of one tile. 128 threads, of which this has a number.
+inline void bring_tile(thread const Operands& operands, thread const Room& room, uint tile, uint number, thread Turn& turn) {
+    const uint first_input = tile % operands.input_tiles * INPUTS, brought = min(uint(INPUTS), operands.padded - first_input);
+    const uint first_row_tile = tile / operands.input_tiles * ROW_TILES, last_row_tile = operands.row_tiles - 1;
+    device const uint* codes[(CODE_PIECES + 127) / 128];
+#pragma unroll
+    for (uint i = 0; i < (CODE_PIECES + 127) / 128; i++) {
+        const uint piece = i * 128 + number;
+        const ulong row_tile = min(first_row_tile + piece / (8 * BITS), last_row_tile);
+        codes[i] = operands.tiles + row_tile * operands.steps * TILE_WORDS + piece % (8 * BITS) * 4;
+    }
+    const ulong scale_tile = min(first_row_tile + number / (4 * SPANS), last_row_tile);
+    device const uint* scales = operands.scales + scale_tile * operands.groups * 16 + number % (4 * SPANS) * 4;
+    for (uint step = 0; step < operands.steps; step++) {
+        threadgroup mbarrier* full = room.full + turn.stage;
+        mbarrier_wait(room.empty + turn.stage, turn.parity ^ 1);
+        if (number == 0) {
+            mbarrier_expect(full, brought * 128);
+            copy_bulk(room.inputs + turn.stage * INPUTS_BYTES, operands.arranged + (ulong(step) * operands.padded + first_input) * 8,
+                      brought * 128, full);
+        }
+#pragma unroll
+        for (uint i = 0; i < (CODE_PIECES + 127) / 128; i++) {
+            const uint piece = i * 128 + number;
+            if (piece < CODE_PIECES)
+                copy_async((threadgroup uint4*)(room.codes + turn.stage * ROW_TILES * TILE_WORDS + piece * 4),
+                           (device const uint4*)codes[i], true);
+            codes[i] += TILE_WORDS;
+        }
+        if (number < SCALE_PIECES)
+            copy_async((threadgroup uint4*)(room.scales + turn.stage * ROW_TILES * STAGE_SCALES + number * 4),
+                       (device const uint4*)(scales + step * STEP / GROUP * 16), true);
+        copy_async_arrive(full);
+        next_turn(turn, 1);
+    }
+}
