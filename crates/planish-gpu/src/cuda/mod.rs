@@ -26,9 +26,6 @@ use staging::Staging;
 pub use tickets::CudaTicket;
 use tickets::Tickets;
 
-/// Dynamic shared memory that every device grants without being asked.
-const PLAIN_SHARED_BYTES: u32 = 48 << 10;
-
 /// One NVIDIA GPU and its line of work.
 pub struct CudaQueue {
     inner: Arc<Inner>,
@@ -55,7 +52,7 @@ struct State {
     used_bytes: u64,
     /// Memory that submitted work may still use; freed once that is done.
     dropped: Vec<sys::CUdeviceptr>,
-    /// Functions that were granted more dynamic shared memory, and how much.
+    /// Functions that were granted dynamic shared memory, and how much.
     granted: HashMap<usize, u32>,
 }
 
@@ -173,9 +170,10 @@ impl Inner {
             .map_err(|error| self.device.error("starting kernels", error))
     }
 
-    /// A kernel that uses much shared memory must say so once.
+    /// A kernel must say once how much dynamic shared memory it uses: without that it has 48 KiB less what is static, which only the
+    /// driver knows.
     fn grant_shared(&self, state: &mut State, function: sys::CUfunction, bytes: u32) -> Result<(), Error> {
-        let granted = state.granted.entry(function as usize).or_insert(PLAIN_SHARED_BYTES);
+        let granted = state.granted.entry(function as usize).or_default();
         if bytes > *granted {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function belongs to a module that stays loaded.
@@ -334,10 +332,8 @@ impl Queue for CudaQueue {
     fn launch(&self, launch: &Launch<'_, CudaQueue>) -> Result<(), Error> {
         let mut state = self.inner.enter()?;
         let function = launch.kernel.function;
-        if launch.threadgroup_bytes > PLAIN_SHARED_BYTES {
-            self.inner
-                .grant_shared(&mut state, function, launch.threadgroup_bytes)?;
-        }
+        self.inner
+            .grant_shared(&mut state, function, launch.threadgroup_bytes)?;
         let recorder = &mut state.recorder;
         for argument in launch.arguments {
             match argument {

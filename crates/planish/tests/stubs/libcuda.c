@@ -52,10 +52,10 @@ CALL(cuEventSynchronize, (void* event), )
 CALL(cuEventDestroy_v2, (void* event), )
 CALL(cuModuleLoadData, (void** module, const void* code), *module = SOME_HANDLE)
 CALL(cuModuleGetFunction, (void** function, void* module, const char* name), *function = SOME_HANDLE)
-CALL(cuFuncSetAttribute, (void* function, int attribute, int value), )
-CALL(cuLaunchKernel, (void* function, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z, unsigned shared,
-                      void* stream, void** arguments, void** extra), )
-CALL(cuLaunchKernelEx, (const void* config, void* function, void** arguments, void** extra), )
+// Dynamic shared memory is refused where a function has not asked for it: how much it has in static memory is not known here.
+static int granted = 0;
+CALL(cuFuncSetAttribute, (void* function, int attribute, int value), if (attribute == 8) granted = value > granted ? value : granted)
+CALL(cuLaunchKernelEx, (const unsigned* config, void* function, void** arguments, void** extra), if ((int)config[6] > granted) return 1)
 CALL(cuGraphCreate, (void** graph, unsigned flags), *graph = SOME_HANDLE)
 CALL(cuGraphDestroy, (void* graph), )
 CALL(cuGraphAddKernelNode_v2, (void** node, void* graph, const void* before, size_t count, const void* parameters), *node = SOME_HANDLE)
