@@ -176,6 +176,9 @@ fn variants() -> impl Iterator<Item = &'static ProductVariant> {
     })
 }
 
+/// The variant that rounds weights to f16 before it multiplies, and how far off its sums may be for it: as far as those of f16.
+const OF_ROUNDED_WEIGHTS: (&str, f64) = ("warpgroup_matmul", 3e-4);
+
 /// Half a unit in the last place of a value.
 fn half_unit(value: f64, float_type: FloatType) -> f64 {
     match float_type {
@@ -302,8 +305,9 @@ impl<'a> Setting<'a> {
     }
 
     /// Notes a failure unless rows of the output, `first` on, are within the bound; or as near as the exact sum rounded to the
-    /// type, which is farther than the bound where many sums lie just above powers of two.
-    fn compare(&self, output: &[u8], first: usize, what: &dyn std::fmt::Debug, worst: &mut Worst) {
+    /// type, which is farther than the bound where many sums lie just above powers of two. Sums that are themselves off by d may
+    /// be rounded to the other side: that moves an output by 2 d at most.
+    fn compare(&self, output: &[u8], first: usize, what: &(&str, Product), worst: &mut Worst) {
         let float_type = self.case.output;
         let found = from_bytes(output, float_type);
         let expected = &self.expected[first * self.case.rows as usize..][..found.len()];
@@ -328,7 +332,9 @@ impl<'a> Setting<'a> {
             right = f64::max(right, f64::from(count) * self.typical.powi(2));
         }
         let [wrong, ideal, beyond] = [wrong, ideal, beyond].map(|squares| (squares / right).sqrt());
-        if wrong > self.case.bound().max(1.02 * ideal) {
+        let (name, off) = OF_ROUNDED_WEIGHTS;
+        let off = if what.0 == name { off } else { 0.0 };
+        if wrong > self.case.bound().max(1.02 * ideal + 2.0 * off) {
             worst.fail(format!(
                 "relative error {wrong:.2e} of {what:?}, {ideal:.2e} by rounding alone"
             ));
@@ -489,9 +495,10 @@ fn check_width(bits: u32) {
     let (part, parts) = part();
     let all = cases().into_iter().filter(|case| case.packing.bits() == bits);
     let (all, together) = (all.collect::<Vec<Case>>(), sweep().rows.len());
+    // The largest cases of each width are for other parts.
     let cases: Vec<Case> = all
         .chunks(together)
-        .skip(part)
+        .skip((part + 3 * bits as usize) % parts)
         .step_by(parts)
         .flatten()
         .copied()
