@@ -82,13 +82,13 @@ pub enum Error {
     },
     /// Memory is used up.
     #[error(
-        "{device} is out of memory: {needed_bytes} bytes were asked for, {free_bytes} of {total_bytes} are free. Close other \
-         programs that use it, take fewer bits (--bits 4), or compute with --device cpu"
+        "{device} is out of memory: {}. Close other programs that use it, take fewer bits (--bits 4), or compute with --device cpu",
+        amounts(*needed_bytes, *free_bytes, *total_bytes)
     )]
     OutOfMemory {
         /// The device.
         device: String,
-        /// Asked for.
+        /// Asked for; 0 where the device does not say how much it lacks.
         needed_bytes: u64,
         /// Free at that moment.
         free_bytes: u64,
@@ -115,4 +115,12 @@ pub enum Error {
         /// Its words.
         reason: String,
     },
+}
+
+fn amounts(needed_bytes: u64, free_bytes: u64, total_bytes: u64) -> String {
+    let needed = match needed_bytes {
+        0 => "more was needed than it had while it computed".to_owned(),
+        _ => format!("{needed_bytes} bytes were asked for"),
+    };
+    format!("{needed}, {free_bytes} of {total_bytes} bytes are free")
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-use objc2::rc::Retained;
+use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_foundation::NSError;
 use objc2_metal::{
@@ -40,7 +40,8 @@ impl Encoder {
     ) -> Result<(), Error> {
         let first = self.open.is_none();
         if first {
-            self.open = Some(open(queue, device)?);
+            // A thread of Rust has no pool that is emptied: what Metal puts into one would stay.
+            self.open = Some(autoreleasepool(|_| open(queue, device))?);
         }
         if let Some((_, encoder)) = &self.open {
             if !first && !launch.beside {
@@ -84,6 +85,12 @@ impl Encoder {
         outcome
     }
 
+    /// Hands everything over and waits for it. What failed is still to be told.
+    pub(super) fn settle(&mut self) {
+        self.commit();
+        self.committed.iter().for_each(|buffer| buffer.waitUntilCompleted());
+    }
+
     /// Hands everything over and waits for it.
     pub(super) fn finish(&mut self, device: &str) -> Result<(), Error> {
         self.commit();
@@ -99,7 +106,7 @@ impl Encoder {
 pub(super) fn wait(buffer: &Committed, device: &str) -> Result<(), Error> {
     buffer.waitUntilCompleted();
     match buffer.status() {
-        MTLCommandBufferStatus::Error => Err(failure(device, buffer.error().as_deref())),
+        MTLCommandBufferStatus::Error => Err(autoreleasepool(|_| failure(device, buffer.error().as_deref()))),
         _ => Ok(()),
     }
 }

@@ -1,9 +1,9 @@
 //! Apple GPUs through Metal (macOS 13 and later). Memory is shared with the processor: weights that the program has mapped are
 //! read where they lie.
 //!
-//! Launches are encoded into one command buffer, which [`Queue::download`], [`Queue::begin_download`] and [`Queue::wait`] commit. The encoder is a
-//! concurrent one with a barrier before every launch that is not [`Launch::beside`] the last. This file was type-checked for
-//! aarch64-apple-darwin; it has not run on Apple hardware.
+//! Launches are encoded into one command buffer, which [`Queue::download`], [`Queue::begin_download`] and [`Queue::wait`] commit. The
+//! encoder is a concurrent one with a barrier before every launch that is not [`Launch::beside`] the last. This file was
+//! type-checked for aarch64-apple-darwin; it has not run on Apple hardware.
 
 mod encode;
 mod pipeline;
@@ -56,7 +56,7 @@ pub struct MetalBuffer {
     inner: Arc<Inner>,
     buffer: Retained<ProtocolObject<dyn MTLBuffer>>,
     /// What a buffer over the program's own memory reads.
-    _mapped: Option<Bytes>,
+    mapped: Option<Bytes>,
 }
 
 // SAFETY: Metal's buffers may be used from any thread; the processor touches the contents only when no work is under way.
@@ -129,7 +129,7 @@ impl MetalQueue {
         MetalBuffer {
             inner: Arc::clone(&self.inner),
             buffer,
-            _mapped: mapped,
+            mapped,
         }
     }
 
@@ -147,6 +147,14 @@ impl MetalQueue {
         }
     }
 
+    /// A command buffer that ran out of memory does not know how much there is.
+    fn in_full<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        outcome.map_err(|error| match error {
+            Error::OutOfMemory { .. } => self.out_of_memory(0),
+            other => other,
+        })
+    }
+
     /// A buffer over the pages that hold `bytes`; `None` if Metal does not take them.
     fn share(&self, bytes: &Bytes) -> Option<(MetalBuffer, usize)> {
         let address = bytes.as_ptr() as usize;
@@ -161,8 +169,8 @@ impl MetalQueue {
         }
         let pointer = NonNull::new(start as *mut c_void)?;
         let options = MTLResourceOptions::StorageModeShared | MTLResourceOptions::HazardTrackingModeUntracked;
-        // SAFETY: whole pages that hold the bytes, which live as long as the buffer; kernels only read constants. Nothing is to
-        // be freed by Metal.
+        // SAFETY: whole pages that hold the bytes, which live until the buffer is dropped and no work uses it; kernels only read
+        // constants. Nothing is to be freed by Metal.
         let buffer = unsafe {
             self.inner
                 .device
@@ -203,7 +211,10 @@ impl MetalBuffer {
 
 impl Drop for MetalBuffer {
     fn drop(&mut self) {
-        // Command buffers keep what they use alive.
+        // Command buffers keep the buffers that they use, but not the program's memory under them.
+        if self.mapped.is_some() {
+            self.inner.encoder().settle();
+        }
         if let Some(set) = &self.inner.residency {
             set.removeAllocation(ProtocolObject::from_ref(&*self.buffer));
             set.commit();
@@ -274,7 +285,7 @@ impl Queue for MetalQueue {
 
     fn begin_download(&self, buffer: &MetalBuffer, offset: usize, bytes: usize) -> Result<MetalTicket, Error> {
         Ok(MetalTicket {
-            committed: self.inner.encoder().hand_over(&self.name)?,
+            committed: self.in_full(self.inner.encoder().hand_over(&self.name))?,
             contents: buffer.contents(offset, bytes),
             bytes,
             _buffer: buffer.buffer.clone(),
@@ -284,7 +295,7 @@ impl Queue for MetalQueue {
     fn finish_download(&self, ticket: MetalTicket, bytes: &mut [u8]) -> Result<(), Error> {
         assert_eq!(bytes.len(), ticket.bytes);
         if let Some(committed) = &ticket.committed {
-            encode::wait(committed, &self.name)?;
+            self.in_full(encode::wait(committed, &self.name))?;
         }
         // SAFETY: inside of the buffer, and written before the command buffer was done. Later work writes elsewhere.
         unsafe { ticket.contents.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
@@ -300,7 +311,7 @@ impl Queue for MetalQueue {
     }
 
     fn wait(&self) -> Result<(), Error> {
-        self.inner.encoder().finish(&self.name)
+        self.in_full(self.inner.encoder().finish(&self.name))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use objc2::rc::Retained;
+use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2::{msg_send, sel};
 use objc2_foundation::{NSArray, NSError, NSProcessInfo, NSString, NSURL};
@@ -21,6 +21,15 @@ pub struct MetalKernel {
 }
 
 pub(super) fn compile(
+    device: &ProtocolObject<dyn MTLDevice>,
+    device_name: &str,
+    cache: &CodeCache,
+    source: &Source<'_>,
+) -> Result<MetalKernel, Error> {
+    autoreleasepool(|_| compile_in_pool(device, device_name, cache, source))
+}
+
+fn compile_in_pool(
     device: &ProtocolObject<dyn MTLDevice>,
     device_name: &str,
     cache: &CodeCache,
