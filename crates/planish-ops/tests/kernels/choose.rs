@@ -66,6 +66,27 @@ pub fn launches() -> Vec<Launch> {
         .collect()
 }
 
+/// How much of a draw is run.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Of each threshold.
+    digits: usize,
+    /// Parts of the logits, each a threadgroup's. Without the others' sums any token may be drawn.
+    parts: u32,
+}
+
+const WHOLE: Share = Share {
+    digits: usize::MAX,
+    parts: u32::MAX,
+};
+
+impl Share {
+    fn of(self, mut launch: Launch) -> Launch {
+        launch.threadgroups = launch.threadgroups.map(|count| count.min(self.parts));
+        launch
+    }
+}
+
 /// Runs a launch on some of the buffers.
 fn run(device: &Device, launch: &Launch, all: &mut [Vec<u8>], which: &[usize]) {
     let mut buffers: Vec<Vec<u8>> = which.iter().map(|&index| all[index].clone()).collect();
@@ -77,20 +98,16 @@ fn run(device: &Device, launch: &Launch, all: &mut [Vec<u8>], which: &[usize]) {
 }
 
 /// The token that the kernels draw.
-fn draw(device: &Device, choose: &Choose, logits: &[f32]) -> u32 {
-    draw_by_digits(device, choose, logits, usize::MAX)
-}
-
-/// As [`draw`], by thresholds of which only so many digits are searched.
-fn draw_by_digits(device: &Device, choose: &Choose, logits: &[f32], digits: usize) -> u32 {
+fn draw(device: &Device, choose: &Choose, logits: &[f32], share: Share) -> u32 {
     let parts = largest(choose.cols);
-    let sums = || vec![0xff; Choose::SUM_BYTES];
+    let fill = if share.parts == u32::MAX { 0xff } else { 0 };
+    let sums = || vec![fill; Choose::SUM_BYTES];
     let found = || vec![0; Choose::FOUND_BYTES];
     // Logits, largest, their indices, thresholds (3), sums and findings of two searches, the token.
     let mut all = vec![
         to_bytes(logits, FloatType::F32),
-        vec![0xff; parts.part_bytes()],
-        vec![0xff; parts.part_bytes()],
+        vec![fill; parts.part_bytes()],
+        vec![fill; parts.part_bytes()],
         found(),
         found(),
         found(),
@@ -100,13 +117,13 @@ fn draw_by_digits(device: &Device, choose: &Choose, logits: &[f32], digits: usiz
         found(),
         vec![0; 4],
     ];
-    run(device, &parts.parts(), &mut all, &[0, 1, 2]);
+    run(device, &share.of(parts.parts()), &mut all, &[0, 1, 2]);
     let (mut before, mut next, mut floor) = ([6, 7], [8, 9], 3);
     for search in choose.searches() {
-        for launch in choose.search(search).into_iter().take(digits) {
+        for launch in choose.search(search).into_iter().take(share.digits) {
             run(
                 device,
-                &launch,
+                &share.of(launch),
                 &mut all,
                 &[0, 1, floor, before[0], before[1], next[0], next[1]],
             );
@@ -120,7 +137,7 @@ fn draw_by_digits(device: &Device, choose: &Choose, logits: &[f32], digits: usiz
         );
         floor += 1;
     }
-    run(device, &choose.weigh(), &mut all, &[0, 1, floor, before[0]]);
+    run(device, &share.of(choose.weigh()), &mut all, &[0, 1, floor, before[0]]);
     run(device, &choose.token(), &mut all, &[0, 1, floor, before[0], 10]);
     u32::from_le_bytes(all[10][..].try_into().unwrap())
 }
@@ -140,7 +157,7 @@ fn check(device: &Device, random: &mut Random, draw_by: Draw, cols: u32) {
             cols,
             draw: Draw { unit, ..draw_by },
         };
-        let found = draw(device, &choose, &logits);
+        let found = draw(device, &choose, &logits, WHOLE);
         let near = [unit - 2e-6, unit, unit + 2e-6]
             .map(|unit| choose_reference(&logits, &Draw { unit, ..draw_by }).map_or(NO_TOKEN, |token| token as u32));
         assert!(near.contains(&found), "{found} is none of {near:?}: {choose:?}");
@@ -167,19 +184,25 @@ fn without_a_number_there_is_no_token() {
         cols: 70,
         draw: draws()[4],
     };
-    assert_eq!(draw(&device, &choose, &[f32::NAN; 70]), NO_TOKEN);
-    assert_eq!(draw(&device, &choose, &[f32::NEG_INFINITY; 70]), NO_TOKEN);
+    assert_eq!(draw(&device, &choose, &[f32::NAN; 70], WHOLE), NO_TOKEN);
+    assert_eq!(draw(&device, &choose, &[f32::NEG_INFINITY; 70], WHOLE), NO_TOKEN);
 }
 
-/// All digits but the first are searched by the same code, so that two of eight show its races.
+/// All digits but the first are searched by the same code, and all parts: two of 8 and four of 64 show its races. Watching each
+/// thread is slow.
 #[test]
 fn draws_have_no_races() {
     let device = Device::new(&launches(), Watch::Races);
     let mut random = Random(22);
     let logits: Vec<f32> = (0..700).map(|_| 6.0 * random.value()).collect();
-    let draw = Draw {
+    let draw_by = Draw {
         unit: 0.31,
         ..draws()[4]
     };
-    assert!(draw_by_digits(&device, &Choose { cols: 700, draw }, &logits, 2) < 700);
+    let choose = Choose {
+        cols: 700,
+        draw: draw_by,
+    };
+    let token = draw(&device, &choose, &logits, Share { digits: 2, parts: 4 });
+    assert!(token < 700, "{token} is none");
 }
