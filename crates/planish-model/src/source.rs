@@ -35,7 +35,7 @@ pub(crate) trait WeightSource {
     }
     /// What was given so far has been copied, or will be read again: its pages may go.
     fn release(&self) {}
-    /// Bytes of all weights, where that is known before they are read.
+    /// Bytes of all weights at least, where that is known before they are read.
     fn bytes(&self) -> Option<u64> {
         None
     }
@@ -349,9 +349,20 @@ impl WeightSource for CheckpointSource<'_> {
 
     fn bytes(&self) -> Option<u64> {
         let entries = self.checkpoint.entries().iter();
-        let as_stored = self.quantize.is_none() && !self.dequantize;
-        as_stored.then(|| entries.map(|entry| entry.stored_bytes).sum())
+        let packed = self.quantize.as_ref().map(|(_, packed)| packed);
+        let bytes = |entry: &Entry| match packed.and_then(|packed| packed.get(&entry.name)) {
+            Some(packing) => packed_bytes(entry, *packing),
+            None => entry.stored_bytes,
+        };
+        (!self.dequantize).then(|| entries.map(bytes).sum())
     }
+}
+
+/// Of codes, and of scales and biases of 16 bits.
+fn packed_bytes(entry: &Entry, packing: Packing) -> u64 {
+    const AFFINE_BYTES: u64 = 4;
+    let values: u64 = entry.shape.iter().map(|&size| size as u64).product();
+    values * u64::from(packing.bits()) / 8 + values / packing.group() as u64 * AFFINE_BYTES
 }
 
 fn float_type(name: &str, tensor: &Tensor) -> Result<FloatType, Error> {
@@ -363,5 +374,22 @@ fn float_type(name: &str, tensor: &Tensor) -> Result<FloatType, Error> {
             name: name.to_owned(),
             found,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_weights_are_counted_as_they_will_be() {
+        let entry = Entry {
+            name: "w.weight".to_owned(),
+            shape: vec![3, 64],
+            layout: Layout::Plain(Dtype::BF16),
+            stored_bytes: 384,
+        };
+        let packing = Packing::new(4, 32).unwrap();
+        assert_eq!(packed_bytes(&entry, packing), 3 * (32 + 2 * 4));
     }
 }

@@ -154,6 +154,11 @@ fn memory_that_is_used_up() {
             &["Stub GPU is out of memory", "70000000000", "--bits", CPU],
         );
     }
+    // Seen before anything is allocated.
+    machine.fails(
+        &[("PLANISH_STUB_FREE", "1000"), ("PLANISH_STUB_FAIL", "cuMemAlloc_v2=1")],
+        &["Stub GPU is out of memory", "1000 of 80000000000 bytes are free", CPU],
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // A CUDA driver without a GPU, for tests of what planish says when one fails: memory is the processor's, kernels do nothing.
-// PLANISH_STUB_VERSION is the driver's version; PLANISH_STUB_FAIL is as cuMemAlloc_v2=2@5: that function answers 2 from its fifth
+// PLANISH_STUB_VERSION is the driver's version, PLANISH_STUB_FREE the bytes that are free; PLANISH_STUB_FAIL is as cuMemAlloc_v2=2@5: that function answers 2 from its fifth
 // call on. Names and codes are those of cuda.h.
 #include <stddef.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ CALL(cuDeviceGetAttribute, (int* value, int attribute, int device), *value = att
 CALL(cuDevicePrimaryCtxRetain, (void** context, int device), *context = SOME_HANDLE)
 CALL(cuDevicePrimaryCtxRelease_v2, (int device), )
 CALL(cuCtxSetCurrent, (void* context), )
-CALL(cuMemGetInfo_v2, (size_t* free, size_t* total), *total = 80000000000, *free = 70000000000)
+CALL(cuMemGetInfo_v2, (size_t* free, size_t* total), const char* set = getenv("PLANISH_STUB_FREE"); *total = 80000000000, *free = set ? atoi(set) : 70000000000)
 CALL(cuMemAlloc_v2, (pointer_t* memory, size_t bytes), *memory = (pointer_t)calloc(bytes, 1))
 CALL(cuMemFree_v2, (pointer_t memory), free((void*)memory))
 CALL(cuMemHostAlloc, (void** memory, size_t bytes, unsigned flags), *memory = calloc(bytes, 1))
