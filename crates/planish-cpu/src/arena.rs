@@ -127,7 +127,7 @@ fn copy(pool: &Pool, from: &[u8], to: &mut [u8]) {
 }
 
 /// Zeros in huge pages, of which pieces are written and given out one after the other.
-struct Region {
+pub(crate) struct Region {
     memory: *mut [u8],
     start: usize, // the first whole page
     len: usize,   // from there on
@@ -139,7 +139,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn new(len: usize) -> Region {
+    pub fn new(len: usize) -> Region {
         let mut memory = Box::<[u8]>::new_zeroed_slice(len + HUGE_PAGE);
         advise(&mut memory);
         let start = memory.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
@@ -148,7 +148,11 @@ impl Region {
         Region { memory, start, len }
     }
 
-    fn part(&self, start: usize, len: usize) -> *mut [u8] {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn part(&self, start: usize, len: usize) -> *mut [u8] {
         assert!(start + len <= self.len);
         // SAFETY: inside of the memory.
         std::ptr::slice_from_raw_parts_mut(unsafe { self.memory.cast::<u8>().add(self.start + start) }, len)

@@ -8,6 +8,7 @@ use half::f16;
 
 use crate::Pool;
 use crate::input::{largest_magnitude, step_of};
+use crate::piece::Piece;
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{ProductElement, vector_functions};
 
@@ -54,8 +55,8 @@ impl KeyValueShape {
 
 /// Both empty where positions were freed.
 pub(crate) struct Block<T> {
-    pub(crate) keys: Box<[T]>,   // (heads, head_dim, BLOCK)
-    pub(crate) values: Box<[T]>, // (heads, BLOCK, width)
+    pub(crate) keys: Piece<T>,   // (heads, head_dim, BLOCK)
+    pub(crate) values: Piece<T>, // (heads, BLOCK, width)
     key_scales: Box<[f32]>,      // (heads, BLOCK), none where T is not scaled
     value_scales: Box<[f32]>,    // likewise
 }
@@ -63,15 +64,19 @@ pub(crate) struct Block<T> {
 impl<T: ProductElement> Block<T> {
     fn free() -> Block<T> {
         Block {
-            keys: Box::default(),
-            values: Box::default(),
+            keys: Piece::default(),
+            values: Piece::default(),
             key_scales: Box::default(),
             value_scales: Box::default(),
         }
     }
 
     fn zeros(shape: KeyValueShape) -> Block<T> {
-        let zeros = |len: usize| vec![T::default(); len].into_boxed_slice();
+        // Blocks behind a window come and go.
+        let zeros = |len: usize| match shape.window {
+            Some(_) => Piece::Own(vec![T::default(); len].into_boxed_slice()),
+            None => Piece::zeros(len),
+        };
         let scales = || vec![0.0; if T::SCALED { shape.heads * BLOCK } else { 0 }].into_boxed_slice();
         Block {
             keys: zeros(shape.heads * shape.head_dim * BLOCK),

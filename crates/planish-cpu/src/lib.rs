@@ -28,6 +28,7 @@ mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
+mod piece;
 mod pool;
 mod recurrence;
 mod rope;

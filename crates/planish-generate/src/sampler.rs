@@ -6,6 +6,11 @@ use planish_model::{Choice, Draw};
 use crate::Error;
 use crate::random::Random;
 
+/// Scores that are passed over together where none of them is among the best.
+const CHUNK: usize = 64;
+/// Numbers compared side by side.
+const LANES: usize = 16;
+
 /// How a token is chosen; see [`crate::GenerationConfig`] for the meaning of each field.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "documented at GenerationConfig")]
@@ -62,6 +67,7 @@ pub struct Sampler {
     sampling: Sampling,
     random: Random,
     scores: Vec<f32>,
+    maxima: Vec<f32>, // (chunks)
     candidates: Vec<Candidate>,
 }
 
@@ -73,6 +79,7 @@ impl Sampler {
             sampling,
             random,
             scores: Vec::new(),
+            maxima: Vec::new(),
             candidates: Vec::new(),
         }
     }
@@ -142,16 +149,25 @@ impl Sampler {
     /// [`Error::NoFiniteLogit`] if there is nothing to choose by.
     pub fn candidates(&mut self, logits: &[f32], seen: &[u32]) -> Result<&[Candidate], Error> {
         likeliest(logits)?;
-        let temperature = self.sampling.temperature;
+        let Sampling { temperature, top_k, .. } = self.sampling;
         let mut candidates = std::mem::take(&mut self.candidates);
+        let mut maxima = std::mem::take(&mut self.maxima);
         candidates.clear();
-        let scores = self.penalized(logits, seen).iter().enumerate();
-        let finite = scores.filter(|(_, score)| score.is_finite());
-        candidates.extend(finite.map(|(token, score)| Candidate {
-            token: token as u32,
-            score: score / temperature,
-        }));
-        keep_top_k(&mut candidates, self.sampling.top_k);
+        let scores = self.penalized(logits, seen);
+        let least = least_of_best(scores, top_k, &mut maxima) / temperature;
+        // Most chunks hold nothing of the best: one comparison for each of them.
+        for (index, chunk) in scores.chunks(CHUNK).enumerate() {
+            if largest(chunk) / temperature < least {
+                continue;
+            }
+            let finite = chunk.iter().enumerate().filter(|(_, score)| score.is_finite());
+            candidates.extend(finite.map(|(at, score)| Candidate {
+                token: (index * CHUNK + at) as u32,
+                score: score / temperature,
+            }));
+        }
+        self.maxima = maxima;
+        keep_top_k(&mut candidates, top_k);
         keep_top_p(&mut candidates, self.sampling.top_p);
         keep_min_p(&mut candidates, self.sampling.min_p);
         self.candidates = candidates;
@@ -178,17 +194,39 @@ impl Sampler {
 
 /// The position of the largest number, the first of equals.
 fn likeliest(scores: &[f32]) -> Result<u32, Error> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &score) in scores.iter().enumerate() {
-        if score > best.1 {
-            best = (token, score);
+    let best = scores.chunks(CHUNK).map(largest).fold(f32::NEG_INFINITY, f32::max);
+    let position = scores.iter().position(|&score| score == best);
+    let finite = position.filter(|_| best.is_finite());
+    finite.map(|token| token as u32).ok_or(Error::NoFiniteLogit)
+}
+
+/// The largest number that is one, in lanes side by side.
+fn largest(scores: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &score) in lanes.iter_mut().zip(chunk) {
+            *lane = if score > *lane { score } else { *lane };
         }
     }
-    if best.1.is_finite() {
-        Ok(best.0 as u32)
-    } else {
-        Err(Error::NoFiniteLogit)
+    lanes
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |best, &score| best.max(score))
+}
+
+/// What at least `count` of the scores reach: the `count`-th largest of the maxima of chunks. Of no use, so below all, for 0 and
+/// where there are fewer chunks.
+fn least_of_best(scores: &[f32], count: usize, maxima: &mut Vec<f32>) -> f32 {
+    maxima.clear();
+    maxima.extend(scores.chunks(CHUNK).map(largest));
+    // An infinite score is no candidate.
+    if count == 0 || count > maxima.len() || maxima.contains(&f32::INFINITY) {
+        return f32::NEG_INFINITY;
     }
+    *maxima
+        .select_nth_unstable_by(count - 1, |left, right| right.total_cmp(left))
+        .1
 }
 
 /// Likeliest first; equals by token, so that the order never depends on the machine.

@@ -152,6 +152,34 @@ fn without_sampling_the_likeliest_wins_and_the_penalty_counts() {
     assert_eq!(sampler.choose(&[-3.0, -2.0], &[1]).unwrap(), 0);
 }
 
+/// A vocabulary so large that most of it is passed over, with many equal scores, against a full sort.
+#[test]
+fn of_many_tokens_the_best_and_their_equals_remain() {
+    let score = |token: u32| (token.wrapping_mul(2_654_435_761) >> 20) as f32 / 256.0 - 8.0;
+    let mut logits: Vec<f32> = (0..49_157).map(score).collect();
+    (logits[77], logits[5000]) = (f32::NEG_INFINITY, f32::NAN);
+    for (top_k, temperature) in [(1, 1.0), (50, 0.7), (50, 3e4), (768, 1.3), (769, 1.0), (40_000, 1.0)] {
+        let config = config(&serde_json::json!({"top_k": top_k, "temperature": temperature}));
+        let mut sampler = Sampler::new(sampling(&config));
+        let mut found: Vec<u32> = sampler
+            .candidates(&logits, &[])
+            .unwrap()
+            .iter()
+            .map(|candidate| candidate.token)
+            .collect();
+        found.sort_unstable();
+        let scaled = |token: &u32| logits[*token as usize] / temperature as f32;
+        let mut all: Vec<u32> = (0..logits.len() as u32)
+            .filter(|token| scaled(token).is_finite())
+            .collect();
+        all.sort_by(|left, right| scaled(right).total_cmp(&scaled(left)));
+        let least = scaled(&all[top_k - 1]);
+        all.retain(|token| scaled(token) >= least);
+        all.sort_unstable();
+        assert_eq!(found, all, "top_k {top_k}, temperature {temperature}");
+    }
+}
+
 #[test]
 fn damaged_logits_are_refused() {
     for sample in [false, true] {

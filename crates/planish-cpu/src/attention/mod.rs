@@ -6,8 +6,9 @@
 //! (split over the sequence, as in Flash-Decoding), which keeps all threads busy when one token is decoded.
 //!
 //! The floor of decoding is the reading of keys and values: 94 MB a token for SmolLM2 135M (30 layers, 3 heads of 64 values) at
-//! position 4,096 in f16. 2 threads reach 14.3 GiB/s of them where plain reading reaches 18.5 (Xeon with AMX, November 2026;
-//! "decode" and "read" of `benches/rest.rs`, from memory); 12.6 with prefetches into the first-level cache, 6 to 10 without any.
+//! position 4,096 in f16. 1 thread / 2 reach 9.6 / 17.9 GiB/s of them from huge pages where plain reading reaches 17 / 33 and
+//! attention to what a cache holds 21 / 42 (Xeon with AMX, November 2026; "decode" and "read" of `benches/rest.rs`): reading and
+//! computing hardly overlap. Without prefetches it is 8 / 14.
 //!
 //! What a task does is in `floats.rs`, for every instruction set and few rows, and for many rows over f16 or bytes in
 //! `avx512/attention.rs`, where the processor multiplies bf16.

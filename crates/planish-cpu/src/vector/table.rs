@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use half::f16;
 
+use crate::piece::Plain;
+
 use super::bodies;
 use super::lanes::{Element, Portable};
 use super::states::{self, ConvolutionRow, StateStep};
@@ -224,7 +226,7 @@ pub fn vector_functions() -> &'static VectorFunctions {
 }
 
 /// Which kernels an element of the cache needs.
-pub(crate) trait ProductElement: Element {
+pub(crate) trait ProductElement: Element + Plain {
     /// Whether values are stored as multiples of a scale.
     const SCALED: bool;
 
