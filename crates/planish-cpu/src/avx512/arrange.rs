@@ -20,12 +20,13 @@ pub(crate) fn fits(packing: Packing) -> bool {
     packing.group().is_multiple_of(lane_run(packing.bits()))
 }
 
-/// Values of x that share a scale: for one row of x, those that a lane of the registers sees; for more, whole quads.
+/// Values of x that share a scale: for one row of x, those that a lane of the registers sees; for more, whole quads
+/// of neighbouring codes. Blocks of 16 would be a tenth faster, and cost twice the divergence.
 pub(super) fn block(packing: Packing, m: usize) -> usize {
     match (fits(packing), m) {
         (false, _) => (scalar::SCALAR.block)(packing, m),
         (true, 1) => lane_run(packing.bits()),
-        (true, _) if packing.group().is_multiple_of(16) => 16,
+        (true, _) if packing.group().is_multiple_of(8) => lane_run(packing.bits()).max(8),
         (true, _) => packing.group(),
     }
 }
