@@ -1,6 +1,8 @@
 //! Causal convolution of every channel on its own: `output[row] = bias + sum over taps of weight[tap] * input[row + tap + 1 - taps]`,
 //! then an activation; inputs from before the first row come from `history`, which then holds the last ones.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{Activation, ConvolutionRow, vector_functions};
@@ -55,7 +57,7 @@ pub fn convolve(pool: &Pool, problem: Convolution<'_>) {
     let functions = vector_functions();
     let (history, output) = (SharedSlice::new(history), SharedSlice::new(output));
     share_rows(pool, channels.div_ceil(CHUNK), CHUNK * rows * taps, |share| {
-        let mut window = vec![0.0; taps * CHUNK];
+        let mut window: SmallVec<[f32; 4 * CHUNK]> = smallvec![0.0; taps * CHUNK];
         for chunk in share {
             let (from, to) = (chunk * CHUNK, channels.min((chunk + 1) * CHUNK));
             let width = to - from;

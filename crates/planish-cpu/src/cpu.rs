@@ -15,7 +15,7 @@ use crate::interleaved::{self, Unweave};
 use crate::matrix::{Matrix, PlainMatrix};
 use crate::pool::Pool;
 use crate::scalar::{float_at, packed_row};
-use crate::scratch::WorkerScratch;
+use crate::scratch::{Buffer, WorkerScratch};
 use crate::table::{
     self, Bf16Product, ExactProduct, InstructionSet, Int8Product, InterleavedKernels, InterleavedProduct, Output,
     PlainProduct,
@@ -51,7 +51,7 @@ pub enum Rounding {
 }
 
 /// `outputs[i] = input * weights[i]^T` for every i.
-pub struct Matmul<'a> {
+pub struct Matmul<'a, 'b> {
     /// Matrices with the same number of columns, of (rows_i, cols) each.
     pub weights: &'a [&'a Matrix],
     /// x, row-major. // (m, cols)
@@ -59,7 +59,7 @@ pub struct Matmul<'a> {
     /// Rows of x.
     pub m: usize,
     /// Row-major, overwritten. // (m, rows_i) each
-    pub outputs: &'a mut [&'a mut [f32]],
+    pub outputs: &'a mut [&'b mut [f32]],
     /// How packed weights are multiplied.
     pub precision: Precision,
 }
@@ -97,8 +97,11 @@ pub struct Cpu {
     scratch: Mutex<Vec<Scratch>>,
 }
 
-struct Scratch {
+/// What a call works with.
+pub(crate) struct Scratch {
     input: InputBuffers,
+    /// Rows gathered from heads, and their products.
+    pub heads: [Buffer; 2],
     /// One for each slot of the pool.
     workers: Vec<Mutex<WorkerScratch>>,
 }
@@ -172,7 +175,7 @@ impl Cpu {
     /// Multiplies x with every weight. Neighbouring weights of one packing and arrangement share the prepared input and the dispatch.
     ///
     /// Panics when shapes and lengths contradict each other.
-    pub fn matmul(&self, problem: Matmul<'_>) {
+    pub fn matmul(&self, problem: Matmul<'_, '_>) {
         let Matmul {
             weights,
             input,
@@ -236,6 +239,7 @@ impl Cpu {
         let Scratch {
             input: buffers,
             workers,
+            ..
         } = scratch;
         match (parts.packing(), input.precision) {
             (None, _) => self.each_chunk(parts, input.m, workers, |weight, output, rows, scratch| {
@@ -379,15 +383,16 @@ impl Cpu {
         });
     }
 
-    fn take_scratch(&self) -> Scratch {
+    pub(crate) fn take_scratch(&self) -> Scratch {
         let spare = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| Scratch {
             input: InputBuffers::default(),
+            heads: Default::default(),
             workers: (0..self.pool.threads()).map(|_| Mutex::default()).collect(),
         })
     }
 
-    fn return_scratch(&self, scratch: Scratch) {
+    pub(crate) fn return_scratch(&self, scratch: Scratch) {
         self.scratch
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -3,8 +3,13 @@
 //! For one row only the chosen experts' weights are read. Several rows are grouped by expert, so that an expert's weights are
 //! read once, for all rows that chose it.
 
+use smallvec::SmallVec;
+
 use crate::share::{SharedSlice, share_rows};
 use crate::{Activate, Activation, Choices, Cpu, Matmul, MatmulEach, Matrix, Precision, activate};
+
+/// Experts of a row for which no memory is taken: as many as most models choose.
+const FEW: usize = 16;
 
 /// The same projection of every expert.
 #[derive(Clone, Copy)]
@@ -87,8 +92,8 @@ impl Cpu {
         gate.resize(choices.experts.len() * inner, 0.0);
         up.resize(choices.experts.len() * inner, 0.0);
         let layers = [(problem.gate, &mut *gate), (Some(problem.up), &mut *up)];
-        let mut weights = Vec::new();
-        let mut outputs: Vec<&mut [f32]> = Vec::new();
+        let mut weights = SmallVec::<[&Matrix; 2 * FEW]>::new();
+        let mut outputs = SmallVec::<[&mut [f32]; 2 * FEW]>::new();
         for (layer, products) in layers {
             let Some(layer) = layer else { continue };
             weights.extend(chosen().map(|expert| &layer.weights[expert]));
@@ -101,13 +106,14 @@ impl Cpu {
             outputs: &mut outputs,
             precision: problem.precision,
         });
+        drop(outputs);
         for (expert, (gate, up)) in chosen().zip(gate.chunks_exact_mut(inner).zip(up.chunks_exact_mut(inner))) {
             problem.add_first_biases(expert, gate, up);
         }
         let activated = problem.activate(self, gate, up);
         let hidden = problem.down.features();
         output.resize(choices.experts.len() * hidden, 0.0);
-        let weights: Vec<&Matrix> = chosen().map(|expert| &problem.down.weights[expert]).collect();
+        let weights: SmallVec<[&Matrix; FEW]> = chosen().map(|expert| &problem.down.weights[expert]).collect();
         self.matmul_each(MatmulEach {
             weights: &weights,
             inputs: activated,

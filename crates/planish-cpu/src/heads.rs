@@ -1,7 +1,12 @@
 //! Work on parts of heads: a matrix for each head, and copies between layouts. A tensor of heads is (rows, heads * stride).
 
+use smallvec::SmallVec;
+
 use crate::share::{SharedSlice, share_rows};
 use crate::{Cpu, Matmul, MatmulEach, Matrix, Pool, Precision};
+
+/// Heads for which no memory is taken: as many as most models have.
+const MOST_HEADS: usize = 128;
 
 /// A run of columns in every head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,34 +53,23 @@ impl Cpu {
     /// Computes every row and head.
     ///
     /// Panics when shapes and lengths contradict each other.
-    pub fn head_linear(&self, problem: HeadLinear<'_>) {
+    pub fn head_linear(&self, mut problem: HeadLinear<'_>) {
+        let output = std::mem::take(&mut problem.output);
         let HeadLinear {
             weights,
             input,
             from,
-            output,
             to,
             precision,
+            ..
         } = problem;
         let heads = weights.len();
         let rows = input.len() / (heads * from.stride);
         assert!(input.len() == rows * heads * from.stride && output.len() == rows * heads * to.stride);
-        let (mut gathered, mut products) = (Vec::new(), Vec::new());
         if rows == 1 {
-            let (cols, features) = (weights[0].cols(), weights[0].rows());
-            let parts = input.chunks_exact(from.stride);
-            gathered.extend(parts.flat_map(|part| &part[from.start..from.start + cols]));
-            products.resize(heads * features, 0.0);
-            self.matmul_each(MatmulEach {
-                weights: &weights.iter().collect::<Vec<_>>(),
-                inputs: &gathered,
-                outputs: &mut products,
-                precision,
-            });
-            let targets = output.chunks_exact_mut(to.stride).zip(products.chunks_exact(features));
-            targets.for_each(|(target, product)| target[to.start..to.start + features].copy_from_slice(product));
-            return;
+            return self.heads_of_one_row(&problem, output);
         }
+        let (mut gathered, mut products) = (Vec::new(), Vec::new());
         for (head, weight) in weights.iter().enumerate() {
             let (cols, features) = (weight.cols(), weight.rows());
             let at = |row: usize, part: HeadPart| (row * heads + head) * part.stride + part.start;
@@ -95,6 +89,29 @@ impl Cpu {
                 output[at(row, to)..][..features].copy_from_slice(product);
             }
         }
+    }
+
+    /// All heads in one dispatch.
+    fn heads_of_one_row(&self, problem: &HeadLinear<'_>, output: &mut [f32]) {
+        let HeadLinear { weights, from, to, .. } = *problem;
+        let (cols, features) = (weights[0].cols(), weights[0].rows());
+        let mut scratch = self.take_scratch();
+        let [gathered, products] = &mut scratch.heads;
+        let gathered = gathered.take::<f32>(weights.len() * cols);
+        let parts = gathered
+            .chunks_exact_mut(cols)
+            .zip(problem.input.chunks_exact(from.stride));
+        parts.for_each(|(head, part)| head.copy_from_slice(&part[from.start..][..cols]));
+        let products = products.take::<f32>(weights.len() * features);
+        self.matmul_each(MatmulEach {
+            weights: &weights.iter().collect::<SmallVec<[_; MOST_HEADS]>>(),
+            inputs: gathered,
+            outputs: products,
+            precision: problem.precision,
+        });
+        let targets = output.chunks_exact_mut(to.stride).zip(products.chunks_exact(features));
+        targets.for_each(|(target, product)| target[to.start..][..features].copy_from_slice(product));
+        self.return_scratch(scratch);
     }
 }
 

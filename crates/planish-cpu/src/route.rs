@@ -1,7 +1,12 @@
 //! Routing: which experts compute a row, and with what weights, from the logits of a router.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
+
+/// One for each expert; more than 512 take memory for each share.
+type Scores = SmallVec<[f32; 512]>;
 
 /// How a router chooses experts and weighs them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,7 +83,7 @@ pub fn route(pool: &Pool, problem: &Route<'_>, choices: &mut Choices) {
     let chosen = SharedSlice::new(&mut choices.experts);
     let weights = SharedSlice::new(&mut choices.weights);
     share_rows(pool, rows, experts * rule.chosen, |share| {
-        let (mut scores, mut candidates) = (vec![0.0; experts], vec![0.0; experts]);
+        let (mut scores, mut candidates): (Scores, Scores) = (smallvec![0.0; experts], smallvec![0.0; experts]);
         for row in share {
             let range = row * rule.chosen..(row + 1) * rule.chosen;
             // SAFETY: every row belongs to one share.
@@ -153,15 +158,15 @@ fn take_best(candidates: &mut [f32]) -> usize {
 /// Takes the experts of all but the best groups out of the race.
 fn keep_groups(candidates: &mut [f32], groups: ExpertGroups) {
     let size = candidates.len() / groups.count;
-    let mut goodness: Vec<f32> = candidates
+    let mut goodness: Scores = candidates
         .chunks_exact(size)
         .map(|group| {
-            let mut group = group.to_vec();
+            let mut group = Scores::from_slice(group);
             group.sort_unstable_by(|left, right| right.total_cmp(left));
             group.iter().take(groups.best).sum()
         })
         .collect();
-    let kept: Vec<usize> = (0..groups.kept).map(|_| take_best(&mut goodness)).collect();
+    let kept: SmallVec<[usize; 32]> = (0..groups.kept).map(|_| take_best(&mut goodness)).collect();
     for (index, group) in candidates.chunks_exact_mut(size).enumerate() {
         if !kept.contains(&index) {
             group.fill(f32::NEG_INFINITY);

@@ -37,6 +37,16 @@ impl Output {
         }
     }
 
+    /// Only the products of one row of x.
+    pub fn of_row(&self, input_row: usize) -> Output {
+        assert!(input_row < self.m);
+        Output {
+            data: self.data.wrapping_add(input_row * self.stride),
+            m: 1,
+            ..*self
+        }
+    }
+
     /// The same without the first rows of weights.
     pub fn after(&self, row: usize) -> Output {
         assert!(row <= self.rows);

@@ -27,7 +27,7 @@ pub struct MatmulEach<'a> {
 struct Run<'a> {
     weights: &'a [&'a Matrix],
     inputs: &'a [f32],     // (weights, cols)
-    outputs: Vec<Output>,  // one for each weight
+    outputs: Output,       // (weights, rows)
     shape: (usize, usize), // rows, cols
 }
 
@@ -48,11 +48,11 @@ impl Cpu {
         let mut start = 0;
         for weights in problem.weights.chunk_by(|left, right| alike(left, right)) {
             let end = start + weights.len();
-            let outputs = problem.outputs[start * shape.0..end * shape.0].chunks_exact_mut(shape.0);
+            let outputs = &mut problem.outputs[start * shape.0..end * shape.0];
             let run = Run {
                 weights,
                 inputs: &problem.inputs[start * shape.1..end * shape.1],
-                outputs: outputs.map(|output| Output::new(output, 1, shape.0)).collect(),
+                outputs: Output::new(outputs, weights.len(), shape.0),
                 shape,
             };
             self.multiply_run(&run, problem.precision, &mut scratch);
@@ -65,6 +65,7 @@ impl Cpu {
         let Scratch {
             input: buffers,
             workers,
+            ..
         } = scratch;
         let cols = run.shape.1;
         let one_row = |packing, block| Shape {
@@ -85,7 +86,7 @@ impl Cpu {
             (None, _) => each(&|part, rows, scratch| {
                 if let Matrix::Plain(matrix) = run.weights[part] {
                     let input = &run.inputs[part * cols..][..cols];
-                    let output = run.outputs[part];
+                    let output = run.outputs.of_row(part);
                     (self.set.plain)(
                         &PlainProduct {
                             matrix,
@@ -107,7 +108,7 @@ impl Cpu {
                     let prepared = self.round_input(shape, run.inputs, buffers);
                     return each(&|part, rows, _| {
                         if let Matrix::Interleaved(matrix) = run.weights[part] {
-                            let (input, output) = (int8_row(&prepared, part), run.outputs[part]);
+                            let (input, output) = (int8_row(&prepared, part), run.outputs.of_row(part));
                             (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
                         }
                     });
@@ -119,18 +120,28 @@ impl Cpu {
                 let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
                 each(&|part, rows, scratch| {
                     let input = int8_row(&prepared, part);
-                    self.in_order(run.weights[part], run.outputs[part], rows, |matrix, output, rows| {
-                        (self.set.int8)(&Int8Product { matrix, input, output }, rows, scratch);
-                    });
+                    self.in_order(
+                        run.weights[part],
+                        run.outputs.of_row(part),
+                        rows,
+                        |matrix, output, rows| {
+                            (self.set.int8)(&Int8Product { matrix, input, output }, rows, scratch);
+                        },
+                    );
                 });
             }
             (Some(packing), Precision::Exact) => {
                 let prepared = self.arrange_input(one_row(packing, packing.group()), run.inputs, buffers);
                 each(&|part, rows, scratch| {
                     let input = exact_row(&prepared, part);
-                    self.in_order(run.weights[part], run.outputs[part], rows, |matrix, output, rows| {
-                        (self.set.exact)(&ExactProduct { matrix, input, output }, rows, scratch);
-                    });
+                    self.in_order(
+                        run.weights[part],
+                        run.outputs.of_row(part),
+                        rows,
+                        |matrix, output, rows| {
+                            (self.set.exact)(&ExactProduct { matrix, input, output }, rows, scratch);
+                        },
+                    );
                 });
             }
         }

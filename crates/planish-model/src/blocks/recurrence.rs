@@ -96,19 +96,16 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         let [inputs, convolved, gate, steps, strengths, mixed] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        let layers = [
-            Some(&self.inputs),
-            Some(&self.gate),
-            Some(&self.steps),
-            self.strengths.as_ref(),
-        ];
-        let layers: Vec<&LinearLayer<O>> = layers.into_iter().flatten().collect();
+        // The last one where there are strengths.
+        let last = self.strengths.as_ref();
+        let layers = [&self.inputs, &self.gate, &self.steps, last.unwrap_or(&self.steps)];
+        let count = layers.len() - usize::from(last.is_none());
         pass.clock.timed(pass.ops).linear(Linear {
             rows: pass.rows,
             input: pass.input,
-            weights: &layers.iter().map(|layer| &layer.weight).collect::<Vec<_>>(),
-            biases: &layers.iter().map(|layer| layer.bias.as_ref()).collect::<Vec<_>>(),
-            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *strengths][..layers.len()],
+            weights: &layers.map(|layer| &layer.weight)[..count],
+            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
+            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *strengths][..count],
         });
         pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
         pass.ops.recur(Recurrence {

@@ -1,0 +1,72 @@
+//! A token takes no memory: what a step works with is there after the first ones. Counted in all threads.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{exact, load};
+use planish_model::{Cache, LoadOptions, Model};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: passed on to the system's allocator; what is not defined here comes back to these.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Dense, with routed experts, with latent attention, with windows, with states.
+const CASES: [&str; 8] = [
+    "llama_tied/metal",
+    "llama_tied/plain",
+    "gemma3_text/metal",
+    "mixtral/metal",
+    "gpt_oss/metal",
+    "deepseek_v2/metal",
+    "qwen3_next/metal",
+    "falcon_h1/plain",
+];
+/// Steps of a window. All positions are in the first block of the cache.
+const STEPS: usize = 8;
+/// Windows after the first. What is taken once may be taken late: by a thread that had no work before, or by the test's own.
+const WINDOWS: usize = 5;
+
+/// Steps, and how much memory was taken in them.
+fn allocations(model: &mut Model, cache: &mut Cache) -> usize {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for token in 0..STEPS as u32 {
+        assert!(!model.forward(&[token], cache).unwrap().is_empty());
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// The only test of this program: others would be counted too.
+#[test]
+fn a_step_takes_no_memory() {
+    for case in CASES {
+        for (name, options) in [("exact", exact()), ("rounded", LoadOptions::default())] {
+            let mut model = load(case, options);
+            let mut cache = model.cache((1 + WINDOWS) * STEPS).unwrap();
+            assert!(
+                allocations(&mut model, &mut cache) > 0,
+                "{case}, {name}: nothing is counted"
+            );
+            let least = (0..WINDOWS).map(|_| allocations(&mut model, &mut cache)).min();
+            assert_eq!(least, Some(0), "{case}, {name}: allocations in {STEPS} steps");
+        }
+    }
+}
