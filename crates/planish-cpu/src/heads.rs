@@ -69,26 +69,28 @@ impl Cpu {
         if rows == 1 {
             return self.heads_of_one_row(&problem, output);
         }
-        let (mut gathered, mut products) = (Vec::new(), Vec::new());
+        let mut scratch = self.take_scratch();
+        let [gathered, products] = &mut scratch.heads;
         for (head, weight) in weights.iter().enumerate() {
             let (cols, features) = (weight.cols(), weight.rows());
             let at = |row: usize, part: HeadPart| (row * heads + head) * part.stride + part.start;
-            gathered.clear();
-            for row in 0..rows {
-                gathered.extend_from_slice(&input[at(row, from)..][..cols]);
+            let gathered = gathered.take::<f32>(rows * cols);
+            for (row, part) in gathered.chunks_exact_mut(cols).enumerate() {
+                part.copy_from_slice(&input[at(row, from)..][..cols]);
             }
-            products.resize(rows * features, 0.0);
+            let products = products.take::<f32>(rows * features);
             self.matmul(Matmul {
                 weights: &[weight],
-                input: &gathered,
+                input: gathered,
                 m: rows,
-                outputs: &mut [&mut products],
+                outputs: &mut [&mut *products],
                 precision,
             });
             for (row, product) in products.chunks_exact(features).enumerate() {
                 output[at(row, to)..][..features].copy_from_slice(product);
             }
         }
+        self.return_scratch(scratch);
     }
 
     /// All heads in one dispatch.

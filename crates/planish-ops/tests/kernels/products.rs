@@ -7,162 +7,23 @@ use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use planish_format::{FloatType, PackedShape, Packing};
+use planish_format::FloatType;
 use planish_ops::kernels::{
-    Launch, PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductVariant, STACK_VARIANTS, WeightKind,
+    Launch, PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductVariant, STACK_VARIANTS,
 };
 
-use crate::data::{Random, TYPES, WIDTHS, from_bytes, poison, round_to, to_bytes};
+use crate::data::{Random, TYPES, from_bytes, poison, round_to, to_bytes};
 use crate::device::{self, Buffer, Device, Watch};
 use crate::matvec::TestWeight;
 
-/// What is crossed with every width.
-struct Sweep {
-    inputs: &'static [u32],
-    rows: &'static [u32],
-    /// (group, cols), crossed with every type.
-    cols: &'static [(usize, u32)],
-    /// (group, cols) for which types take turns.
-    more_cols: &'static [(usize, u32)],
-    /// (group, cols), with outputs of other types than the inputs.
-    mixed_cols: &'static [(usize, u32)],
-    /// Whether all of `MIXED` are crossed with these, or take turns.
-    all_mixed: bool,
-}
+mod sweep;
 
-/// Types of inputs and outputs that differ.
-const MIXED: [(FloatType, FloatType); 3] = [
-    (FloatType::BF16, FloatType::F32),
-    (FloatType::BF16, FloatType::F16),
-    (FloatType::F16, FloatType::F32),
-];
+use sweep::{Case, cases, part, sweep};
 
-const SMALL: Sweep = Sweep {
-    inputs: &[1, 2, 3, 8, 9, 17, 33],
-    rows: &[1, 7, 8, 33],
-    cols: &[],
-    // Warpgroups multiply bf16 by groups of 64: one of every three here, so that each width has such a case.
-    more_cols: &[(64, 64), (64, 320), (64, 128), (32, 96), (24, 96)],
-    mixed_cols: &[(64, 192)],
-    all_mixed: false,
-};
-const WHOLE: Sweep = Sweep {
-    inputs: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33, 64, 257],
-    rows: &[1, 7, 8, 129, 32_771],
-    cols: &[(64, 64), (32, 96), (64, 320), (64, 4160)],
-    more_cols: &[
-        (32, 32),
-        (32, 320),
-        (32, 4128),
-        (128, 128),
-        (128, 4224),
-        (8, 8),
-        (8, 96),
-        (8, 320),
-        (8, 4104),
-        (24, 24),
-        (24, 96),
-    ],
-    mixed_cols: &[(64, 192), (64, 4160)],
-    all_mixed: true,
-};
 /// Beyond so many inputs and rows only some rows of the weight are compared: the first and last ones, and one in so many between.
 const MOST_COMPARED: usize = 17;
 const FIRST_AND_LAST: usize = 64;
 const EVERY: usize = 64;
-
-/// One weight, whose products with 1 input row, 2, .. share input and reference.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    /// Of inputs and scales.
-    float_type: FloatType,
-    output: FloatType,
-    packing: Packing,
-    rows: u32,
-    cols: u32,
-}
-
-fn sweep() -> Sweep {
-    match env::var("PLANISH_TEST_SWEEP").as_deref() {
-        Err(_) if device::chosen().is_none() => SMALL,
-        Err(_) | Ok("whole") => WHOLE,
-        Ok("small") => SMALL,
-        Ok(other) => panic!("PLANISH_TEST_SWEEP is {other:?}: neither small nor whole"),
-    }
-}
-
-/// This process's share of the cases: `PLANISH_TEST_PART` is as 3/16, the fourth of 16; all without it.
-fn part() -> (usize, usize) {
-    let Ok(text) = env::var("PLANISH_TEST_PART") else {
-        return (0, 1);
-    };
-    let numbers = text
-        .split_once('/')
-        .and_then(|(part, parts)| part.parse().ok().zip(parts.parse().ok()));
-    numbers.unwrap_or_else(|| panic!("PLANISH_TEST_PART is {text:?}, not as 3/16"))
-}
-
-fn cases() -> Vec<Case> {
-    let sweep = sweep();
-    let mut cases = Vec::new();
-    for (width, bits) in WIDTHS.into_iter().enumerate() {
-        let mut add = |group, cols, float_type, output| {
-            let packing = Packing::new(bits, group).expect("a packing");
-            // Rows of codes are whole words.
-            if PackedShape::new(1, cols as usize, packing, float_type).is_ok() {
-                cases.extend(sweep.rows.iter().map(|&rows| Case {
-                    float_type,
-                    output,
-                    packing,
-                    rows,
-                    cols,
-                }));
-            }
-        };
-        for &(group, cols) in sweep.cols {
-            TYPES
-                .into_iter()
-                .for_each(|float_type| add(group, cols, float_type, float_type));
-        }
-        for (turn, &(group, cols)) in sweep.more_cols.iter().enumerate() {
-            let float_type = TYPES[(width + turn) % 3];
-            add(group, cols, float_type, float_type);
-        }
-        for &(group, cols) in sweep.mixed_cols {
-            let taken = MIXED.iter().enumerate();
-            taken
-                .filter(|(turn, _)| sweep.all_mixed || width % 3 == *turn)
-                .for_each(|(_, &(float_type, output))| add(group, cols, float_type, output));
-        }
-    }
-    cases
-}
-
-impl Case {
-    fn product(&self, inputs: u32) -> Product {
-        Product {
-            weight: WeightKind {
-                packing: Some(self.packing),
-                float_type: self.float_type,
-            },
-            value: self.float_type,
-            output: self.output,
-            rows: self.rows,
-            cols: self.cols,
-            inputs,
-            added: self.packing.bits() % 2 == 1,
-        }
-    }
-
-    /// Relative to f64, as a norm over all outputs: what the type of the inputs is allowed, whatever the outputs are.
-    fn bound(&self) -> f64 {
-        match self.float_type {
-            FloatType::F32 => 1e-5,
-            FloatType::F16 => 3e-4,
-            FloatType::BF16 => 2e-3,
-        }
-    }
-}
 
 /// The variants that the device has words for, of those that were named.
 fn variants() -> impl Iterator<Item = &'static ProductVariant> {

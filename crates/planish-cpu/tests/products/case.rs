@@ -1,0 +1,266 @@
+//! A product to compute: a random packed matrix and x, the product in f64 of weights that this file decodes itself, and the comparison
+//! of what the library gives.
+
+use bytes::Bytes;
+use half::{bf16, f16};
+use planish_cpu::{Cpu, Interleaved, Matmul, Matrix, Precision, Rounding, instruction_sets};
+use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
+
+pub const FLOAT_TYPES: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::BF16];
+
+/// A small random number generator (xorshift64*), so that failures can be repeated.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Between -1 and 1.
+    pub fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Little-endian bytes of `values`, and the values as stored, at an odd address.
+pub fn stored(values: &[f32], float_type: FloatType) -> (Bytes, Vec<f32>) {
+    let mut data = vec![0u8];
+    let mut rounded = Vec::new();
+    for &value in values {
+        match float_type {
+            FloatType::F32 => {
+                data.extend(value.to_le_bytes());
+                rounded.push(value);
+            }
+            FloatType::F16 => {
+                data.extend(f16::from_f32(value).to_le_bytes());
+                rounded.push(f16::from_f32(value).to_f32());
+            }
+            FloatType::BF16 => {
+                data.extend(bf16::from_f32(value).to_le_bytes());
+                rounded.push(bf16::from_f32(value).to_f32());
+            }
+        }
+    }
+    (Bytes::from(data).slice(1..), rounded)
+}
+
+#[derive(Clone, Copy, Debug)]
+/// What is multiplied.
+pub struct Case {
+    pub rows: usize,
+    pub cols: usize,
+    pub bits: u32,
+    pub group: usize,
+    pub m: usize,
+    pub float_type: FloatType,
+    pub codes: Codes,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Codes {
+    Random,
+    Largest,
+}
+
+/// A packed matrix and what is in it.
+pub struct Packed {
+    pub matrix: Matrix,
+    pub codes: Vec<u64>,
+    pub scales: Vec<f32>,
+    pub biases: Vec<f32>,
+}
+
+pub fn packed(case: &Case, random: &mut Random) -> Packed {
+    let Case {
+        rows,
+        cols,
+        bits,
+        group,
+        ..
+    } = *case;
+    let largest = (1u64 << bits) - 1;
+    let codes: Vec<u64> = (0..rows * cols)
+        .map(|_| match case.codes {
+            Codes::Random => random.next() >> 20 & largest,
+            Codes::Largest => largest,
+        })
+        .collect();
+    // A row is a stream of bits, lowest first: written bit by bit, as the format is defined. One byte in front shifts it.
+    let mut stream = vec![0u8; 1 + rows * cols * bits as usize / 8];
+    for (index, code) in codes.iter().enumerate() {
+        for bit in 0..bits as usize {
+            let at = 8 + index * bits as usize + bit;
+            stream[at / 8] |= ((code >> bit & 1) as u8) << (at % 8);
+        }
+    }
+    let groups = rows * cols / group;
+    let (scale_data, scales) = stored(
+        &(0..groups).map(|_| random.float() * 0.02).collect::<Vec<_>>(),
+        case.float_type,
+    );
+    let (bias_data, biases) = stored(
+        &(0..groups).map(|_| random.float() * 0.2).collect::<Vec<_>>(),
+        case.float_type,
+    );
+    let shape = PackedShape::new(rows, cols, Packing::new(bits, group).unwrap(), case.float_type).unwrap();
+    let matrix = PackedMatrix::new(shape, Bytes::from(stream).slice(1..), scale_data, bias_data).unwrap();
+    Packed {
+        matrix: Matrix::Packed(matrix),
+        codes,
+        scales,
+        biases,
+    }
+}
+
+/// x with outliers and a zero group.
+pub fn input(case: &Case, random: &mut Random) -> Vec<f32> {
+    let value = |index: usize| match (case.codes, index % 97, index / case.group % 5) {
+        (Codes::Largest, ..) => 1.0,
+        (_, _, 3) => 0.0,
+        (_, 13, _) => 20.0 * random.float(),
+        _ => random.float(),
+    };
+    (0..case.m * case.cols).map(value).collect()
+}
+
+pub fn multiply(cpu: &Cpu, matrix: &Matrix, x: &[f32], m: usize, precision: Precision) -> Vec<f32> {
+    let mut out = vec![f32::NAN; m * matrix.rows()];
+    cpu.matmul(Matmul {
+        weights: &[matrix],
+        input: x,
+        m,
+        outputs: &mut [&mut out],
+        precision,
+    });
+    out
+}
+
+/// Products in f64 of the rows of `x` with weights given by index, and the sums of their magnitudes.
+pub fn reference(case: &Case, x: &[f64], weight: impl Fn(usize) -> f64) -> Vec<(f64, f64)> {
+    let mut products = Vec::new();
+    for x in x.chunks_exact(case.cols) {
+        for row in 0..case.rows {
+            let terms = x.iter().enumerate().map(|(col, x)| x * weight(row * case.cols + col));
+            products.push(terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs())));
+        }
+    }
+    products
+}
+
+/// x as the kernels of rounded x see it: the same rounding, written down again.
+pub fn rounded(x: &[f32], rounding: Rounding) -> Vec<f64> {
+    let block = match rounding {
+        Rounding::Int8 { block } => block,
+        Rounding::Bf16 => return x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect(),
+    };
+    let round = |values: &[f32]| {
+        let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+        let scale = f64::from(largest / 127.0);
+        values
+            .iter()
+            .map(|value| f64::from((value * inverse).round_ties_even()) * scale)
+            .collect::<Vec<_>>()
+    };
+    x.chunks_exact(block).flat_map(round).collect()
+}
+
+pub fn assert_close(what: &str, got: &[f32], expected: &[(f64, f64)], tolerance: f64) {
+    assert_eq!(got.len(), expected.len());
+    for (index, (got, (sum, size))) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(*got) - sum).abs();
+        assert!(
+            error <= tolerance * size + 1e-30,
+            "{what}, value {index}: {got} for {sum}, terms of {size}"
+        );
+    }
+}
+
+pub fn check(cpu: &Cpu, case: Case) {
+    let mut random = Random(0x9e37_79b9 + case.cols as u64 * 31 + u64::from(case.bits));
+    let packed = packed(&case, &mut random);
+    let x = input(&case, &mut random);
+    let weight = |index: usize| {
+        let group = index / case.group;
+        f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
+    };
+    let what = |precision| format!("{} {case:?} {precision:?}", cpu.instructions());
+
+    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let got = multiply(cpu, &packed.matrix, &x, case.m, Precision::Exact);
+    assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
+
+    // With the rounding accounted for, what is left is the rounding of f32 sums.
+    let rounding = cpu.rounding(case.m, Packing::new(case.bits, case.group).unwrap());
+    let rounded_weight = |index: usize| match rounding {
+        Rounding::Int8 { .. } => weight(index),
+        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
+    };
+    let got = multiply(cpu, &packed.matrix, &x, case.m, Precision::Rounded);
+    assert_close(
+        &what(Precision::Rounded),
+        &got,
+        &reference(&case, &rounded(&x, rounding), rounded_weight),
+        1e-5,
+    );
+}
+
+/// As [`check`], for weights with interleaved rows: products, and the rows themselves.
+pub fn check_interleaved(cpu: &Cpu, case: Case) {
+    let mut random = Random(0x51_7cc1 + case.cols as u64 * 31 + u64::from(case.bits));
+    let packed = packed(&case, &mut random);
+    let Matrix::Packed(matrix) = &packed.matrix else {
+        panic!("made as such")
+    };
+    let matrix = Matrix::Interleaved(Interleaved::new(matrix).expect("whole words and blocks of rows"));
+    assert_eq!(matrix.bytes(), packed.matrix.bytes());
+    let x = input(&case, &mut random);
+    let weight = |index: usize| {
+        let group = index / case.group;
+        f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
+    };
+    let what = |precision| format!("{} interleaved {case:?} {precision:?}", cpu.instructions());
+    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let got = multiply(cpu, &matrix, &x, case.m, Precision::Exact);
+    assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
+    let rounding = cpu.interleaved_rounding(case.m, Packing::new(case.bits, case.group).unwrap());
+    let rounded_weight = |index: usize| match rounding {
+        Rounding::Int8 { .. } => weight(index),
+        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
+    };
+    let expected = reference(&case, &rounded(&x, rounding), rounded_weight);
+    let got = multiply(cpu, &matrix, &x, case.m, Precision::Rounded);
+    assert_close(&what(Precision::Rounded), &got, &expected, 1e-5);
+
+    let last = case.rows as u32 - 1;
+    let mut row = vec![f32::NAN; case.cols];
+    cpu.rows(&matrix, &[last], &mut row);
+    let start = last as usize * case.cols;
+    for (col, value) in row.iter().enumerate() {
+        let expected = weight(start + col);
+        assert!(
+            (f64::from(*value) - expected).abs() <= 1e-6,
+            "{case:?}, column {col}: {value} for {expected}"
+        );
+    }
+}
+
+pub fn every_set(check: impl Fn(&Cpu)) {
+    for name in instruction_sets() {
+        check(&Cpu::with_instructions(2, Some(name)).unwrap());
+    }
+}
+
+pub const BASE: Case = Case {
+    rows: 33,
+    cols: 320,
+    bits: 4,
+    group: 64,
+    m: 1,
+    float_type: FloatType::BF16,
+    codes: Codes::Random,
+};
