@@ -175,7 +175,7 @@ fn every_family_agrees_with_transformers() {
 }
 
 /// The same on NVIDIA's GPUs, in f32 and in 16 bits, of the cases that `PLANISH_CASES` names: `cargo test -p planish-model --test gpu
-/// -- --ignored cuda`. In 16 bits a router may choose otherwise in single rows, so that only the f32 ones are judged.
+/// -- --ignored golden_models`. In 16 bits a router may choose otherwise in single rows, so that only the f32 ones are judged.
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn golden_models_agree_on_cuda() {
@@ -194,6 +194,76 @@ fn golden_models_agree_on_cuda() {
         );
         assert!(single.0 < 1e-4 && single.1 < 1e-4, "{case}: {single:?}");
     }
+}
+
+/// A real checkpoint on NVIDIA's GPUs, beside the processor in f32: 64 tokens by greedy choice, which must be the same, then their
+/// logits at once, in f32 and in bf16. `PLANISH_MODEL` names its folder, `PLANISH_PROMPT` the prompt's tokens.
+#[test]
+#[ignore = "needs an NVIDIA GPU and a checkpoint"]
+fn a_checkpoint_agrees_with_the_processor_on_cuda() {
+    const STEPS: usize = 64;
+    let named = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let checkpoint = Checkpoint::open(named("PLANISH_MODEL").as_ref()).unwrap();
+    let prompt: Vec<u32> = named("PLANISH_PROMPT")
+        .split_whitespace()
+        .map(|token| token.parse().unwrap())
+        .collect();
+    let load = |device, options| Model::load(&checkpoint, &LoadOptions { device, ..options }).unwrap();
+
+    let mut expected = load(Device::Cpu, exact());
+    let (tokens, steps) = greedy(&mut expected, &prompt, STEPS);
+    let all = logits_of_all(&mut expected, &tokens);
+    let mut single = load(Device::Cuda, exact());
+    let (found, found_steps) = greedy(&mut single, &prompt, STEPS);
+    assert_eq!(found, tokens, "f32 chooses other tokens");
+    let single = (
+        error(&found_steps, &steps),
+        error(&logits_of_all(&mut single, &tokens), &all),
+    );
+    let half = logits_of_all(&mut load(Device::Cuda, LoadOptions::default()), &tokens);
+    let (half, half_mean) = (error(&half, &all), mean_error(&half, &all));
+    println!(
+        "{} tokens, the last {STEPS} chosen alike. Of the largest logit: f32 {:.1e} in steps, {:.1e} at once; bf16 {half:.1e}, {half_mean:.1e} of the root mean square",
+        tokens.len(),
+        single.0,
+        single.1
+    );
+    assert!(single.0 < 1e-4 && single.1 < 1e-4, "{single:?}");
+    assert!(half < 2e-2 && half_mean < 2e-2, "{half:.1e} {half_mean:.1e}");
+}
+
+/// The prompt with the likeliest tokens after it, and the logits by which each was chosen. // (steps, vocabulary)
+fn greedy(model: &mut Model, prompt: &[u32], steps: usize) -> (Vec<u32>, Vec<f32>) {
+    let mut cache = model.cache(prompt.len() + steps).unwrap();
+    let (mut tokens, mut all, mut done) = (prompt.to_vec(), Vec::new(), 0);
+    for _ in 0..steps {
+        let logits = model.forward(&tokens[done..], &mut cache).unwrap();
+        all.extend_from_slice(logits);
+        done = tokens.len();
+        tokens.push(likeliest(logits));
+    }
+    (tokens, all)
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|&logit| logit == largest).unwrap() as u32
+}
+
+fn logits_of_all(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+    let mut cache = model.cache(tokens.len()).unwrap();
+    let mut all = Vec::new();
+    model
+        .forward_all(tokens, &mut cache, &mut |_, logits| all.extend_from_slice(logits))
+        .unwrap();
+    all
+}
+
+/// Root mean square of the differences, relative to that of the expected values.
+fn mean_error(found: &[f32], expected: &[f32]) -> f32 {
+    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    let differences = squares(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    (differences / squares(&mut expected.iter().copied())).sqrt() as f32
 }
 
 #[test]
@@ -240,10 +310,7 @@ fn chosen_tokens_are_those_of_the_logits() {
             let logits = model.forward(&input, &mut cache).unwrap();
             let expected = match choice {
                 Choice::Drawn(draw) => choose_reference(logits, &draw).unwrap(),
-                Choice::Likeliest => {
-                    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    logits.iter().position(|&logit| logit == largest).unwrap()
-                }
+                Choice::Likeliest => likeliest(logits) as usize,
             };
             assert_eq!(token as usize, expected, "{choice:?}");
             input = vec![token];
