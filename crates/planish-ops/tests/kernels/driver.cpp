@@ -236,15 +236,18 @@ UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count)
     for (Meeting& meeting : named) meeting.arrived = 0;
     simdgroups.assign(threads / 32, Meeting());
     for (Meeting& meeting : simdgroups) meeting.needed = 32;
-    while (fibers.size() < threads) fibers.push_back({{}, {}, false, (char*)aligned_alloc(64, STACK_BYTES), nullptr});
+    while (fibers.size() < threads) {
+        void* race_fiber = nullptr;
+#if defined(__SANITIZE_THREAD__)
+        race_fiber = __tsan_create_fiber(0); // takes long: threadgroups, which follow each other in order, share it
+#endif
+        fibers.push_back({{}, {}, false, (char*)aligned_alloc(64, STACK_BYTES), race_fiber});
+    }
     for (uint index = 0; index < threads; index++) {
         Fiber& fiber = fibers[index];
         fiber.thread = {index, position, count, {}};
         fiber.done = false;
         make_context(fiber.context, fiber.stack, STACK_BYTES, run_fiber);
-#if defined(__SANITIZE_THREAD__)
-        fiber.race_fiber = __tsan_create_fiber(0);
-#endif
     }
     released(begin_order);
     for (uint left = threads; left;) {
@@ -262,9 +265,6 @@ UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count)
         if (left && before == progress) fail("waits for threads that never come", running->thread.index);
     }
     acquired(end_order);
-#if defined(__SANITIZE_THREAD__)
-    for (uint index = 0; index < threads; index++) __tsan_destroy_fiber(fibers[index].race_fiber);
-#endif
 }
 
 // Calls a kernel with pointers taken from an array; the last argument is the constants.
