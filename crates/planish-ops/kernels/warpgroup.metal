@@ -80,9 +80,8 @@ inline void multiply_stage(thread const Room& room, Turn turn, thread const uint
     warpgroup_commit();
 }
 
-inline void give_back(thread const Room& room, Turn turn, uint lane) {
-    if (lane == 0)
-        mbarrier_arrive(room.empty + turn.stage);
+inline void give_back(thread const Room& room, Turn turn) {
+    mbarrier_arrive(room.empty + turn.stage);
 }
 
 // Sums of one tile: while the products of a stage run, the next one's weights are decoded.
@@ -95,14 +94,14 @@ inline void multiply_tile(thread const Room& room, thread const Part& part, Turn
         multiply_stage(room, turn, even, sums);
         warpgroup_wait<1>();
         if (step)
-            give_back(room, last, part.lane);
+            give_back(room, last);
         last = turn;
         next_turn(turn, SPLITS);
         mbarrier_wait(room.full + turn.stage, turn.parity);
         decode_stage(room, part, turn, odd);
         multiply_stage(room, turn, odd, sums);
         warpgroup_wait<1>();
-        give_back(room, last, part.lane);
+        give_back(room, last);
         last = turn;
         next_turn(turn, SPLITS);
         if (step + 2 < part.steps) {
@@ -114,9 +113,9 @@ inline void multiply_tile(thread const Room& room, thread const Part& part, Turn
         multiply_stage(room, turn, even, sums);
     warpgroup_wait<0>();
     if (part.steps > 1)
-        give_back(room, last, part.lane);
+        give_back(room, last);
     if (part.steps % 2)
-        give_back(room, turn, part.lane);
+        give_back(room, turn);
 }
 
 // Adds the sums of the other splits to those of the first. All warpgroups.
@@ -214,7 +213,7 @@ KERNEL(warpgroup_matmul)(
     if (thread_index == 0) {
         for (uint stage = 0; stage < STAGES; stage++) {
             mbarrier_init(room.full + stage, 1 + 128);
-            mbarrier_init(room.empty + stage, 4 * ROWGROUPS);
+            mbarrier_init(room.empty + stage, 128 * ROWGROUPS);
         }
         mbarrier_publish();
     }
