@@ -112,9 +112,9 @@ class Tensor:
 
     def __init__(self, compiler, weight, dtype, inputs, extra):
         self.weight, self.inputs, self.compiler = weight, inputs, compiler
-        blocks = min(4, up(inputs, 8))
+        blocks, groups = self.sharing(weight, inputs)
         defines = {"VALUE": TYPES[dtype], "WEIGHT": TYPES[dtype], "BITS": weight.bits, "GROUP": weight.group}
-        defines.update({"BLOCKS": blocks, "ADDED": 0}, **self.sharing(weight.rows, blocks))
+        defines.update({"BLOCKS": blocks, "ADDED": 0, "OUTPUT": TYPES[dtype]}, **groups)
         defines.update(extra)
         self.threads = defines["THREADS"]
         self.tile_rows, self.blocks = 16 * defines["TILES"], blocks
@@ -122,13 +122,22 @@ class Tensor:
         self.repack = compiler.function("tensor_repack", "repack", defines)
 
     @staticmethod
-    def sharing(rows, blocks):
-        """As `Sharing::of` in src/kernels/tensor.rs."""
-        if blocks == 1:
-            values = (128, 2, 1, 8) if rows >= 20000 else (256, 2, 1, 4) if rows >= 8192 else (512, 1, 2, 2)
+    def sharing(weight, inputs):
+        """As `Sharing` in src/kernels/tensor.rs: blocks of 8 inputs, and the threadgroups."""
+        sharers = up(inputs, 32)
+        blocks = up(up(inputs, 8), sharers)
+        turns = up(up(weight.rows, 16) * sharers, torch.cuda.get_device_properties(0).multi_processor_count)
+        if turns == 1:
+            groups = 512, 1, 1
+        elif turns == 2:
+            groups = (512, 1, 2) if blocks == 1 else (256, 1, 2) if blocks == 4 else (512, 2, 1)
+        elif blocks == 1 and turns <= 8:
+            groups = (256, 1, 4) if turns <= 4 else (256, 2, 4)
+        elif blocks == 1 and weight.bits > 4:
+            groups = 128, 2, 8
         else:
-            values = (512, 2, 1, 1) if blocks == 2 and rows < 8192 else (256, 2, 2, 1)
-        return dict(zip(("THREADS", "TILES", "AHEAD", "THREADGROUPS"), values))
+            groups = (256, 2, 2) if blocks > 1 and turns <= 4 else (128, 2, 4)
+        return blocks, dict(zip(("THREADS", "TILES", "THREADGROUPS"), groups))
 
     def prepare(self, weight):
         rows = up(weight.rows, 16) * 16

@@ -88,7 +88,7 @@ class Narrow:
 
 
 class Few(Tensor):
-    """3 to 16 inputs."""
+    """Few inputs."""
 
     def __init__(self, compiler, weight, dtype, inputs, chosen):
         super().__init__(compiler, weight, dtype, inputs, {})

@@ -2,8 +2,7 @@
 // summed in f32, and scale and bias are applied to the sums of each group:
 // output = scale * sum((OFFSET + code) x) + (bias - OFFSET * scale) * sum(x). Sums of x are products with ones.
 // A threadgroup takes 16 * TILES rows, its warps share the columns. Grid: (rows / (16 * TILES), inputs / (8 * BLOCKS), 1), rounded up.
-// Defines: those of tiles.metal, THREADS, OUTPUT, BLOCKS, ADDED, TILES (row tiles of a warp that share its inputs), AHEAD (steps
-// that a warp reads at once), THREADGROUPS.
+// Defines: those of tiles.metal, THREADS, OUTPUT, BLOCKS, ADDED, TILES (row tiles of a warp that share its inputs), THREADGROUPS.
 
 #define WARPS (THREADS / 32)
 #define ROWS (16 * TILES)
@@ -24,8 +23,8 @@ struct RowTiles {
 };
 
 // The tiles of one step, where there is one, and on to the warp's next.
-inline void load_steps(thread RowTiles& tiles, thread const RowTiles& scales, uint step, uint steps, uint lane,
-                       thread LoadedTile (&loaded)[TILES]) {
+inline void load_step(thread RowTiles& tiles, thread const RowTiles& scales, uint step, uint steps, uint lane,
+                      thread LoadedTile (&loaded)[TILES]) {
     if (step < steps) {
 #pragma unroll
         for (uint tile = 0; tile < TILES; tile++) {
@@ -133,24 +132,15 @@ KERNEL(tensor_matmul)(
 #pragma unroll
     for (uint tile = 0; tile < TILES; tile++)
         row_tiles.at[tile] += LANE_WORDS * lane;
-    // Warps take steps in turn, AHEAD of them at a time: all are read before the first is used, and the first before earlier launches
-    // are done.
-    LoadedTile loaded[AHEAD][TILES];
-#pragma unroll
-    for (uint i = 0; i < AHEAD; i++)
-        load_steps(row_tiles, row_scales, simdgroup_index + WARPS * i, steps, lane, loaded[i]);
+    // Warps take steps in turn; the first tiles are read before earlier launches are done.
+    LoadedTile loaded[TILES];
+    load_step(row_tiles, row_scales, simdgroup_index, steps, lane, loaded);
     wait_for_earlier();
     let_next_begin();
-    for (uint begin = simdgroup_index; begin < steps; begin += WARPS * AHEAD) {
-#pragma unroll
-        for (uint i = 0; i < AHEAD; i++) {
-            if (begin + WARPS * i < steps)
-                add_step(loaded[i], first, problem.cols, inputs, lane, sums);
-            first += WARPS * STEP;
-        }
-#pragma unroll
-        for (uint i = 0; i < AHEAD; i++)
-            load_steps(row_tiles, row_scales, begin + WARPS * (AHEAD + i), steps, lane, loaded[i]);
+    for (uint step = simdgroup_index; step < steps; step += WARPS) {
+        add_step(loaded, first, problem.cols, inputs, lane, sums);
+        first += WARPS * STEP;
+        load_step(row_tiles, row_scales, step + WARPS, steps, lane, loaded);
     }
 
     // Sums of the warps. // (WARPS, inputs, ROWS)

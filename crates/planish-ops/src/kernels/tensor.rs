@@ -2,7 +2,7 @@
 
 use planish_format::FloatType;
 
-use super::tensor_narrow::{MOST_SIDE, narrow_launch};
+use super::tensor_narrow::narrow_launch;
 use super::tensor_wide::{WIDE_FROM, wide_launch};
 use super::tiles::{TILE_ROWS, TensorProblem, TensorWeight};
 use super::{File, Launch, Program, value_number};
@@ -19,33 +19,50 @@ const FILE: File = File {
 const BLOCK: u32 = 8;
 const MOST_BLOCKS: u32 = 4;
 
-/// How few inputs are shared out: the fastest found on an H100, 2026-11.
+/// How few inputs are shared out.
 #[derive(Clone, Copy)]
 struct Sharing {
+    /// Of inputs, for a threadgroup.
+    blocks: u32,
+    /// Pairs of a row tile and such inputs, for each multiprocessor.
+    turns: u32,
+}
+
+/// The threadgroups of few inputs.
+struct Groups {
     threads: u32,
     /// Row tiles of a warp.
     tiles: u32,
-    /// Steps that a warp reads at once.
-    ahead: u32,
     /// Threadgroups that a multiprocessor holds at once, which bounds the registers.
-    threadgroups: u32,
+    at_once: u32,
 }
 
 impl Sharing {
-    fn of(rows: u32, blocks: u32) -> Sharing {
-        let [threads, tiles, ahead, threadgroups] = match (blocks, rows) {
-            (1, 20_000..) => [128, 2, 1, 8],
-            (1, 8192..) => [256, 2, 1, 4],
-            // Few rows: more warps for each.
-            (1, _) => [512, 1, 2, 2],
-            (2, ..8192) => [512, 2, 1, 1],
-            _ => [256, 2, 2, 1],
-        };
+    fn of(weight: &TensorWeight, inputs: u32) -> Sharing {
+        let sharers = inputs.div_ceil(BLOCK * MOST_BLOCKS);
         Sharing {
+            blocks: inputs.div_ceil(BLOCK).div_ceil(sharers),
+            turns: (weight.rows.div_ceil(TILE_ROWS) * sharers).div_ceil(weight.processors),
+        }
+    }
+
+    /// The fastest found on an H100, 2026-11: as many warps for each row tile as can run at once.
+    fn groups(self, bits: u32) -> Groups {
+        let [threads, tiles, at_once] = match (self.blocks, self.turns) {
+            (_, ..=1) => [512, 1, 1],
+            (1, 2) => [512, 1, 2],
+            (1, 3..=4) => [256, 1, 4],
+            (1, 5..=8) => [256, 2, 4],
+            (1, _) if bits > 4 => [128, 2, 8],
+            (2 | 3, 2) => [512, 2, 1],
+            (4, 2) => [256, 1, 2],
+            (_, 3..=4) => [256, 2, 2],
+            _ => [128, 2, 4],
+        };
+        Groups {
             threads,
             tiles,
-            ahead,
-            threadgroups,
+            at_once,
         }
     }
 }
@@ -78,28 +95,42 @@ impl TensorMatmul {
     }
 
     fn launch_after(&self, beside: bool) -> Launch {
-        let is_exact = self.value == FloatType::F32 || self.weight.float_type == FloatType::F32;
-        if self.inputs <= MOST_SIDE || is_exact {
+        if self.is_narrow() {
             return narrow_launch(self, beside);
         }
-        if self.inputs >= WIDE_FROM {
+        if self.inputs >= WIDE_FROM && !self.runs_at_once() {
             return wide_launch(self);
         }
-        let blocks = self.inputs.div_ceil(BLOCK).min(MOST_BLOCKS);
-        let sharing = Sharing::of(self.weight.rows, blocks);
+        let sharing = Sharing::of(&self.weight, self.inputs);
+        let groups = sharing.groups(self.weight.packing.bits());
         Launch {
-            program: self.program(sharing, blocks),
+            program: self.program(sharing.blocks, &groups),
             kernel: "tensor_matmul",
             threadgroups: [
-                self.weight.rows.div_ceil(TILE_ROWS * sharing.tiles),
-                self.inputs.div_ceil(BLOCK * blocks),
+                self.weight.rows.div_ceil(TILE_ROWS * groups.tiles),
+                self.inputs.div_ceil(BLOCK * sharing.blocks),
                 1,
             ],
-            threads: sharing.threads,
+            threads: groups.threads,
             buffers: 5,
             constants: self.constants(),
             shared_bytes: 0,
         }
+    }
+
+    /// One input, or two, but where most multiprocessors get one row tile each, none two (H100, 2026-11); and all that must be exact.
+    fn is_narrow(&self) -> bool {
+        let (tiles, processors) = (self.weight.rows.div_ceil(TILE_ROWS), self.weight.processors);
+        let fills_once = tiles > processors / 2 && tiles <= processors;
+        let is_exact = self.value == FloatType::F32 || self.weight.float_type == FloatType::F32;
+        is_exact || self.inputs == 1 || self.inputs == 2 && !fills_once
+    }
+
+    /// Whether there are so few rows and inputs that all threadgroups run at once. That makes the kernel for few inputs the fastest one,
+    /// also for many (several shapes on an H100, 2026-11; 8 bits and many inputs leave too few registers).
+    pub(super) fn runs_at_once(&self) -> bool {
+        let Sharing { blocks, turns } = Sharing::of(&self.weight, self.inputs);
+        turns <= 2 || turns <= 4 && (blocks < MOST_BLOCKS || self.weight.packing.bits() < 8)
     }
 
     pub(super) fn constants(&self) -> Vec<u8> {
@@ -111,13 +142,12 @@ impl TensorMatmul {
         bytemuck::bytes_of(&problem).to_vec()
     }
 
-    fn program(&self, sharing: Sharing, blocks: u32) -> Program {
+    fn program(&self, blocks: u32, groups: &Groups) -> Program {
         let mut defines = self.weight.defines(self.value);
         defines.extend([
-            ("THREADS", sharing.threads),
-            ("TILES", sharing.tiles),
-            ("AHEAD", sharing.ahead),
-            ("THREADGROUPS", sharing.threadgroups),
+            ("THREADS", groups.threads),
+            ("TILES", groups.tiles),
+            ("THREADGROUPS", groups.at_once),
             ("OUTPUT", value_number(self.output)),
             ("BLOCKS", blocks),
             ("ADDED", u32::from(self.added)),

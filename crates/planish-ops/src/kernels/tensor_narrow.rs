@@ -15,7 +15,7 @@ const FILE: File = File {
     ],
 };
 /// Most inputs that share one read of the weight.
-pub(super) const MOST_SIDE: u32 = 2;
+const MOST_SIDE: u32 = 2;
 /// Row tiles of a threadgroup: few kinds of kernels, and their sums fit into static shared memory.
 const FEW_TILES: u32 = 8;
 const MOST_TILES: u32 = 48;

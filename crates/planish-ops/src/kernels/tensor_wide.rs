@@ -14,7 +14,7 @@ const FILE: File = File {
 /// Inputs and rows of a threadgroup.
 const WIDE: u32 = 128;
 const THREADS: u32 = 128;
-/// From so many inputs on this kernel is faster than the one for few (14336 x 4096 on an H100, 2026-11).
+/// From so many inputs on this kernel is faster than the one for few, where that does not run at once (14336 x 4096 on an H100, 2026-11).
 pub(super) const WIDE_FROM: u32 = 97;
 
 pub(super) fn wide_launch(matmul: &TensorMatmul) -> Launch {

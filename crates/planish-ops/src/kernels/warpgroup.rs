@@ -29,9 +29,8 @@ const MOST_STAGES: u32 = 12;
 /// Inputs of a threadgroup that kernels are made for.
 const INPUTS: [u32; 5] = [32, 64, 128, 192, 256];
 
-/// Fewer inputs are always for [`TensorMatmul`], and no more than these.
+/// Fewer inputs are always for [`TensorMatmul`].
 const WARPGROUPS_FROM: u32 = 17;
-const MOST_OTHERWISE: u32 = 96;
 
 /// As [`TensorMatmul`], on inputs that [`Arrange`] put in order. Buffers: tiles and tile scales of the weight, arranged inputs, added
 /// (rows) of f32, output (inputs, rows) of `output`.
@@ -65,12 +64,9 @@ impl WarpgroupMatmul {
         fits.then_some(WarpgroupMatmul { matmul })
     }
 
-    /// Whether this takes less time than [`TensorMatmul`], whose threadgroups of 32 rows and 32 inputs are the faster ones as long as
-    /// all of them run at once (several shapes on an H100, 2026-11).
+    /// Whether this takes less time than [`TensorMatmul`].
     pub fn is_faster(&self) -> bool {
-        let TensorMatmul { inputs, weight, .. } = self.matmul;
-        let threadgroups = weight.rows.div_ceil(32) * inputs.div_ceil(32);
-        inputs > MOST_OTHERWISE || inputs >= WARPGROUPS_FROM && threadgroups > weight.processors
+        self.matmul.inputs >= WARPGROUPS_FROM && !self.matmul.runs_at_once()
     }
 
     /// What brings the inputs in order.

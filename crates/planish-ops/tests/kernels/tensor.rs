@@ -17,27 +17,38 @@ struct Problem {
 
 fn problems() -> Vec<Problem> {
     let halves = [FloatType::F16, FloatType::BF16];
+    let (few, many) = (3, 132);
+    // (group, cols, rows, inputs, multiprocessors)
     let shapes = [
-        (32, 64, 1, 1),
-        (64, 320, 17, 9),
-        (128, 640, 35, 3),
-        (64, 128, 150, 130),
-        (32, 64, 8200, 2),
+        (32, 64, 1, 1, many),
+        (64, 320, 17, 9, many),
+        (128, 640, 35, 3, many),
+        // The large ones, for two widths each: one or two inputs, many inputs, all the ways to share out few.
+        (32, 64, 8200, 2, many),
+        (64, 128, 150, 130, few),
+        (64, 192, 40, 2, few),
+        (64, 192, 70, 3, few),
+        (64, 320, 150, 5, few),
+        (32, 192, 400, 8, few),
+        (64, 320, 70, 17, few),
+        (64, 192, 80, 31, few),
+        (64, 320, 100, 33, few),
+        (64, 192, 150, 12, few),
         // Several row tiles for each threadgroup, columns that end within a unit.
-        (64, 1088, 200, 1),
-        (192, 768, 100, 3),
+        (64, 1088, 200, 1, few),
+        (192, 768, 100, 3, few),
     ];
-    let (few_processors, first_exact) = (3, 5);
+    let (large, first_exact) = (3..13, 13);
     let mut problems = Vec::new();
     for (index, bits) in WIDTHS.into_iter().enumerate() {
-        for (turn, (group, cols, rows, inputs)) in shapes.into_iter().enumerate() {
-            // The large ones for two widths.
-            if (3..first_exact).contains(&turn) && index % 3 != turn % 2 {
+        for (turn, (group, cols, rows, inputs, processors)) in shapes.into_iter().enumerate() {
+            if large.contains(&turn) && index % 3 != turn % 3 {
                 continue;
             }
             let packing = Packing::new(bits, group).expect("a packing");
             let float_type = halves[(index + turn) % 2];
             let weight = TensorWeight::new(packing, float_type, rows, cols).expect("a shape that fits");
+            let weight = weight.shared_by(processors);
             let halves_or_exact = [halves[(index / 2 + turn) % 2], FloatType::F32];
             problems.push(Problem {
                 kind: WeightKind {
@@ -47,11 +58,7 @@ fn problems() -> Vec<Problem> {
                 rows: rows as usize,
                 cols: cols as usize,
                 matmul: TensorMatmul {
-                    weight: if turn < first_exact {
-                        weight
-                    } else {
-                        weight.shared_by(few_processors)
-                    },
+                    weight,
                     value: halves_or_exact[usize::from(turn >= first_exact && index % 2 == turn % 2)],
                     output: if turn == 1 || turn >= first_exact {
                         FloatType::F32
