@@ -17,7 +17,7 @@ HIDDEN, FEED_FORWARD, LAYERS, VOCABULARY, KEY_VALUE = 2048, 8192, 16, 128256, 51
 CONFIG = dict(
     architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=HIDDEN, intermediate_size=FEED_FORWARD,
     num_hidden_layers=LAYERS, num_attention_heads=32, num_key_value_heads=8, head_dim=64, vocab_size=VOCABULARY,
-    rms_norm_eps=1e-5, rope_theta=500000.0, tie_word_embeddings=True, torch_dtype="bfloat16",
+    max_position_embeddings=131072, rms_norm_eps=1e-5, rope_theta=500000.0, tie_word_embeddings=True, torch_dtype="bfloat16",
 )
 LAYER = {
     "input_layernorm": (HIDDEN,), "post_attention_layernorm": (HIDDEN,), "self_attn.q_proj": (HIDDEN, HIDDEN),
