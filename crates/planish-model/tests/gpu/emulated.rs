@@ -82,6 +82,11 @@ impl Queue for EmulatedQueue {
         "emulated"
     }
 
+    /// So few that tiny models share their products out as large ones do.
+    fn processors(&self) -> u32 {
+        3
+    }
+
     fn has_warpgroups(&self) -> bool {
         true
     }
