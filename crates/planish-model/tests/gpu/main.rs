@@ -104,8 +104,8 @@ fn narrow_activations_stay_close() {
     compare("llama_tied/metal", &LoadOptions::default(), 2e-2);
 }
 
-/// Weights in the order of tensor cores, which the shapes of golden models do not allow: 16-bit activations by all ways to multiply few
-/// inputs and by warpgroups, f32 by its own.
+/// Weights in the order of tensor cores, which the shapes of golden models do not allow: the kernels for one and two inputs, for few and for
+/// warpgroups in 16 bits, and those for f32.
 #[test]
 fn the_story_model_agrees_with_the_processor() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
