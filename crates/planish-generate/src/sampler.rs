@@ -67,7 +67,8 @@ pub struct Sampler {
     sampling: Sampling,
     random: Random,
     scores: Vec<f32>,
-    maxima: Vec<f32>, // (chunks)
+    maxima: Vec<f32>,  // (chunks)
+    ordered: Vec<f32>, // (chunks): the same, as far as they were put in order
     candidates: Vec<Candidate>,
 }
 
@@ -80,6 +81,7 @@ impl Sampler {
             random,
             scores: Vec::new(),
             maxima: Vec::new(),
+            ordered: Vec::new(),
             candidates: Vec::new(),
         }
     }
@@ -152,12 +154,15 @@ impl Sampler {
         let Sampling { temperature, top_k, .. } = self.sampling;
         let mut candidates = std::mem::take(&mut self.candidates);
         let mut maxima = std::mem::take(&mut self.maxima);
+        let mut ordered = std::mem::take(&mut self.ordered);
         candidates.clear();
+        maxima.clear();
         let scores = self.penalized(logits, seen);
-        let least = least_of_best(scores, top_k, &mut maxima) / temperature;
+        maxima.extend(scores.chunks(CHUNK).map(largest));
+        let least = least_of_best(&maxima, top_k, &mut ordered) / temperature;
         // Most chunks hold nothing of the best: one comparison for each of them.
-        for (index, chunk) in scores.chunks(CHUNK).enumerate() {
-            if largest(chunk) / temperature < least {
+        for (index, (chunk, maximum)) in scores.chunks(CHUNK).zip(&maxima).enumerate() {
+            if maximum / temperature < least {
                 continue;
             }
             let finite = chunk.iter().enumerate().filter(|(_, score)| score.is_finite());
@@ -166,7 +171,7 @@ impl Sampler {
                 score: score / temperature,
             }));
         }
-        self.maxima = maxima;
+        (self.maxima, self.ordered) = (maxima, ordered);
         keep_top_k(&mut candidates, top_k);
         keep_top_p(&mut candidates, self.sampling.top_p);
         keep_min_p(&mut candidates, self.sampling.min_p);
@@ -217,16 +222,15 @@ fn largest(scores: &[f32]) -> f32 {
 
 /// What at least `count` of the scores reach: the `count`-th largest of the maxima of chunks. Of no use, so below all, for 0 and
 /// where there are fewer chunks.
-fn least_of_best(scores: &[f32], count: usize, maxima: &mut Vec<f32>) -> f32 {
-    maxima.clear();
-    maxima.extend(scores.chunks(CHUNK).map(largest));
+fn least_of_best(maxima: &[f32], count: usize, ordered: &mut Vec<f32>) -> f32 {
     // An infinite score is no candidate.
     if count == 0 || count > maxima.len() || maxima.contains(&f32::INFINITY) {
         return f32::NEG_INFINITY;
     }
-    *maxima
-        .select_nth_unstable_by(count - 1, |left, right| right.total_cmp(left))
-        .1
+    ordered.clear();
+    ordered.extend_from_slice(maxima);
+    let largest_first = |left: &f32, right: &f32| right.total_cmp(left);
+    *ordered.select_nth_unstable_by(count - 1, largest_first).1
 }
 
 /// Likeliest first; equals by token, so that the order never depends on the machine.

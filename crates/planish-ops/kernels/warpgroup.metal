@@ -80,6 +80,7 @@ inline void multiply_stage(thread const Room& room, Turn turn, thread const uint
     warpgroup_commit();
 }
 
+// All lanes, since each has read.
 inline void give_back(thread const Room& room, Turn turn) {
     mbarrier_arrive(room.empty + turn.stage);
 }

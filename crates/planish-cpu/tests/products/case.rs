@@ -184,28 +184,14 @@ pub fn check(cpu: &Cpu, case: Case) {
     let mut random = Random(0x9e37_79b9 + case.cols as u64 * 31 + u64::from(case.bits));
     let packed = packed(&case, &mut random);
     let x = input(&case, &mut random);
-    let weight = |index: usize| {
-        let group = index / case.group;
-        f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
-    };
-    let what = |precision| format!("{} {case:?} {precision:?}", cpu.instructions());
-
-    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-    let got = multiply(cpu, &packed.matrix, &x, case.m, Precision::Exact);
-    assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
-
-    // With the rounding accounted for, what is left is the rounding of f32 sums.
     let rounding = cpu.rounding(case.m, Packing::new(case.bits, case.group).unwrap());
-    let rounded_weight = |index: usize| match rounding {
-        Rounding::Int8 { .. } => weight(index),
-        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
-    };
-    let got = multiply(cpu, &packed.matrix, &x, case.m, Precision::Rounded);
-    assert_close(
-        &what(Precision::Rounded),
-        &got,
-        &reference(&case, &rounded(&x, rounding), rounded_weight),
-        1e-5,
+    check_products(
+        cpu,
+        &case,
+        &packed.matrix,
+        &x,
+        |index| weight(&case, &packed, index),
+        rounding,
     );
 }
 
@@ -219,22 +205,9 @@ pub fn check_interleaved(cpu: &Cpu, case: Case) {
     let matrix = Matrix::Interleaved(Interleaved::new(matrix).expect("whole words and blocks of rows"));
     assert_eq!(matrix.bytes(), packed.matrix.bytes());
     let x = input(&case, &mut random);
-    let weight = |index: usize| {
-        let group = index / case.group;
-        f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
-    };
-    let what = |precision| format!("{} interleaved {case:?} {precision:?}", cpu.instructions());
-    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-    let got = multiply(cpu, &matrix, &x, case.m, Precision::Exact);
-    assert_close(&what(Precision::Exact), &got, &reference(&case, &exact_x, weight), 1e-5);
+    let weight = |index: usize| weight(&case, &packed, index);
     let rounding = cpu.interleaved_rounding(case.m, Packing::new(case.bits, case.group).unwrap());
-    let rounded_weight = |index: usize| match rounding {
-        Rounding::Int8 { .. } => weight(index),
-        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
-    };
-    let expected = reference(&case, &rounded(&x, rounding), rounded_weight);
-    let got = multiply(cpu, &matrix, &x, case.m, Precision::Rounded);
-    assert_close(&what(Precision::Rounded), &got, &expected, 1e-5);
+    check_products(cpu, &case, &matrix, &x, weight, rounding);
 
     let last = case.rows as u32 - 1;
     let mut row = vec![f32::NAN; case.cols];
@@ -247,6 +220,39 @@ pub fn check_interleaved(cpu: &Cpu, case: Case) {
             "{case:?}, column {col}: {value} for {expected}"
         );
     }
+}
+
+fn weight(case: &Case, packed: &Packed, index: usize) -> f64 {
+    let group = index / case.group;
+    f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
+}
+
+/// Exact products, and those of rounded inputs: with that rounding accounted for, what is left is the rounding of f32 sums.
+fn check_products(
+    cpu: &Cpu,
+    case: &Case,
+    matrix: &Matrix,
+    x: &[f32],
+    weight: impl Fn(usize) -> f64,
+    rounding: Rounding,
+) {
+    let kind = if matches!(matrix, Matrix::Interleaved(_)) {
+        " interleaved"
+    } else {
+        ""
+    };
+    let what = |precision| format!("{}{kind} {case:?} {precision:?}", cpu.instructions());
+    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let got = multiply(cpu, matrix, x, case.m, Precision::Exact);
+    assert_close(&what(Precision::Exact), &got, &reference(case, &exact_x, &weight), 1e-5);
+
+    let rounded_weight = |index: usize| match rounding {
+        Rounding::Int8 { .. } => weight(index),
+        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
+    };
+    let expected = reference(case, &rounded(x, rounding), rounded_weight);
+    let got = multiply(cpu, matrix, x, case.m, Precision::Rounded);
+    assert_close(&what(Precision::Rounded), &got, &expected, 1e-5);
 }
 
 pub fn every_set(check: impl Fn(&Cpu)) {

@@ -2,15 +2,18 @@
 
 #[path = "../common/files.rs"]
 mod common;
+mod cuda;
 mod emulated;
 #[path = "../common/golden.rs"]
 mod golden;
+mod logits;
 
 use std::path::Path;
 
 use common::{exact, folder};
 use emulated::EmulatedQueue;
 use golden::{Golden, error, run};
+use logits::{likeliest, logits_at_once, mean_error};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
 use planish_model::{Choice, Device, Draw, Error, LoadOptions, Model, NextInput};
@@ -187,7 +190,7 @@ fn a_weight_that_is_not_finite_is_refused_by_name() {
     assert!(error.to_string().contains(NAME), "{error}");
 }
 
-/// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored`.
+/// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored every_family`.
 #[test]
 #[ignore = "takes minutes"]
 fn every_family_agrees_with_transformers() {
@@ -200,121 +203,6 @@ fn every_family_agrees_with_transformers() {
     for case in cases {
         compare(&format!("{case}/metal"), &exact(), 1e-4);
         compare(&format!("{case}/plain"), &exact(), 1e-4);
-    }
-}
-
-/// The same on NVIDIA's GPUs, in f32 and in 16 bits, of the cases that `PLANISH_CASES` names: `cargo test -p planish-model --test gpu
-/// -- --ignored golden_models`. In 16 bits a router may choose otherwise in single rows, so that only the f32 ones are judged.
-#[test]
-#[ignore = "needs an NVIDIA GPU"]
-fn golden_models_agree_on_cuda() {
-    let named = std::env::var("PLANISH_CASES").unwrap_or_else(|_| "llama_tied/metal mixtral/metal".to_owned());
-    for case in named.split_whitespace() {
-        let on_cuda = |options: LoadOptions| {
-            let device = Device::Cuda;
-            let options = LoadOptions { device, ..options };
-            let checkpoint = Checkpoint::open(&folder(case)).unwrap();
-            errors(&mut Model::load(&checkpoint, &options).unwrap(), case)
-        };
-        let (single, half) = (on_cuda(exact()), on_cuda(LoadOptions::default()));
-        println!(
-            "{case}: f32 {:.1e} {:.1e}, bf16 {:.1e} {:.1e}",
-            single.0, single.1, half.0, half.1
-        );
-        assert!(single.0 < 1e-4 && single.1 < 1e-4, "{case}: {single:?}");
-    }
-}
-
-/// A real checkpoint on NVIDIA's GPUs, beside the processor in f32: 64 tokens by greedy choice, which must be the same, then the logits
-/// of all tokens, in f32 at once, in bf16 also one and two at a time. `PLANISH_MODEL` names its folder, `PLANISH_PROMPT` the prompt's tokens.
-#[test]
-#[ignore = "needs an NVIDIA GPU and a checkpoint"]
-fn a_checkpoint_agrees_with_the_processor_on_cuda() {
-    const STEPS: usize = 64;
-    let named = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
-    let checkpoint = Checkpoint::open(named("PLANISH_MODEL").as_ref()).unwrap();
-    let prompt: Vec<u32> = named("PLANISH_PROMPT")
-        .split_whitespace()
-        .map(|token| token.parse().unwrap())
-        .collect();
-    let load = |device, options| Model::load(&checkpoint, &LoadOptions { device, ..options }).unwrap();
-
-    let mut expected = load(Device::Cpu, exact());
-    let (tokens, steps) = greedy(&mut expected, &prompt, STEPS);
-    let all = logits_at_once(&mut expected, &tokens, tokens.len());
-    let mut single = load(Device::Cuda, exact());
-    let (found, found_steps) = greedy(&mut single, &prompt, STEPS);
-    assert_eq!(found, tokens, "f32 chooses other tokens");
-    let single = [
-        error(&found_steps, &steps),
-        error(&logits_at_once(&mut single, &tokens, tokens.len()), &all),
-    ];
-    println!(
-        "f32: {STEPS} tokens alike; largest error of the largest logit {:.1e} in steps, {:.1e} at once",
-        single[0], single[1]
-    );
-    let mut half = load(Device::Cuda, LoadOptions::default());
-    let half = [1, 2, tokens.len()].map(|at_once| {
-        let found = logits_at_once(&mut half, &tokens, at_once);
-        let (largest, mean) = (error(&found, &all), mean_error(&found, &all));
-        println!(
-            "bf16, {at_once} at once: root mean square {mean:.1e}; largest error of the largest logit {largest:.1e}"
-        );
-        mean
-    });
-    assert!(single.iter().all(|&error| error < 1e-4), "{single:?}");
-    assert!(half.iter().all(|&error| error < 2e-2), "{half:?}");
-}
-
-/// The prompt with the likeliest tokens after it, and the logits by which each was chosen. // (steps, vocabulary)
-fn greedy(model: &mut Model, prompt: &[u32], steps: usize) -> (Vec<u32>, Vec<f32>) {
-    let mut cache = model.cache(prompt.len() + steps).unwrap();
-    let (mut tokens, mut all, mut done) = (prompt.to_vec(), Vec::new(), 0);
-    for _ in 0..steps {
-        let logits = model.forward(&tokens[done..], &mut cache).unwrap();
-        all.extend_from_slice(logits);
-        done = tokens.len();
-        tokens.push(likeliest(logits));
-    }
-    (tokens, all)
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter().position(|&logit| logit == largest).unwrap() as u32
-}
-
-/// The logits of all tokens, which come so many at a time. // (tokens, vocabulary)
-fn logits_at_once(model: &mut Model, tokens: &[u32], at_once: usize) -> Vec<f32> {
-    let mut cache = model.cache(tokens.len()).unwrap();
-    let mut all = Vec::new();
-    for tokens in tokens.chunks(at_once) {
-        model
-            .forward_all(tokens, &mut cache, &mut |_, logits| all.extend_from_slice(logits))
-            .unwrap();
-    }
-    all
-}
-
-/// Root mean square of the differences, relative to that of the expected values.
-fn mean_error(found: &[f32], expected: &[f32]) -> f32 {
-    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
-    let differences = squares(&mut found.iter().zip(expected).map(|(a, b)| a - b));
-    (differences / squares(&mut expected.iter().copied())).sqrt() as f32
-}
-
-#[test]
-#[ignore = "needs an NVIDIA GPU"]
-fn packing_on_cuda_equals_packing_on_the_host() {
-    for (case, target, bits, group) in PACKED {
-        compare_packed(case, (target, bits, group), |options| {
-            let device = Device::Cuda;
-            let options = LoadOptions {
-                device,
-                ..options.clone()
-            };
-            Model::load(&Checkpoint::open(&folder(case)).unwrap(), &options).unwrap()
-        });
     }
 }
 
