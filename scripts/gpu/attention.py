@@ -1,6 +1,6 @@
 """Times and checks the attention kernels on a CUDA GPU, beside torch's scaled_dot_product_attention.
 
-    python scripts/gpu/attention.py [--kernels crates/planish-ops/kernels] [--shapes 2048x32x8x128,..] [--variant NAME=VALUE,..]..
+    python scripts/gpu/attention.py [--kernels crates/planish-kernels/text] [--shapes 2048x32x8x128,..] [--variant NAME=VALUE,..]..
 
 A shape is rows x heads x key-value heads x dimension, a prompt without anything before it. Needs torch with CUDA, whose NVRTC it
 uses. Times are medians of graph launches; errors are relative to f64, of fresh random values.
@@ -85,7 +85,7 @@ def time_of(call, count=20):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kernels", default="crates/planish-ops/kernels")
+    parser.add_argument("--kernels", default="crates/planish-kernels/text")
     parser.add_argument("--shapes", default="2048x32x8x128,2048x32x8x64,512x32x8x128,70x6x2x80,2048x32x32x96,2048x16x8x256")
     parser.add_argument("--variant", action="append", default=[])
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Times and checks the kernels for packed weights on a CUDA GPU, beside cuBLAS.
 
-    python scripts/gpu/matmul.py [--kernels crates/planish-ops/kernels] [--shapes 14336x4096,..] [--inputs 1,8] [--bits 4]
+    python scripts/gpu/matmul.py [--kernels crates/planish-kernels/text] [--shapes 14336x4096,..] [--inputs 1,8] [--bits 4]
                                  [--variants tensor,matvec] [--define NAME=VALUE].. [--check]
 
 Needs torch with CUDA, whose NVRTC it uses. Weights take turns so that the second-level cache does not serve them; launches are
@@ -289,7 +289,7 @@ def check(variant, weight, dtype, inputs):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kernels", default="crates/planish-ops/kernels")
+    parser.add_argument("--kernels", default="crates/planish-kernels/text")
     parser.add_argument("--shapes", default="14336x4096,28672x8192,4096x4096")
     parser.add_argument("--inputs", default="1")
     parser.add_argument("--bits", default="4")

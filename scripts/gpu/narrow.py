@@ -1,6 +1,6 @@
 """Times and checks the products of packed weights with few inputs (tensor_narrow.metal, tensor.metal) on a CUDA GPU.
 
-    python scripts/gpu/narrow.py [--kernels crates/planish-ops/kernels] [--shapes 14336x4096,..] [--bits 2,4] [--inputs 1,8]
+    python scripts/gpu/narrow.py [--kernels crates/planish-kernels/text] [--shapes 14336x4096,..] [--bits 2,4] [--inputs 1,8]
                                  [--dtype bfloat16] [--layer] [--set NAME=VALUE]..
 
 Weights take turns so that the second-level cache does not serve them; a graph holds all launches, which start early as those of a
@@ -149,7 +149,7 @@ def measure_layer(compiler, bits, chosen, reading):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kernels", default="crates/planish-ops/kernels")
+    parser.add_argument("--kernels", default="crates/planish-kernels/text")
     parser.add_argument("--shapes", default="14336x4096,28672x8192,4096x4096")
     parser.add_argument("--inputs", default="1")
     parser.add_argument("--bits", default="4")

@@ -6,10 +6,11 @@
 //! the instruction set wants it interleaved. They are repeated until they exceed 256 MB so that no cache holds them.
 //! `PLANISH_THREADS` sets the threads, arguments filter the lines by substring.
 
+use planish_ops::PlainMatrix;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use planish_cpu::{Arena, Cpu, Matmul, Matrix, PlainMatrix, Precision, instruction_sets, read_rate};
+use planish_cpu::{Arena, Cpu, CpuMatrix, Matmul, Precision, instruction_sets, read_rate};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 
 /// Bytes that a set of weights has at least, so that it comes from memory.
@@ -50,7 +51,7 @@ fn main() {
 }
 
 /// Enough copies of a matrix to exceed the caches, one after the other.
-fn weights(cpu: &Cpu, (rows, cols): (usize, usize), bits: u32, precision: Precision) -> Vec<Matrix> {
+fn weights(cpu: &Cpu, (rows, cols): (usize, usize), bits: u32, precision: Precision) -> Vec<CpuMatrix> {
     let one = |seed: usize| {
         let noise = |count: usize| {
             Bytes::from(
@@ -61,7 +62,7 @@ fn weights(cpu: &Cpu, (rows, cols): (usize, usize), bits: u32, precision: Precis
         };
         if bits == 16 {
             let data = Bytes::from(vec![0x3c; rows * cols * 2]);
-            return Matrix::Plain(PlainMatrix {
+            return CpuMatrix::Plain(PlainMatrix {
                 rows,
                 cols,
                 float_type: FloatType::BF16,
@@ -73,7 +74,7 @@ fn weights(cpu: &Cpu, (rows, cols): (usize, usize), bits: u32, precision: Precis
         let small = Bytes::from(vec![0x3c; shape.scale_bytes()]);
         let matrix =
             PackedMatrix::new(shape, noise(shape.code_bytes()), small.clone(), small).expect("lengths by shape");
-        Matrix::Packed(matrix)
+        CpuMatrix::Packed(matrix)
     };
     let mut arena = Arena::default();
     let first = arena.keep(cpu, one(1), precision);
@@ -83,12 +84,12 @@ fn weights(cpu: &Cpu, (rows, cols): (usize, usize), bits: u32, precision: Precis
 }
 
 /// Prints the median of several passes over all weights, beside the rate of reading as many bytes.
-fn measure(cpu: &Cpu, name: &str, weights: &[Matrix], m: usize, precision: Precision) {
+fn measure(cpu: &Cpu, name: &str, weights: &[CpuMatrix], m: usize, precision: Precision) {
     let (rows, cols) = (weights[0].rows(), weights[0].cols());
     let input: Vec<f32> = (0..m * cols).map(|index| (index % 251) as f32 / 125.0 - 1.0).collect();
     let mut output = vec![0.0; m * rows];
     let weights = &weights[..(weights.len() * 8 / m).clamp(1, weights.len())];
-    let bytes: usize = weights.iter().map(Matrix::bytes).sum();
+    let bytes: usize = weights.iter().map(CpuMatrix::bytes).sum();
     let operations = 2.0 * (rows * cols * m * weights.len()) as f64;
     let read = read_rate(cpu.pool(), bytes) / 1e9;
     let mut products = Vec::new();

@@ -4,13 +4,14 @@
 //! `cargo bench -p planish-cpu --bench rest [FILTER]`; `PLANISH_THREADS` sets the threads, `PLANISH_CPU` the instruction set.
 //! Decode prints the rate at which keys and values are read, "read" what the memory gives for the same bytes.
 
+use planish_ops::{Activation, CacheType, NormKind, RopePairs};
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use planish_cpu::{
-    Activate, Activation, Attention, AttentionWorkspace, CacheType, Cpu, KeyValueShape, KeyValues, Norm, NormKind,
-    Rope, RopeAngles, RopePairs, activate, attention, norm, rope, rope_angles,
+    Activate, Attention, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Norm, Rope, RopeAngles, activate,
+    attention, norm, rope, rope_angles,
 };
 
 const LAYERS: usize = 30;

@@ -2,7 +2,8 @@
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{Activation, vector_functions};
+use crate::vector::vector_functions;
+use planish_ops::Activation;
 
 /// Rows to activate.
 pub struct Activate<'a> {

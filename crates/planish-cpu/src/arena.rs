@@ -4,6 +4,7 @@
 //! 76 MB of 4-bit matrices of SmolLM2 135M, Xeon, November 2026, one thread / two: 12 / 39 GB/s from pages of 4 KiB, 23 / 44 from
 //! here, with fetches farther ahead. Copying takes 30 ms; what is mapped is given back as it goes.
 
+use planish_ops::PlainMatrix;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use planish_format::PackedMatrix;
 
 use crate::huge::{HUGE_PAGE, advise, available_memory};
 use crate::interleaved::{self, Interleaved, LANES, Weave, group_bytes};
-use crate::matrix::{Matrix, PlainMatrix};
+use crate::matrix::CpuMatrix;
 use crate::share::SharedSlice;
 use crate::{Cpu, Pool, Precision};
 
@@ -37,7 +38,7 @@ impl Arena {
     ///
     /// With [`Precision::Rounded`] it is interleaved where this machine has kernels for that: then products with one row are
     /// at their fastest.
-    pub fn keep(&mut self, cpu: &Cpu, matrix: Matrix, precision: Precision) -> Matrix {
+    pub fn keep(&mut self, cpu: &Cpu, matrix: CpuMatrix, precision: Precision) -> CpuMatrix {
         let pool = cpu.pool();
         let bytes = matrix.bytes() + 3 * LINE;
         if self.room() < bytes && !self.grow(bytes) {
@@ -49,18 +50,18 @@ impl Arena {
             .as_ref()
             .filter(|_| precision == Precision::Rounded);
         match matrix {
-            Matrix::Interleaved(_) => matrix,
-            Matrix::Packed(matrix) if kernels.is_some_and(|kernels| (kernels.fits)(&matrix)) => {
+            CpuMatrix::Interleaved(_) => matrix,
+            CpuMatrix::Packed(matrix) if kernels.is_some_and(|kernels| (kernels.fits)(&matrix)) => {
                 let weave = kernels.map_or(interleaved::weave as Weave, |kernels| kernels.weave);
-                Matrix::Interleaved(self.interleave(pool, &matrix, weave))
+                CpuMatrix::Interleaved(self.interleave(pool, &matrix, weave))
             }
-            Matrix::Packed(mut matrix) => {
+            CpuMatrix::Packed(mut matrix) => {
                 for part in [&mut matrix.codes, &mut matrix.scales, &mut matrix.biases] {
                     *part = self.copy(pool, part);
                 }
-                Matrix::Packed(matrix)
+                CpuMatrix::Packed(matrix)
             }
-            Matrix::Plain(matrix) => Matrix::Plain(PlainMatrix {
+            CpuMatrix::Plain(matrix) => CpuMatrix::Plain(PlainMatrix {
                 data: self.copy(pool, &matrix.data),
                 ..matrix
             }),
@@ -210,14 +211,14 @@ mod tests {
                 .into(),
         };
         let sizes = [1, 7, 40_000, 100_000, 0, 12_000_000, 3];
-        let kept: Vec<Matrix> = sizes
+        let kept: Vec<CpuMatrix> = sizes
             .iter()
             .enumerate()
-            .map(|(seed, &rows)| arena.keep(&cpu, Matrix::Plain(matrix(seed, rows)), Precision::Rounded))
+            .map(|(seed, &rows)| arena.keep(&cpu, CpuMatrix::Plain(matrix(seed, rows)), Precision::Rounded))
             .collect();
         drop(arena);
         for (seed, (kept, &rows)) in kept.iter().zip(&sizes).enumerate() {
-            let Matrix::Plain(kept) = kept else {
+            let CpuMatrix::Plain(kept) = kept else {
                 panic!("still plain")
             };
             assert_eq!((kept.rows, kept.cols), (rows, 3));

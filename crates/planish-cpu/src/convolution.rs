@@ -1,11 +1,12 @@
 //! Causal convolution of every channel on its own: `output[row] = bias + sum over taps of weight[tap] * input[row + tap + 1 - taps]`,
 //! then an activation; inputs from before the first row come from `history`, which then holds the last ones.
 
+use planish_ops::Activation;
 use smallvec::{SmallVec, smallvec};
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{Activation, ConvolutionRow, vector_functions};
+use crate::vector::{ConvolutionRow, vector_functions};
 
 /// Channels handled together; their history stays in the nearest cache.
 const CHUNK: usize = 64;

@@ -4,6 +4,7 @@ mod each;
 mod parts;
 mod prepare;
 
+use planish_ops::PlainMatrix;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use planish_format::{PackedMatrix, Packing};
 use crate::attention::RoundedTask;
 use crate::input::{InputBuffers, Shape};
 use crate::interleaved::{self, Unweave};
-use crate::matrix::{Matrix, PlainMatrix};
+use crate::matrix::CpuMatrix;
 use crate::pool::Pool;
 use crate::scalar::{float_at, packed_row};
 use crate::scratch::{Buffer, WorkerScratch};
@@ -53,7 +54,7 @@ pub enum Rounding {
 /// `outputs[i] = input * weights[i]^T` for every i.
 pub struct Matmul<'a, 'b> {
     /// Matrices with the same number of columns, of (rows_i, cols) each.
-    pub weights: &'a [&'a Matrix],
+    pub weights: &'a [&'a CpuMatrix],
     /// x, row-major. // (m, cols)
     pub input: &'a [f32],
     /// Rows of x.
@@ -215,7 +216,7 @@ impl Cpu {
     /// Rows of a matrix as f32: the lookup of an embedding.
     ///
     /// `out` is (ids, cols). Panics when an id is not below the matrix's rows.
-    pub fn rows(&self, matrix: &Matrix, ids: &[u32], out: &mut [f32]) {
+    pub fn rows(&self, matrix: &CpuMatrix, ids: &[u32], out: &mut [f32]) {
         matrix.check();
         let cols = matrix.cols();
         let output = Output::new(out, ids.len(), cols);
@@ -225,9 +226,9 @@ impl Cpu {
             // SAFETY: every index is given to one call, and a row of the output has `cols` values.
             let into = unsafe { std::slice::from_raw_parts_mut(output.at(index, 0), cols) };
             match matrix {
-                Matrix::Packed(matrix) => packed_row(matrix, row, into),
-                Matrix::Interleaved(matrix) => matrix.row(row, into),
-                Matrix::Plain(PlainMatrix { float_type, data, .. }) => {
+                CpuMatrix::Packed(matrix) => packed_row(matrix, row, into),
+                CpuMatrix::Interleaved(matrix) => matrix.row(row, into),
+                CpuMatrix::Plain(PlainMatrix { float_type, data, .. }) => {
                     let values = (0..cols).map(|col| float_at(data, *float_type, row * cols + col));
                     into.iter_mut().zip(values).for_each(|(into, value)| *into = value);
                 }
@@ -243,7 +244,7 @@ impl Cpu {
         } = scratch;
         match (parts.packing(), input.precision) {
             (None, _) => self.each_chunk(parts, input.m, workers, |weight, output, rows, scratch| {
-                if let Matrix::Plain(matrix) = weight {
+                if let CpuMatrix::Plain(matrix) = weight {
                     let product = PlainProduct {
                         matrix,
                         input: input.values,
@@ -316,7 +317,7 @@ impl Cpu {
         let m = input.m;
         let input = self.round_input(shape, input.values, &mut scratch.input);
         self.each_chunk(parts, m, &scratch.workers, |weight, output, rows, _| {
-            if let Matrix::Interleaved(matrix) = weight {
+            if let CpuMatrix::Interleaved(matrix) = weight {
                 (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
             }
         });
@@ -325,15 +326,15 @@ impl Cpu {
     /// Calls `job` with rows of a packed weight in the format's order.
     fn in_order(
         &self,
-        weight: &Matrix,
+        weight: &CpuMatrix,
         output: Output,
         rows: Range<usize>,
         mut job: impl FnMut(&PackedMatrix, Output, Range<usize>),
     ) {
         match weight {
-            Matrix::Plain(_) => {}
-            Matrix::Packed(matrix) => job(matrix, output, rows),
-            Matrix::Interleaved(matrix) => {
+            CpuMatrix::Plain(_) => {}
+            CpuMatrix::Packed(matrix) => job(matrix, output, rows),
+            CpuMatrix::Interleaved(matrix) => {
                 let unweave = self
                     .set
                     .interleaved
@@ -368,7 +369,7 @@ impl Cpu {
         parts: &Parts<'_>,
         m: usize,
         workers: &[Mutex<WorkerScratch>],
-        job: impl Fn(&Matrix, Output, Range<usize>, &mut WorkerScratch) + Sync,
+        job: impl Fn(&CpuMatrix, Output, Range<usize>, &mut WorkerScratch) + Sync,
     ) {
         let chunk_rows = parts.chunk_rows(self.pool.threads(), m);
         let chunks = parts

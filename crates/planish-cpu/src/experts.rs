@@ -3,10 +3,11 @@
 //! For one row only the chosen experts' weights are read. Several rows are grouped by expert, so that an expert's weights are
 //! read once, for all rows that chose it.
 
+use planish_ops::Activation;
 use smallvec::SmallVec;
 
 use crate::share::{SharedSlice, share_rows};
-use crate::{Activate, Activation, Choices, Cpu, Matmul, MatmulEach, Matrix, Precision, activate};
+use crate::{Activate, Choices, Cpu, CpuMatrix, Matmul, MatmulEach, Precision, activate};
 
 /// Experts of a row for which no memory is taken: as many as most models choose.
 const FEW: usize = 16;
@@ -15,14 +16,14 @@ const FEW: usize = 16;
 #[derive(Clone, Copy)]
 pub struct ExpertLayer<'a> {
     /// Of equal shape. // experts times (features, cols)
-    pub weights: &'a [Matrix],
+    pub weights: &'a [CpuMatrix],
     /// Added to the products. // (experts, features)
     pub biases: Option<&'a [f32]>,
 }
 
 impl ExpertLayer<'_> {
     fn features(&self) -> usize {
-        self.weights.first().map_or(0, Matrix::rows)
+        self.weights.first().map_or(0, CpuMatrix::rows)
     }
 
     /// Adds an expert's bias to its products. // (rows, features)
@@ -92,7 +93,7 @@ impl Cpu {
         gate.resize(choices.experts.len() * inner, 0.0);
         up.resize(choices.experts.len() * inner, 0.0);
         let layers = [(problem.gate, &mut *gate), (Some(problem.up), &mut *up)];
-        let mut weights = SmallVec::<[&Matrix; 2 * FEW]>::new();
+        let mut weights = SmallVec::<[&CpuMatrix; 2 * FEW]>::new();
         let mut outputs = SmallVec::<[&mut [f32]; 2 * FEW]>::new();
         for (layer, products) in layers {
             let Some(layer) = layer else { continue };
@@ -113,7 +114,7 @@ impl Cpu {
         let activated = problem.activate(self, gate, up);
         let hidden = problem.down.features();
         output.resize(choices.experts.len() * hidden, 0.0);
-        let weights: SmallVec<[&Matrix; FEW]> = chosen().map(|expert| &problem.down.weights[expert]).collect();
+        let weights: SmallVec<[&CpuMatrix; FEW]> = chosen().map(|expert| &problem.down.weights[expert]).collect();
         self.matmul_each(MatmulEach {
             weights: &weights,
             inputs: activated,
@@ -190,7 +191,7 @@ impl Cpu {
     }
 
     /// One matrix and as many rows of x as `input` holds.
-    fn product(&self, weight: &Matrix, input: &[f32], output: &mut [f32], precision: Precision) {
+    fn product(&self, weight: &CpuMatrix, input: &[f32], output: &mut [f32], precision: Precision) {
         self.matmul(Matmul {
             weights: &[weight],
             input,

@@ -1,26 +1,18 @@
 //! Work on parts of heads: a matrix for each head, and copies between layouts. A tensor of heads is (rows, heads * stride).
 
+use planish_ops::HeadPart;
 use smallvec::SmallVec;
 
 use crate::share::{SharedSlice, share_rows};
-use crate::{Cpu, Matmul, MatmulEach, Matrix, Pool, Precision};
+use crate::{Cpu, CpuMatrix, Matmul, MatmulEach, Pool, Precision};
 
 /// Heads for which no memory is taken: as many as most models have.
 const MOST_HEADS: usize = 128;
 
-/// A run of columns in every head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadPart {
-    /// Columns of a head.
-    pub stride: usize,
-    /// First column of the part.
-    pub start: usize,
-}
-
 /// `output[head] = weights[head] x input[head]`.
 pub struct HeadLinear<'a> {
     /// Of equal shape. // heads times (features, cols)
-    pub weights: &'a [Matrix],
+    pub weights: &'a [CpuMatrix],
     /// // (rows, heads * from.stride)
     pub input: &'a [f32],
     /// Where the columns that are read lie.

@@ -5,6 +5,7 @@
 //! Blocks are allocated as positions fill, and freed once no row can see them again.
 
 use half::f16;
+use planish_ops::{CacheType, REWIND};
 
 use crate::Pool;
 use crate::input::{largest_magnitude, step_of};
@@ -14,9 +15,6 @@ use crate::vector::{ProductElement, vector_functions};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
-
-/// Positions that stay beyond the window, so that a sequence can be taken back by so many and go on.
-pub const REWIND: usize = 1024;
 
 /// What does not change over the life of a layer's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,19 +29,6 @@ pub struct KeyValueShape {
     pub window: Option<usize>,
     /// How they are stored.
     pub cache: CacheType,
-}
-
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CacheType {
-    /// As they are: 4 bytes a value.
-    Float32,
-    /// 2 bytes a value.
-    #[default]
-    Float16,
-    /// 1 byte a value, and a scale in f32 for each head's keys and values of a position: `scale * code` with
-    /// `scale = max|value| / 127`.
-    Int8,
 }
 
 impl KeyValueShape {

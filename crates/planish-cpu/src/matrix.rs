@@ -1,26 +1,13 @@
 //! The weights that the kernels multiply with: packed or plain, read in place, at any alignment.
 
-use bytes::Bytes;
-use planish_format::{FloatType, PackedMatrix};
+use planish_format::PackedMatrix;
+use planish_ops::{Matrix, PlainMatrix, Resident, Shape};
 
 use crate::interleaved::Interleaved;
 
-/// A plain matrix of `rows` x `cols` weights. Cloning is cheap: the bytes are shared.
-#[derive(Clone, Debug)]
-pub struct PlainMatrix {
-    /// Output features.
-    pub rows: usize,
-    /// Input features.
-    pub cols: usize,
-    /// Type of the values.
-    pub float_type: FloatType,
-    /// Little-endian values, at any alignment. // (rows, cols)
-    pub data: Bytes,
-}
-
 /// The weight of a linear layer or an embedding.
 #[derive(Clone, Debug)]
-pub enum Matrix {
+pub enum CpuMatrix {
     /// Codes with a scale and a bias per group.
     Packed(PackedMatrix),
     /// The same, arranged for the CPU's products with one row.
@@ -29,40 +16,65 @@ pub enum Matrix {
     Plain(PlainMatrix),
 }
 
-impl Matrix {
+impl From<Matrix> for CpuMatrix {
+    fn from(matrix: Matrix) -> CpuMatrix {
+        match matrix {
+            Matrix::Packed(matrix) => CpuMatrix::Packed(matrix),
+            Matrix::Plain(matrix) => CpuMatrix::Plain(matrix),
+        }
+    }
+}
+
+impl Shape for CpuMatrix {
+    fn rows(&self) -> usize {
+        CpuMatrix::rows(self)
+    }
+
+    fn cols(&self) -> usize {
+        CpuMatrix::cols(self)
+    }
+}
+
+impl Resident for CpuMatrix {
+    fn bytes(&self) -> usize {
+        CpuMatrix::bytes(self)
+    }
+}
+
+impl CpuMatrix {
     /// Output features.
     pub fn rows(&self) -> usize {
         match self {
-            Matrix::Packed(matrix) => matrix.rows,
-            Matrix::Interleaved(matrix) => matrix.shape.rows,
-            Matrix::Plain(matrix) => matrix.rows,
+            CpuMatrix::Packed(matrix) => matrix.rows,
+            CpuMatrix::Interleaved(matrix) => matrix.shape.rows,
+            CpuMatrix::Plain(matrix) => matrix.rows,
         }
     }
 
     /// Input features.
     pub fn cols(&self) -> usize {
         match self {
-            Matrix::Packed(matrix) => matrix.cols,
-            Matrix::Interleaved(matrix) => matrix.shape.cols,
-            Matrix::Plain(matrix) => matrix.cols,
+            CpuMatrix::Packed(matrix) => matrix.cols,
+            CpuMatrix::Interleaved(matrix) => matrix.shape.cols,
+            CpuMatrix::Plain(matrix) => matrix.cols,
         }
     }
 
     /// Bytes that one pass over the matrix reads: codes, scales and biases, or floats.
     pub fn bytes(&self) -> usize {
         match self {
-            Matrix::Packed(matrix) => matrix.codes.len() + matrix.scales.len() + matrix.biases.len(),
-            Matrix::Interleaved(matrix) => matrix.data.len(),
-            Matrix::Plain(matrix) => matrix.data.len(),
+            CpuMatrix::Packed(matrix) => matrix.codes.len() + matrix.scales.len() + matrix.biases.len(),
+            CpuMatrix::Interleaved(matrix) => matrix.data.len(),
+            CpuMatrix::Plain(matrix) => matrix.data.len(),
         }
     }
 
     /// Panics unless the byte lengths are what the shape says: the kernels read by address and rely on it.
     pub(crate) fn check(&self) {
         match self {
-            Matrix::Packed(matrix) => check_packed(matrix),
-            Matrix::Interleaved(matrix) => matrix.check(),
-            Matrix::Plain(PlainMatrix {
+            CpuMatrix::Packed(matrix) => check_packed(matrix),
+            CpuMatrix::Interleaved(matrix) => matrix.check(),
+            CpuMatrix::Plain(PlainMatrix {
                 rows,
                 cols,
                 float_type,

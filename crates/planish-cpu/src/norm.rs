@@ -2,7 +2,8 @@
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{NormKind, NormRow, vector_functions};
+use crate::vector::{NormRow, vector_functions};
+use planish_ops::NormKind;
 
 /// Rows to normalize. A row is `width` long; weight and bias may cover several rows that lie side by side (the heads of a
 /// layer) and repeat after them.

@@ -2,7 +2,8 @@
 
 use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{RopePairs, vector_functions};
+use crate::vector::vector_functions;
+use planish_ops::RopePairs;
 
 /// Heads to rotate.
 pub struct Rope<'a> {

@@ -1,5 +1,6 @@
 //! Routing: which experts compute a row, and with what weights, from the logits of a router.
 
+use planish_ops::{ExpertGroups, Routing, Scoring};
 use smallvec::{SmallVec, smallvec};
 
 use crate::Pool;
@@ -7,48 +8,6 @@ use crate::share::{SharedSlice, share_rows};
 
 /// One for each expert; more than 512 take memory for each share.
 type Scores = SmallVec<[f32; 512]>;
-
-/// How a router chooses experts and weighs them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Routing {
-    /// Experts of a row.
-    pub chosen: usize,
-    /// From logits to scores.
-    pub scoring: Scoring,
-    /// Only experts of the best groups can be chosen.
-    pub groups: Option<ExpertGroups>,
-    /// The weights of a row are divided by their sum, or by this where the sum is smaller. A softmax over the chosen
-    /// experts alone is a softmax over all that is divided so.
-    pub normalize: Option<f32>,
-    /// Multiplies the weights.
-    pub scale: f32,
-}
-
-/// From logits to scores. A chosen expert's score is its weight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scoring {
-    /// Softmax over all experts.
-    Softmax,
-    /// `1 / (1 + e^-logit)`.
-    Sigmoid,
-    /// SparseMixer (Liu et al., 2023) at inference: experts are chosen one after another, each weighed by a softmax over those
-    /// not chosen yet whose logit is within `2 * jitter`, relative, of the best.
-    SparseMixer {
-        /// Relative width of the comparison.
-        jitter: f32,
-    },
-}
-
-/// Experts in groups of equal size that lie side by side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpertGroups {
-    /// How many groups.
-    pub count: usize,
-    /// How many of them experts are chosen from.
-    pub kept: usize,
-    /// A group is as good as the sum of so many of its best scores.
-    pub best: usize,
-}
 
 /// The experts of some rows.
 #[derive(Clone, Debug, Default)]

@@ -1,5 +1,6 @@
 //! The instruction sets, best first. One is chosen when the program starts; `PLANISH_CPU=name` forces another.
 
+use planish_ops::PlainMatrix;
 use std::ops::Range;
 
 use planish_format::{PackedMatrix, Packing};
@@ -7,7 +8,6 @@ use planish_format::{PackedMatrix, Packing};
 use crate::attention::RoundedTask;
 use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Shape};
 use crate::interleaved::{Interleaved, Unweave, Weave};
-use crate::matrix::PlainMatrix;
 use crate::scalar;
 use crate::scratch::WorkerScratch;
 

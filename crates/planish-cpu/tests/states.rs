@@ -1,7 +1,8 @@
 //! Every instruction set's kernels of layers with a state, against the same sums in f64.
 
 use planish_cpu::Coefficients;
-use planish_cpu::vector::{Activation, ConvolutionRow, STRIP, StateStep, VARIANTS, Variant};
+use planish_cpu::vector::{ConvolutionRow, STRIP, StateStep, VARIANTS, Variant};
+use planish_ops::Activation;
 
 fn variants() -> impl Iterator<Item = &'static Variant> {
     VARIANTS.iter().filter(|variant| (variant.supported)())

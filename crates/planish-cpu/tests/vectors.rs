@@ -1,9 +1,8 @@
 //! Every instruction set of the vector table that this machine has, against plain formulas in f64.
 
 use half::{bf16, f16};
-use planish_cpu::vector::{
-    Activation, NormKind, NormRow, PositionBias, Product, RopePairs, SoftmaxBlock, VARIANTS, VectorFunctions,
-};
+use planish_cpu::vector::{NormRow, PositionBias, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
+use planish_ops::{Activation, NormKind, RopePairs};
 
 type Formula = fn(f64) -> f64;
 

@@ -1,10 +1,10 @@
 //! Which device computes: opens it, checks that the model fits, loads the decoder there. `auto` takes a GPU where there is one
 //! that the model fits, and says why not where it takes the processor instead.
 
-use planish_cpu::{Cpu, Precision};
+use planish_cpu::{Cpu, CpuOps, Precision};
 use planish_format::FloatType;
 use planish_gpu::Queue;
-use planish_ops::{CpuOps, GpuOps};
+use planish_kernels::GpuOps;
 
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;

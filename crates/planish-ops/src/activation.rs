@@ -1,6 +1,52 @@
 //! Gated activation (Shazeer, 2020): `gate = activation(gate) * up`; without `up` just the activation.
 
-use crate::{Activation, Ops, Shape};
+use crate::{Ops, Shape};
+
+/// A non-linearity of single values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// x / (1 + e^-x).
+    Silu,
+    /// GELU (Hendrycks and Gimpel, 2016): x * (1 + erf(x / sqrt 2)) / 2.
+    Gelu,
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// x / (1 + e^-1.702x).
+    QuickGelu,
+    /// max(x, 0).
+    Relu,
+    /// max(x, 0)^2.
+    Relu2,
+    /// 1 / (1 + e^-x).
+    Sigmoid,
+    /// tanh x.
+    Tanh,
+    /// cap * tanh(x / cap).
+    Softcap(f32),
+    /// Clamped SwiGLU (gpt-oss): `x / (1 + e^-(slope * x))` of min(x, limit), and what it is multiplied with becomes
+    /// `1 + clamp(up, -limit, limit)`.
+    ClampedSwiglu {
+        /// Steepness of the logistic function.
+        slope: f32,
+        /// Bounds both factors.
+        limit: f32,
+    },
+    /// xIELU (Huang and Schlag, 2024) with its learned factors.
+    Xielu(Xielu),
+}
+
+/// `positive * x^2 + slope * x` above 0, `negative * (e^min(x, limit) - 1 - x) + slope * x` elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Xielu {
+    /// Bend above 0.
+    pub positive: f32,
+    /// Bend below 0.
+    pub negative: f32,
+    /// Slope at 0.
+    pub slope: f32,
+    /// Just below 0.
+    pub limit: f32,
+}
 
 /// Rows to activate in place.
 pub struct Gate<'a, O: Ops> {

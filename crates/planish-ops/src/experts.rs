@@ -1,7 +1,49 @@
 //! Routed experts (Shazeer et al., 2017): `output = base + sum over the chosen of weight * down(activation(gate(x)) * up(x))`.
 //! Which experts compute a row, and with what weights, is decided on the device, from the router's logits.
 
-use crate::{Activation, Ops, Routing, Scoring, Shape, gate_reference, linear_reference};
+use crate::{Activation, Ops, Shape, gate_reference, linear_reference};
+
+/// How a router chooses experts and weighs them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    /// Experts of a row.
+    pub chosen: usize,
+    /// From logits to scores.
+    pub scoring: Scoring,
+    /// Only experts of the best groups can be chosen.
+    pub groups: Option<ExpertGroups>,
+    /// The weights of a row are divided by their sum, or by this where the sum is smaller. A softmax over the chosen
+    /// experts alone is a softmax over all that is divided so.
+    pub normalize: Option<f32>,
+    /// Multiplies the weights.
+    pub scale: f32,
+}
+
+/// From logits to scores. A chosen expert's score is its weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// `1 / (1 + e^-logit)`.
+    Sigmoid,
+    /// SparseMixer (Liu et al., 2023) at inference: experts are chosen one after another, each weighed by a softmax over those
+    /// not chosen yet whose logit is within `2 * jitter`, relative, of the best.
+    SparseMixer {
+        /// Relative width of the comparison.
+        jitter: f32,
+    },
+}
+
+/// Experts in groups of equal size that lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// How many groups.
+    pub count: usize,
+    /// How many of them experts are chosen from.
+    pub kept: usize,
+    /// A group is as good as the sum of so many of its best scores.
+    pub best: usize,
+}
 
 /// Matrices of equal shape (rows, cols), one for each expert.
 pub trait StackShape: Shape {

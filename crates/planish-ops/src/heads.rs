@@ -1,6 +1,15 @@
 //! Work on parts of heads, for latent attention (DeepSeek-V2, 2024): a matrix for each head, and copies between layouts.
 
-use crate::{HeadPart, Ops, Shape, StackShape};
+use crate::{Ops, Shape, StackShape};
+
+/// A run of columns in every head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadPart {
+    /// Columns of a head.
+    pub stride: usize,
+    /// First column of the part.
+    pub start: usize,
+}
 
 /// `output[head] = weights[head] x input[head]` for parts of heads.
 pub struct HeadLinear<'a, O: Ops> {

@@ -9,13 +9,12 @@ mod append;
 mod attention;
 mod choose;
 mod convolution;
-mod cpu;
 mod embed;
 mod experts;
-mod gpu;
 mod heads;
-pub mod kernels;
+mod key_values;
 mod linear;
+mod matrix;
 mod norm;
 mod pack;
 mod recurrence;
@@ -24,41 +23,28 @@ mod work;
 
 use std::ops::Range;
 
-pub use activation::{Gate, gate_reference};
+pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
 pub use attention::{Alibi, Attention, AttentionHead, attention_reference};
 pub use choose::{Choice, Choose, Draw, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
-pub use cpu::{CpuOps, CpuStack, CpuTensor, NoneChosen};
 pub use embed::{Embed, Tokens};
-pub use experts::{Base, ExpertLayer, Experts, ReferenceExpert, Route, StackShape, expert_reference, route_reference};
-pub use gpu::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
-pub use heads::{CopyHeads, HeadLinear};
-pub use linear::{Linear, linear_reference};
-pub use norm::{Norm, Residual, norm_reference};
-pub use pack::Packable;
-pub use planish_cpu::{
-    Activation, CacheType, ExpertGroups, HeadPart, Matrix, NormKind, PlainMatrix, REWIND, RopePairs, Routing, Scoring,
-    Xielu,
+pub use experts::{
+    Base, ExpertGroups, ExpertLayer, Experts, ReferenceExpert, Route, Routing, Scoring, StackShape, expert_reference,
+    route_reference,
 };
-pub use recurrence::{Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, Steps, recurrence_reference};
-pub use rope::{Rope, RopeAngles, rope_reference};
+pub use heads::{CopyHeads, HeadLinear, HeadPart};
+pub use key_values::{CacheType, KeyValueSizes, REWIND};
+pub use linear::{Linear, linear_reference};
+pub use matrix::{Matrix, PlainMatrix};
+pub use norm::{Norm, NormKind, Residual, norm_reference};
+pub use pack::Packable;
+pub use recurrence::{
+    Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, STATE_COLS, Steps, recurrence_reference,
+};
+pub use rope::{Rope, RopeAngles, RopePairs, rope_reference};
 pub use work::{Resident, ResidentKeyValues, Work};
-
-/// Sizes of the keys and values of one layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyValueSizes {
-    /// Heads of keys and of values.
-    pub heads: usize,
-    /// Values of a head of keys.
-    pub head_dim: usize,
-    /// Values of a head of values.
-    pub value_dim: usize,
-    /// Rows see this many positions, their own included; `None` is all. Positions more than [`REWIND`] before any that a row
-    /// can see need not be kept.
-    pub window: Option<usize>,
-}
 
 /// Rows that go through the layers together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

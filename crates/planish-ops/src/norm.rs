@@ -4,7 +4,16 @@
 
 use std::ops::Range;
 
-use crate::{NormKind, Ops, Shape};
+use crate::{Ops, Shape};
+
+/// How a row is normalized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + epsilon)`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(variance(x) + epsilon)`.
+    Layer,
+}
 
 /// Rows to normalize. `width` values are normalized together; it divides the columns, so that heads are normalized each on
 /// its own. Weight and bias cover one or more such widths and repeat along the columns.

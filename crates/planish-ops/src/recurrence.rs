@@ -4,9 +4,56 @@
 //! the gated delta rule (Yang et al., 2024): `S = S' + k^T (sigmoid(strength) * (v - k S'))`, `output = q S`, with
 //! `k = k / sqrt(k k + 1e-6)`, `q = q / sqrt((q q + 1e-6) * key_dim)`.
 
-pub use planish_cpu::{Order, RecurrenceShape};
-
 use crate::{Ops, Shape};
+
+/// Columns of a stored state are a multiple of this on every device.
+pub const STATE_COLS: usize = 32;
+
+/// Sizes of a recurrence and where its inputs stand in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecurrenceShape {
+    /// Heads, each with a state (key_dim, value_dim).
+    pub heads: usize,
+    /// Queries and keys, each shared by heads / groups heads in a row.
+    pub groups: usize,
+    /// Values of a query or key.
+    pub key_dim: usize,
+    /// Values of a value.
+    pub value_dim: usize,
+    /// The order in a row of inputs.
+    pub order: Order,
+}
+
+/// Where queries, keys and values stand in a row; all groups or heads of each side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As delta nets have them.
+    QueryKeyValue,
+    /// As Mamba 2 has them (x, B, C).
+    ValueKeyQuery,
+}
+
+impl RecurrenceShape {
+    /// Columns of the inputs.
+    pub fn cols(&self) -> usize {
+        2 * self.groups * self.key_dim + self.heads * self.value_dim
+    }
+
+    /// Rows and columns of a tensor that holds the state, in an order of the device's own.
+    pub fn state(&self) -> (usize, usize) {
+        (self.heads * self.key_dim, self.value_dim.next_multiple_of(STATE_COLS))
+    }
+
+    /// First columns of a head's query, key and value.
+    pub fn starts(&self, head: usize) -> (usize, usize, usize) {
+        let (keys, values) = (self.groups * self.key_dim, self.heads * self.value_dim);
+        let (key, value) = (head / (self.heads / self.groups) * self.key_dim, head * self.value_dim);
+        match self.order {
+            Order::QueryKeyValue => (key, keys + key, 2 * keys + value),
+            Order::ValueKeyQuery => (values + keys + key, values + key, value),
+        }
+    }
+}
 
 /// Rows to take in, one after another.
 pub struct Recurrence<'a, O: Ops> {

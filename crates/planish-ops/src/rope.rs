@@ -1,7 +1,16 @@
 //! Rotary position embedding (Su et al., 2021): for the pairs (i, i + half) or (2i, 2i + 1) of a head
 //! `a' = a cos - b sin, b' = b cos + a sin` with the angle `position * frequencies[i]`.
 
-use crate::{Ops, RopePairs, Shape};
+use crate::{Ops, Shape};
+
+/// Which values of a head are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairs {
+    /// (i, i + half), as most Hugging Face models.
+    Halves,
+    /// (2i, 2i + 1).
+    Neighbours,
+}
 
 /// Cosines and sines of a run of positions, shared by all heads and layers.
 pub struct RopeAngles<'a, O: Ops> {

@@ -1,8 +1,9 @@
 //! How one call of attention is cut into tasks, and how what they leave becomes the output.
 
+use planish_ops::CacheType;
 use std::ops::Range;
 
-use crate::key_values::{BLOCK, CacheType};
+use crate::key_values::BLOCK;
 use crate::share::SharedSlice;
 
 use super::{Attention, RoundedTask, Scratch, WORTH_SHARING};

@@ -3,12 +3,11 @@
 //! A tile is (quads, 2, 16 rows, 4 bytes) for codes, with (groups, 2, 16 rows) scales and biases; or (columns, 2, 16 rows)
 //! for floats. Rows beyond the last are copies of it: their products are not stored.
 
+use planish_ops::PlainMatrix;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use planish_format::{FloatType, PackedMatrix};
-
-use crate::matrix::PlainMatrix;
 
 use super::lanes::{load_chunk, load_floats};
 use super::unpack::{byte_mask, chunk_bytes, chunk_codes, unpack, vectors};

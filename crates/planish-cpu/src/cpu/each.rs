@@ -7,14 +7,14 @@ use std::sync::PoisonError;
 use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, alike, packing};
 use crate::Cpu;
 use crate::input::{ExactInput, Int8Input, Shape};
-use crate::matrix::Matrix;
+use crate::matrix::CpuMatrix;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, Int8Product, InterleavedProduct, Output, PlainProduct};
 
 /// `outputs[i] = weights[i] x inputs[i]`.
 pub struct MatmulEach<'a> {
     /// Of equal shape, (rows, cols) each.
-    pub weights: &'a [&'a Matrix],
+    pub weights: &'a [&'a CpuMatrix],
     /// // (weights, cols)
     pub inputs: &'a [f32],
     /// // (weights, rows)
@@ -25,7 +25,7 @@ pub struct MatmulEach<'a> {
 
 /// Weights of one packing, with their rows of x and where the products go.
 struct Run<'a> {
-    weights: &'a [&'a Matrix],
+    weights: &'a [&'a CpuMatrix],
     inputs: &'a [f32],     // (weights, cols)
     outputs: Output,       // (weights, rows)
     shape: (usize, usize), // rows, cols
@@ -84,7 +84,7 @@ impl Cpu {
         };
         match (packing(run.weights[0]), precision) {
             (None, _) => each(&|part, rows, scratch| {
-                if let Matrix::Plain(matrix) = run.weights[part] {
+                if let CpuMatrix::Plain(matrix) = run.weights[part] {
                     let input = &run.inputs[part * cols..][..cols];
                     let output = run.outputs.of_row(part);
                     (self.set.plain)(
@@ -100,14 +100,14 @@ impl Cpu {
                 }
             }),
             (Some(packing), Precision::Rounded) => {
-                if let (Some(kernels), Matrix::Interleaved(_)) = (&self.set.interleaved, run.weights[0]) {
+                if let (Some(kernels), CpuMatrix::Interleaved(_)) = (&self.set.interleaved, run.weights[0]) {
                     let shape = Shape {
                         interleaved: true,
                         ..one_row(packing, (self.set.block)(packing, 1))
                     };
                     let prepared = self.round_input(shape, run.inputs, buffers);
                     return each(&|part, rows, _| {
-                        if let Matrix::Interleaved(matrix) = run.weights[part] {
+                        if let CpuMatrix::Interleaved(matrix) = run.weights[part] {
                             let (input, output) = (int8_row(&prepared, part), run.outputs.of_row(part));
                             (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
                         }

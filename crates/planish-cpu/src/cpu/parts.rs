@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use planish_format::Packing;
 
-use crate::matrix::Matrix;
+use crate::matrix::CpuMatrix;
 use crate::table::{InstructionSet, InterleavedKernels, Output};
 
 /// Weights that one dispatch takes at most; longer lists are cut.
@@ -20,12 +20,12 @@ pub(super) const INTERLEAVED_ROWS: usize = 16;
 
 /// The weights of one dispatch and where their products go.
 pub(super) struct Parts<'a> {
-    pub weights: &'a [&'a Matrix],
+    pub weights: &'a [&'a CpuMatrix],
     pub outputs: [Output; MAX_WEIGHTS],
 }
 
 impl<'a> Parts<'a> {
-    pub fn new(weights: &'a [&'a Matrix], outputs: &mut [&mut [f32]], m: usize) -> Parts<'a> {
+    pub fn new(weights: &'a [&'a CpuMatrix], outputs: &mut [&mut [f32]], m: usize) -> Parts<'a> {
         let output = |part: usize| match weights.get(part) {
             Some(weight) => Output::new(outputs[part], m, weight.rows()),
             None => Output::new(&mut [], 0, 0),
@@ -70,20 +70,20 @@ impl<'a> Parts<'a> {
 }
 
 /// Bits and group of a packed matrix.
-pub(super) fn packing(weight: &Matrix) -> Option<Packing> {
+pub(super) fn packing(weight: &CpuMatrix) -> Option<Packing> {
     match weight {
-        Matrix::Packed(matrix) => Some(matrix.packing),
-        Matrix::Interleaved(matrix) => Some(matrix.shape.packing),
-        Matrix::Plain(_) => None,
+        CpuMatrix::Packed(matrix) => Some(matrix.packing),
+        CpuMatrix::Interleaved(matrix) => Some(matrix.shape.packing),
+        CpuMatrix::Plain(_) => None,
     }
 }
 
 /// Whether rows are interleaved.
-pub(super) fn interleaved(weight: &Matrix) -> bool {
-    matches!(weight, Matrix::Interleaved(_))
+pub(super) fn interleaved(weight: &CpuMatrix) -> bool {
+    matches!(weight, CpuMatrix::Interleaved(_))
 }
 
 /// Whether weights share the prepared x.
-pub(super) fn alike(left: &Matrix, right: &Matrix) -> bool {
+pub(super) fn alike(left: &CpuMatrix, right: &CpuMatrix) -> bool {
     packing(left) == packing(right) && interleaved(left) == interleaved(right)
 }

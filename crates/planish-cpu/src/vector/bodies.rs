@@ -1,10 +1,11 @@
 //! The bodies of the vector kernels, generic over the register; inlined into the entry points of `table.rs`.
 
 use half::f16;
+use planish_ops::{Activation, NormKind, RopePairs};
 
 use super::exp::{exp, gelu, gelu_tanh, multiply_add, sigmoid, silu, tanh, xielu};
 use super::lanes::{Element, Lanes};
-use super::table::{Activation, NormKind, NormRow, Product, RopePairs, SoftmaxBlock};
+use super::table::{NormRow, Product, SoftmaxBlock};
 
 /// Rows of a tile whose sums stay in registers.
 const TILE_ROWS: usize = 6;

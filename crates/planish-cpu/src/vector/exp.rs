@@ -3,9 +3,8 @@
 //!
 //! `exp(x) = 2^n * exp(r)` with `n = round(x / ln 2)` and `|r| <= ln 2 / 2`; exp(r) by the Cephes polynomial of degree 7.
 
+use planish_ops::Xielu;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
-
-use super::table::Xielu;
 
 /// Adding it rounds to an integer, which then stands in the low bits.
 const ROUNDING: f32 = 12_582_912.0;

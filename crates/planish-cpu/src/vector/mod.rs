@@ -16,7 +16,4 @@ mod x86;
 
 pub use states::{ConvolutionRow, STRIP, StateStep};
 pub(crate) use table::ProductElement;
-pub use table::{
-    Activation, NormKind, NormRow, PositionBias, Product, RopePairs, SoftmaxBlock, VARIANTS, Variant, VectorFunctions,
-    Xielu, vector_functions,
-};
+pub use table::{NormRow, PositionBias, Product, SoftmaxBlock, VARIANTS, Variant, VectorFunctions, vector_functions};

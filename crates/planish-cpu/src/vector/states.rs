@@ -3,11 +3,11 @@
 use super::bodies::activate;
 use super::exp::multiply_add;
 use super::lanes::Lanes;
-use super::table::Activation;
 use crate::recurrence::Coefficients;
+use planish_ops::Activation;
 
 /// Columns of state that are computed together.
-pub const STRIP: usize = 32;
+pub const STRIP: usize = planish_ops::STATE_COLS;
 
 /// One row of some channels.
 pub struct ConvolutionRow<'a> {

@@ -1,5 +1,6 @@
 //! The table of vector kernels: one row for each instruction set, best first.
 
+use planish_ops::{Activation, NormKind, RopePairs};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -10,61 +11,6 @@ use crate::piece::Plain;
 use super::bodies;
 use super::lanes::{Element, Portable};
 use super::states::{self, ConvolutionRow, StateStep};
-
-/// A non-linearity of single values.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// x / (1 + e^-x).
-    Silu,
-    /// GELU (Hendrycks and Gimpel, 2016): x * (1 + erf(x / sqrt 2)) / 2.
-    Gelu,
-    /// GELU in its tanh form.
-    GeluTanh,
-    /// x / (1 + e^-1.702x).
-    QuickGelu,
-    /// max(x, 0).
-    Relu,
-    /// max(x, 0)^2.
-    Relu2,
-    /// 1 / (1 + e^-x).
-    Sigmoid,
-    /// tanh x.
-    Tanh,
-    /// cap * tanh(x / cap).
-    Softcap(f32),
-    /// Clamped SwiGLU (gpt-oss): `x / (1 + e^-(slope * x))` of min(x, limit), and what it is multiplied with becomes
-    /// `1 + clamp(up, -limit, limit)`.
-    ClampedSwiglu {
-        /// Steepness of the logistic function.
-        slope: f32,
-        /// Bounds both factors.
-        limit: f32,
-    },
-    /// xIELU (Huang and Schlag, 2024) with its learned factors.
-    Xielu(Xielu),
-}
-
-/// `positive * x^2 + slope * x` above 0, `negative * (e^min(x, limit) - 1 - x) + slope * x` elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Xielu {
-    /// Bend above 0.
-    pub positive: f32,
-    /// Bend below 0.
-    pub negative: f32,
-    /// Slope at 0.
-    pub slope: f32,
-    /// Just below 0.
-    pub limit: f32,
-}
-
-/// Which values of a head are rotated together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopePairs {
-    /// (i, i + half), as most Hugging Face models.
-    Halves,
-    /// (2i, 2i + 1).
-    Neighbours,
-}
 
 /// A small matrix product: `output (+)= left x right`.
 pub struct Product<'a, T> {
@@ -121,15 +67,6 @@ pub struct SoftmaxBlock<'a> {
     pub maximum: &'a mut f32,
     /// Sum of exp(score - maximum) so far.
     pub sum: &'a mut f32,
-}
-
-/// How a row is normalized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
-    /// `x / sqrt(mean(x^2) + epsilon)`.
-    Rms,
-    /// `(x - mean(x)) / sqrt(variance(x) + epsilon)`.
-    Layer,
 }
 
 /// One row to normalize. All slices are as long as the row.

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use planish_cpu::{Cpu, Interleaved, Matmul, Matrix, Precision, Rounding, instruction_sets};
+use planish_cpu::{Cpu, CpuMatrix, Interleaved, Matmul, Precision, Rounding, instruction_sets};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 
 pub const FLOAT_TYPES: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::BF16];
@@ -68,7 +68,7 @@ pub enum Codes {
 
 /// A packed matrix and what is in it.
 pub struct Packed {
-    pub matrix: Matrix,
+    pub matrix: CpuMatrix,
     pub codes: Vec<u64>,
     pub scales: Vec<f32>,
     pub biases: Vec<f32>,
@@ -109,7 +109,7 @@ pub fn packed(case: &Case, random: &mut Random) -> Packed {
     let shape = PackedShape::new(rows, cols, Packing::new(bits, group).unwrap(), case.float_type).unwrap();
     let matrix = PackedMatrix::new(shape, Bytes::from(stream).slice(1..), scale_data, bias_data).unwrap();
     Packed {
-        matrix: Matrix::Packed(matrix),
+        matrix: CpuMatrix::Packed(matrix),
         codes,
         scales,
         biases,
@@ -127,7 +127,7 @@ pub fn input(case: &Case, random: &mut Random) -> Vec<f32> {
     (0..case.m * case.cols).map(value).collect()
 }
 
-pub fn multiply(cpu: &Cpu, matrix: &Matrix, x: &[f32], m: usize, precision: Precision) -> Vec<f32> {
+pub fn multiply(cpu: &Cpu, matrix: &CpuMatrix, x: &[f32], m: usize, precision: Precision) -> Vec<f32> {
     let mut out = vec![f32::NAN; m * matrix.rows()];
     cpu.matmul(Matmul {
         weights: &[matrix],
@@ -199,10 +199,10 @@ pub fn check(cpu: &Cpu, case: Case) {
 pub fn check_interleaved(cpu: &Cpu, case: Case) {
     let mut random = Random(0x51_7cc1 + case.cols as u64 * 31 + u64::from(case.bits));
     let packed = packed(&case, &mut random);
-    let Matrix::Packed(matrix) = &packed.matrix else {
+    let CpuMatrix::Packed(matrix) = &packed.matrix else {
         panic!("made as such")
     };
-    let matrix = Matrix::Interleaved(Interleaved::new(matrix).expect("whole words and blocks of rows"));
+    let matrix = CpuMatrix::Interleaved(Interleaved::new(matrix).expect("whole words and blocks of rows"));
     assert_eq!(matrix.bytes(), packed.matrix.bytes());
     let x = input(&case, &mut random);
     let weight = |index: usize| weight(&case, &packed, index);
@@ -231,12 +231,12 @@ fn weight(case: &Case, packed: &Packed, index: usize) -> f64 {
 fn check_products(
     cpu: &Cpu,
     case: &Case,
-    matrix: &Matrix,
+    matrix: &CpuMatrix,
     x: &[f32],
     weight: impl Fn(usize) -> f64,
     rounding: Rounding,
 ) {
-    let kind = if matches!(matrix, Matrix::Interleaved(_)) {
+    let kind = if matches!(matrix, CpuMatrix::Interleaved(_)) {
         " interleaved"
     } else {
         ""

@@ -7,8 +7,9 @@ use case::{
     BASE, Case, Codes, FLOAT_TYPES, Random, assert_close, check, check_interleaved, every_set, input, multiply, packed,
     reference, stored,
 };
-use planish_cpu::{Cpu, Interleaved, Matmul, Matrix, PlainMatrix, Precision};
+use planish_cpu::{Cpu, CpuMatrix, Interleaved, Matmul, Precision};
 use planish_format::FloatType;
+use planish_ops::PlainMatrix;
 
 #[test]
 fn all_widths_groups_and_columns() {
@@ -89,7 +90,7 @@ fn interleaved_rows() {
 #[test]
 fn what_cannot_be_interleaved() {
     let fits = |case: Case| match packed(&case, &mut Random(1)).matrix {
-        Matrix::Packed(matrix) => Interleaved::new(&matrix).is_some(),
+        CpuMatrix::Packed(matrix) => Interleaved::new(&matrix).is_some(),
         _ => false,
     };
     let case = Case { rows: 32, ..BASE };
@@ -181,7 +182,7 @@ fn plain_matrices() {
                     );
                     let x = input(&case, &mut random);
                     let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-                    let matrix = Matrix::Plain(PlainMatrix {
+                    let matrix = CpuMatrix::Plain(PlainMatrix {
                         rows,
                         cols,
                         float_type,
@@ -212,15 +213,15 @@ fn several_weights_share_an_input() {
                 return packed(&case, &mut random).matrix;
             }
             let (data, _) = stored(&vec![0.5; rows * 192], FloatType::F16);
-            Matrix::Plain(PlainMatrix {
+            CpuMatrix::Plain(PlainMatrix {
                 rows,
                 cols: 192,
                 float_type: FloatType::F16,
                 data,
             })
         };
-        let matrices: Vec<Matrix> = shapes.iter().map(matrix).collect();
-        let weights: Vec<&Matrix> = matrices.iter().cycle().take(14).collect();
+        let matrices: Vec<CpuMatrix> = shapes.iter().map(matrix).collect();
+        let weights: Vec<&CpuMatrix> = matrices.iter().cycle().take(14).collect();
         for m in [1, 6, 35] {
             let x: Vec<f32> = (0..m * 192).map(|_| random.float()).collect();
             let mut outputs: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; m * weight.rows()]).collect();
@@ -269,7 +270,7 @@ fn rows_of_an_embedding() {
         &(0..case.rows * case.cols).map(|_| random.float()).collect::<Vec<_>>(),
         FloatType::F16,
     );
-    let matrix = Matrix::Plain(PlainMatrix {
+    let matrix = CpuMatrix::Plain(PlainMatrix {
         rows: case.rows,
         cols: case.cols,
         float_type: FloatType::F16,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use planish_gpu::{Argument, Dialect, Error, Launch, Memory, Queue, Source};
 
 /// The scheduler of threads; appended to a kernel's text.
-const DRIVER: &str = include_str!("../../../planish-ops/tests/kernels/driver.cpp");
+const DRIVER: &str = include_str!("../../../planish-kernels/tests/kernels/driver.cpp");
 const ENTRY: &str = "planish_run_emulated";
 
 type Run = unsafe extern "C" fn(*const u32, u32, *const *mut c_void, *const c_void);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use planish_gpu::{Argument, Queue, Source};
-use planish_ops::kernels::{Launch, Read};
+use planish_kernels::launch::{Launch, Read};
 
 /// All buffers lie in it. The second-level cache of the largest GPUs is smaller by far.
 const POOL_BYTES: usize = 1 << 30;

@@ -2,7 +2,7 @@
 
 use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
-use planish_ops::kernels::{
+use planish_kernels::launch::{
     Add, Argmax, Attention, Dialect, Gate, Launch, Norm, Place, Quantize, Rope, Rows, TensorAttention, WeightKind,
 };
 use planish_ops::{Activation, NormKind};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use planish_format::FloatType;
 use planish_gpu::Queue;
-use planish_ops::kernels::{PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, WeightKind};
+use planish_kernels::launch::{PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, WeightKind};
 use serde_json::{Value, json};
 
 use super::Choice;

@@ -1,0 +1,102 @@
+//! Stacks of matrices and routed experts on the CPU.
+
+use std::sync::PoisonError;
+
+use crate::{Choices, CpuMatrix, ExpertsWorkspace};
+
+use super::CpuOps;
+use planish_ops::{Base, ExpertLayer, Experts, Resident, Shape, StackShape};
+
+/// Matrices of equal shape in memory, each where it lies.
+pub struct CpuStack {
+    pub(super) matrices: Vec<CpuMatrix>, // at least one
+}
+
+impl CpuStack {
+    /// Panics if there is no matrix, or their shapes differ.
+    pub(super) fn new(matrices: Vec<CpuMatrix>) -> CpuStack {
+        let shape = |matrix: &CpuMatrix| (matrix.rows(), matrix.cols());
+        assert!(!matrices.is_empty() && matrices.iter().all(|matrix| shape(matrix) == shape(&matrices[0])));
+        CpuStack { matrices }
+    }
+}
+
+impl Shape for CpuStack {
+    fn rows(&self) -> usize {
+        self.matrices[0].rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.matrices[0].cols()
+    }
+}
+
+impl Resident for CpuStack {
+    fn bytes(&self) -> usize {
+        self.matrices.iter().map(CpuMatrix::bytes).sum()
+    }
+}
+
+impl StackShape for CpuStack {
+    fn count(&self) -> usize {
+        self.matrices.len()
+    }
+}
+
+/// Memory that calls of [`Ops::experts`] reuse.
+#[derive(Default)]
+pub(super) struct RoutedWorkspace {
+    choices: Choices,
+    experts: ExpertsWorkspace,
+}
+
+impl CpuOps {
+    /// For a checked problem.
+    pub(super) fn run_experts(&self, problem: Experts<'_, CpuOps>) {
+        let Experts { rows, input, route, .. } = problem;
+        let cols = problem.output.cols;
+        let output = problem.output.first_mut(rows);
+        begin(&problem.base, cols, output);
+        let mut workspace = self.experts.lock().unwrap_or_else(PoisonError::into_inner);
+        let RoutedWorkspace { choices, experts } = &mut *workspace;
+        let routed = crate::Route {
+            logits: route.logits.first(rows),
+            experts: route.logits.cols,
+            correction: route.correction.map(|correction| correction.values.as_slice()),
+            rule: route.rule,
+        };
+        crate::route(self.cpu.pool(), &routed, choices);
+        let mut problem = crate::Experts {
+            input: input.first(rows),
+            choices,
+            gate: problem.gate.map(expert_layer),
+            up: expert_layer(problem.up),
+            down: expert_layer(problem.down),
+            activation: problem.activation,
+            precision: self.precision,
+            output,
+        };
+        self.cpu.experts(&mut problem, experts);
+    }
+}
+
+fn expert_layer<'a>(layer: ExpertLayer<'a, CpuOps>) -> crate::ExpertLayer<'a> {
+    crate::ExpertLayer {
+        weights: &layer.weights.matrices,
+        biases: layer.biases.map(|biases| biases.values.as_slice()),
+    }
+}
+
+/// What the sum over experts begins with.
+fn begin(base: &Base<'_, CpuOps>, cols: usize, output: &mut [f32]) {
+    match base {
+        Base::Zero => output.fill(0.0),
+        Base::Output => {}
+        Base::Gated(gate) => {
+            for (row, &value) in output.chunks_exact_mut(cols).zip(&gate.values) {
+                let factor = 1.0 / (1.0 + (-value).exp());
+                row.iter_mut().for_each(|value| *value *= factor);
+            }
+        }
+    }
+}

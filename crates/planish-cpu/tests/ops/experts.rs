@@ -1,0 +1,282 @@
+//! Routed experts and work on parts of heads, on the CPU against references in f64.
+
+use planish_cpu::{CpuOps, Pool, Precision};
+use planish_format::{Encoder, FloatMatrix, FloatType, PackedMatrix, Packing, dequantize, quantize};
+use planish_ops::*;
+
+use crate::common::{close, ops, plain, random, read, tensor};
+
+fn rule(scoring: Scoring, chosen: usize) -> Routing {
+    Routing {
+        chosen,
+        scoring,
+        groups: None,
+        normalize: None,
+        scale: 1.0,
+    }
+}
+
+fn rules() -> Vec<Routing> {
+    let groups = |kept, best| Some(ExpertGroups { count: 4, kept, best });
+    vec![
+        rule(Scoring::Softmax, 2),
+        Routing {
+            normalize: Some(0.0),
+            ..rule(Scoring::Softmax, 5)
+        },
+        Routing {
+            groups: groups(2, 1),
+            scale: 1.5,
+            ..rule(Scoring::Softmax, 3)
+        },
+        Routing {
+            groups: groups(3, 2),
+            normalize: Some(1e-20),
+            scale: 2.5,
+            ..rule(Scoring::Sigmoid, 4)
+        },
+        rule(Scoring::SparseMixer { jitter: 0.3 }, 2),
+    ]
+}
+
+#[test]
+fn routes_choose_and_weigh_as_the_formulas_say() {
+    let (rows, experts) = (301, 12);
+    let logits = random(1, rows * experts, 2.0);
+    let correction = random(2, experts, 0.3);
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        for rule in rules() {
+            let uncorrected = matches!(rule.scoring, Scoring::SparseMixer { .. });
+            let mut choices = planish_cpu::Choices::default();
+            let problem = planish_cpu::Route {
+                logits: &logits,
+                experts,
+                correction: (!uncorrected).then_some(&correction),
+                rule,
+            };
+            planish_cpu::route(&pool, &problem, &mut choices);
+            for (row, logits) in logits.chunks_exact(experts).enumerate() {
+                let expected = route_reference(logits, &correction, &rule);
+                let range = row * rule.chosen..(row + 1) * rule.chosen;
+                let chosen: Vec<usize> = choices.experts[range.clone()]
+                    .iter()
+                    .map(|&expert| expert as usize)
+                    .collect();
+                assert!(
+                    expected.iter().map(|(expert, _)| *expert).eq(chosen),
+                    "row {row}, {rule:?}"
+                );
+                let weights: Vec<f64> = expected.iter().map(|(_, weight)| *weight).collect();
+                close(&choices.weights[range], &weights, 2e-6);
+            }
+        }
+    }
+}
+
+/// Random experts: the values of their matrices, and the matrices.
+struct Layer {
+    values: Vec<Vec<f32>>,
+    matrices: Vec<Matrix>,
+    biases: Vec<f32>,
+}
+
+fn layer(seed: u64, experts: usize, rows: usize, cols: usize, packed: bool) -> Layer {
+    let mut layer = Layer {
+        values: Vec::new(),
+        matrices: Vec::new(),
+        biases: random(seed + 99, experts * rows, 0.3),
+    };
+    for expert in 0..experts {
+        let values = random(seed + expert as u64, rows * cols, 0.4);
+        let matrix = match packed {
+            true => Matrix::Packed(pack(rows, cols, &values)),
+            false => plain(rows, cols, &values),
+        };
+        layer.values.push(match &matrix {
+            Matrix::Packed(matrix) => {
+                let mut values = vec![0.0; rows * cols];
+                FloatType::F32.decode(&dequantize(matrix, FloatType::F32), &mut values);
+                values
+            }
+            _ => values,
+        });
+        layer.matrices.push(matrix);
+    }
+    layer
+}
+
+fn pack(rows: usize, cols: usize, values: &[f32]) -> PackedMatrix {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let matrix = FloatMatrix::new(rows, cols, FloatType::F32, &data).unwrap();
+    quantize(matrix, Packing::new(4, 8).unwrap(), Encoder::Transformers).unwrap()
+}
+
+struct Sizes {
+    rows: usize,
+    hidden: usize,
+    inner: usize,
+    experts: usize,
+    packed: bool,
+    tolerance: f64,
+}
+
+fn check_experts(ops: &CpuOps, sizes: Sizes) {
+    let Sizes {
+        rows,
+        hidden,
+        inner,
+        experts,
+        packed,
+        tolerance,
+    } = sizes;
+    let gate = layer(10, experts, inner, hidden, packed);
+    let up = layer(30, experts, inner, hidden, packed);
+    let down = layer(50, experts, hidden, inner, packed);
+    let stack = |layer: &Layer| ops.stack(layer.matrices.clone()).unwrap();
+    let biases = |layer: &Layer| ops.vector(&layer.biases).unwrap();
+    let (gates, ups, downs) = (stack(&gate), stack(&up), stack(&down));
+    let (gate_biases, up_biases, down_biases) = (biases(&gate), biases(&up), biases(&down));
+    let input = random(70, rows * hidden, 1.0);
+    let logits = random(71, rows * experts, 2.0);
+    let shared = random(72, rows * hidden, 1.0);
+    let shared_gate = random(73, rows, 1.0);
+    let mut output = tensor(ops, rows, hidden, &shared);
+    let rule = rule(Scoring::Softmax, 3);
+    let layer = |weights, biases| ExpertLayer {
+        weights,
+        biases: Some(biases),
+    };
+    ops.experts(Experts {
+        rows,
+        input: &tensor(ops, rows, hidden, &input),
+        route: Route {
+            logits: &tensor(ops, rows, experts, &logits),
+            correction: None,
+            rule,
+        },
+        gate: Some(layer(&gates, &gate_biases)),
+        up: layer(&ups, &up_biases),
+        down: layer(&downs, &down_biases),
+        activation: Activation::Silu,
+        base: Base::Gated(&tensor(ops, rows, 1, &shared_gate)),
+        output: &mut output,
+    });
+    let mut expected = Vec::new();
+    for row in 0..rows {
+        let factor = 1.0 / (1.0 + (-f64::from(shared_gate[row])).exp());
+        let mut sums: Vec<f64> = shared[row * hidden..][..hidden]
+            .iter()
+            .map(|&value| factor * f64::from(value))
+            .collect();
+        for (expert, weight) in route_reference(&logits[row * experts..][..experts], &vec![0.0; experts], &rule) {
+            let reference = ReferenceExpert {
+                gate: &gate.values[expert],
+                up: &up.values[expert],
+                down: &down.values[expert],
+                biases: [
+                    &gate.biases[expert * inner..][..inner],
+                    &up.biases[expert * inner..][..inner],
+                    &down.biases[expert * hidden..][..hidden],
+                ],
+            };
+            let values = expert_reference(&input[row * hidden..][..hidden], &reference, Activation::Silu);
+            sums.iter_mut()
+                .zip(values)
+                .for_each(|(sum, value)| *sum += weight * value);
+        }
+        expected.extend(sums);
+    }
+    close(&read(ops, &output, rows), &expected, tolerance);
+}
+
+#[test]
+fn experts_sum_up_for_one_row_and_for_many() {
+    for threads in [1, 3] {
+        let exact = ops(threads, Precision::Exact);
+        for rows in [1, 2, 67] {
+            for packed in [false, true] {
+                check_experts(
+                    &exact,
+                    Sizes {
+                        rows,
+                        hidden: 40,
+                        inner: 24,
+                        experts: 7,
+                        packed,
+                        tolerance: 3e-6,
+                    },
+                );
+            }
+            check_experts(
+                &ops(threads, Precision::Rounded),
+                Sizes {
+                    rows,
+                    hidden: 64,
+                    inner: 96,
+                    experts: 5,
+                    packed: true,
+                    tolerance: 0.03,
+                },
+            );
+        }
+    }
+}
+
+/// Gathers what belongs to each head, multiplies, and leaves the other columns alone.
+#[test]
+fn every_head_has_its_matrix() {
+    for (rows, packed) in [(5, false), (5, true), (1, false), (1, true)] {
+        check_heads(rows, packed);
+    }
+}
+
+fn check_heads(rows: usize, packed: bool) {
+    let ops = ops(2, Precision::Exact);
+    let (heads, cols, features) = (3, 24, 39);
+    let weights = layer(1, heads, features, cols, packed);
+    let from = HeadPart { stride: 27, start: 2 };
+    let to = HeadPart { stride: 42, start: 1 };
+    let input = random(2, rows * heads * from.stride, 1.0);
+    let before = random(3, rows * heads * to.stride, 1.0);
+    let mut output = tensor(&ops, rows, heads * to.stride, &before);
+    ops.head_linear(HeadLinear {
+        rows,
+        weights: &ops.stack(weights.matrices.clone()).unwrap(),
+        input: &tensor(&ops, rows, heads * from.stride, &input),
+        from,
+        output: &mut output,
+        to,
+    });
+    let mut expected: Vec<f64> = before.iter().map(|&value| f64::from(value)).collect();
+    for head in 0..rows * heads {
+        let x = &input[head * from.stride + from.start..][..cols];
+        let products = linear_reference(x, &weights.values[head % heads], None);
+        expected[head * to.stride + to.start..][..features].copy_from_slice(&products);
+    }
+    close(&read(&ops, &output, rows), &expected, 1e-6);
+}
+
+#[test]
+fn parts_of_heads_are_copied() {
+    let ops = ops(2, Precision::Exact);
+    let (rows, heads, width) = (3, 2, 4);
+    let (from, to) = (HeadPart { stride: 6, start: 2 }, HeadPart { stride: 5, start: 0 });
+    let input = random(1, rows * heads * from.stride, 1.0);
+    let before = random(2, rows * heads * to.stride, 1.0);
+    let mut output = tensor(&ops, rows, heads * to.stride, &before);
+    ops.copy_heads(CopyHeads {
+        rows,
+        heads,
+        width,
+        input: &tensor(&ops, rows, heads * from.stride, &input),
+        from,
+        output: &mut output,
+        to,
+    });
+    let mut expected = before;
+    for head in 0..rows * heads {
+        expected[head * 5..][..4].copy_from_slice(&input[head * 6 + 2..][..4]);
+    }
+    assert_eq!(read(&ops, &output, rows), expected);
+}

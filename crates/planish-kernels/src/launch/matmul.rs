@@ -1,0 +1,73 @@
+//! Many inputs through a weight, with matrix units.
+
+use bytemuck::{Pod, Zeroable};
+use planish_format::FloatType;
+
+use super::{File, Launch, Program, WeightKind, value_number};
+
+const FILE: File = File {
+    name: "matmul",
+    texts: &[
+        include_str!("../../text/values.metal"),
+        include_str!("../../text/codes.metal"),
+        include_str!("../../text/matmul.metal"),
+    ],
+};
+const THREADS: u32 = 128;
+const TILE: u32 = 32;
+
+/// `output = input x weight^T + added`. Buffers: codes, scales, biases, input (inputs, cols) of `value`, added (rows) of f32, output
+/// (inputs, rows) of `output`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matmul {
+    /// The weight.
+    pub weight: WeightKind,
+    /// Type of the input.
+    pub value: FloatType,
+    /// Type of the output.
+    pub output: FloatType,
+    /// Output features.
+    pub rows: u32,
+    /// Input features.
+    pub cols: u32,
+    /// Rows of input and output.
+    pub inputs: u32,
+    /// Whether the layer has a bias vector.
+    pub added: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MatmulProblem {
+    rows: u32,
+    cols: u32,
+    inputs: u32,
+}
+
+impl Matmul {
+    /// The launch.
+    pub fn launch(&self) -> Launch {
+        let mut defines = vec![
+            ("THREADS", THREADS),
+            ("VALUE", value_number(self.value)),
+            ("OUTPUT", value_number(self.output)),
+            ("ALIGNED", u32::from(self.cols.is_multiple_of(8))),
+            ("ADDED", u32::from(self.added)),
+        ];
+        defines.extend(self.weight.defines());
+        let problem = MatmulProblem {
+            rows: self.rows,
+            cols: self.cols,
+            inputs: self.inputs,
+        };
+        Launch {
+            program: Program { file: FILE, defines },
+            kernel: "matmul",
+            threadgroups: [self.rows.div_ceil(TILE), self.inputs.div_ceil(TILE), 1],
+            threads: THREADS,
+            buffers: 6,
+            constants: bytemuck::bytes_of(&problem).to_vec(),
+            shared_bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A program is a kernel file with defines; a launch is one kernel of it with a grid and constants.
+
+use planish_format::FloatType;
+use planish_gpu::Dialect;
+
+/// Spells the words of the kernels.
+fn header(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Metal => include_str!("../../text/metal.h"),
+        Dialect::Cuda => concat!(include_str!("../../text/cuda.h"), include_str!("../../text/hopper.h")),
+        Dialect::Host => include_str!("../../text/emulation.h"),
+    }
+}
+
+/// A kernel file.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    /// Its name, without the folder.
+    pub name: &'static str,
+    /// Shared files it needs, then itself.
+    pub texts: &'static [&'static str],
+}
+
+impl PartialEq for File {
+    fn eq(&self, other: &File) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for File {}
+
+impl std::hash::Hash for File {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// A kernel file specialised by defines: what a host compiles, and the key of its cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Program {
+    /// The kernel file.
+    pub file: File,
+    /// Names and values.
+    pub defines: Vec<(&'static str, u32)>,
+}
+
+impl Program {
+    /// The whole source: defines, header, text.
+    pub fn text(&self, dialect: Dialect) -> String {
+        let mut text = self.define_lines();
+        text.push_str(header(dialect));
+        self.file.texts.iter().for_each(|part| text.push_str(part));
+        text
+    }
+
+    /// `#define NAME value` lines.
+    pub fn define_lines(&self) -> String {
+        let lines = self.defines.iter();
+        lines.map(|(name, value)| format!("#define {name} {value}\n")).collect()
+    }
+}
+
+/// One kernel with its grid. Buffers are bound in the order of the problem's documentation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// What to compile.
+    pub program: Program,
+    /// Name of the kernel in the program.
+    pub kernel: &'static str,
+    /// Threadgroups. // (x, y, z)
+    pub threadgroups: [u32; 3],
+    /// Threads of a threadgroup, a multiple of 32.
+    pub threads: u32,
+    /// Buffers to bind before the constants.
+    pub buffers: u32,
+    /// The constants: the bytes of a C struct of 4-byte fields.
+    pub constants: Vec<u8>,
+    /// Dynamic shared memory in bytes; 0 everywhere but in kernels for CUDA alone.
+    pub shared_bytes: u32,
+}
+
+/// What `VALUE`, `WEIGHT` and `CACHE` say.
+pub fn value_number(float_type: FloatType) -> u32 {
+    match float_type {
+        FloatType::F32 => 0,
+        FloatType::F16 => 1,
+        FloatType::BF16 => 2,
+    }
+}

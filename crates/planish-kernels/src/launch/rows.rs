@@ -1,0 +1,72 @@
+//! Rows of a weight as values: embedding, dequantizing.
+
+use bytemuck::{Pod, Zeroable};
+use planish_format::FloatType;
+
+use super::{File, Launch, Program, WeightKind, value_number};
+
+const FILE: File = File {
+    name: "rows",
+    texts: &[
+        include_str!("../../text/values.metal"),
+        include_str!("../../text/codes.metal"),
+        include_str!("../../text/rows.metal"),
+    ],
+};
+const THREADS: u32 = 64;
+const COLS_EACH: u32 = 8;
+
+/// Rows of a weight.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// The weight.
+    pub weight: WeightKind,
+    /// Type of the output.
+    pub value: FloatType,
+    /// Rows of the weight.
+    pub rows: u32,
+    /// Its columns.
+    pub cols: u32,
+    /// Multiplies the values.
+    pub factor: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct RowsProblem {
+    rows: u32,
+    cols: u32,
+    factor: f32,
+}
+
+impl Rows {
+    /// `output[i] = factor * weight[tokens[i]]`. Buffers: codes, scales, biases, tokens (count) of u32, output (count, cols) of
+    /// `value`.
+    pub fn embed(&self, count: u32) -> Launch {
+        self.launch("embed", count, 5)
+    }
+
+    /// All rows in order. Buffers: codes, scales, biases, output (rows, cols) of `value`.
+    pub fn dequantize(&self) -> Launch {
+        self.launch("dequantize", self.rows, 4)
+    }
+
+    fn launch(&self, kernel: &'static str, count: u32, buffers: u32) -> Launch {
+        let mut defines = vec![("THREADS", THREADS), ("VALUE", value_number(self.value))];
+        defines.extend(self.weight.defines());
+        let problem = RowsProblem {
+            rows: self.rows,
+            cols: self.cols,
+            factor: self.factor,
+        };
+        Launch {
+            program: Program { file: FILE, defines },
+            kernel,
+            threadgroups: [count, self.cols.div_ceil(COLS_EACH * THREADS), 1],
+            threads: THREADS,
+            buffers,
+            constants: bytemuck::bytes_of(&problem).to_vec(),
+            shared_bytes: 0,
+        }
+    }
+}

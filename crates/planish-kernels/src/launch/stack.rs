@@ -1,0 +1,160 @@
+//! Many rows through a stack of matrices: sorted by expert, or each through the matrix of every head. With a stack of one matrix
+//! that is turned, `x W` of a packed W.
+
+use bytemuck::{Pod, Zeroable};
+use planish_format::FloatType;
+
+use super::{File, Launch, Program, WeightKind, value_number};
+use planish_ops::HeadPart;
+
+const FILE: File = File {
+    name: "stack",
+    texts: &[
+        include_str!("../../text/values.metal"),
+        include_str!("../../text/codes.metal"),
+        include_str!("../../text/meeting.metal"),
+        include_str!("../../text/stack.metal"),
+    ],
+};
+const THREADS: u32 = 128;
+const TILE: u32 = 32;
+
+/// Which inputs meet which matrix, and where inputs and outputs lie.
+#[derive(Clone, Copy, Debug)]
+pub enum StackInputs {
+    /// All inputs each matrix: head h of an input, and of its output, are such parts of it.
+    Heads {
+        /// How many matrices.
+        heads: u32,
+        /// In (inputs, heads, from.stride).
+        from: HeadPart,
+        /// In (inputs, heads, to.stride).
+        to: HeadPart,
+    },
+    /// Inputs are rows (inputs, cols), each read by `chosen` entries; outputs (entries, rows) lie in the order of experts.
+    Rows {
+        /// Entries of a row.
+        chosen: u32,
+        /// Tiles at most.
+        tiles: u32,
+    },
+    /// Inputs (entries, cols) lie in the order of experts; outputs (entries, rows) in that of entries.
+    Places {
+        /// Tiles at most.
+        tiles: u32,
+    },
+}
+
+/// `output = matrix x input + added`. Buffers: codes, scales, biases of the stack, input of `value`, bias vectors (count, rows) of f32,
+/// the order (entries) of u32, the tiles (tiles, 3) of u32, output of `value`.
+#[derive(Clone, Copy, Debug)]
+pub struct StackMatmul {
+    /// The stack.
+    pub weight: WeightKind,
+    /// Type of input and output.
+    pub value: FloatType,
+    /// Output features.
+    pub rows: u32,
+    /// Input features.
+    pub cols: u32,
+    /// Rows of the input; it does not matter for entries.
+    pub inputs: u32,
+    /// Matrices are stored as (cols, rows).
+    pub turned: bool,
+    /// Whether there are bias vectors.
+    pub added: bool,
+    /// Who meets whom.
+    pub meeting: StackInputs,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct StackProblem {
+    rows: u32,
+    cols: u32,
+    inputs: u32,
+    chosen: u32,
+    input_stride: u32,
+    input_step: u32,
+    input_start: u32,
+    output_stride: u32,
+    output_step: u32,
+    output_start: u32,
+}
+
+impl StackProblem {
+    /// Whether inputs begin at multiples of 8 values.
+    pub(super) fn input_aligned(&self) -> bool {
+        let counts = [self.input_stride, self.input_step, self.input_start];
+        counts.iter().all(|count| count.is_multiple_of(8))
+    }
+
+    /// Whether outputs do.
+    pub(super) fn output_aligned(&self) -> bool {
+        let counts = [self.output_stride, self.output_step, self.output_start];
+        counts.iter().all(|count| count.is_multiple_of(8))
+    }
+}
+
+impl StackMatmul {
+    /// Entries of a tile.
+    pub const TILE: u32 = TILE;
+
+    /// The launch.
+    pub fn launch(&self) -> Launch {
+        let problem = self.problem();
+        let (routed, tiles, matrices) = match self.meeting {
+            StackInputs::Heads { heads, .. } => (0, self.inputs.div_ceil(TILE), heads),
+            StackInputs::Rows { tiles, .. } => (1, tiles, 1),
+            StackInputs::Places { tiles } => (2, tiles, 1),
+        };
+        let aligned = self.cols.is_multiple_of(8) && problem.input_aligned();
+        let mut defines = vec![
+            ("THREADS", THREADS),
+            ("TILE", TILE),
+            ("VALUE", value_number(self.value)),
+            ("ALIGNED", u32::from(aligned)),
+            ("ADDED", u32::from(self.added)),
+            ("TURNED", u32::from(self.turned)),
+            ("ROUTED", routed),
+        ];
+        defines.extend(self.weight.defines());
+        Launch {
+            program: Program { file: FILE, defines },
+            kernel: "stack_matmul",
+            threadgroups: [self.rows.div_ceil(TILE), tiles, matrices],
+            threads: THREADS,
+            buffers: 8,
+            constants: bytemuck::bytes_of(&problem).to_vec(),
+            shared_bytes: 0,
+        }
+    }
+
+    pub(super) fn problem(&self) -> StackProblem {
+        let whole = StackProblem {
+            rows: self.rows,
+            cols: self.cols,
+            inputs: self.inputs,
+            chosen: 1,
+            input_stride: self.cols,
+            input_step: 0,
+            input_start: 0,
+            output_stride: self.rows,
+            output_step: 0,
+            output_start: 0,
+        };
+        match self.meeting {
+            StackInputs::Heads { heads, from, to } => StackProblem {
+                input_stride: heads * from.stride as u32,
+                input_step: from.stride as u32,
+                input_start: from.start as u32,
+                output_stride: heads * to.stride as u32,
+                output_step: to.stride as u32,
+                output_start: to.start as u32,
+                ..whole
+            },
+            StackInputs::Rows { chosen, .. } => StackProblem { chosen, ..whole },
+            StackInputs::Places { .. } => whole,
+        }
+    }
+}

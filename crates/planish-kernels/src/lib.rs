@@ -1,0 +1,7 @@
+//! The operations of models on GPUs: kernels in one text for Metal and CUDA, their launches, and [`GpuOps`], which makes launches
+//! of the operations of planish-ops over any [`planish_gpu::Queue`].
+
+pub mod launch;
+mod ops;
+
+pub use ops::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};

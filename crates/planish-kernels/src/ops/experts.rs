@@ -1,0 +1,321 @@
+//! Routed experts: few rows read the weights of their experts each; many are sorted by expert, so that rows of an expert share
+//! them. Who computes what is decided on the device, and never comes back.
+
+use planish_gpu::{Dialect, Error, Queue};
+
+use super::stack::GpuStack;
+use super::{GpuOps, GpuTensor, Scratch, lock};
+use crate::launch::{self, ExpertsInner, ExpertsOuter, StackInputs, StackMatmul, StackTensor, SumBase};
+use planish_ops::{Base, ExpertLayer, Experts, Shape, StackShape};
+
+/// Up to so many rows each reads the weights of its experts.
+const MOST_GATHERED_ROWS: usize = 8;
+
+/// What lies between the kernels of experts.
+pub(super) struct RoutedScratch<Q: Queue> {
+    experts: Scratch<Q>,  // (rows, chosen)
+    weights: Scratch<Q>,  // (rows, chosen)
+    order: Scratch<Q>,    // (entries)
+    tiles: Scratch<Q>,    // (tiles, 3)
+    inner: Scratch<Q>,    // (entries, inner)
+    up: Scratch<Q>,       // (entries, inner)
+    products: Scratch<Q>, // (entries, hidden)
+}
+
+impl<Q: Queue> RoutedScratch<Q> {
+    pub(super) fn new() -> RoutedScratch<Q> {
+        RoutedScratch {
+            experts: Scratch::new(),
+            weights: Scratch::new(),
+            order: Scratch::new(),
+            tiles: Scratch::new(),
+            inner: Scratch::new(),
+            up: Scratch::new(),
+            products: Scratch::new(),
+        }
+    }
+}
+
+/// A buffer and where to begin in it.
+type Place<'a, Q> = (&'a <Q as Queue>::Buffer, usize);
+
+/// What the router decided.
+struct Choices<'a, Q: Queue> {
+    route: launch::Route,
+    experts: Place<'a, Q>, // (rows, chosen)
+    weights: Place<'a, Q>, // (rows, chosen)
+}
+
+/// Entries by expert.
+struct Sorted<'a, Q: Queue> {
+    /// Whether tensor cores multiply.
+    tensor: bool,
+    tiles_count: u32,
+    chosen: u32,
+    order: Place<'a, Q>, // (entries)
+    tiles: Place<'a, Q>, // (tiles, 3)
+}
+
+impl<Q: Queue> Sorted<'_, Q> {
+    /// Rows meet the experts that they chose.
+    fn meeting_of_rows(&self) -> StackInputs {
+        StackInputs::Rows {
+            chosen: self.chosen,
+            tiles: self.tiles_count,
+        }
+    }
+}
+
+impl<Q: Queue> GpuOps<Q> {
+    pub(super) fn run_experts(&self, problem: &Experts<'_, GpuOps<Q>>) -> Result<(), Error> {
+        if problem.rows == 0 {
+            return Ok(());
+        }
+        let tensor = self.experts_fit_tensor(problem);
+        let route = launch::Route {
+            rule: problem.route.rule,
+            value: problem.route.logits.float_type,
+            rows: problem.rows as u32,
+            experts: problem.up.weights.count() as u32,
+            corrected: problem.route.correction.is_some(),
+            tile: if tensor { StackTensor::TILE } else { StackMatmul::TILE },
+        };
+        let entries = route.entries() as usize;
+        let mut scratch = lock(&self.routed);
+        let RoutedScratch {
+            experts,
+            weights,
+            order,
+            tiles,
+            inner,
+            up,
+            products,
+        } = &mut *scratch;
+        let (queue, size) = (&self.queue, problem.input.float_type.size_bytes());
+        let choices = Choices {
+            route,
+            experts: (experts.at_least(queue, 4 * entries)?, 0),
+            weights: (weights.at_least(queue, 4 * entries)?, 0),
+        };
+        let correction = self.optional(problem.route.correction);
+        let logits = problem.route.logits.all();
+        self.run(&route.launch(), &[logits, correction, choices.experts, choices.weights]);
+        let inner_bytes = entries * problem.up.weights.rows() * size;
+        let inner = (inner.at_least(queue, inner_bytes)?, 0);
+        if problem.rows <= MOST_GATHERED_ROWS && alike(problem) {
+            self.run_gathered(problem, &choices, inner);
+            return Ok(());
+        }
+        let sorted = Sorted {
+            tensor,
+            tiles_count: route.tiles(),
+            chosen: route.rule.chosen as u32,
+            order: (order.at_least(queue, 4 * entries)?, 0),
+            tiles: (tiles.at_least(queue, 12 * route.tiles() as usize)?, 0),
+        };
+        self.run(&route.sort(), &[choices.experts, sorted.order, sorted.tiles]);
+        let product_bytes = entries * problem.output.cols * size;
+        let products = (products.at_least(queue, product_bytes)?, 0);
+        match &problem.gate {
+            Some(gate) if tensor && alike(problem) => self.run_paired(problem, gate, &sorted, inner),
+            _ => self.run_apart(problem, &sorted, inner, (up.at_least(queue, inner_bytes)?, 0)),
+        }
+        let meeting = StackInputs::Places {
+            tiles: sorted.tiles_count,
+        };
+        self.run_layer(&problem.down, meeting, &sorted, [inner, products]);
+        let buffers = [products, choices.weights, self.base_gate(problem), problem.output.all()];
+        self.run(&self.outer(problem).sum(), &buffers);
+        Ok(())
+    }
+
+    fn run_gathered(&self, problem: &Experts<'_, GpuOps<Q>>, choices: &Choices<'_, Q>, inner: Place<'_, Q>) {
+        let gate = problem.gate.as_ref().unwrap_or(&problem.up);
+        let [gate_codes, gate_scales, gate_biases] = gate.weights.stored.buffers();
+        let [up_codes, up_scales, up_biases] = problem.up.weights.stored.buffers();
+        self.run(
+            &self.inner(problem, &choices.route).launch(),
+            &[
+                gate_codes,
+                gate_scales,
+                gate_biases,
+                up_codes,
+                up_scales,
+                up_biases,
+                problem.input.all(),
+                self.optional(gate.biases),
+                self.optional(problem.up.biases),
+                choices.experts,
+                inner,
+            ],
+        );
+        let [codes, scales, biases] = problem.down.weights.stored.buffers();
+        self.run(
+            &self.outer(problem).launch(),
+            &[
+                codes,
+                scales,
+                biases,
+                inner,
+                self.optional(problem.down.biases),
+                choices.experts,
+                choices.weights,
+                self.base_gate(problem),
+                problem.output.all(),
+            ],
+        );
+    }
+
+    /// Gate, up and activation in one launch.
+    fn run_paired(
+        &self,
+        problem: &Experts<'_, GpuOps<Q>>,
+        gate: &ExpertLayer<'_, GpuOps<Q>>,
+        sorted: &Sorted<'_, Q>,
+        inner: Place<'_, Q>,
+    ) {
+        let tensor = StackTensor {
+            product: self.stack_product(gate, sorted.meeting_of_rows()),
+            paired: Some(problem.activation),
+        };
+        let [gate_codes, gate_scales, gate_biases] = gate.weights.stored.buffers();
+        let [up_codes, up_scales, up_biases] = problem.up.weights.stored.buffers();
+        let buffers = [
+            gate_codes,
+            gate_scales,
+            gate_biases,
+            up_codes,
+            up_scales,
+            up_biases,
+            problem.input.all(),
+            self.optional(gate.biases),
+            self.optional(problem.up.biases),
+            sorted.order,
+            sorted.tiles,
+            inner,
+        ];
+        let launch = tensor.launch().expect("experts that tensor cores take");
+        self.run(&launch, &buffers);
+    }
+
+    /// Gate and up one after the other, then the activation.
+    fn run_apart(
+        &self,
+        problem: &Experts<'_, GpuOps<Q>>,
+        sorted: &Sorted<'_, Q>,
+        inner: Place<'_, Q>,
+        up: Place<'_, Q>,
+    ) {
+        let (input, meeting) = (problem.input.all(), sorted.meeting_of_rows());
+        match &problem.gate {
+            Some(gate) => {
+                self.run_layer(gate, meeting, sorted, [input, inner]);
+                self.run_layer(&problem.up, meeting, sorted, [input, up]);
+            }
+            None => self.run_layer(&problem.up, meeting, sorted, [input, inner]),
+        }
+        let entries = problem.rows * problem.route.rule.chosen;
+        let gate = launch::Gate {
+            activation: problem.activation,
+            value: problem.input.float_type,
+            count: (entries * problem.up.weights.rows()) as u32,
+            gated: problem.gate.is_some(),
+        };
+        self.run(&gate.launch(), &[inner, up]);
+    }
+
+    /// One projection of all experts.
+    fn run_layer(
+        &self,
+        layer: &ExpertLayer<'_, GpuOps<Q>>,
+        meeting: StackInputs,
+        sorted: &Sorted<'_, Q>,
+        [input, output]: [Place<'_, Q>; 2],
+    ) {
+        let product = self.stack_product(layer, meeting);
+        let [codes, scales, biases] = layer.weights.stored.buffers();
+        let (added, nothing) = (self.optional(layer.biases), self.optional(None));
+        let (order, tiles) = (sorted.order, sorted.tiles);
+        let paired = None;
+        match (StackTensor { product, paired }).launch().filter(|_| sorted.tensor) {
+            Some(launch) => self.run(
+                &launch,
+                &[
+                    codes, scales, biases, nothing, nothing, nothing, input, added, nothing, order, tiles, output,
+                ],
+            ),
+            None => self.run(
+                &product.launch(),
+                &[codes, scales, biases, input, added, order, tiles, output],
+            ),
+        }
+    }
+
+    fn stack_product(&self, layer: &ExpertLayer<'_, GpuOps<Q>>, meeting: StackInputs) -> StackMatmul {
+        let stack: &GpuStack<Q> = layer.weights;
+        StackMatmul {
+            weight: stack.stored.kind,
+            value: self.value,
+            rows: stack.rows() as u32,
+            cols: stack.cols() as u32,
+            inputs: 0,
+            turned: false,
+            added: layer.biases.is_some(),
+            meeting,
+        }
+    }
+
+    /// Whether the device has tensor cores that take every projection.
+    fn experts_fit_tensor(&self, problem: &Experts<'_, GpuOps<Q>>) -> bool {
+        let layers = [problem.gate.as_ref(), Some(&problem.up), Some(&problem.down)];
+        let fits = |layer: &ExpertLayer<'_, GpuOps<Q>>| {
+            StackTensor::fits(layer.weights.stored.kind, layer.weights.cols() as u32, self.value)
+        };
+        self.queue.dialect() != Dialect::Metal && layers.into_iter().flatten().all(fits)
+    }
+
+    fn inner(&self, problem: &Experts<'_, GpuOps<Q>>, route: &launch::Route) -> ExpertsInner {
+        ExpertsInner {
+            weight: problem.up.weights.stored.kind,
+            value: problem.input.float_type,
+            inner: problem.up.weights.rows() as u32,
+            cols: problem.up.weights.cols() as u32,
+            entries: route.entries(),
+            chosen: route.rule.chosen as u32,
+            gated: problem.gate.is_some(),
+            added: problem.up.biases.is_some(),
+            activation: problem.activation,
+        }
+    }
+
+    fn outer(&self, problem: &Experts<'_, GpuOps<Q>>) -> ExpertsOuter {
+        ExpertsOuter {
+            weight: problem.down.weights.stored.kind,
+            value: problem.output.float_type,
+            hidden: problem.down.weights.rows() as u32,
+            cols: problem.down.weights.cols() as u32,
+            rows: problem.rows as u32,
+            chosen: problem.route.rule.chosen as u32,
+            added: problem.down.biases.is_some(),
+            base: match problem.base {
+                Base::Zero => SumBase::Zero,
+                Base::Output => SumBase::Output,
+                Base::Gated(_) => SumBase::Gated,
+            },
+        }
+    }
+
+    fn base_gate<'a>(&'a self, problem: &Experts<'a, GpuOps<Q>>) -> Place<'a, Q> {
+        let gate: Option<&'a GpuTensor<Q>> = match problem.base {
+            Base::Gated(gate) => Some(gate),
+            _ => None,
+        };
+        self.optional(gate)
+    }
+}
+
+/// Whether one kernel can read gate and up.
+fn alike<Q: Queue>(problem: &Experts<'_, GpuOps<Q>>) -> bool {
+    let kind = |layer: &ExpertLayer<'_, GpuOps<Q>>| (layer.weights.stored.kind, layer.biases.is_some());
+    problem.gate.as_ref().is_none_or(|gate| kind(gate) == kind(&problem.up))
+}

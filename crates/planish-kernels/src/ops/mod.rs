@@ -1,0 +1,210 @@
+//! The operations on a GPU, over any [`Queue`]: every method turns its Problem into launches of the kernels of `kernels/`.
+//!
+//! Activations are of one float type, sums and everything read back or shared by all layers (angles, logits, norm weights) are
+//! f32. A failure in the middle of a pass is kept and returned by the next [`Ops::read`](planish_ops::Ops::read).
+
+mod attention;
+mod choose;
+mod experts;
+mod linear;
+mod ops;
+mod pack;
+mod rows;
+mod stack;
+mod states;
+mod tensor;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use planish_format::FloatType;
+use planish_gpu::{Argument, Error, Queue, Source};
+use rustc_hash::FxHashMap;
+
+use crate::launch::{Launch, Program};
+pub use attention::GpuKeyValues;
+pub use choose::GpuChosen;
+pub use stack::GpuStack;
+pub use tensor::{GpuTensor, GpuWeight};
+
+/// Bytes of a buffer that stands where a kernel needs none.
+const NOTHING_BYTES: usize = 256;
+/// Sets of rotation frequencies that stay on the device.
+const MOST_FREQUENCIES: usize = 8;
+
+/// A GPU.
+pub struct GpuOps<Q: Queue> {
+    queue: Q,
+    /// Of activations.
+    value: FloatType,
+    /// Of keys and values.
+    cached: FloatType,
+    /// Bound where a kernel needs no buffer.
+    nothing: Q::Buffer,
+    kernels: Mutex<Kernels<Q>>,
+    failure: Mutex<Option<Error>>,
+    /// Rows of a table that [`Embed`](planish_ops::Embed) takes.
+    tokens: Mutex<Scratch<Q>>,
+    /// Inputs as warpgroups read them.
+    arranged: Mutex<Scratch<Q>>,
+    /// Between the two steps of attention.
+    partial: Mutex<Scratch<Q>>,
+    /// Between the kernels of experts.
+    routed: Mutex<experts::RoutedScratch<Q>>,
+    /// Matrices of heads, turned for a pass.
+    turned: Mutex<Scratch<Q>>,
+    frequencies: Mutex<Vec<Frequencies<Q>>>,
+    /// The tensor that the last launch rotated, if it rotated one.
+    rotated: Mutex<Option<u64>>,
+}
+
+/// The kernels of each program by name. Looked up for every launch: the hash must be quick.
+type Kernels<Q> = FxHashMap<Program, Vec<(&'static str, Arc<<Q as Queue>::Kernel>)>>;
+
+/// Memory that grows with what is asked of it.
+struct Scratch<Q: Queue> {
+    buffer: Option<Q::Buffer>,
+    bytes: usize,
+}
+
+struct Frequencies<Q: Queue> {
+    values: Vec<f32>,
+    buffer: Arc<Q::Buffer>,
+}
+
+impl<Q: Queue> GpuOps<Q> {
+    /// Activations, keys and values are of type `value`.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn new(queue: Q, value: FloatType) -> Result<GpuOps<Q>, Error> {
+        Ok(GpuOps {
+            nothing: queue.allocate(NOTHING_BYTES)?,
+            queue,
+            value,
+            cached: value,
+            kernels: Mutex::default(),
+            failure: Mutex::default(),
+            tokens: Mutex::new(Scratch::new()),
+            arranged: Mutex::new(Scratch::new()),
+            partial: Mutex::new(Scratch::new()),
+            routed: Mutex::new(experts::RoutedScratch::new()),
+            turned: Mutex::new(Scratch::new()),
+            frequencies: Mutex::default(),
+            rotated: Mutex::default(),
+        })
+    }
+
+    /// What computes.
+    pub fn queue(&self) -> &Q {
+        &self.queue
+    }
+
+    /// Type of activations.
+    pub fn value(&self) -> FloatType {
+        self.value
+    }
+
+    /// Launches a kernel, unless something failed before.
+    fn run(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)]) {
+        self.run_beside(launch, buffers, false);
+    }
+
+    /// As [`GpuOps::run`]; `beside` as in [`planish_gpu::Launch::beside`].
+    fn run_beside(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], beside: bool) {
+        if launch.threadgroups.contains(&0) {
+            return;
+        }
+        lock(&self.rotated).take();
+        if let Err(error) = self.try_run(launch, buffers, beside) {
+            self.fail(error);
+        }
+    }
+
+    fn try_run(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], beside: bool) -> Result<(), Error> {
+        assert_eq!(buffers.len(), launch.buffers as usize, "buffers of {}", launch.kernel);
+        if lock(&self.failure).is_some() {
+            return Ok(());
+        }
+        let kernel = self.kernel(launch)?;
+        let mut arguments: Vec<Argument<'_, Q>> = Vec::with_capacity(buffers.len() + 1);
+        arguments.extend(buffers.iter().map(|&(buffer, offset)| Argument::Buffer(buffer, offset)));
+        arguments.push(Argument::Value(&launch.constants));
+        self.queue.launch(&planish_gpu::Launch {
+            kernel: &kernel,
+            grid: launch.threadgroups,
+            threads: [launch.threads, 1, 1],
+            threadgroup_bytes: launch.shared_bytes,
+            arguments: &arguments,
+            beside,
+        })
+    }
+
+    /// The compiled kernel of a launch.
+    fn kernel(&self, launch: &Launch) -> Result<Arc<Q::Kernel>, Error> {
+        let mut kernels = lock(&self.kernels);
+        let known = kernels.get(&launch.program).into_iter().flatten();
+        if let Some((_, kernel)) = known.into_iter().find(|(name, _)| *name == launch.kernel) {
+            return Ok(Arc::clone(kernel));
+        }
+        let text = launch.program.text(self.queue.dialect());
+        let kernel = Arc::new(self.queue.compile(&Source {
+            name: launch.program.file.name,
+            text: &text,
+            entry: launch.kernel,
+        })?);
+        let of_program = kernels.entry(launch.program.clone()).or_default();
+        of_program.push((launch.kernel, Arc::clone(&kernel)));
+        Ok(kernel)
+    }
+
+    /// Keeps the first failure.
+    fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert(error);
+    }
+
+    /// What failed since the device was opened.
+    fn check_failure(&self) -> Result<(), Error> {
+        lock(&self.failure).clone().map_or(Ok(()), Err)
+    }
+
+    /// Frequencies on the device, uploaded when they are new.
+    fn frequencies(&self, values: &[f32]) -> Result<Arc<Q::Buffer>, Error> {
+        let mut known = lock(&self.frequencies);
+        if let Some(found) = known.iter().find(|found| found.values == values) {
+            return Ok(Arc::clone(&found.buffer));
+        }
+        if known.len() >= MOST_FREQUENCIES {
+            known.remove(0);
+        }
+        let buffer = Arc::new(self.queue.allocate(4 * values.len())?);
+        self.queue.upload(bytemuck::cast_slice(values), &buffer, 0)?;
+        known.push(Frequencies {
+            values: values.to_vec(),
+            buffer: Arc::clone(&buffer),
+        });
+        Ok(buffer)
+    }
+}
+
+impl<Q: Queue> Scratch<Q> {
+    fn new() -> Scratch<Q> {
+        Scratch { buffer: None, bytes: 0 }
+    }
+
+    /// At least so many bytes; what was there is lost when it grows.
+    fn at_least(&mut self, queue: &Q, bytes: usize) -> Result<&Q::Buffer, Error> {
+        if bytes > self.bytes || self.buffer.is_none() {
+            self.bytes = bytes.max(NOTHING_BYTES).next_power_of_two();
+            self.buffer = None;
+        }
+        match &mut self.buffer {
+            Some(buffer) => Ok(buffer),
+            empty => Ok(empty.insert(queue.allocate(self.bytes)?)),
+        }
+    }
+}
+
+/// A panic elsewhere leaves nothing half done in these.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

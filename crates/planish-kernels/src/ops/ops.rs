@@ -1,0 +1,201 @@
+//! The waist: every method checks its Problem and hands it to the file that knows its kernels.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+use planish_format::FloatType;
+use planish_gpu::{Error, Queue};
+use planish_ops::Matrix;
+
+use super::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
+use planish_ops::{
+    Add, Append, Attention, Choose, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear,
+    Norm, Ops, Packable, PassSize, Recurrence, Rope, RopeAngles,
+};
+
+impl<Q: Queue> Ops for GpuOps<Q> {
+    type Tensor = GpuTensor<Q>;
+    type Weight = GpuWeight<Q>;
+    type Stack = GpuStack<Q>;
+    type KeyValues = GpuKeyValues<Q>;
+    type Chosen = GpuChosen<Q>;
+    type Error = Error;
+
+    /// Every pass reads all weights once.
+    const PASS: PassSize = PassSize {
+        rows: 2048,
+        bytes: 1 << 30,
+    };
+    const SYNCHRONOUS: bool = false;
+
+    fn tensor(&self, rows: usize, cols: usize) -> Result<GpuTensor<Q>, Error> {
+        GpuTensor::new(&self.queue, rows, cols, self.value)
+    }
+
+    fn tensor_f32(&self, rows: usize, cols: usize) -> Result<GpuTensor<Q>, Error> {
+        GpuTensor::new(&self.queue, rows, cols, FloatType::F32)
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<GpuTensor<Q>, Error> {
+        let tensor = self.tensor_f32(1, values.len())?;
+        self.queue.upload(bytemuck::cast_slice(values), &tensor.buffer, 0)?;
+        Ok(tensor)
+    }
+
+    fn weight(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
+        self.place_weight(&matrix)
+    }
+
+    fn table(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
+        GpuWeight::stored(&self.queue, &matrix)
+    }
+
+    fn stack(&self, matrices: Vec<Matrix>) -> Result<GpuStack<Q>, Error> {
+        self.place_stack(&matrices, false)
+    }
+
+    fn stack_turned(&self, matrices: &[Matrix]) -> Result<Option<GpuStack<Q>>, Error> {
+        self.place_stack(matrices, true).map(Some)
+    }
+
+    fn pack(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
+        self.pack_weight(source)
+    }
+
+    fn pack_table(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
+        self.pack_stored(source)
+    }
+
+    fn pack_stack(&self, sources: &[Packable]) -> Result<Option<GpuStack<Q>>, Error> {
+        self.pack_matrices(sources)
+    }
+
+    fn key_values(&self, sizes: KeyValueSizes) -> Result<GpuKeyValues<Q>, Error> {
+        Ok(GpuKeyValues::new(sizes, self.cached.size_bytes()))
+    }
+
+    fn read<'a>(
+        &self,
+        tensor: &'a GpuTensor<Q>,
+        rows: Range<usize>,
+        staging: &'a mut Vec<f32>,
+    ) -> Result<&'a [f32], Error> {
+        self.check_failure()?;
+        let count = rows.len() * tensor.cols;
+        let (buffer, offset) = tensor.after_row(rows.start);
+        staging.resize(count, 0.0);
+        if tensor.float_type == FloatType::F32 {
+            self.queue.download(buffer, offset, bytemuck::cast_slice_mut(staging))?;
+            return Ok(staging);
+        }
+        let mut bits = vec![0u16; count];
+        self.queue
+            .download(buffer, offset, bytemuck::cast_slice_mut(&mut bits))?;
+        let widen = match tensor.float_type {
+            FloatType::BF16 => |bits| bf16::from_bits(bits).to_f32(),
+            _ => |bits| f16::from_bits(bits).to_f32(),
+        };
+        staging
+            .iter_mut()
+            .zip(bits)
+            .for_each(|(value, bits)| *value = widen(bits));
+        Ok(staging)
+    }
+
+    fn chosen(&self) -> Result<Option<GpuChosen<Q>>, Error> {
+        GpuChosen::new(&self.queue).map(Some)
+    }
+
+    fn choose(&self, problem: Choose<'_, GpuOps<Q>>) -> Result<(), Error> {
+        problem.check();
+        self.run_choose(problem)
+    }
+
+    fn take(&self, chosen: &mut GpuChosen<Q>) -> Result<Option<u32>, Error> {
+        self.take_token(chosen)
+    }
+
+    fn used_bytes(&self) -> Option<u64> {
+        Some(self.queue.memory().ok()?.used_bytes)
+    }
+
+    fn embed(&self, problem: Embed<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_embed(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn norm(&self, problem: Norm<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_norm(&problem);
+    }
+
+    fn add(&self, problem: Add<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_add(&problem);
+    }
+
+    fn linear(&self, problem: Linear<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_linear(&problem);
+    }
+
+    fn rope_angles(&self, problem: RopeAngles<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_rope_angles(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn rope(&self, problem: Rope<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_rope(&problem);
+    }
+
+    fn append(&self, problem: Append<'_, GpuOps<Q>>) -> Result<(), Error> {
+        problem.check();
+        self.run_append(problem)
+    }
+
+    fn attention(&self, problem: Attention<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_attention(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn gate(&self, problem: Gate<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_gate(&problem);
+    }
+
+    fn convolve(&self, problem: Convolution<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_convolve(&problem);
+    }
+
+    fn recur(&self, problem: Recurrence<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_recur(&problem);
+    }
+
+    fn experts(&self, problem: Experts<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_experts(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn head_linear(&self, problem: HeadLinear<'_, GpuOps<Q>>) {
+        problem.check();
+        if let Err(error) = self.run_head_linear(&problem) {
+            self.fail(error);
+        }
+    }
+
+    fn copy_heads(&self, problem: CopyHeads<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_copy_heads(&problem);
+    }
+}

@@ -1,0 +1,234 @@
+//! Stacks of matrices on the device, and what heads do with them.
+
+use bytes::Bytes;
+use planish_format::PackedMatrix;
+use planish_gpu::{Dialect, Error, Queue};
+use planish_ops::Matrix;
+
+use super::tensor::Stored;
+use super::{GpuOps, lock};
+use crate::launch::{self, StackInputs, StackMatmul, StackTensor, TurnHeads, WeightKind};
+use planish_ops::{CopyHeads, HeadLinear, PlainMatrix, Resident, Shape, StackShape};
+
+/// Up to so many rows every head's matrix is read for each row, beyond for a tile of them.
+const MOST_MATVEC_ROWS: usize = 8;
+
+/// Matrices (rows, cols) of one kind, one after another.
+pub struct GpuStack<Q: Queue> {
+    count: usize,
+    rows: usize,
+    cols: usize,
+    bytes: usize,
+    /// Stored as (count, cols, rows).
+    turned: bool,
+    pub(super) stored: Stored<Q>, // (count, rows, cols)
+}
+
+impl<Q: Queue> GpuStack<Q> {
+    pub(super) fn of((count, rows, cols): (usize, usize, usize), bytes: usize, stored: Stored<Q>) -> GpuStack<Q> {
+        GpuStack {
+            count,
+            rows,
+            cols,
+            bytes,
+            turned: false,
+            stored,
+        }
+    }
+}
+
+impl<Q: Queue> GpuOps<Q> {
+    /// Copies the matrices behind one another. `turned`: their columns are stored as rows.
+    pub(super) fn place_stack(&self, matrices: &[Matrix], turned: bool) -> Result<GpuStack<Q>, Error> {
+        let shape = |matrix: &Matrix| (matrix.rows(), matrix.cols());
+        let (kind, (rows, cols)) = (kind(&matrices[0]), shape(&matrices[0]));
+        assert!(matrices.iter().all(|matrix| shape(matrix) == (rows, cols)));
+        if matrices.iter().any(|matrix| self::kind(matrix) != kind) {
+            return Err(Error::NoKernel {
+                operation: "a layer whose experts are packed in different ways",
+            });
+        }
+        let parts: Vec<Vec<&Bytes>> = matrices.iter().map(parts).collect();
+        let buffers = (0..parts[0].len()).map(|part| {
+            let bytes: usize = parts.iter().map(|of_matrix| of_matrix[part].len()).sum();
+            let buffer = self.queue.allocate(bytes)?;
+            let mut offset = 0;
+            for of_matrix in &parts {
+                self.queue.upload(of_matrix[part], &buffer, offset)?;
+                offset += of_matrix[part].len();
+            }
+            Ok((buffer, 0))
+        });
+        let (rows, cols) = if turned { (cols, rows) } else { (rows, cols) };
+        let bytes = matrices.iter().map(Matrix::bytes).sum();
+        let stored = Stored::new(kind, buffers.collect::<Result<_, Error>>()?);
+        Ok(GpuStack {
+            turned,
+            ..GpuStack::of((matrices.len(), rows, cols), bytes, stored)
+        })
+    }
+
+    pub(super) fn run_head_linear(&self, problem: &HeadLinear<'_, GpuOps<Q>>) -> Result<(), Error> {
+        let HeadLinear {
+            rows,
+            weights,
+            input,
+            from,
+            output,
+            to,
+        } = problem;
+        let (stored, value) = (weights.stored.buffers(), input.float_type);
+        let few = launch::HeadMatvec {
+            weight: weights.stored.kind,
+            value,
+            rows: weights.rows as u32,
+            cols: weights.cols as u32,
+            heads: weights.count as u32,
+            turned: weights.turned,
+            inputs: *rows as u32,
+            from: *from,
+            to: *to,
+        };
+        if *rows <= MOST_MATVEC_ROWS {
+            let [codes, scales, biases] = stored;
+            self.run(&few.launch(), &[codes, scales, biases, input.all(), output.all()]);
+            return Ok(());
+        }
+        let product = StackMatmul {
+            weight: few.weight,
+            value,
+            rows: few.rows,
+            cols: few.cols,
+            inputs: few.inputs,
+            turned: few.turned,
+            added: false,
+            meeting: StackInputs::Heads {
+                heads: few.heads,
+                from: *from,
+                to: *to,
+            },
+        };
+        let (input, output) = (input.all(), output.all());
+        if self.queue.dialect() == Dialect::Metal || !weights.turned {
+            self.run_heads(&product, stored, input, output);
+            return Ok(());
+        }
+        // Tensor cores take upright matrices: these are turned for each pass, which costs little beside many rows.
+        let plain = WeightKind {
+            packing: None,
+            float_type: value,
+        };
+        let upright = StackMatmul {
+            weight: plain,
+            turned: false,
+            ..product
+        };
+        if !StackTensor::fits(plain, few.cols, value) {
+            self.run_heads(&product, stored, input, output);
+            return Ok(());
+        }
+        let mut scratch = lock(&self.turned);
+        let bytes = weights.count * weights.rows * weights.cols * value.size_bytes();
+        let turned = (scratch.at_least(&self.queue, bytes)?, 0);
+        let [codes, scales, biases] = stored;
+        self.run(&TurnHeads(few).launch(), &[codes, scales, biases, turned]);
+        self.run_heads(&upright, [turned; 3], input, output);
+        Ok(())
+    }
+
+    /// Many rows through the matrix of every head.
+    fn run_heads(
+        &self,
+        product: &StackMatmul,
+        stored: [(&Q::Buffer, usize); 3],
+        input: (&Q::Buffer, usize),
+        output: (&Q::Buffer, usize),
+    ) {
+        let nothing = (&self.nothing, 0);
+        let [codes, scales, biases] = stored;
+        let tensor = StackTensor {
+            product: *product,
+            paired: None,
+        };
+        match tensor.launch().filter(|_| self.queue.dialect() != Dialect::Metal) {
+            Some(launch) => {
+                let mut buffers = [nothing; 12];
+                buffers[..3].copy_from_slice(&stored);
+                (buffers[6], buffers[11]) = (input, output);
+                self.run(&launch, &buffers);
+            }
+            None => self.run(
+                &product.launch(),
+                &[codes, scales, biases, input, nothing, nothing, nothing, output],
+            ),
+        }
+    }
+
+    pub(super) fn run_copy_heads(&self, problem: &CopyHeads<'_, GpuOps<Q>>) {
+        let CopyHeads {
+            rows,
+            heads,
+            width,
+            input,
+            from,
+            output,
+            to,
+        } = problem;
+        let launch = launch::CopyHeads {
+            value: input.float_type,
+            parts: (rows * heads) as u32,
+            width: *width as u32,
+            from: *from,
+            to: *to,
+        }
+        .launch();
+        self.run(&launch, &[input.all(), output.all()]);
+    }
+}
+
+fn kind(matrix: &Matrix) -> WeightKind {
+    match matrix {
+        Matrix::Packed(PackedMatrix {
+            packing, scale_type, ..
+        }) => WeightKind {
+            packing: Some(*packing),
+            float_type: *scale_type,
+        },
+        Matrix::Plain(PlainMatrix { float_type, .. }) => WeightKind {
+            packing: None,
+            float_type: *float_type,
+        },
+    }
+}
+
+/// Codes, scales and biases; or the values alone.
+fn parts(matrix: &Matrix) -> Vec<&Bytes> {
+    match matrix {
+        Matrix::Packed(PackedMatrix {
+            codes, scales, biases, ..
+        }) => vec![codes, scales, biases],
+        Matrix::Plain(PlainMatrix { data, .. }) => vec![data],
+    }
+}
+
+impl<Q: Queue> Shape for GpuStack<Q> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+impl<Q: Queue> Resident for GpuStack<Q> {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl<Q: Queue> StackShape for GpuStack<Q> {
+    fn count(&self) -> usize {
+        self.count
+    }
+}

@@ -1,0 +1,101 @@
+//! Operations of layers with a state.
+
+use planish_gpu::Queue;
+
+use super::GpuOps;
+use crate::launch;
+use planish_ops::{Activation, Convolution, Recurrence, Rule};
+
+impl<Q: Queue> GpuOps<Q> {
+    pub(super) fn run_convolve(&self, problem: &Convolution<'_, GpuOps<Q>>) {
+        let Convolution {
+            rows,
+            first_position,
+            input,
+            input_gate,
+            weight,
+            bias,
+            activation,
+            output_gate,
+            history,
+            output,
+        } = problem;
+        let silu = matches!(activation, Some(Activation::Silu));
+        // Other activations take a kernel of their own, which then also has the gate.
+        let later = activation.filter(|_| !silu);
+        let launch = launch::Convolve {
+            value: input.float_type,
+            rows: *rows as u32,
+            channels: input.cols as u32,
+            taps: (weight.cols / input.cols) as u32,
+            begins: *first_position == 0,
+            input_gated: input_gate.is_some(),
+            biased: bias.is_some(),
+            silu,
+            output_gated: output_gate.is_some() && later.is_none(),
+        }
+        .launch();
+        self.run(
+            &launch,
+            &[
+                input.all(),
+                self.optional(*input_gate),
+                weight.all(),
+                self.optional(*bias),
+                self.optional(*output_gate),
+                history.all(),
+                output.all(),
+            ],
+        );
+        if let Some(activation) = later {
+            let launch = launch::Gate {
+                value: output.float_type,
+                count: (rows * output.cols) as u32,
+                activation,
+                gated: output_gate.is_some(),
+            }
+            .launch();
+            self.run(&launch, &[output.all(), self.optional(*output_gate)]);
+        }
+    }
+
+    pub(super) fn run_recur(&self, problem: &Recurrence<'_, GpuOps<Q>>) {
+        let Recurrence {
+            rows,
+            first_position,
+            shape,
+            inputs,
+            steps,
+            rule,
+            state,
+            output,
+        } = problem;
+        let (strengths, skip) = match rule {
+            Rule::Delta { strengths } => (Some(*strengths), None),
+            Rule::Scan { skip } => (None, Some(*skip)),
+        };
+        let launch = launch::Recur {
+            value: inputs.float_type,
+            rows: *rows as u32,
+            shape: *shape,
+            delta: strengths.is_some(),
+            begins: *first_position == 0,
+            step_scale: steps.scale,
+            limits: steps.limits,
+        }
+        .launch();
+        self.run(
+            &launch,
+            &[
+                inputs.all(),
+                steps.inputs.all(),
+                steps.bias.all(),
+                steps.rates.all(),
+                self.optional(strengths),
+                self.optional(skip),
+                state.all(),
+                output.all(),
+            ],
+        );
+    }
+}

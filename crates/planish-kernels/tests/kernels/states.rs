@@ -1,0 +1,201 @@
+//! Convolutions and recurrences with a state, the sequence in two passes.
+
+use planish_format::FloatType;
+use planish_kernels::launch::{Convolve, Launch, Recur};
+use planish_ops::{Activation, Order, RecurrenceRow, RecurrenceShape, convolution_reference, recurrence_reference};
+
+use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
+use crate::device::{Device, Watch};
+
+/// Rows of the first pass and of the second.
+const PASSES: [usize; 2] = [2, 5];
+const ROWS: usize = PASSES[0] + PASSES[1];
+
+/// The rows of a pass, as bytes.
+fn part(values: &[f32], cols: usize, pass: usize, float_type: FloatType) -> Vec<u8> {
+    let first = if pass == 0 { 0 } else { PASSES[0] };
+    to_bytes(&values[first * cols..(first + PASSES[pass]) * cols], float_type)
+}
+
+fn convolutions() -> Vec<Convolve> {
+    let sizes = [(1, 2, false), (130, 4, true), (64, 3, false), (33, 9, true)];
+    let problem = |(index, (channels, taps, biased)): (usize, (u32, u32, bool))| Convolve {
+        value: TYPES[index % 3],
+        rows: 0,
+        channels,
+        taps,
+        begins: false,
+        input_gated: index % 2 == 0,
+        biased,
+        silu: biased,
+        output_gated: index >= 2,
+    };
+    sizes.into_iter().enumerate().map(problem).collect()
+}
+
+/// What these tests run.
+pub fn launches() -> Vec<Launch> {
+    let convolutions = convolutions().into_iter().map(|problem| problem.launch());
+    let recurrences = recurrences().into_iter().map(|problem| problem.launch());
+    convolutions.chain(recurrences).collect()
+}
+
+#[test]
+fn convolutions_equal_the_formula() {
+    let problems = convolutions();
+    let launches: Vec<Launch> = problems.iter().map(Convolve::launch).collect();
+    let device = Device::new(&launches, Watch::Memory);
+    let mut random = Random(5);
+    for problem in &problems {
+        let (channels, taps, value) = (problem.channels as usize, problem.taps as usize, problem.value);
+        let [input, input_gate, output_gate] = [(); 3].map(|()| random.values(ROWS * channels, value));
+        let weight = random.values(taps * channels, FloatType::F32);
+        let bias = random.values(channels, FloatType::F32);
+        let mut expected = vec![0.0; ROWS * channels];
+        for channel in 0..channels {
+            let at = |row: usize| row * channels + channel;
+            let gate = |gated: bool, gate: &[f32], row: usize| if gated { gate[at(row)] } else { 1.0 };
+            let x: Vec<f32> = (0..ROWS)
+                .map(|row| input[at(row)] * gate(problem.input_gated, &input_gate, row))
+                .collect();
+            let weights: Vec<f32> = (0..taps).map(|tap| weight[tap * channels + channel]).collect();
+            let added = if problem.biased { bias[channel] } else { 0.0 };
+            let activation = problem.silu.then_some(Activation::Silu);
+            let sums = convolution_reference(&x, &weights, added, activation);
+            for (row, sum) in sums.into_iter().enumerate() {
+                expected[at(row)] = sum * f64::from(gate(problem.output_gated, &output_gate, row));
+            }
+        }
+        let mut history = poison((taps - 1) * channels, FloatType::F32);
+        let mut found = Vec::new();
+        for (pass, rows) in PASSES.into_iter().enumerate() {
+            let part = |values: &[f32]| part(values, channels, pass, value);
+            let mut buffers = [
+                part(&input),
+                part(&input_gate),
+                to_bytes(&weight, FloatType::F32),
+                to_bytes(&bias, FloatType::F32),
+                part(&output_gate),
+                history,
+                poison(rows * channels, value),
+            ];
+            let launch = Convolve {
+                rows: rows as u32,
+                begins: pass == 0,
+                ..*problem
+            };
+            device.run(&launch.launch(), &mut buffers);
+            found.extend(from_bytes(&buffers[6], value));
+            history = buffers[5].clone();
+        }
+        assert_close(&found, &expected, value, problem);
+    }
+}
+
+fn recurrences() -> Vec<Recur> {
+    let shapes = [(1, 1, 1, 1), (4, 2, 12, 20), (2, 1, 130, 33), (3, 3, 16, 64)];
+    let mut problems = Vec::new();
+    for (index, (heads, groups, key_dim, value_dim)) in shapes.into_iter().enumerate() {
+        for (delta, order) in [(true, Order::QueryKeyValue), (false, Order::ValueKeyQuery)] {
+            problems.push(Recur {
+                value: TYPES[index % 3],
+                rows: 0,
+                shape: RecurrenceShape {
+                    heads,
+                    groups,
+                    key_dim,
+                    value_dim,
+                    order,
+                },
+                delta,
+                begins: false,
+                step_scale: 0.75,
+                limits: (0.25, 1.25),
+            });
+        }
+    }
+    problems
+}
+
+/// What a recurrence takes in.
+struct Given {
+    inputs: Vec<f32>,    // (rows, cols)
+    steps: Vec<f32>,     // (rows, heads)
+    strengths: Vec<f32>, // (rows, heads)
+    step_bias: Vec<f32>, // (heads)
+    rates: Vec<f32>,     // (heads)
+    skip: Vec<f32>,      // (heads)
+}
+
+/// (rows, heads * value_dim)
+fn expected(problem: &Recur, given: &Given) -> Vec<f64> {
+    let shape = problem.shape;
+    let (heads, cols) = (shape.heads, shape.cols());
+    let mut expected = vec![0.0; ROWS * heads * shape.value_dim];
+    for head in 0..heads {
+        let (query, key, value) = shape.starts(head);
+        let row = |row: usize| {
+            let part = |first: usize, count: usize| given.inputs[row * cols + first..][..count].to_vec();
+            RecurrenceRow {
+                query: part(query, shape.key_dim),
+                key: part(key, shape.key_dim),
+                value: part(value, shape.value_dim),
+                step: problem.step_scale * given.steps[row * heads + head] + given.step_bias[head],
+                strength: problem.delta.then(|| given.strengths[row * heads + head]),
+            }
+        };
+        let rows: Vec<RecurrenceRow> = (0..ROWS).map(row).collect();
+        let skip = if problem.delta { 0.0 } else { given.skip[head] };
+        let outputs = recurrence_reference(&rows, given.rates[head], skip, problem.limits);
+        for (row, outputs) in outputs.chunks_exact(shape.value_dim).enumerate() {
+            expected[(row * heads + head) * shape.value_dim..][..shape.value_dim].copy_from_slice(outputs);
+        }
+    }
+    expected
+}
+
+#[test]
+fn recurrences_equal_the_formula() {
+    let problems = recurrences();
+    let launches: Vec<Launch> = problems.iter().map(Recur::launch).collect();
+    let device = Device::new(&launches, Watch::Memory);
+    let mut random = Random(6);
+    for problem in &problems {
+        let (shape, value) = (problem.shape, problem.value);
+        let heads = shape.heads;
+        let given = Given {
+            inputs: random.values(ROWS * shape.cols(), value),
+            steps: random.values(ROWS * heads, value),
+            strengths: random.values(ROWS * heads, value),
+            step_bias: random.values(heads, FloatType::F32),
+            rates: random.values(heads, FloatType::F32).into_iter().map(f32::abs).collect(),
+            skip: random.values(heads, FloatType::F32),
+        };
+        let f32_bytes = |values: &[f32]| to_bytes(values, FloatType::F32);
+        let (state_rows, state_cols) = shape.state();
+        let mut state = poison(state_rows * state_cols, FloatType::F32);
+        let mut found = Vec::new();
+        for (pass, rows) in PASSES.into_iter().enumerate() {
+            let part = |values: &[f32], cols: usize| part(values, cols, pass, value);
+            let mut buffers = [
+                part(&given.inputs, shape.cols()),
+                part(&given.steps, heads),
+                f32_bytes(&given.step_bias),
+                f32_bytes(&given.rates),
+                part(&given.strengths, heads),
+                f32_bytes(&given.skip),
+                state,
+                poison(rows * heads * shape.value_dim, value),
+            ];
+            let launch = Recur {
+                rows: rows as u32,
+                begins: pass == 0,
+                ..*problem
+            };
+            device.run(&launch.launch(), &mut buffers);
+            found.extend(from_bytes(&buffers[7], value));
+            state = buffers[6].clone();
+        }
+        assert_close(&found, &expected(problem, &given), value, problem);
+    }
+}
