@@ -1,20 +1,18 @@
 //! Cache append: keys and values of new positions go where attention reads them, rotated on the way where there are angles.
 
-use crate::{Ops, RopePairs, Shape};
+use crate::{Ops, Places, RopePairs, Shape};
 
 /// Rows to store.
 pub struct Append<'a, O: Ops> {
-    /// Rows to store.
-    pub rows: usize,
-    /// Position of row 0; what was stored there and after is replaced.
-    pub first_position: usize,
+    /// Rows to store, and where.
+    pub places: Places<'a, O>,
     /// Rotated first, together with queries.
     pub rotation: Option<Rotation<'a, O>>,
     /// Keys; whether they are rotated afterwards is the device's choice. // (rows, kv_heads * head_dim)
     pub keys: &'a mut O::Tensor,
     /// Values. // (rows, kv_heads * value_dim)
     pub values: &'a O::Tensor,
-    /// The layer's cache.
+    /// The layer's cache, of all sequences.
     pub key_values: &'a mut O::KeyValues,
 }
 
@@ -33,7 +31,7 @@ pub struct Rotation<'a, O: Ops> {
 impl<O: Ops> Append<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
-        assert!(self.rows <= self.keys.rows() && self.rows <= self.values.rows());
+        self.places.check_rows([&*self.keys, self.values]);
         if let Some(rotation) = &self.rotation {
             let Rotation {
                 queries,
@@ -41,7 +39,8 @@ impl<O: Ops> Append<'_, O> {
                 angles,
                 ..
             } = rotation;
-            assert!(self.rows <= queries.rows() && self.rows <= angles.rows() && angles.cols() <= *head_dim);
+            self.places.check_rows([&**queries, *angles]);
+            assert!(angles.cols() <= *head_dim);
             let whole = |heads: &O::Tensor| heads.cols().is_multiple_of(*head_dim);
             assert!(whole(queries) && whole(self.keys));
         }

@@ -5,20 +5,20 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::{Ops, Shape};
+use crate::{Ops, Places, Shape};
 
 /// Query rows against a layer's cache, which already holds their keys and values.
 pub struct Attention<'a, O: Ops> {
-    /// Rows to compute.
-    pub rows: usize,
-    /// Position of row 0.
-    pub first_position: usize,
+    /// Rows to compute: each sees positions of its own sequence.
+    pub places: Places<'a, O>,
     /// Rotated queries. // (rows, heads * head_dim)
     pub queries: &'a O::Tensor,
     /// Query heads; a multiple of the key-value heads.
     pub heads: usize,
     /// Multiplies the scores.
     pub scale: f32,
+    /// How the scale grows along the sequence.
+    pub growth: Option<ScaleGrowth>,
     /// A row sees this many positions, its own included; `None` is all.
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -27,10 +27,27 @@ pub struct Attention<'a, O: Ops> {
     pub alibi: Option<Alibi<'a, O>>,
     /// A score for each head that takes part in the softmax and has no value. // (1, heads)
     pub sinks: Option<&'a O::Tensor>,
-    /// Keys and values.
+    /// Keys and values of all sequences.
     pub key_values: &'a O::KeyValues,
     /// The result. // (rows, heads * value_dim)
     pub output: &'a mut O::Tensor,
+}
+
+/// The scale of a query at position p is multiplied by `1 + rate * ln(1 + floor(p / period))`: attention temperature tuning, as in
+/// Llama 4. No span crosses a multiple of the period.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaleGrowth {
+    /// How fast.
+    pub rate: f32,
+    /// Positions between two steps.
+    pub period: usize,
+}
+
+impl ScaleGrowth {
+    /// What multiplies the scale at a position.
+    pub fn factor(&self, position: usize) -> f32 {
+        1.0 + self.rate * (1.0 + (position / self.period) as f32).ln()
+    }
 }
 
 /// Attention with linear biases (Press et al., 2021): the score of a head with a key at position p gains
@@ -45,7 +62,7 @@ pub struct Alibi<'a, O: Ops> {
 impl<O: Ops> Attention<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
-        assert!(self.rows <= self.queries.rows() && self.rows <= self.output.rows());
+        self.places.check_rows([self.queries, &*self.output]);
         assert!(self.queries.cols().is_multiple_of(self.heads) && self.output.cols().is_multiple_of(self.heads));
         let slopes = self.alibi.as_ref().map(|alibi| alibi.slopes);
         for of_heads in [slopes, self.sinks].into_iter().flatten() {

@@ -25,27 +25,67 @@ pub struct Draw {
     /// At least so many times as probable as the likeliest.
     pub min_p: f32,
     /// In [0, 1): the token is the first at which the sum of the probabilities of it and those before it is larger.
-    pub unit: f32,
+    pub unit: f64,
 }
 
-/// A token to choose by the first row of logits.
-pub struct Choose<'a, O: Ops> {
-    /// In f32. // (1, vocabulary)
-    pub logits: &'a O::Tensor,
-    /// How.
+/// What changes the logit of a token before a choice: `l > 0 ? l / penalty : l * penalty`, then `+ bias`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adjustment {
+    /// Below the vocabulary; at most once in a row's list.
+    pub token: u32,
+    /// Above 0; 1 changes nothing. Repetition penalty (Keskar et al., 2019).
+    pub penalty: f32,
+    /// Added; negative infinity forbids the token.
+    pub bias: f32,
+}
+
+impl Adjustment {
+    /// The formula.
+    pub fn of(&self, logit: f32) -> f32 {
+        let penalized = if logit > 0.0 {
+            logit / self.penalty
+        } else {
+            logit * self.penalty
+        };
+        penalized + self.bias
+    }
+}
+
+/// How the token of one row is chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct RowChoice<'a> {
+    /// Of the row's sequence: its next pass may begin with the token before it is known.
+    pub slot: usize,
+    /// By the logits that the adjustments and the mask leave.
     pub choice: Choice,
-    /// Tokens that were not taken before are forgotten.
-    pub afresh: bool,
-    /// Takes the token.
+    /// Penalties and biases.
+    pub adjustments: &'a [Adjustment],
+    /// Tokens that may be chosen: bit `token % 32` of word `token / 32`. // (vocabulary / 32, rounded up)
+    pub mask: Option<&'a [u32]>,
+}
+
+/// Tokens to choose by the first rows of logits.
+pub struct Choose<'a, O: Ops> {
+    /// In f32; adjustments may change them. // (rows, vocabulary)
+    pub logits: &'a mut O::Tensor,
+    /// How. // (rows)
+    pub rows: &'a [RowChoice<'a>],
+    /// Takes the tokens.
     pub chosen: &'a mut O::Chosen,
 }
 
 impl<O: Ops> Choose<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
-        assert!(self.logits.rows() >= 1);
-        if let Choice::Drawn(draw) = self.choice {
-            assert!(draw.temperature > 0.0 && (0.0..1.0).contains(&draw.unit));
+        assert!(!self.rows.is_empty() && self.rows.len() <= self.logits.rows());
+        let vocabulary = self.logits.cols();
+        for row in self.rows {
+            if let Choice::Drawn(draw) = row.choice {
+                assert!(draw.temperature > 0.0 && (0.0..1.0).contains(&draw.unit));
+            }
+            let known = |adjustment: &Adjustment| (adjustment.token as usize) < vocabulary;
+            assert!(row.adjustments.iter().all(known));
+            assert!(row.mask.is_none_or(|mask| mask.len() == vocabulary.div_ceil(32)));
         }
     }
 }
@@ -75,7 +115,7 @@ pub fn choose_reference(logits: &[f32], draw: &Draw) -> Option<usize> {
     }
     tokens.retain(|&(_, score)| weight(score) >= f64::from(draw.min_p));
     let total: f64 = tokens.iter().map(|&(_, score)| weight(score)).sum();
-    let mut left = f64::from(draw.unit) * total;
+    let mut left = draw.unit * total;
     let passed = tokens.iter().find(|&&(_, score)| {
         left -= weight(score);
         left < 0.0

@@ -2,14 +2,12 @@
 //! `output[row] = gate * activation(bias + sum over taps of weight[tap] * x[row + tap + 1 - taps])`, `x = input_gate * input`.
 //! What a layer remembers are the last `taps - 1` rows of x.
 
-use crate::{Activation, Ops, Shape, gate_reference};
+use crate::{Activation, Ops, Places, Shape, Span, gate_reference};
 
 /// Rows to convolve.
 pub struct Convolution<'a, O: Ops> {
-    /// Rows to compute.
-    pub rows: usize,
-    /// Position of row 0; at 0 the history counts as zero, whatever it holds.
-    pub first_position: usize,
+    /// Rows to compute. At position 0 the history of a sequence counts as zero, whatever its slot holds.
+    pub places: Places<'a, O>,
     /// (rows, channels)
     pub input: &'a O::Tensor,
     /// Multiplies the input. // (rows, channels)
@@ -22,7 +20,7 @@ pub struct Convolution<'a, O: Ops> {
     pub activation: Option<Activation>,
     /// Multiplies the result. // (rows, channels)
     pub output_gate: Option<&'a O::Tensor>,
-    /// The last rows of x in f32, oldest first; moved on by this. // (taps - 1, channels)
+    /// The last rows of x in f32 of every sequence, oldest first; moved on by this. // (slots * (taps - 1), channels)
     pub history: &'a mut O::Tensor,
     /// The result. // (rows, channels)
     pub output: &'a mut O::Tensor,
@@ -32,12 +30,14 @@ impl<O: Ops> Convolution<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         let channels = self.input.cols();
-        let fits = |tensor: &O::Tensor| tensor.cols() == channels && self.rows <= tensor.rows();
+        let fits = |tensor: &O::Tensor| tensor.cols() == channels && self.places.end_row() <= tensor.rows();
         assert!(fits(self.input) && fits(self.output));
         assert!(self.input_gate.is_none_or(fits) && self.output_gate.is_none_or(fits));
         assert!(self.weight.cols().is_multiple_of(channels));
         assert!(self.bias.is_none_or(|bias| bias.cols() == channels));
-        assert!(self.history.cols() == channels && self.history.rows() == self.weight.cols() / channels - 1);
+        let kept = self.weight.cols() / channels - 1;
+        let holds = |span: &Span| (span.slot + 1) * kept <= self.history.rows();
+        assert!(self.history.cols() == channels && self.places.spans.iter().all(holds));
     }
 }
 

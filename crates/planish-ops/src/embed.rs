@@ -1,6 +1,6 @@
 //! Embedding: `output[row] = scale * table[tokens[row]]`.
 
-use crate::{Ops, Shape};
+use crate::{Ops, Places, Shape, Span};
 
 /// Rows of a packed or plain table.
 pub struct Embed<'a, O: Ops> {
@@ -18,8 +18,22 @@ pub struct Embed<'a, O: Ops> {
 pub enum Tokens<'a, O: Ops> {
     /// These, all below the vocabulary.
     Known(&'a [u32]),
-    /// The one that the device chose last.
-    Chosen(&'a O::Chosen),
+    /// Of each row these, or the one that the device chose last for its sequence.
+    Chosen {
+        /// The slots of the rows.
+        places: Places<'a, O>,
+        /// `None` is the chosen one. // (rows)
+        known: &'a [Option<u32>],
+        /// By [`Ops::choose`].
+        chosen: &'a O::Chosen,
+    },
+    /// Those of the rows' positions, counted from a row of the table.
+    Positions {
+        /// The positions.
+        places: Places<'a, O>,
+        /// Row of position 0.
+        offset: usize,
+    },
 }
 
 impl<O: Ops> Clone for Tokens<'_, O> {
@@ -35,7 +49,7 @@ impl<O: Ops> Tokens<'_, O> {
     pub fn count(&self) -> usize {
         match self {
             Tokens::Known(tokens) => tokens.len(),
-            Tokens::Chosen(_) => 1,
+            Tokens::Chosen { places, .. } | Tokens::Positions { places, .. } => places.rows(),
         }
     }
 }
@@ -45,8 +59,17 @@ impl<O: Ops> Embed<'_, O> {
     pub fn check(&self) {
         assert_eq!(self.table.cols(), self.output.cols());
         assert!(self.tokens.count() <= self.output.rows());
-        if let Tokens::Known(tokens) = self.tokens {
-            assert!(tokens.iter().all(|&token| (token as usize) < self.table.rows()));
+        let rows = self.table.rows();
+        match self.tokens {
+            Tokens::Known(tokens) => assert!(tokens.iter().all(|&token| (token as usize) < rows)),
+            Tokens::Chosen { places, known, .. } => {
+                let known_rows = known.iter().flatten().all(|&token| (token as usize) < rows);
+                assert!(known.len() == places.rows() && known_rows && places.first_row() == 0);
+            }
+            Tokens::Positions { places, offset } => {
+                let known = |span: &Span| offset + span.end_position() <= rows;
+                assert!(places.spans.iter().all(known) && places.first_row() == 0);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod linear;
 mod matrix;
 mod norm;
 mod pack;
+mod places;
 mod recurrence;
 mod rope;
 mod work;
@@ -26,8 +27,8 @@ use std::ops::Range;
 pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
-pub use attention::{Alibi, Attention, AttentionHead, attention_reference};
-pub use choose::{Choice, Choose, Draw, choose_reference};
+pub use attention::{Alibi, Attention, AttentionHead, ScaleGrowth, attention_reference};
+pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};
 pub use experts::{
@@ -40,6 +41,7 @@ pub use linear::{Linear, linear_reference};
 pub use matrix::{Matrix, PlainMatrix};
 pub use norm::{Norm, NormKind, Residual, norm_reference};
 pub use pack::Packable;
+pub use places::{CopyRows, Places, SequenceStore, Span, check_spans};
 pub use recurrence::{
     Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, STATE_COLS, Steps, recurrence_reference,
 };
@@ -51,9 +53,14 @@ pub use work::{Resident, ResidentKeyValues, Work};
 pub struct PassSize {
     /// At most.
     pub rows: usize,
+    /// Rows of one position each of several sequences, at most. On the CPU so many rows equal each row alone, bit for bit.
+    pub batch: usize,
     /// Fewer where the tensors between the operations would take more than this together, counted as f32.
     pub bytes: usize,
 }
+
+/// Calls of [`Ops::choose`] whose tokens may be under way.
+pub const MOST_CHOICES: usize = 4;
 
 /// Something of rows and columns.
 pub trait Shape {
@@ -72,9 +79,11 @@ pub trait Ops: Send + Sync + Sized + 'static {
     type Weight: Shape + Resident + Send + Sync;
     /// Matrices of equal shape, one for each expert or head.
     type Stack: StackShape + Resident + Send + Sync;
-    /// Keys and values of one layer.
-    type KeyValues: ResidentKeyValues + Send + Sync;
-    /// Tokens that the device chose, on their way to who asked for them.
+    /// Keys and values of one layer, of all sequences.
+    type KeyValues: ResidentKeyValues + SequenceStore + Send + Sync;
+    /// What all layers share of the sequences (which blocks are whose), and the places of the rows of the current pass.
+    type Sequences: SequenceStore + Send + Sync;
+    /// Tokens that the device chose, the last of every sequence among them, on their way to who asked for them.
     type Chosen: Send + Sync;
     /// What can go wrong with the device.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -163,7 +172,20 @@ pub trait Ops: Send + Sync + Sized + 'static {
         Ok(None)
     }
 
-    /// An empty cache of one layer.
+    /// No sequence yet.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn sequences(&self) -> Result<Self::Sequences, Self::Error>;
+
+    /// Begins a pass: makes room for the positions of its rows, in blocks that no other sequence sees, and tells the device where
+    /// the rows stand. Positions of a sequence from its span on are forgotten.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn place(&self, spans: &[Span], sequences: &mut Self::Sequences) -> Result<(), Self::Error>;
+
+    /// An empty cache of one layer, for all sequences.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -180,27 +202,30 @@ pub trait Ops: Send + Sync + Sized + 'static {
         staging: &'a mut Vec<f32>,
     ) -> Result<&'a [f32], Self::Error>;
 
-    /// A place for tokens that the device chooses; `None` where they are chosen from logits that are read back.
+    /// A place for tokens that the device chooses.
     ///
     /// # Errors
     /// The device is out of memory.
-    fn chosen(&self) -> Result<Option<Self::Chosen>, Self::Error>;
+    fn chosen(&self) -> Result<Self::Chosen, Self::Error>;
 
-    /// Chooses a token by its logits.
+    /// Chooses the token of every row by its logits.
     ///
     /// # Errors
     /// The device is out of memory.
+    ///
+    /// # Panics
+    /// If the tokens of [`MOST_CHOICES`] earlier calls were not taken yet.
     fn choose(&self, problem: Choose<'_, Self>) -> Result<(), Self::Error>;
 
-    /// Waits for the first token of [`Ops::choose`] that was not taken yet, and for nothing launched after it. `None` is a token
-    /// of logits none of which is finite.
+    /// Waits for the tokens of the first [`Ops::choose`] that were not taken yet, and for nothing launched after it. `None` is a
+    /// token of logits none of which is finite. // (rows)
     ///
     /// # Errors
     /// The device was lost or a launch failed.
     ///
     /// # Panics
     /// If all were taken.
-    fn take(&self, chosen: &mut Self::Chosen) -> Result<Option<u32>, Self::Error>;
+    fn take(&self, chosen: &mut Self::Chosen, tokens: &mut Vec<Option<u32>>) -> Result<(), Self::Error>;
 
     /// Bytes of device memory in use; `None` where it is the processor's.
     fn used_bytes(&self) -> Option<u64>;
@@ -246,6 +271,9 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// A matrix for each head.
     fn head_linear(&self, problem: HeadLinear<'_, Self>);
+
+    /// Copies rows, without a change.
+    fn copy_rows(&self, problem: CopyRows<'_, Self>);
 
     /// Copies parts of heads.
     fn copy_heads(&self, problem: CopyHeads<'_, Self>);

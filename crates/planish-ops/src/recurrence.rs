@@ -4,7 +4,7 @@
 //! the gated delta rule (Yang et al., 2024): `S = S' + k^T (sigmoid(strength) * (v - k S'))`, `output = q S`, with
 //! `k = k / sqrt(k k + 1e-6)`, `q = q / sqrt((q q + 1e-6) * key_dim)`.
 
-use crate::{Ops, Shape};
+use crate::{Ops, Places, Shape, Span};
 
 /// Columns of a stored state are a multiple of this on every device.
 pub const STATE_COLS: usize = 32;
@@ -57,10 +57,8 @@ impl RecurrenceShape {
 
 /// Rows to take in, one after another.
 pub struct Recurrence<'a, O: Ops> {
-    /// Rows to compute.
-    pub rows: usize,
-    /// Position of row 0; at 0 the state counts as zero, whatever it holds.
-    pub first_position: usize,
+    /// Rows to compute. At position 0 the state of a sequence counts as zero, whatever its slot holds.
+    pub places: Places<'a, O>,
     /// Sizes, and where queries, keys and values stand in a row.
     pub shape: RecurrenceShape,
     /// Queries, keys and values. // (rows, shape.cols())
@@ -69,7 +67,8 @@ pub struct Recurrence<'a, O: Ops> {
     pub steps: Steps<'a, O>,
     /// What is written.
     pub rule: Rule<'a, O>,
-    /// S of every head in f32, in an order of the device's own; moved on by this. // shape.state()
+    /// S of every sequence and head in f32, in an order of the device's own; moved on by this. // (slots * rows, cols) of
+    /// [`RecurrenceShape::state`]
     pub state: &'a mut O::Tensor,
     /// (rows, heads * value_dim)
     pub output: &'a mut O::Tensor,
@@ -112,7 +111,7 @@ impl<O: Ops> Recurrence<'_, O> {
             value_dim,
             ..
         } = self.shape;
-        let fits = |tensor: &O::Tensor, cols: usize| tensor.cols() == cols && self.rows <= tensor.rows();
+        let fits = |tensor: &O::Tensor, cols: usize| tensor.cols() == cols && self.places.end_row() <= tensor.rows();
         assert!(heads.is_multiple_of(groups) && fits(self.inputs, self.shape.cols()));
         assert!(fits(self.steps.inputs, heads) && fits(self.output, heads * value_dim));
         assert!(self.steps.bias.cols() == heads && self.steps.rates.cols() == heads);
@@ -120,7 +119,9 @@ impl<O: Ops> Recurrence<'_, O> {
             Rule::Delta { strengths } => assert!(fits(strengths, heads)),
             Rule::Scan { skip } => assert_eq!(skip.cols(), heads),
         }
-        assert_eq!((self.state.rows(), self.state.cols()), self.shape.state());
+        let (rows, cols) = self.shape.state();
+        let holds = |span: &Span| (span.slot + 1) * rows <= self.state.rows();
+        assert!(self.state.cols() == cols && self.places.spans.iter().all(holds));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al., 2021): for the pairs (i, i + half) or (2i, 2i + 1) of a head
 //! `a' = a cos - b sin, b' = b cos + a sin` with the angle `position * frequencies[i]`.
 
-use crate::{Ops, Shape};
+use crate::{Ops, Places, Shape};
 
 /// Which values of a head are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,16 +12,14 @@ pub enum RopePairs {
     Neighbours,
 }
 
-/// Cosines and sines of a run of positions, shared by all heads and layers.
+/// Cosines and sines of the positions of rows, shared by all heads and layers.
 pub struct RopeAngles<'a, O: Ops> {
     /// Radians per position. // (rotated / 2)
     pub frequencies: &'a [f32],
     /// Multiplies cosines and sines.
     pub factor: f32,
-    /// Position of row 0.
-    pub first_position: usize,
-    /// Rows to fill.
-    pub rows: usize,
+    /// Rows to fill: those of spans whose sequences have these frequencies.
+    pub places: Places<'a, O>,
     /// Cosines, then sines. // (rows, rotated)
     pub output: &'a mut O::Tensor,
 }
@@ -30,7 +28,7 @@ impl<O: Ops> RopeAngles<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         assert_eq!(self.output.cols(), 2 * self.frequencies.len());
-        assert!(self.rows <= self.output.rows());
+        self.places.check_rows([&*self.output]);
     }
 }
 

@@ -73,15 +73,19 @@ impl<O: Ops> Experts<'_, O> {
 }
 
 impl<O: Ops> Attention<'_, O> {
-    /// Every position that some row sees is read once.
+    /// Every position that some row of a sequence sees is read once.
     pub fn work(&self) -> Work {
         let window = self.window.unwrap_or(usize::MAX);
-        let seen = |row: usize| (self.first_position + row + 1).min(window);
-        let pairs: u64 = (0..self.rows).map(|row| seen(row) as u64).sum();
-        let positions = (self.first_position + self.rows).min(window.saturating_add(self.rows.saturating_sub(1)));
-        Work {
-            bytes: (positions * self.key_values.position_bytes()) as u64,
-            operations: 2 * pairs * (self.queries.cols() + self.output.cols()) as u64,
+        let mut work = Work::default();
+        for span in self.places.spans {
+            let seen = |row: usize| (span.first_position + row + 1).min(window);
+            let pairs: u64 = (0..span.rows).map(|row| seen(row) as u64).sum();
+            let positions = span.end_position().min(window.saturating_add(span.rows - 1));
+            work += Work {
+                bytes: (positions * self.key_values.position_bytes()) as u64,
+                operations: 2 * pairs * (self.queries.cols() + self.output.cols()) as u64,
+            };
         }
+        work
     }
 }
