@@ -1,26 +1,27 @@
 //! Activations of feed-forward blocks: `gate = activation(gate) * up`, or the activation alone.
 
-use crate::Pool;
+use planish_ops::{Activation, Gate};
+
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::vector_functions;
-use planish_ops::Activation;
-
-/// Rows to activate.
-pub struct Activate<'a> {
-    /// The non-linearity.
-    pub activation: Activation,
-    /// Input and output. // (rows, cols)
-    pub gate: &'a mut [f32],
-    /// Multiplies the activation where there is one. // (rows, cols)
-    pub up: Option<&'a [f32]>,
-}
+use crate::{CpuOps, Pool};
 
 /// Values handled together: a share of a long row.
 const CHUNK: usize = 1024;
 
 /// Applies the activation to every value.
-pub fn activate(pool: &Pool, problem: Activate<'_>) {
-    let Activate { activation, gate, up } = problem;
+pub(crate) fn activate(pool: &Pool, problem: Gate<'_, CpuOps>) {
+    let Gate {
+        rows,
+        activation,
+        gate,
+        up,
+    } = problem;
+    activate_values(pool, activation, gate.first_mut(rows), up.map(|up| up.first(rows)));
+}
+
+/// The same for values of any shape.
+pub(crate) fn activate_values(pool: &Pool, activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
     let len = gate.len();
     assert!(up.is_none_or(|up| up.len() == len));
     let functions = vector_functions();

@@ -1,15 +1,23 @@
 //! Sums: a tensor added to another, a vector added to every row.
 
-use crate::Pool;
+use planish_ops::Add;
+
 use crate::share::{SharedSlice, share_rows};
+use crate::{CpuOps, Pool};
 
 /// Values handled together: a share of all.
 const CHUNK: usize = 1024;
 
 /// `target += factor * source`.
-pub fn add(pool: &Pool, target: &mut [f32], source: &[f32], factor: f32) {
+pub(crate) fn add(pool: &Pool, problem: Add<'_, CpuOps>) {
+    let Add {
+        rows,
+        target,
+        source,
+        factor,
+    } = problem;
+    let (target, source) = (target.first_mut(rows), source.first(rows));
     let len = target.len();
-    assert_eq!(source.len(), len);
     let target = SharedSlice::new(target);
     share_rows(pool, len.div_ceil(CHUNK), CHUNK, |share| {
         let range = share.start * CHUNK..(share.end * CHUNK).min(len);
@@ -22,7 +30,7 @@ pub fn add(pool: &Pool, target: &mut [f32], source: &[f32], factor: f32) {
 }
 
 /// `row += values` for every row. `rows` are (.., values.len()).
-pub fn add_to_rows(pool: &Pool, rows: &mut [f32], values: &[f32]) {
+pub(crate) fn add_to_rows(pool: &Pool, rows: &mut [f32], values: &[f32]) {
     let cols = values.len();
     let count = rows.len() / cols;
     assert_eq!(rows.len(), count * cols);

@@ -1,79 +1,56 @@
 //! Causal convolution of every channel on its own: `output[row] = bias + sum over taps of weight[tap] * input[row + tap + 1 - taps]`,
-//! then an activation; inputs from before the first row come from `history`, which then holds the last ones.
+//! then an activation; inputs from before the first row of a span come from its history, which then holds the last ones.
 
-use planish_ops::Activation;
+use planish_ops::{Convolution, Shape};
 use smallvec::{SmallVec, smallvec};
 
-use crate::Pool;
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{ConvolutionRow, vector_functions};
+use crate::{CpuOps, CpuTensor, Pool};
 
 /// Channels handled together; their history stays in the nearest cache.
 const CHUNK: usize = 64;
 
-/// Rows to convolve.
-pub struct Convolution<'a> {
-    /// (rows, channels)
-    pub input: &'a [f32],
-    /// Multiplies the input. // (rows, channels)
-    pub input_gate: Option<&'a [f32]>,
-    /// Oldest input first. // (taps, channels)
-    pub weight: &'a [f32],
-    /// Added to the sum. // (channels)
-    pub bias: Option<&'a [f32]>,
-    /// Of the sum.
-    pub activation: Option<Activation>,
-    /// Multiplies the result. // (rows, channels)
-    pub output_gate: Option<&'a [f32]>,
-    /// Channels.
-    pub channels: usize,
-    /// Whether row 0 is the first of its sequence: `history` counts as zero.
-    pub begins: bool,
-    /// The last inputs, oldest first. // (taps - 1, channels)
-    pub history: &'a mut [f32],
-    /// (rows, channels)
-    pub output: &'a mut [f32],
-}
-
 /// Convolves every channel.
-pub fn convolve(pool: &Pool, problem: Convolution<'_>) {
+pub(crate) fn convolve(pool: &Pool, problem: Convolution<'_, CpuOps>) {
     let Convolution {
+        places,
         input,
         input_gate,
         weight,
         bias,
         activation,
         output_gate,
-        channels,
-        begins,
         history,
         output,
     } = problem;
-    let (rows, taps) = (input.len() / channels, weight.len() / channels);
-    assert!(taps > 0 && weight.len() == taps * channels && history.len() == (taps - 1) * channels);
-    assert!(input.len() == rows * channels && output.len() == input.len());
-    assert!(bias.is_none_or(|bias| bias.len() == channels));
-    assert!(input_gate.is_none_or(|gate| gate.len() == input.len()));
-    assert!(output_gate.is_none_or(|gate| gate.len() == input.len()));
+    let (channels, spans) = (input.cols(), places.spans);
+    let (weight, input) = (weight.values(), input.values());
+    let [input_gate, output_gate, bias] = [input_gate, output_gate, bias].map(|of| of.map(CpuTensor::values));
+    let (taps, chunks) = (weight.len() / channels, channels.div_ceil(CHUNK));
     let functions = vector_functions();
-    let (history, output) = (SharedSlice::new(history), SharedSlice::new(output));
-    share_rows(pool, channels.div_ceil(CHUNK), CHUNK * rows * taps, |share| {
+    let (history, output) = (SharedSlice::new(history.all_mut()), SharedSlice::new(output.all_mut()));
+    let rows_of_span = places.rows().div_ceil(spans.len().max(1));
+    share_rows(pool, spans.len() * chunks, CHUNK * rows_of_span * taps, |share| {
         let mut window: SmallVec<[f32; 4 * CHUNK]> = smallvec![0.0; taps * CHUNK];
-        for chunk in share {
+        for index in share {
+            let (span, chunk) = (&spans[index / chunks], index % chunks);
             let (from, to) = (chunk * CHUNK, channels.min((chunk + 1) * CHUNK));
             let width = to - from;
             let window = &mut window[..taps * width];
+            let kept = |tap: usize| {
+                let start = (span.slot * (taps - 1) + tap - 1) * channels;
+                // SAFETY: every channel of a sequence belongs to one share.
+                unsafe { history.range(start + from..start + to) }
+            };
             for tap in 1..taps {
-                let range = (tap - 1) * channels + from..(tap - 1) * channels + to;
-                // SAFETY: every channel belongs to one share.
-                let before = unsafe { history.range(range) };
                 let inside = &mut window[tap * width..(tap + 1) * width];
-                match begins {
-                    true => inside.fill(0.0),
-                    false => inside.copy_from_slice(before),
+                match span.first_position {
+                    0 => inside.fill(0.0),
+                    _ => inside.copy_from_slice(kept(tap)),
                 }
             }
-            for row in 0..rows {
+            for row in span.first_row..span.end_row() {
                 window.copy_within(width.., 0);
                 let range = row * channels + from..row * channels + to;
                 // SAFETY: every channel belongs to one share; the functions are those this machine supports.
@@ -92,10 +69,7 @@ pub fn convolve(pool: &Pool, problem: Convolution<'_>) {
                 }
             }
             for tap in 1..taps {
-                let range = (tap - 1) * channels + from..(tap - 1) * channels + to;
-                // SAFETY: every channel belongs to one share.
-                let after = unsafe { history.range(range) };
-                after.copy_from_slice(&window[tap * width..(tap + 1) * width]);
+                kept(tap).copy_from_slice(&window[tap * width..(tap + 1) * width]);
             }
         }
     });

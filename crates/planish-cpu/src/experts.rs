@@ -6,11 +6,14 @@
 use planish_ops::Activation;
 use smallvec::SmallVec;
 
+use crate::activation::activate_values;
 use crate::share::{SharedSlice, share_rows};
-use crate::{Activate, Choices, Cpu, CpuMatrix, Matmul, MatmulEach, Precision, activate};
+use crate::{Choices, Cpu, CpuMatrix, Matmul, MatmulEach, Precision};
 
 /// Experts of a row for which no memory is taken: as many as most models choose.
 const FEW: usize = 16;
+/// Rows up to which results are added up best expert first, as for one row, so that a row is the same alone and in a batch.
+const RANKED_ROWS: usize = 16;
 
 /// The same projection of every expert.
 #[derive(Clone, Copy)]
@@ -64,6 +67,7 @@ pub struct ExpertsWorkspace {
     gate: Vec<f32>,   // (rows of an expert, inner), or (chosen, inner)
     up: Vec<f32>,     // likewise
     output: Vec<f32>, // (rows of an expert, hidden), or (chosen, hidden)
+    ranked: Vec<f32>, // (rows, chosen, hidden) of few rows, best expert first
     places: Vec<u32>, // row * chosen + rank, grouped by expert
     ends: Vec<usize>, // of each expert's places
 }
@@ -138,6 +142,9 @@ impl Cpu {
             }
             start = end;
         }
+        if rows <= RANKED_ROWS {
+            problem.add_ranked(&workspace.ranked, rows);
+        }
     }
 
     fn one_expert(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace, expert: usize, places: Places) {
@@ -146,11 +153,12 @@ impl Cpu {
             gate,
             up,
             output,
+            ranked,
             places: all_places,
             ..
         } = workspace;
         let choices = problem.choices;
-        let chosen = choices.experts.len() / places.rows;
+        let (rows, chosen) = (places.rows, choices.experts.len() / places.rows);
         let places = &all_places[places.start..places.end];
         let (inner, hidden) = (problem.up.features(), problem.down.features());
         let cols = problem.up.weights[expert].cols();
@@ -175,6 +183,13 @@ impl Cpu {
         let activated = problem.activate(self, gate, up);
         self.product(&problem.down.weights[expert], activated, output, problem.precision);
         problem.down.add_bias(expert, output);
+        if rows <= RANKED_ROWS {
+            ranked.resize(choices.experts.len() * hidden, 0.0);
+            for (&place, values) in places.iter().zip(output.chunks_exact(hidden)) {
+                ranked[place as usize * hidden..][..hidden].copy_from_slice(values);
+            }
+            return;
+        }
         let target = SharedSlice::new(problem.output);
         share_rows(self.pool(), places.len(), hidden, |share| {
             for index in share {
@@ -217,6 +232,20 @@ impl Experts<'_> {
         self.up.add_bias(expert, up);
     }
 
+    /// Adds the results of every row's experts in the order of their ranks. // (rows, chosen, hidden)
+    fn add_ranked(&mut self, ranked: &[f32], rows: usize) {
+        let (hidden, chosen) = (self.down.features(), self.choices.experts.len() / rows);
+        let of_rows = ranked.chunks_exact(chosen * hidden);
+        let weights = self.choices.weights.chunks_exact(chosen);
+        for ((sums, values), weights) in self.output.chunks_exact_mut(hidden).zip(of_rows).zip(weights) {
+            for (values, weight) in values.chunks_exact(hidden).zip(weights) {
+                sums.iter_mut()
+                    .zip(values)
+                    .for_each(|(sum, value)| *sum += weight * value);
+            }
+        }
+    }
+
     /// What the last products read.
     fn activate<'b>(&self, cpu: &Cpu, gate: &'b mut [f32], up: &'b mut [f32]) -> &'b [f32] {
         let (gate, up) = match self.gate {
@@ -224,14 +253,7 @@ impl Experts<'_> {
             None => (up, None),
         };
         let activation = self.activation;
-        activate(
-            cpu.pool(),
-            Activate {
-                activation,
-                gate: &mut *gate,
-                up,
-            },
-        );
+        activate_values(cpu.pool(), activation, gate, up);
         gate
     }
 }
@@ -239,20 +261,20 @@ impl Experts<'_> {
 impl ExpertsWorkspace {
     /// Sorts the places by expert, keeping the order of rows.
     fn group(&mut self, choices: &Choices, experts: usize) {
-        let mut starts = vec![0; experts + 1];
-        for &expert in &choices.experts {
-            starts[expert as usize + 1] += 1;
+        let ExpertsWorkspace { places, ends, .. } = self;
+        // First the counts, then where each expert's places start; every start moves on to its end.
+        ends.clear();
+        ends.resize(experts, 0);
+        choices.experts.iter().for_each(|&expert| ends[expert as usize] += 1);
+        let mut start = 0;
+        for end in &mut *ends {
+            start += std::mem::replace(end, start);
         }
-        for expert in 0..experts {
-            starts[expert + 1] += starts[expert];
-        }
-        self.places.resize(choices.experts.len(), 0);
+        places.resize(choices.experts.len(), 0);
         for (place, &expert) in choices.experts.iter().enumerate() {
-            let next = &mut starts[expert as usize];
-            self.places[*next] = place as u32;
+            let next = &mut ends[expert as usize];
+            places[*next] = place as u32;
             *next += 1;
         }
-        starts.pop();
-        self.ends = starts;
     }
 }

@@ -1,65 +1,29 @@
 //! Work on parts of heads: a matrix for each head, and copies between layouts. A tensor of heads is (rows, heads * stride).
 
-use planish_ops::HeadPart;
+use planish_ops::{CopyHeads, HeadLinear, HeadPart};
 use smallvec::SmallVec;
 
 use crate::share::{SharedSlice, share_rows};
-use crate::{Cpu, CpuMatrix, Matmul, MatmulEach, Pool, Precision};
+use crate::{Cpu, CpuMatrix, CpuOps, Matmul, MatmulEach, Pool, Precision};
 
 /// Heads for which no memory is taken: as many as most models have.
 const MOST_HEADS: usize = 128;
 
-/// `output[head] = weights[head] x input[head]`.
-pub struct HeadLinear<'a> {
-    /// Of equal shape. // heads times (features, cols)
-    pub weights: &'a [CpuMatrix],
-    /// // (rows, heads * from.stride)
-    pub input: &'a [f32],
-    /// Where the columns that are read lie.
-    pub from: HeadPart,
-    /// // (rows, heads * to.stride)
-    pub output: &'a mut [f32],
-    /// Where the features go; other columns stay.
-    pub to: HeadPart,
-    /// How packed weights are multiplied.
-    pub precision: Precision,
-}
-
-/// `output[head] = input[head]`.
-pub struct CopyHeads<'a> {
-    /// Heads.
-    pub heads: usize,
-    /// Columns of a part.
-    pub width: usize,
-    /// // (rows, heads * from.stride)
-    pub input: &'a [f32],
-    /// Where the columns that are read lie.
-    pub from: HeadPart,
-    /// // (rows, heads * to.stride)
-    pub output: &'a mut [f32],
-    /// Where they go; other columns stay.
-    pub to: HeadPart,
-}
-
 impl Cpu {
     /// Computes every row and head.
-    ///
-    /// Panics when shapes and lengths contradict each other.
-    pub fn head_linear(&self, mut problem: HeadLinear<'_>) {
-        let output = std::mem::take(&mut problem.output);
+    pub(crate) fn head_linear(&self, problem: HeadLinear<'_, CpuOps>, precision: Precision) {
         let HeadLinear {
+            rows,
             weights,
             input,
             from,
+            output,
             to,
-            precision,
-            ..
         } = problem;
+        let (weights, input, output) = (weights.matrices(), input.first(rows), output.first_mut(rows));
         let heads = weights.len();
-        let rows = input.len() / (heads * from.stride);
-        assert!(input.len() == rows * heads * from.stride && output.len() == rows * heads * to.stride);
         if rows == 1 {
-            return self.heads_of_one_row(&problem, output);
+            return self.heads_of_one_row(weights, (input, from), (output, to), precision);
         }
         let mut scratch = self.take_scratch();
         let [gathered, products] = &mut scratch.heads;
@@ -86,22 +50,25 @@ impl Cpu {
     }
 
     /// All heads in one dispatch.
-    fn heads_of_one_row(&self, problem: &HeadLinear<'_>, output: &mut [f32]) {
-        let HeadLinear { weights, from, to, .. } = *problem;
+    fn heads_of_one_row(
+        &self,
+        weights: &[CpuMatrix],
+        (input, from): (&[f32], HeadPart),
+        (output, to): (&mut [f32], HeadPart),
+        precision: Precision,
+    ) {
         let (cols, features) = (weights[0].cols(), weights[0].rows());
         let mut scratch = self.take_scratch();
         let [gathered, products] = &mut scratch.heads;
         let gathered = gathered.take::<f32>(weights.len() * cols);
-        let parts = gathered
-            .chunks_exact_mut(cols)
-            .zip(problem.input.chunks_exact(from.stride));
+        let parts = gathered.chunks_exact_mut(cols).zip(input.chunks_exact(from.stride));
         parts.for_each(|(head, part)| head.copy_from_slice(&part[from.start..][..cols]));
         let products = products.take::<f32>(weights.len() * features);
         self.matmul_each(MatmulEach {
             weights: &weights.iter().collect::<SmallVec<[_; MOST_HEADS]>>(),
             inputs: gathered,
             outputs: products,
-            precision: problem.precision,
+            precision,
         });
         let targets = output.chunks_exact_mut(to.stride).zip(products.chunks_exact(features));
         targets.for_each(|(target, product)| target[to.start..][..features].copy_from_slice(product));
@@ -110,10 +77,9 @@ impl Cpu {
 }
 
 /// Copies every row.
-///
-/// Panics when shapes and lengths contradict each other.
-pub fn copy_heads(pool: &Pool, problem: CopyHeads<'_>) {
+pub(crate) fn copy_heads(pool: &Pool, problem: CopyHeads<'_, CpuOps>) {
     let CopyHeads {
+        rows,
         heads,
         width,
         input,
@@ -121,8 +87,7 @@ pub fn copy_heads(pool: &Pool, problem: CopyHeads<'_>) {
         output,
         to,
     } = problem;
-    let rows = input.len() / (heads * from.stride);
-    assert!(input.len() == rows * heads * from.stride && output.len() == rows * heads * to.stride);
+    let (input, output) = (input.first(rows), output.first_mut(rows));
     let output = SharedSlice::new(output);
     share_rows(pool, rows * heads, width, |share| {
         for head in share {

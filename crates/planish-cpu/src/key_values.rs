@@ -4,8 +4,10 @@
 //! and keys runs along positions; values are (heads, 64, width) with value_dim padded to `width`, a multiple of 16.
 //! Blocks are allocated as positions fill, and freed once no row can see them again.
 
+use std::sync::Arc;
+
 use half::f16;
-use planish_ops::{CacheType, REWIND};
+use planish_ops::{CacheType, REWIND, ResidentKeyValues, SequenceStore, Span};
 
 use crate::Pool;
 use crate::input::{largest_magnitude, step_of};
@@ -38,7 +40,7 @@ impl KeyValueShape {
     }
 }
 
-/// Both empty where positions were freed.
+/// Empty where positions were freed.
 pub(crate) struct Block<T> {
     pub(crate) keys: Piece<T>,   // (heads, head_dim, BLOCK)
     pub(crate) values: Piece<T>, // (heads, BLOCK, width)
@@ -47,7 +49,7 @@ pub(crate) struct Block<T> {
 }
 
 impl<T: ProductElement> Block<T> {
-    fn free() -> Block<T> {
+    fn freed() -> Block<T> {
         Block {
             keys: Piece::default(),
             values: Piece::default(),
@@ -71,6 +73,14 @@ impl<T: ProductElement> Block<T> {
         }
     }
 
+    /// Takes over what another block of the same layer holds.
+    fn copy_from(&mut self, other: &Block<T>) {
+        self.keys.copy_from_slice(&other.keys);
+        self.values.copy_from_slice(&other.values);
+        self.key_scales.copy_from_slice(&other.key_scales);
+        self.value_scales.copy_from_slice(&other.value_scales);
+    }
+
     /// Scales of a head's keys. // (BLOCK), none where T is not scaled
     pub(crate) fn key_scales(&self, head: usize) -> &[f32] {
         self.key_scales.chunks_exact(BLOCK).nth(head).unwrap_or(&[])
@@ -87,27 +97,116 @@ impl<T: ProductElement> Block<T> {
     }
 }
 
-pub(crate) enum Blocks {
-    Single(Vec<Block<f32>>),
-    Half(Vec<Block<f16>>),
-    Byte(Vec<Block<i8>>),
+/// The blocks of all sequences. A block of several is copied before one of them writes to it.
+pub(crate) struct Sequences<T> {
+    slots: Vec<Vec<Arc<Block<T>>>>, // (slots, blocks)
+    unused: Vec<Arc<Block<T>>>,     // values whatever; each has no other owner
+    freed: Arc<Block<T>>,           // stands, without memory, where no row sees positions any more
 }
 
-/// Keys and values of one layer.
+impl<T: ProductElement> Sequences<T> {
+    fn new() -> Sequences<T> {
+        Sequences {
+            slots: Vec::new(),
+            unused: Vec::new(),
+            freed: Arc::new(Block::freed()),
+        }
+    }
+
+    /// In the order of positions.
+    pub(crate) fn blocks(&self, slot: usize) -> &[Arc<Block<T>>] {
+        self.slots.get(slot).map_or(&[], |blocks| blocks)
+    }
+
+    fn slot(&mut self, slot: usize) -> &mut Vec<Arc<Block<T>>> {
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, Vec::new);
+        }
+        &mut self.slots[slot]
+    }
+
+    /// Keeps the memory of a block that has no other owner.
+    fn release(&mut self, mut block: Arc<Block<T>>) {
+        if Arc::get_mut(&mut block).is_some() {
+            self.unused.push(block);
+        }
+    }
+
+    fn clear(&mut self, slot: usize) {
+        for block in std::mem::take(self.slot(slot)) {
+            self.release(block);
+        }
+    }
+
+    fn fork(&mut self, from: usize, to: usize) {
+        let blocks = self.slot(from).clone();
+        self.clear(to);
+        *self.slot(to) = blocks;
+    }
+
+    /// Makes room for the rows of a span, in blocks that its sequence alone has.
+    fn reserve(&mut self, shape: KeyValueShape, span: &Span) {
+        let (first, needed) = (span.first_position / BLOCK, span.end_position().div_ceil(BLOCK));
+        while self.slot(span.slot).len() > needed {
+            let block = self.slot(span.slot).pop().expect("longer than needed");
+            self.release(block);
+        }
+        let freed = &self.freed;
+        self.slots[span.slot].resize_with(needed, || Arc::clone(freed));
+        for index in first..needed {
+            let block = &mut self.slots[span.slot][index];
+            if Arc::get_mut(block).is_some() {
+                continue;
+            }
+            let mut own = self.unused.pop().unwrap_or_else(|| Arc::new(Block::zeros(shape)));
+            let block = &mut self.slots[span.slot][index];
+            if index * BLOCK < span.first_position {
+                exclusive_block(&mut own).copy_from(block);
+            }
+            *block = own;
+        }
+    }
+
+    /// Frees the blocks that no row from the span's first on sees, nor one that the sequence is taken back to.
+    fn free_unseen(&mut self, window: usize, span: &Span) {
+        // From the end: those before the first freed one were freed earlier.
+        let unseen = (span.first_position + 1).saturating_sub(window.saturating_add(REWIND)) / BLOCK;
+        let stored = |block: &&mut Arc<Block<T>>| !block.keys.is_empty();
+        let Sequences { slots, unused, freed } = self;
+        for block in slots[span.slot][..unseen].iter_mut().rev().take_while(stored) {
+            let mut block = std::mem::replace(block, Arc::clone(freed));
+            if Arc::get_mut(&mut block).is_some() {
+                unused.push(block);
+            }
+        }
+    }
+}
+
+fn exclusive_block<T>(block: &mut Arc<Block<T>>) -> &mut Block<T> {
+    Arc::get_mut(block).expect("reserved for one sequence")
+}
+
+pub(crate) enum Stored {
+    Float32(Sequences<f32>),
+    Float16(Sequences<f16>),
+    Int8(Sequences<i8>),
+}
+
+/// Keys and values of one layer, of all sequences.
 pub struct KeyValues {
     shape: KeyValueShape,
-    blocks: Blocks,
+    stored: Stored,
 }
 
 impl KeyValues {
     /// Nothing remembered yet.
     pub fn new(shape: KeyValueShape) -> KeyValues {
-        let blocks = match shape.cache {
-            CacheType::Float32 => Blocks::Single(Vec::new()),
-            CacheType::Float16 => Blocks::Half(Vec::new()),
-            CacheType::Int8 => Blocks::Byte(Vec::new()),
+        let stored = match shape.cache {
+            CacheType::Float32 => Stored::Float32(Sequences::new()),
+            CacheType::Float16 => Stored::Float16(Sequences::new()),
+            CacheType::Int8 => Stored::Int8(Sequences::new()),
         };
-        KeyValues { shape, blocks }
+        KeyValues { shape, stored }
     }
 
     /// Heads, sizes and element.
@@ -115,35 +214,57 @@ impl KeyValues {
         self.shape
     }
 
-    pub(crate) fn blocks(&self) -> &Blocks {
-        &self.blocks
+    pub(crate) fn stored(&self) -> &Stored {
+        &self.stored
     }
 
-    /// Bytes of the keys and values of one position.
-    pub fn position_bytes(&self) -> usize {
+    /// Memory that the blocks of a sequence take, shared ones included.
+    pub fn bytes(&self, slot: usize) -> usize {
+        fn of<T: ProductElement>(blocks: &[Arc<Block<T>>]) -> usize {
+            blocks.iter().map(|block| block.bytes()).sum()
+        }
+        match &self.stored {
+            Stored::Float32(sequences) => of(sequences.blocks(slot)),
+            Stored::Float16(sequences) => of(sequences.blocks(slot)),
+            Stored::Int8(sequences) => of(sequences.blocks(slot)),
+        }
+    }
+
+    /// Stores the rows of spans: `keys` are (rows, heads, head_dim), `values` (rows, heads, value_dim).
+    pub fn append(&mut self, pool: &Pool, spans: &[Span], keys: &[f32], values: &[f32]) {
+        match &mut self.stored {
+            Stored::Float32(sequences) => append(pool, self.shape, sequences, spans, keys, values),
+            Stored::Float16(sequences) => append(pool, self.shape, sequences, spans, keys, values),
+            Stored::Int8(sequences) => append(pool, self.shape, sequences, spans, keys, values),
+        }
+    }
+}
+
+impl ResidentKeyValues for KeyValues {
+    fn position_bytes(&self) -> usize {
         let values = self.shape.heads * (self.shape.head_dim + self.shape.value_dim);
-        match &self.blocks {
-            Blocks::Single(_) => values * size_of::<f32>(),
-            Blocks::Half(_) => values * size_of::<f16>(),
-            Blocks::Byte(_) => values + 2 * self.shape.heads * size_of::<f32>(),
+        match self.shape.cache {
+            CacheType::Float32 => values * size_of::<f32>(),
+            CacheType::Float16 => values * size_of::<f16>(),
+            CacheType::Int8 => values + 2 * self.shape.heads * size_of::<f32>(),
+        }
+    }
+}
+
+impl SequenceStore for KeyValues {
+    fn fork(&mut self, from: usize, to: usize) {
+        match &mut self.stored {
+            Stored::Float32(sequences) => sequences.fork(from, to),
+            Stored::Float16(sequences) => sequences.fork(from, to),
+            Stored::Int8(sequences) => sequences.fork(from, to),
         }
     }
 
-    /// Memory taken.
-    pub fn bytes(&self) -> usize {
-        match &self.blocks {
-            Blocks::Single(blocks) => blocks.iter().map(Block::bytes).sum(),
-            Blocks::Half(blocks) => blocks.iter().map(Block::bytes).sum(),
-            Blocks::Byte(blocks) => blocks.iter().map(Block::bytes).sum(),
-        }
-    }
-
-    /// Stores `keys` (rows, heads, head_dim) and `values` (rows, heads, value_dim) at `first_position` and on.
-    pub fn append(&mut self, pool: &Pool, first_position: usize, keys: &[f32], values: &[f32]) {
-        match &mut self.blocks {
-            Blocks::Single(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
-            Blocks::Half(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
-            Blocks::Byte(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
+    fn clear(&mut self, slot: usize) {
+        match &mut self.stored {
+            Stored::Float32(sequences) => sequences.clear(slot),
+            Stored::Float16(sequences) => sequences.clear(slot),
+            Stored::Int8(sequences) => sequences.clear(slot),
         }
     }
 }
@@ -151,43 +272,32 @@ impl KeyValues {
 fn append<T: ProductElement>(
     pool: &Pool,
     shape: KeyValueShape,
-    blocks: &mut Vec<Block<T>>,
-    first_position: usize,
+    sequences: &mut Sequences<T>,
+    spans: &[Span],
     keys: &[f32],
     values: &[f32],
 ) {
     let (cols, value_cols) = (shape.heads * shape.head_dim, shape.heads * shape.value_dim);
-    let rows = keys.len() / cols;
-    assert!(keys.len() == rows * cols && values.len() == rows * value_cols);
-    let needed = (first_position + rows).div_ceil(BLOCK);
-    let first_block = first_position / BLOCK;
-    blocks.resize_with(blocks.len().max(needed), Block::free);
-    for block in &mut blocks[first_block..needed] {
-        if block.keys.is_empty() {
-            *block = Block::zeros(shape);
+    for span in spans {
+        sequences.reserve(shape, span);
+        if let Some(window) = shape.window {
+            sequences.free_unseen(window, span);
         }
-    }
-    if let Some(window) = shape.window {
-        // From the end: those before the first free one were freed earlier.
-        let unseen = (first_position + 1).saturating_sub(window.saturating_add(REWIND)) / BLOCK;
-        let stored = |block: &&mut Block<T>| !block.keys.is_empty();
-        for block in blocks[..unseen].iter_mut().rev().take_while(stored) {
-            *block = Block::free();
-        }
-    }
-    let blocks = SharedSlice::new(&mut blocks[first_block..needed]);
-    share_rows(pool, needed - first_block, BLOCK * cols, |share| {
-        for index in share {
-            let start = (first_block + index) * BLOCK;
-            // SAFETY: every block belongs to one share.
-            let block = unsafe { &mut blocks.range(index..index + 1)[0] };
-            for position in start.max(first_position)..(start + BLOCK).min(first_position + rows) {
-                let row = position - first_position;
-                let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
-                store_position(shape, block, position - start, keys, values);
+        let (first_block, needed) = (span.first_position / BLOCK, span.end_position().div_ceil(BLOCK));
+        let blocks = SharedSlice::new(&mut sequences.slots[span.slot][first_block..needed]);
+        share_rows(pool, needed - first_block, BLOCK * cols, |share| {
+            for index in share {
+                let start = (first_block + index) * BLOCK;
+                // SAFETY: every block belongs to one share.
+                let block = exclusive_block(unsafe { &mut blocks.range(index..index + 1)[0] });
+                for position in start.max(span.first_position)..(start + BLOCK).min(span.end_position()) {
+                    let row = span.first_row + position - span.first_position;
+                    let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
+                    store_position(shape, block, position - start, keys, values);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
 /// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).

@@ -1,35 +1,16 @@
 //! Norms of rows: `hidden += factor * residual; output = normalized(hidden) * weight + bias`.
 
-use crate::Pool;
+use planish_ops::{Norm, Shape};
+
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{NormRow, vector_functions};
-use planish_ops::NormKind;
+use crate::{CpuOps, CpuTensor, Pool};
 
-/// Rows to normalize. A row is `width` long; weight and bias may cover several rows that lie side by side (the heads of a
-/// layer) and repeat after them.
-pub struct Norm<'a> {
-    /// The formula.
-    pub kind: NormKind,
-    /// Values of a row.
-    pub width: usize,
-    /// Holds `hidden + factor * residual` afterwards. // (rows, width)
-    pub hidden: &'a mut [f32],
-    /// Added first, times the factor. // (rows, width)
-    pub residual: Option<(&'a [f32], f32)>,
-    /// Factors of the normalized values. // (a multiple of width)
-    pub weight: Option<&'a [f32]>,
-    /// Added at the end. // (a multiple of width)
-    pub bias: Option<&'a [f32]>,
-    /// Added to the mean square or the variance.
-    pub epsilon: f32,
-    /// The result; `None` writes it over `hidden`. // (rows, width)
-    pub output: Option<&'a mut [f32]>,
-}
-
-/// Normalizes every row.
-pub fn norm(pool: &Pool, problem: Norm<'_>) {
+/// Normalizes every width of every row.
+pub(crate) fn norm(pool: &Pool, problem: Norm<'_, CpuOps>) {
     let Norm {
         kind,
+        rows,
         width,
         hidden,
         residual,
@@ -38,12 +19,12 @@ pub fn norm(pool: &Pool, problem: Norm<'_>) {
         epsilon,
         output,
     } = problem;
-    let len = hidden.len();
-    assert!(len.is_multiple_of(width));
-    assert!(residual.is_none_or(|(residual, _)| residual.len() == len));
-    assert!(output.as_ref().is_none_or(|output| output.len() == len));
-    let fits = |values: &[f32]| !values.is_empty() && values.len().is_multiple_of(width);
-    assert!(weight.is_none_or(fits) && bias.is_none_or(fits));
+    let range = rows.start * hidden.cols()..rows.end * hidden.cols();
+    let (len, count) = (range.len(), rows.len());
+    let residual = residual.map(|of| (&of.tensor.values()[range.clone()], of.factor));
+    let hidden = &mut hidden.all_mut()[range];
+    let [weight, bias] = [weight, bias].map(|vector| vector.map(CpuTensor::values));
+    let output = output.map(|output| output.first_mut(count));
     let functions = vector_functions();
     let hidden = SharedSlice::new(hidden);
     let output = output.map(SharedSlice::new);

@@ -4,66 +4,18 @@
 //! they are computed in strips of [`STRIP`] that stay in the nearest cache; `query S` is had from the state before the
 //! step, with the share of `w` added, so that a step reads S once and writes it once.
 
-use planish_ops::RecurrenceShape;
 use std::ops::Range;
 
-use crate::Pool;
+use planish_ops::{Recurrence, RecurrenceShape, Rule, Steps};
+
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{STRIP, StateStep, vector_functions};
+use crate::{CpuOps, Pool};
 
 /// Rows whose coefficients are computed together.
 const ROWS: usize = 32;
 /// Added to the square of the length of keys and queries under the delta rule.
 const EPSILON: f32 = 1e-6;
-
-/// What is written to the state.
-#[derive(Clone, Copy)]
-pub enum Rule<'a> {
-    /// The value less what the state answers to the key, times `sigmoid(strength)`. Keys and queries are brought to length 1,
-    /// queries then divided by `sqrt(key_dim)`.
-    Delta {
-        /// (rows, heads)
-        strengths: &'a [f32],
-    },
-    /// The value times the step. The output gains `skip * value`.
-    Scan {
-        /// (heads)
-        skip: &'a [f32],
-    },
-}
-
-/// How much a head forgets at a row: `exp(-rate * step)` with `step = softplus(scale * x + bias)` held within the limits.
-#[derive(Clone, Copy)]
-pub struct Steps<'a> {
-    /// x. // (rows, heads)
-    pub inputs: &'a [f32],
-    /// Multiplies x.
-    pub scale: f32,
-    /// Added to it. // (heads)
-    pub bias: &'a [f32],
-    /// Least and largest step.
-    pub limits: (f32, f32),
-    /// At least 0. // (heads)
-    pub rates: &'a [f32],
-}
-
-/// Rows to take in, one after another.
-pub struct Recurrence<'a> {
-    /// Sizes.
-    pub shape: RecurrenceShape,
-    /// Queries, keys and values. // (rows, shape.cols())
-    pub inputs: &'a [f32],
-    /// How much is forgotten.
-    pub steps: Steps<'a>,
-    /// What is written.
-    pub rule: Rule<'a>,
-    /// Whether row 0 is the first of its sequence: `state` counts as zero.
-    pub begins: bool,
-    /// (heads, strips, key_dim, STRIP)
-    pub state: &'a mut [f32],
-    /// (rows, heads * value_dim)
-    pub output: &'a mut [f32],
-}
 
 /// The numbers of one step of one head.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,50 +35,55 @@ pub struct Coefficients {
 }
 
 /// Takes in every row.
-pub fn recur(pool: &Pool, problem: Recurrence<'_>) {
+pub(crate) fn recur(pool: &Pool, problem: Recurrence<'_, CpuOps>) {
     let Recurrence {
+        places,
         shape,
         inputs,
         steps,
         rule,
-        begins,
         state,
         output,
     } = problem;
-    let rows = inputs.len() / shape.cols();
     let head_values = shape.key_dim * shape.value_dim.next_multiple_of(STRIP);
-    assert!(inputs.len() == rows * shape.cols() && output.len() == rows * shape.heads * shape.value_dim);
-    assert!(steps.inputs.len() == rows * shape.heads);
-    assert!(steps.bias.len() == shape.heads && steps.rates.len() == shape.heads);
-    assert!(state.len() == shape.heads * head_values && shape.heads.is_multiple_of(shape.groups));
-    let (state, output) = (SharedSlice::new(state), SharedSlice::new(output));
+    let slot_values = shape.heads * head_values;
+    let (state, output) = (SharedSlice::new(state.all_mut()), SharedSlice::new(output.all_mut()));
     let job = Job {
         shape,
-        inputs,
+        inputs: inputs.values(),
         steps,
         rule,
         output,
     };
-    share_rows(pool, shape.heads, 4 * rows * head_values, |share| {
-        for head in share {
-            // SAFETY: every head belongs to one share.
-            let state = unsafe { state.range(head * head_values..(head + 1) * head_values) };
-            if begins {
-                state.fill(0.0);
+    let spans = places.spans;
+    let rows_of_span = places.rows().div_ceil(spans.len().max(1));
+    share_rows(
+        pool,
+        spans.len() * shape.heads,
+        4 * rows_of_span * head_values,
+        |share| {
+            for index in share {
+                let (span, head) = (&spans[index / shape.heads], index % shape.heads);
+                let start = span.slot * slot_values + head * head_values;
+                // SAFETY: every head of a sequence belongs to one share.
+                let state = unsafe { state.range(start..start + head_values) };
+                if span.first_position == 0 {
+                    state.fill(0.0);
+                }
+                for first in (span.first_row..span.end_row()).step_by(ROWS) {
+                    job.advance(head, first..span.end_row().min(first + ROWS), state);
+                }
             }
-            for first in (0..rows).step_by(ROWS) {
-                job.advance(head, first..rows.min(first + ROWS), state);
-            }
-        }
-    });
+        },
+    );
 }
 
 /// What all heads share.
 struct Job<'a> {
     shape: RecurrenceShape,
     inputs: &'a [f32],
-    steps: Steps<'a>,
-    rule: Rule<'a>,
+    steps: Steps<'a, CpuOps>,
+    rule: Rule<'a, CpuOps>,
     output: SharedSlice<'a, f32>,
 }
 
@@ -158,14 +115,14 @@ impl Job<'_> {
         let (query, key) = self.query_and_key(row, head);
         let overlap = dot(query, key);
         let index = row * self.shape.heads + head;
-        let (step, decay) = self.steps.at(index, head);
-        match self.rule {
+        let (step, decay) = step_at(&self.steps, index, head);
+        match &self.rule {
             Rule::Delta { strengths } => {
                 let shrink = 1.0 / (dot(key, key) + EPSILON).sqrt();
                 let scale = 1.0 / ((dot(query, query) + EPSILON) * query.len() as f32).sqrt();
                 Coefficients {
                     decay,
-                    write: 1.0 / (1.0 + (-strengths[index]).exp()),
+                    write: 1.0 / (1.0 + (-strengths.values()[index]).exp()),
                     key: shrink,
                     query: scale,
                     overlap: overlap * shrink * scale,
@@ -178,7 +135,7 @@ impl Job<'_> {
                 key: 1.0,
                 query: 1.0,
                 overlap,
-                skip: skip[head],
+                skip: skip.values()[head],
             },
         }
     }
@@ -210,14 +167,12 @@ impl Job<'_> {
     }
 }
 
-impl Steps<'_> {
-    /// The step at an index of the inputs, and the factor that the state of its head shrinks by.
-    fn at(&self, index: usize, head: usize) -> (f32, f32) {
-        let x = self.inputs[index] * self.scale + self.bias[head];
-        let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
-        let step = softplus.clamp(self.limits.0, self.limits.1);
-        (step, (-self.rates[head] * step).exp())
-    }
+/// The step at an index of the inputs, and the factor that the state of its head shrinks by.
+fn step_at(steps: &Steps<'_, CpuOps>, index: usize, head: usize) -> (f32, f32) {
+    let x = steps.inputs.values()[index] * steps.scale + steps.bias.values()[head];
+    let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
+    let step = softplus.clamp(steps.limits.0, steps.limits.1);
+    (step, (-steps.rates.values()[head] * step).exp())
 }
 
 fn dot(left: &[f32], right: &[f32]) -> f32 {

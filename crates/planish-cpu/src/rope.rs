@@ -1,39 +1,24 @@
 //! Rotary position embedding: in every head pairs of values are rotated by angles of its position.
 
-use crate::Pool;
+use planish_ops::{Rope, RopeAngles, Shape};
+
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::vector_functions;
-use planish_ops::RopePairs;
-
-/// Heads to rotate.
-pub struct Rope<'a> {
-    /// Rotated in place. // (rows, heads, head_dim)
-    pub heads: &'a mut [f32],
-    /// Values of a head; those after the rotated ones stay.
-    pub head_dim: usize,
-    /// Cosines, then sines, already scaled. // (rows, 2, rotated / 2)
-    pub angles: &'a [f32],
-    /// Rotated values of a head: even, at most `head_dim`.
-    pub rotated: usize,
-    /// Which values are rotated together.
-    pub pairs: RopePairs,
-}
+use crate::{CpuOps, Pool};
 
 /// Rotates every head of every row.
-pub fn rope(pool: &Pool, problem: Rope<'_>) {
+pub(crate) fn rope(pool: &Pool, problem: Rope<'_, CpuOps>) {
     let Rope {
+        rows,
         heads,
         head_dim,
         angles,
-        rotated,
         pairs,
     } = problem;
-    let rows = angles.len() / rotated;
-    let cols = heads.len() / rows;
-    assert!(rotated <= head_dim && cols.is_multiple_of(head_dim));
-    assert!(angles.len() == rows * rotated && heads.len() == rows * cols);
+    let (cols, rotated) = (heads.cols(), angles.cols());
     let functions = vector_functions();
-    let heads = SharedSlice::new(heads);
+    let angles = angles.first(rows);
+    let heads = SharedSlice::new(heads.first_mut(rows));
     share_rows(pool, rows, cols, |share| {
         for row in share {
             let angles = &angles[row * rotated..(row + 1) * rotated];
@@ -47,31 +32,23 @@ pub fn rope(pool: &Pool, problem: Rope<'_>) {
     });
 }
 
-/// Cosines and sines of a run of positions.
-pub struct RopeAngles<'a> {
-    /// Radians per position. // (rotated / 2)
-    pub frequencies: &'a [f32],
-    /// Multiplies cosines and sines.
-    pub factor: f32,
-    /// Position of the first row.
-    pub first_position: usize,
-    /// Cosines, then sines. // (rows, 2, rotated / 2)
-    pub output: &'a mut [f32],
-}
-
 /// Fills the table that [`rope`] reads. Angles are f32 products, as in transformers.
-pub fn rope_angles(problem: RopeAngles<'_>) {
+pub(crate) fn rope_angles(problem: RopeAngles<'_, CpuOps>) {
     let RopeAngles {
         frequencies,
         factor,
-        first_position,
+        places,
         output,
     } = problem;
-    for (row, angles) in output.chunks_exact_mut(2 * frequencies.len()).enumerate() {
-        let (cosines, sines) = angles.split_at_mut(frequencies.len());
-        for ((cosine, sine), &frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
-            let (s, c) = ((first_position + row) as f32 * frequency).sin_cos();
-            (*cosine, *sine) = (c * factor, s * factor);
+    let cols = output.cols();
+    for span in places.spans {
+        let rows = &mut output.all_mut()[span.first_row * cols..span.end_row() * cols];
+        for (position, angles) in (span.first_position..).zip(rows.chunks_exact_mut(cols)) {
+            let (cosines, sines) = angles.split_at_mut(frequencies.len());
+            for ((cosine, sine), &frequency) in cosines.iter_mut().zip(sines).zip(frequencies) {
+                let (s, c) = (position as f32 * frequency).sin_cos();
+                (*cosine, *sine) = (c * factor, s * factor);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tasks in f32, whatever the cache holds: one product of queries and keys and one of weights and values for each block.
 
+use std::sync::Arc;
+
 use crate::key_values::{BLOCK, Block};
 use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorFunctions, vector_functions};
 
@@ -7,7 +9,7 @@ use super::{Plan, Scratch, Task};
 
 impl Plan<'_> {
     /// Fills the scratch with the sums, maxima and totals of the task's rows over its blocks.
-    pub(super) fn attend<T: ProductElement>(&self, task: &Task, blocks: &[Block<T>], scratch: &mut Scratch) {
+    pub(super) fn attend<T: ProductElement>(&self, task: &Task, blocks: &[Arc<Block<T>>], scratch: &mut Scratch) {
         let functions = vector_functions();
         let product = T::product(functions);
         let (rows, head_dim, width) = (task.rows.len() * self.group, self.head_dim, self.width);
@@ -65,11 +67,8 @@ impl Plan<'_> {
         let rows = task.rows.len() * self.group;
         scratch.queries.clear();
         for row in task.rows.clone() {
-            let from = (row * self.problem.heads + task.kv_head * self.group) * self.head_dim;
-            let queries = &self.problem.queries[from..from + self.group * self.head_dim];
-            scratch
-                .queries
-                .extend(queries.iter().map(|query| query * self.problem.scale));
+            let queries = self.queries(row, task.kv_head);
+            scratch.queries.extend(queries.iter().map(|query| query * self.scale));
         }
         for (values, len, start) in [
             (&mut scratch.maxima, rows, f32::NEG_INFINITY),
@@ -79,7 +78,7 @@ impl Plan<'_> {
             values.resize(len, start);
         }
         if let (Some(sinks), true) = (self.problem.sinks, task.first_blocks) {
-            let sinks = sinks[task.kv_head * self.group..][..self.group].iter().cycle();
+            let sinks = sinks.values()[task.kv_head * self.group..][..self.group].iter().cycle();
             for ((maximum, total), &sink) in scratch.maxima.iter_mut().zip(&mut scratch.totals).zip(sinks) {
                 (*maximum, *total) = (sink, 1.0);
             }
@@ -118,8 +117,8 @@ impl Plan<'_> {
 
     /// Bias of a row against the block that starts at `position`.
     pub(crate) fn bias(&self, task: &Task, index: usize, position: usize) -> Option<PositionBias> {
-        self.problem.alibi.map(|alibi| PositionBias {
-            slope: alibi.slopes[task.kv_head * self.group + index % self.group],
+        self.problem.alibi.as_ref().map(|alibi| PositionBias {
+            slope: alibi.slopes.values()[task.kv_head * self.group + index % self.group],
             factor: alibi.factor,
             first_position: position,
         })

@@ -16,14 +16,16 @@
 mod floats;
 mod plan;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
+use planish_ops::{Attention, Shape};
+use smallvec::SmallVec;
 
-use crate::Cpu;
-use crate::key_values::{Block, Blocks, KeyValues};
+use crate::key_values::{Block, Stored};
 use crate::scratch::Buffer;
 use crate::share::SharedSlice;
+use crate::{Cpu, CpuOps, CpuTensor};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use floats::scale_rows;
@@ -31,6 +33,8 @@ pub(crate) use plan::{Plan, Task};
 
 /// Multiply-adds below which other threads are not worth waking.
 const WORTH_SHARING: usize = 128 * 1024;
+/// Spans of a pass for which no memory is taken.
+const FEW_SPANS: usize = 64;
 
 /// Fills the scratch with the sums, maxima and totals of a task's rows over its blocks, rounding to bf16 on the way.
 #[derive(Clone, Copy)]
@@ -39,40 +43,7 @@ pub(crate) struct RoundedTask {
     pub byte: AttendBlocks<i8>,
 }
 
-pub(crate) type AttendBlocks<T> = fn(&Plan<'_>, &Task, &[Block<T>], &mut Scratch);
-
-/// Queries against all keys up to their own position, which the cache already holds.
-pub struct Attention<'a> {
-    /// Query heads, a multiple of the key-value heads. // (rows, heads, head_dim)
-    pub queries: &'a [f32],
-    /// Query heads.
-    pub heads: usize,
-    /// Position of the first row.
-    pub first_position: usize,
-    /// Multiplies the scores.
-    pub scale: f32,
-    /// A row sees this many positions, its own included; `None` is all.
-    pub window: Option<usize>,
-    /// Scores become `cap * tanh(score / cap)`.
-    pub softcap: Option<f32>,
-    /// Linear biases of positions.
-    pub alibi: Option<Alibi<'a>>,
-    /// A score for each head that takes part in the softmax and has no value. // (heads)
-    pub sinks: Option<&'a [f32]>,
-    /// Keys and values, those of these rows included.
-    pub key_values: &'a KeyValues,
-    /// The result. // (rows, heads, value_dim)
-    pub output: &'a mut [f32],
-}
-
-/// The score of a head with a key at position p gains `factor * bf16(slope * p)`.
-#[derive(Clone, Copy)]
-pub struct Alibi<'a> {
-    /// One for each head. // (heads)
-    pub slopes: &'a [f32],
-    /// Multiplies what the slopes give.
-    pub factor: f32,
-}
+pub(crate) type AttendBlocks<T> = fn(&Plan<'_>, &Task, &[Arc<Block<T>>], &mut Scratch);
 
 /// Memory that calls reuse: a scratch for each slot of the pool and the results of split rows.
 #[derive(Default)]
@@ -99,58 +70,93 @@ pub(crate) struct Scratch {
     pub rounded: [Buffer; 5],
 }
 
-/// Computes every row.
-pub fn attention(cpu: &Cpu, problem: &mut Attention<'_>, workspace: &mut AttentionWorkspace) {
-    let output = std::mem::take(&mut problem.output);
+/// The plan of a span, and where its tasks and what they leave stand among those of all spans.
+struct Part<'a> {
+    plan: Plan<'a>,
+    first_task: usize,
+    first_partial: usize,
+}
+
+/// Computes every row: the tasks of all spans in one dispatch.
+pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, workspace: &mut AttentionWorkspace) {
+    // Tasks share the problem, and the output in parts.
+    let mut nothing = CpuTensor::default();
+    let output = problem.output;
+    let problem = Attention {
+        output: &mut nothing,
+        ..problem
+    };
+    let output_cols = output.cols();
     let pool = cpu.pool();
-    let plan = Plan::new(problem, pool.threads(), cpu.rounded_attention());
-    assert!(output.len() == plan.rows * problem.heads * plan.value_dim);
-    workspace.prepare(&plan, pool.threads());
+    let (mut tasks, mut partials, mut multiply_adds) = (0, 0, 0);
+    let parts = problem.places.spans.iter().map(|&span| {
+        let plan = Plan::new(&problem, output_cols, span, pool.threads(), cpu.rounded_attention());
+        let (first_task, first_partial) = (tasks, partials);
+        tasks += plan.tasks();
+        partials += plan.partials();
+        multiply_adds += plan.multiply_adds();
+        Part {
+            plan,
+            first_task,
+            first_partial,
+        }
+    });
+    let parts: SmallVec<[Part<'_>; FEW_SPANS]> = parts.collect();
+    workspace.prepare(partials, pool.threads());
     let AttentionWorkspace { slots, partial } = workspace;
+    let output = output.all_mut();
     let (output_rows, partial_rows) = (SharedSlice::new(&mut *output), SharedSlice::new(partial));
-    let tasks = plan.tasks();
     let run = |slot: usize, index: usize| {
         let mut scratch = slots[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        let part = &parts[parts.partition_point(|part| part.first_task <= index) - 1];
+        let Part {
+            plan, first_partial, ..
+        } = part;
+        let (index, span_slot) = (index - part.first_task, plan.span.slot);
         let task = plan.task(index);
-        match problem.key_values.blocks() {
-            Blocks::Single(blocks) => plan.attend(&task, blocks, &mut scratch),
-            Blocks::Half(blocks) => match plan.rounded {
-                Some(rounded) => (rounded.half)(&plan, &task, blocks, &mut scratch),
-                None => plan.attend(&task, blocks, &mut scratch),
+        match problem.key_values.stored() {
+            Stored::Float32(sequences) => plan.attend(&task, sequences.blocks(span_slot), &mut scratch),
+            Stored::Float16(sequences) => match plan.rounded {
+                Some(rounded) => (rounded.half)(plan, &task, sequences.blocks(span_slot), &mut scratch),
+                None => plan.attend(&task, sequences.blocks(span_slot), &mut scratch),
             },
-            Blocks::Byte(blocks) => match plan.rounded {
-                Some(rounded) => (rounded.byte)(&plan, &task, blocks, &mut scratch),
-                None => plan.attend(&task, blocks, &mut scratch),
+            Stored::Int8(sequences) => match plan.rounded {
+                Some(rounded) => (rounded.byte)(plan, &task, sequences.blocks(span_slot), &mut scratch),
+                None => plan.attend(&task, sequences.blocks(span_slot), &mut scratch),
             },
         }
         // SAFETY: every task has its own rows and head of the output, or its own share of the partial results.
         unsafe {
             match plan.splits {
                 1 => plan.finish(&task, &scratch, &output_rows),
-                _ => plan.keep(&task, &scratch, partial_rows.range(plan.partial_range(index))),
+                _ => plan.keep(
+                    &task,
+                    &scratch,
+                    partial_rows.range(plan.partial_range(*first_partial, index)),
+                ),
             }
         }
     };
-    if plan.multiply_adds() < WORTH_SHARING {
+    if multiply_adds < WORTH_SHARING {
         (0..tasks).for_each(|index| run(0, index));
     } else {
         pool.chunks(tasks, run);
     }
-    if plan.splits > 1 {
-        plan.merge(partial, output);
+    for Part {
+        plan, first_partial, ..
+    } in &parts
+    {
+        if plan.splits > 1 {
+            plan.merge(&partial[*first_partial..], output);
+        }
     }
 }
 
 impl AttentionWorkspace {
-    fn prepare(&mut self, plan: &Plan<'_>, threads: usize) {
+    fn prepare(&mut self, partials: usize, threads: usize) {
         self.slots.resize_with(threads.max(self.slots.len()), Default::default);
-        let needed = if plan.splits > 1 {
-            plan.tasks() * plan.partial_len()
-        } else {
-            0
-        };
-        if self.partial.len() < needed {
-            self.partial.resize(needed, 0.0);
+        if self.partial.len() < partials {
+            self.partial.resize(partials, 0.0);
         }
     }
 }

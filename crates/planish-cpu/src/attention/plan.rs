@@ -1,12 +1,14 @@
-//! How one call of attention is cut into tasks, and how what they leave becomes the output.
+//! How the rows of a span are cut into tasks, and how what they leave becomes the output.
 
-use planish_ops::CacheType;
 use std::ops::Range;
 
+use planish_ops::{Attention, CacheType, Shape, Span};
+
+use crate::CpuOps;
 use crate::key_values::BLOCK;
 use crate::share::SharedSlice;
 
-use super::{Attention, RoundedTask, Scratch, WORTH_SHARING};
+use super::{RoundedTask, Scratch, WORTH_SHARING};
 
 /// Rows (positions x query heads of the group) of a tile, where there are that many.
 const TILE_ROWS: usize = 48;
@@ -19,9 +21,15 @@ const TASKS_PER_THREAD: usize = 8;
 /// Blocks below which a sequence is not split further.
 const LEAST_BLOCKS: usize = 2;
 
-/// Sizes of one call.
+/// How the rows of one span are computed. It depends on the span alone: a sequence gives the same bits in any batch.
 pub(crate) struct Plan<'a> {
-    pub problem: &'a Attention<'a>,
+    pub problem: &'a Attention<'a, CpuOps>,
+    pub span: Span,
+    /// Of the span. // (rows, heads, head_dim)
+    queries: &'a [f32],
+    /// Multiplies the scores.
+    pub scale: f32,
+    kv_heads: usize,
     pub rows: usize,
     pub head_dim: usize,
     pub value_dim: usize,
@@ -41,7 +49,7 @@ pub(crate) struct Plan<'a> {
 /// One share of the work.
 pub(crate) struct Task {
     pub kv_head: usize,
-    /// Positions of the call.
+    /// Rows of the span.
     pub rows: Range<usize>,
     pub blocks: Range<usize>,
     /// These are the first blocks that the rows see.
@@ -49,13 +57,17 @@ pub(crate) struct Task {
 }
 
 impl Plan<'_> {
-    pub fn new<'a>(problem: &'a Attention<'a>, threads: usize, rounded: Option<RoundedTask>) -> Plan<'a> {
+    pub fn new<'a>(
+        problem: &'a Attention<'a, CpuOps>,
+        output_cols: usize,
+        span: Span,
+        threads: usize,
+        rounded: Option<RoundedTask>,
+    ) -> Plan<'a> {
         let shape = problem.key_values.shape();
-        let head_dim = shape.head_dim;
-        let rows = problem.queries.len() / (problem.heads * head_dim);
-        assert!(problem.heads.is_multiple_of(shape.heads) && problem.queries.len() == rows * problem.heads * head_dim);
-        assert!(problem.sinks.is_none_or(|sinks| sinks.len() == problem.heads));
-        assert!(problem.alibi.is_none_or(|alibi| alibi.slopes.len() == problem.heads));
+        let (head_dim, rows) = (shape.head_dim, span.rows);
+        assert!(problem.heads.is_multiple_of(shape.heads) && problem.queries.cols() == problem.heads * head_dim);
+        assert!(output_cols == problem.heads * shape.value_dim);
         let group = problem.heads / shape.heads;
         let rounded = rounded.filter(|_| shape.cache != CacheType::Float32 && rows * group >= LEAST_ROUNDED);
         let tile_rows = if rounded.is_some() { ROUNDED_ROWS } else { TILE_ROWS };
@@ -63,6 +75,10 @@ impl Plan<'_> {
         let tiles = rows.div_ceil(tile);
         let mut plan = Plan {
             problem,
+            span,
+            queries: problem.queries.rows_of(span.first_row..span.end_row()),
+            scale: problem.scale * problem.growth.map_or(1.0, |growth| growth.factor(span.first_position)),
+            kv_heads: shape.heads,
             rows,
             head_dim,
             value_dim: shape.value_dim,
@@ -85,11 +101,11 @@ impl Plan<'_> {
     }
 
     pub fn tasks(&self) -> usize {
-        self.problem.key_values.shape().heads * self.tiles * self.splits
+        self.kv_heads * self.tiles * self.splits
     }
 
     pub fn multiply_adds(&self) -> usize {
-        let keys = self.problem.first_position + self.rows;
+        let keys = self.span.first_position + self.rows;
         self.rows
             * self.problem.heads
             * (self.head_dim + self.value_dim)
@@ -99,7 +115,7 @@ impl Plan<'_> {
     /// The longest tiles come first, so that threads finish together.
     pub fn task(&self, index: usize) -> Task {
         let (unit, split) = (index / self.splits, index % self.splits);
-        let kv_heads = self.problem.key_values.shape().heads;
+        let kv_heads = self.kv_heads;
         let tile = self.tiles - 1 - unit / kv_heads;
         let rows = tile * self.tile..((tile + 1) * self.tile).min(self.rows);
         let all = self.blocks(rows.clone());
@@ -112,9 +128,15 @@ impl Plan<'_> {
         }
     }
 
+    /// Scaled queries of a key-value head at a row. // (group, head_dim)
+    pub fn queries(&self, row: usize, kv_head: usize) -> &[f32] {
+        let from = (row * self.problem.heads + kv_head * self.group) * self.head_dim;
+        &self.queries[from..from + self.group * self.head_dim]
+    }
+
     /// Positions that a row sees.
     pub fn visible(&self, row: usize) -> Range<usize> {
-        let end = self.problem.first_position + row + 1;
+        let end = self.span.first_position + row + 1;
         self.problem.window.map_or(0, |window| end.saturating_sub(window))..end
     }
 
@@ -149,19 +171,29 @@ impl Plan<'_> {
 
     /// Where row `index` of a task lies in the output.
     fn output_range(&self, task: &Task, index: usize) -> Range<usize> {
-        let row = task.rows.start + index / self.group;
+        let row = self.span.first_row + task.rows.start + index / self.group;
         let head = task.kv_head * self.group + index % self.group;
         let start = (row * self.problem.heads + head) * self.value_dim;
         start..start + self.value_dim
     }
 
     /// Values kept of a task: for each row the sums, the maximum and the total.
-    pub fn partial_len(&self) -> usize {
+    fn partial_len(&self) -> usize {
         self.tile * self.group * (self.value_dim + 2)
     }
 
-    pub fn partial_range(&self, index: usize) -> Range<usize> {
-        index * self.partial_len()..(index + 1) * self.partial_len()
+    /// Values kept of all tasks.
+    pub fn partials(&self) -> usize {
+        if self.splits > 1 {
+            self.tasks() * self.partial_len()
+        } else {
+            0
+        }
+    }
+
+    /// Where those of a task stand behind `first`.
+    pub fn partial_range(&self, first: usize, index: usize) -> Range<usize> {
+        first + index * self.partial_len()..first + (index + 1) * self.partial_len()
     }
 
     pub fn keep(&self, task: &Task, scratch: &Scratch, partial: &mut [f32]) {
@@ -176,13 +208,13 @@ impl Plan<'_> {
         }
     }
 
-    /// Adds up what the splits of every row kept.
+    /// Adds up what the splits of every row kept: `partial` begins with those of this span.
     pub fn merge(&self, partial: &[f32], output: &mut [f32]) {
         for first in (0..self.tasks()).step_by(self.splits) {
             let task = self.task(first);
             for index in 0..task.rows.len() * self.group {
                 let parts = (0..self.splits)
-                    .map(|split| &partial[self.partial_range(first + split)][index * (self.value_dim + 2)..]);
+                    .map(|split| &partial[self.partial_range(0, first + split)][index * (self.value_dim + 2)..]);
                 let maximum = parts
                     .clone()
                     .map(|part| part[self.value_dim])

@@ -1,24 +1,32 @@
-//! The operations on the CPU: every method hands its Problem to planish-cpu. Launches are done when they return.
+//! The operations on the CPU. Launches are done when they return.
 
 mod routed;
+mod tensor;
 
-use planish_ops::CacheType;
 use std::convert::Infallible;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-
-use crate::{
-    Activate, Arena, AttentionWorkspace, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, Precision, activate, add,
-    add_to_rows, attention, convolve, copy_heads, norm, recur, rope, rope_angles,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_ops::{
-    Add, Append, Attention, Choose, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear,
-    Matrix, Norm, Ops, PassSize, Recurrence, ResidentKeyValues, Rope, RopeAngles, Rotation, Rule, Shape, Tokens,
+    Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
+    KeyValueSizes, Linear, Matrix, Norm, Ops, PassSize, Recurrence, Rope, RopeAngles, Rotation, SequenceStore, Span,
+    Tokens, check_spans,
 };
+
+use crate::activation::activate;
+use crate::add::{add, add_to_rows};
+use crate::attention::{AttentionWorkspace, attention};
+use crate::choose::{CpuChosen, choose};
+use crate::convolution::convolve;
+use crate::heads::copy_heads;
+use crate::norm::norm;
+use crate::recurrence::recur;
+use crate::rope::{rope, rope_angles};
+use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, Precision};
 
 pub use routed::CpuStack;
 use routed::RoutedWorkspace;
+pub use tensor::CpuTensor;
 
 /// Weights of one [`Linear`] at most: query, key and value.
 const MOST_WEIGHTS: usize = 4;
@@ -30,6 +38,8 @@ pub struct CpuOps {
     cache: CacheType,
     arena: Mutex<Arena>,
     workspace: Mutex<AttentionWorkspace>,
+    /// Rows of a table that [`Embed`] takes.
+    tokens: Mutex<Vec<u32>>,
     experts: Mutex<RoutedWorkspace>,
 }
 
@@ -45,6 +55,7 @@ impl CpuOps {
             },
             arena: Mutex::default(),
             workspace: Mutex::default(),
+            tokens: Mutex::default(),
             experts: Mutex::default(),
         }
     }
@@ -66,64 +77,40 @@ impl CpuOps {
     }
 }
 
-/// Activations in memory.
-pub struct CpuTensor {
-    rows: usize,
-    cols: usize,
-    values: Vec<f32>, // (rows, cols)
+/// A panic elsewhere leaves nothing half done in these.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl CpuTensor {
-    /// The first rows. // (rows, cols)
-    fn first(&self, rows: usize) -> &[f32] {
-        &self.values[..rows * self.cols]
-    }
+/// Layers share nothing of sequences on the CPU: each has its own blocks.
+#[derive(Default)]
+pub struct CpuSequences;
 
-    fn first_mut(&mut self, rows: usize) -> &mut [f32] {
-        &mut self.values[..rows * self.cols]
-    }
+impl SequenceStore for CpuSequences {
+    fn fork(&mut self, _from: usize, _to: usize) {}
+
+    fn clear(&mut self, _slot: usize) {}
 }
-
-impl Shape for CpuTensor {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    fn cols(&self) -> usize {
-        self.cols
-    }
-}
-
-impl ResidentKeyValues for KeyValues {
-    fn position_bytes(&self) -> usize {
-        KeyValues::position_bytes(self)
-    }
-}
-
-/// Tokens are chosen by who reads the logits: they lie in its memory.
-pub enum NoneChosen {}
 
 impl Ops for CpuOps {
     type Tensor = CpuTensor;
     type Weight = CpuMatrix;
     type Stack = CpuStack;
     type KeyValues = KeyValues;
-    type Chosen = NoneChosen;
+    type Sequences = CpuSequences;
+    type Chosen = CpuChosen;
     type Error = Infallible;
 
-    /// What is computed next should still be in a cache.
+    /// What is computed next should still be in a cache. Products of up to 16 rows round each of them as if it were alone.
     const PASS: PassSize = PassSize {
         rows: 512,
+        batch: 16,
         bytes: 24 << 20,
     };
     const SYNCHRONOUS: bool = true;
 
     fn tensor(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
-        Ok(CpuTensor {
-            rows,
-            cols,
-            values: vec![0.0; rows * cols],
-        })
+        Ok(CpuTensor::zeros(rows, cols))
     }
 
     fn tensor_f32(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
@@ -131,11 +118,7 @@ impl Ops for CpuOps {
     }
 
     fn vector(&self, values: &[f32]) -> Result<CpuTensor, Infallible> {
-        Ok(CpuTensor {
-            rows: 1,
-            cols: values.len(),
-            values: values.to_vec(),
-        })
+        Ok(CpuTensor::row(values))
     }
 
     fn weight(&self, matrix: Matrix) -> Result<CpuMatrix, Infallible> {
@@ -146,6 +129,15 @@ impl Ops for CpuOps {
         Ok(CpuStack::new(
             matrices.into_iter().map(|matrix| self.keep(matrix)).collect(),
         ))
+    }
+
+    fn sequences(&self) -> Result<CpuSequences, Infallible> {
+        Ok(CpuSequences)
+    }
+
+    fn place(&self, spans: &[Span], _sequences: &mut CpuSequences) -> Result<(), Infallible> {
+        check_spans(spans);
+        Ok(())
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<KeyValues, Infallible> {
@@ -164,19 +156,22 @@ impl Ops for CpuOps {
         rows: Range<usize>,
         _staging: &'a mut Vec<f32>,
     ) -> Result<&'a [f32], Infallible> {
-        Ok(&tensor.values[rows.start * tensor.cols..rows.end * tensor.cols])
+        Ok(tensor.rows_of(rows))
     }
 
-    fn chosen(&self) -> Result<Option<NoneChosen>, Infallible> {
-        Ok(None)
+    fn chosen(&self) -> Result<CpuChosen, Infallible> {
+        Ok(CpuChosen::default())
     }
 
     fn choose(&self, problem: Choose<'_, CpuOps>) -> Result<(), Infallible> {
-        match *problem.chosen {}
+        problem.check();
+        choose(problem);
+        Ok(())
     }
 
-    fn take(&self, chosen: &mut NoneChosen) -> Result<Option<u32>, Infallible> {
-        match *chosen {}
+    fn take(&self, chosen: &mut CpuChosen, tokens: &mut Vec<Option<u32>>) -> Result<(), Infallible> {
+        chosen.take(tokens);
+        Ok(())
     }
 
     fn used_bytes(&self) -> Option<u64> {
@@ -191,12 +186,23 @@ impl Ops for CpuOps {
             scale,
             output,
         } = problem;
-        let tokens = match tokens {
-            Tokens::Known(tokens) => tokens,
-            Tokens::Chosen(chosen) => match *chosen {},
-        };
-        let output = output.first_mut(tokens.len());
-        self.cpu.rows(table, tokens, output);
+        let output = output.first_mut(tokens.count());
+        let mut rows = lock(&self.tokens);
+        rows.clear();
+        match tokens {
+            Tokens::Known(tokens) => rows.extend_from_slice(tokens),
+            Tokens::Chosen { places, known, chosen } => {
+                // Every span has one row, since only the last token of a sequence can be one that was chosen.
+                let tokens = known.iter().zip(places.spans);
+                rows.extend(tokens.map(|(token, span)| token.unwrap_or_else(|| chosen.last(span.slot))));
+            }
+            Tokens::Positions { places, offset } => {
+                let positions = |span: &Span| span.first_position..span.end_position();
+                let all = places.spans.iter().flat_map(positions);
+                rows.extend(all.map(|position| (position + offset) as u32));
+            }
+        }
+        self.cpu.rows(table, &rows, output);
         if scale != 1.0 {
             output.iter_mut().for_each(|value| *value *= scale);
         }
@@ -204,26 +210,12 @@ impl Ops for CpuOps {
 
     fn norm(&self, problem: Norm<'_, CpuOps>) {
         problem.check();
-        let rows = problem.rows;
-        let range = rows.start * problem.hidden.cols..rows.end * problem.hidden.cols;
-        let problem = crate::Norm {
-            kind: problem.kind,
-            width: problem.width,
-            residual: problem.residual.map(|of| (&of.tensor.values[range.clone()], of.factor)),
-            hidden: &mut problem.hidden.values[range],
-            weight: problem.weight.map(|weight| weight.values.as_slice()),
-            bias: problem.bias.map(|bias| bias.values.as_slice()),
-            epsilon: problem.epsilon,
-            output: problem.output.map(|output| output.first_mut(rows.len())),
-        };
         norm(self.cpu.pool(), problem);
     }
 
     fn add(&self, problem: Add<'_, CpuOps>) {
         problem.check();
-        let (rows, factor) = (problem.rows, problem.factor);
-        let (target, source) = (problem.target.first_mut(rows), problem.source.first(rows));
-        add(self.cpu.pool(), target, source, factor);
+        add(self.cpu.pool(), problem);
     }
 
     fn linear(&self, problem: Linear<'_, CpuOps>) {
@@ -249,55 +241,25 @@ impl Ops for CpuOps {
         });
         for (bias, output) in biases.iter().zip(outputs.iter_mut()) {
             if let Some(bias) = bias {
-                add_to_rows(self.cpu.pool(), output.first_mut(rows), &bias.values);
+                add_to_rows(self.cpu.pool(), output.first_mut(rows), bias.values());
             }
         }
     }
 
     fn rope_angles(&self, problem: RopeAngles<'_, CpuOps>) {
         problem.check();
-        let RopeAngles {
-            frequencies,
-            factor,
-            first_position,
-            rows,
-            output,
-        } = problem;
-        rope_angles(crate::RopeAngles {
-            frequencies,
-            factor,
-            first_position,
-            output: output.first_mut(rows),
-        });
+        rope_angles(problem);
     }
 
     fn rope(&self, problem: Rope<'_, CpuOps>) {
         problem.check();
-        let Rope {
-            rows,
-            heads,
-            head_dim,
-            angles,
-            pairs,
-        } = problem;
-        let (rotated, angles) = (angles.cols, angles.first(rows));
-        rope(
-            self.cpu.pool(),
-            crate::Rope {
-                heads: heads.first_mut(rows),
-                head_dim,
-                angles,
-                rotated,
-                pairs,
-            },
-        );
+        rope(self.cpu.pool(), problem);
     }
 
     fn append(&self, problem: Append<'_, CpuOps>) -> Result<(), Infallible> {
         problem.check();
         let Append {
-            rows,
-            first_position,
+            places,
             rotation,
             keys,
             values,
@@ -312,7 +274,7 @@ impl Ops for CpuOps {
         {
             for heads in [queries, &mut *keys] {
                 self.rope(Rope {
-                    rows,
+                    rows: places.end_row(),
                     heads,
                     head_dim,
                     angles,
@@ -320,130 +282,28 @@ impl Ops for CpuOps {
                 });
             }
         }
-        key_values.append(self.cpu.pool(), first_position, keys.first(rows), values.first(rows));
+        key_values.append(self.cpu.pool(), places.spans, keys.values(), values.values());
         Ok(())
     }
 
     fn attention(&self, problem: Attention<'_, CpuOps>) {
         problem.check();
-        let Attention {
-            rows,
-            first_position,
-            queries,
-            heads,
-            scale,
-            window,
-            softcap,
-            alibi,
-            sinks,
-            key_values,
-            output,
-        } = problem;
-        let mut problem = crate::Attention {
-            queries: queries.first(rows),
-            heads,
-            first_position,
-            scale,
-            window,
-            softcap,
-            alibi: alibi.map(|alibi| crate::Alibi {
-                slopes: &alibi.slopes.values,
-                factor: alibi.factor,
-            }),
-            sinks: sinks.map(|sinks| sinks.values.as_slice()),
-            key_values,
-            output: output.first_mut(rows),
-        };
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        attention(&self.cpu, &mut problem, &mut workspace);
+        attention(&self.cpu, problem, &mut lock(&self.workspace));
     }
 
     fn gate(&self, problem: Gate<'_, CpuOps>) {
         problem.check();
-        let Gate {
-            rows,
-            activation,
-            gate,
-            up,
-        } = problem;
-        let up = up.map(|up| up.first(rows));
-        activate(
-            self.cpu.pool(),
-            Activate {
-                activation,
-                gate: gate.first_mut(rows),
-                up,
-            },
-        );
+        activate(self.cpu.pool(), problem);
     }
 
     fn convolve(&self, problem: Convolution<'_, CpuOps>) {
         problem.check();
-        let Convolution {
-            rows,
-            first_position,
-            input,
-            input_gate,
-            weight,
-            bias,
-            activation,
-            output_gate,
-            history,
-            output,
-        } = problem;
-        convolve(
-            self.cpu.pool(),
-            crate::Convolution {
-                input: input.first(rows),
-                input_gate: input_gate.map(|gate| gate.first(rows)),
-                weight: &weight.values,
-                bias: bias.map(|bias| bias.values.as_slice()),
-                activation,
-                output_gate: output_gate.map(|gate| gate.first(rows)),
-                channels: input.cols,
-                begins: first_position == 0,
-                history: &mut history.values,
-                output: output.first_mut(rows),
-            },
-        );
+        convolve(self.cpu.pool(), problem);
     }
 
     fn recur(&self, problem: Recurrence<'_, CpuOps>) {
         problem.check();
-        let Recurrence {
-            rows,
-            first_position,
-            shape,
-            inputs,
-            steps,
-            rule,
-            state,
-            output,
-        } = problem;
-        let rule = match rule {
-            Rule::Delta { strengths } => crate::Rule::Delta {
-                strengths: strengths.first(rows),
-            },
-            Rule::Scan { skip } => crate::Rule::Scan { skip: &skip.values },
-        };
-        recur(
-            self.cpu.pool(),
-            crate::Recurrence {
-                shape,
-                inputs: inputs.first(rows),
-                steps: crate::Steps {
-                    inputs: steps.inputs.first(rows),
-                    scale: steps.scale,
-                    bias: &steps.bias.values,
-                    limits: steps.limits,
-                    rates: &steps.rates.values,
-                },
-                rule,
-                begins: first_position == 0,
-                state: &mut state.values,
-                output: output.first_mut(rows),
-            },
-        );
+        recur(self.cpu.pool(), problem);
     }
 
     fn experts(&self, problem: Experts<'_, CpuOps>) {
@@ -453,27 +313,25 @@ impl Ops for CpuOps {
 
     fn head_linear(&self, problem: HeadLinear<'_, CpuOps>) {
         problem.check();
-        let rows = problem.rows;
-        self.cpu.head_linear(crate::HeadLinear {
-            weights: &problem.weights.matrices,
-            input: problem.input.first(rows),
-            from: problem.from,
-            output: problem.output.first_mut(rows),
-            to: problem.to,
-            precision: self.precision,
-        });
+        self.cpu.head_linear(problem, self.precision);
+    }
+
+    fn copy_rows(&self, problem: CopyRows<'_, CpuOps>) {
+        problem.check();
+        let CopyRows {
+            source,
+            from,
+            target,
+            to,
+            rows,
+        } = problem;
+        target
+            .rows_of_mut(to..to + rows)
+            .copy_from_slice(source.rows_of(from..from + rows));
     }
 
     fn copy_heads(&self, problem: CopyHeads<'_, CpuOps>) {
         problem.check();
-        let problem = crate::CopyHeads {
-            heads: problem.heads,
-            width: problem.width,
-            input: problem.input.first(problem.rows),
-            from: problem.from,
-            output: problem.output.first_mut(problem.rows),
-            to: problem.to,
-        };
         copy_heads(self.cpu.pool(), problem);
     }
 }

@@ -1,15 +1,13 @@
 //! Stacks of matrices and routed experts on the CPU.
 
-use std::sync::PoisonError;
-
 use crate::{Choices, CpuMatrix, ExpertsWorkspace};
 
-use super::CpuOps;
+use super::{CpuOps, lock};
 use planish_ops::{Base, ExpertLayer, Experts, Resident, Shape, StackShape};
 
 /// Matrices of equal shape in memory, each where it lies.
 pub struct CpuStack {
-    pub(super) matrices: Vec<CpuMatrix>, // at least one
+    matrices: Vec<CpuMatrix>, // at least one
 }
 
 impl CpuStack {
@@ -18,6 +16,10 @@ impl CpuStack {
         let shape = |matrix: &CpuMatrix| (matrix.rows(), matrix.cols());
         assert!(!matrices.is_empty() && matrices.iter().all(|matrix| shape(matrix) == shape(&matrices[0])));
         CpuStack { matrices }
+    }
+
+    pub(crate) fn matrices(&self) -> &[CpuMatrix] {
+        &self.matrices
     }
 }
 
@@ -54,15 +56,15 @@ impl CpuOps {
     /// For a checked problem.
     pub(super) fn run_experts(&self, problem: Experts<'_, CpuOps>) {
         let Experts { rows, input, route, .. } = problem;
-        let cols = problem.output.cols;
+        let cols = problem.output.cols();
         let output = problem.output.first_mut(rows);
         begin(&problem.base, cols, output);
-        let mut workspace = self.experts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workspace = lock(&self.experts);
         let RoutedWorkspace { choices, experts } = &mut *workspace;
         let routed = crate::Route {
             logits: route.logits.first(rows),
-            experts: route.logits.cols,
-            correction: route.correction.map(|correction| correction.values.as_slice()),
+            experts: route.logits.cols(),
+            correction: route.correction.map(|correction| correction.values()),
             rule: route.rule,
         };
         crate::route(self.cpu.pool(), &routed, choices);
@@ -83,7 +85,7 @@ impl CpuOps {
 fn expert_layer<'a>(layer: ExpertLayer<'a, CpuOps>) -> crate::ExpertLayer<'a> {
     crate::ExpertLayer {
         weights: &layer.weights.matrices,
-        biases: layer.biases.map(|biases| biases.values.as_slice()),
+        biases: layer.biases.map(|biases| biases.values()),
     }
 }
 
@@ -93,7 +95,7 @@ fn begin(base: &Base<'_, CpuOps>, cols: usize, output: &mut [f32]) {
         Base::Zero => output.fill(0.0),
         Base::Output => {}
         Base::Gated(gate) => {
-            for (row, &value) in output.chunks_exact_mut(cols).zip(&gate.values) {
+            for (row, &value) in output.chunks_exact_mut(cols).zip(gate.values()) {
                 let factor = 1.0 / (1.0 + (-value).exp());
                 row.iter_mut().for_each(|value| *value *= factor);
             }

@@ -1,0 +1,71 @@
+//! Activations in memory.
+
+use std::ops::Range;
+
+use planish_ops::Shape;
+
+/// Contiguous values in f32.
+#[derive(Debug, Default)]
+pub struct CpuTensor {
+    rows: usize,
+    cols: usize,
+    values: Vec<f32>, // (rows, cols)
+}
+
+impl CpuTensor {
+    pub(super) fn zeros(rows: usize, cols: usize) -> CpuTensor {
+        CpuTensor {
+            rows,
+            cols,
+            values: vec![0.0; rows * cols],
+        }
+    }
+
+    pub(super) fn row(values: &[f32]) -> CpuTensor {
+        CpuTensor {
+            rows: 1,
+            cols: values.len(),
+            values: values.to_vec(),
+        }
+    }
+
+    /// All values. // (rows, cols)
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// As [`CpuTensor::values`].
+    pub(crate) fn all_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// The first rows. // (rows, cols)
+    pub(crate) fn first(&self, rows: usize) -> &[f32] {
+        self.rows_of(0..rows)
+    }
+
+    /// As [`CpuTensor::first`].
+    pub(crate) fn first_mut(&mut self, rows: usize) -> &mut [f32] {
+        self.rows_of_mut(0..rows)
+    }
+
+    /// Some rows. // (rows, cols)
+    pub(crate) fn rows_of(&self, rows: Range<usize>) -> &[f32] {
+        &self.values[rows.start * self.cols..rows.end * self.cols]
+    }
+
+    /// As [`CpuTensor::rows_of`].
+    pub(crate) fn rows_of_mut(&mut self, rows: Range<usize>) -> &mut [f32] {
+        &mut self.values[rows.start * self.cols..rows.end * self.cols]
+    }
+}
+
+impl Shape for CpuTensor {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
