@@ -1,36 +1,109 @@
-//! What the layers remember of one sequence (keys and values of attention, states of recurrences), whatever device holds it.
+//! A handle of what the layers remember of one sequence (keys and values of attention, states of recurrences). The memory itself
+//! lies in the layers, by slots.
 
-use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use planish_ops::{Ops, REWIND};
+use planish_ops::REWIND;
 
 use crate::Error;
-use crate::blocks::BlockState;
 
-/// What every layer remembers of one sequence. Memory is taken as it fills.
+/// What every layer remembers of one sequence. Memory is taken as it fills, and given back some time after the drop.
 pub struct Cache {
+    slot: Slot,
     length: usize,
     capacity: usize,
-    rewinds: bool,               // whether every state can forget its last positions only
-    windowed: bool,              // whether layers drop what no position sees any more
-    oldest: usize,               // shortest length that the sequence can go back to, besides none
-    expected: usize,             // what the sequence will grow to at least
-    rotated_for: Option<usize>,  // shortest length of the sequence that stored keys were rotated for
-    states: Box<dyn Any + Send>, // Vec<Vec<BlockState<O>>> of the device that made it: (steps, branches)
+    rewinds: bool,              // whether every state can forget its last positions only
+    windowed: bool,             // whether layers drop what no position sees any more
+    oldest: usize,              // shortest length that the sequence can go back to, besides none
+    expected: usize,            // what the sequence will grow to at least
+    rotated_for: Option<usize>, // shortest length of the sequence that stored keys were rotated for
+}
+
+/// The slots of a model.
+#[derive(Default)]
+pub(crate) struct Slots {
+    state: Mutex<SlotState>,
+}
+
+#[derive(Default)]
+struct SlotState {
+    count: usize,        // slots that there are
+    free: Vec<usize>,    // nothing is kept under these
+    dropped: Vec<usize>, // the layers still keep something
+}
+
+impl Slots {
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot that no sequence has. What its last one left is replaced from position 0 on.
+    fn acquire(self: &Arc<Slots>) -> Slot {
+        let mut state = self.lock();
+        let known = state.free.pop().or_else(|| state.dropped.pop());
+        let index = known.unwrap_or_else(|| {
+            state.count += 1;
+            state.count - 1
+        });
+        Slot {
+            index,
+            slots: Arc::clone(self),
+        }
+    }
+
+    /// The slot of a sequence that is gone, which the layers are to clear; it is free then.
+    pub(crate) fn take_dropped(&self) -> Option<usize> {
+        let mut state = self.lock();
+        let slot = state.dropped.pop()?;
+        state.free.push(slot);
+        Some(slot)
+    }
+
+    /// Slots that there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().count
+    }
+}
+
+/// One slot, given back when dropped.
+struct Slot {
+    index: usize,
+    slots: Arc<Slots>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.lock().dropped.push(self.index);
+    }
 }
 
 impl Cache {
-    pub(crate) fn new<O: Ops>(states: Vec<Vec<BlockState<O>>>, capacity: usize, windowed: bool) -> Cache {
+    pub(crate) fn new(slots: &Arc<Slots>, capacity: usize, rewinds: bool, windowed: bool) -> Cache {
         Cache {
+            slot: slots.acquire(),
             length: 0,
             capacity,
+            rewinds,
             windowed,
             oldest: 0,
             expected: 0,
             rotated_for: None,
-            rewinds: states.iter().flatten().all(BlockState::rewinds),
-            states: Box::new(states),
         }
+    }
+
+    /// The same sequence once more, under a slot of its own in which the layers know nothing yet.
+    pub(crate) fn twin(&self) -> Cache {
+        Cache {
+            slot: self.slot.slots.acquire(),
+            ..*self
+        }
+    }
+
+    /// Panics if another model made this cache.
+    pub(crate) fn slot_of(&self, slots: &Arc<Slots>) -> usize {
+        let own = Arc::ptr_eq(&self.slot.slots, slots);
+        assert!(own, "a cache is used with the model that made it");
+        self.slot.index
     }
 
     /// Positions stored.
@@ -43,7 +116,7 @@ impl Cache {
         self.length == 0
     }
 
-    /// Whether the last position alone can be forgotten.
+    /// Whether the last positions alone can be forgotten.
     pub fn rewinds(&self) -> bool {
         self.rewinds
     }
@@ -90,15 +163,6 @@ impl Cache {
         if !self.rewinds {
             self.length = 0;
         }
-    }
-
-    /// Panics if another kind of device made this cache.
-    pub(crate) fn states<O: Ops>(&mut self) -> &mut [Vec<BlockState<O>>] {
-        let states: &mut Vec<_> = self
-            .states
-            .downcast_mut()
-            .expect("a cache is used with the model that made it");
-        states
     }
 
     pub(crate) fn advance(&mut self, positions: usize) {

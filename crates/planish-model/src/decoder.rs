@@ -1,45 +1,36 @@
-//! The decoder: an architecture with its weights on one device. Tokens go through in passes of some hundred rows.
+//! The decoder: an architecture with its weights on one device, and what its layers remember of all sequences.
+//!
+//! A chunk of several tokens goes through the layers alone, in passes of some hundred rows. Chunks of one token go together: a row
+//! equals itself alone where [`planish_ops::PassSize::batch`] says so.
 
-use planish_ops::{Activation, Choice, Choose, Gate, Linear, Norm, Ops, RopeAngles, Tokens};
+mod head;
 
-use crate::blocks::{LinearLayer, Loader, NormLayer, device_error};
-use crate::clock::{Clock, Phase};
+use std::sync::Arc;
+
+use planish_ops::{Ops, Places, RopeAngles, SequenceStore, Span, Tokens};
+
+use crate::batch::{Chunk, Input, Row, Ticket, Want};
+use crate::blocks::{BlockState, LinearLayer, Loader, NormLayer, device_error};
+use crate::cache::Slots;
+use crate::clock::Clock;
 use crate::embedding::Embedding;
 use crate::source::WeightSource;
 use crate::step::{Pending, Step, Stream};
 use crate::workspace::{TensorSets, Workspace};
 use crate::{Architecture, Cache, Error, HeadSpec, NormSpec, Phases};
-
-/// Rows whose logits are computed together by [`Engine::forward_all`].
-const LOGIT_ROWS: usize = 32;
+use head::Finals;
 
 /// What [`crate::Model`] needs of a decoder, whatever its device.
 pub(crate) trait Engine: Send {
-    fn cache(&self, capacity: usize) -> Result<Cache, Error>;
-    fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error>;
-    fn append(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error>;
-    fn forward_all(
-        &mut self,
-        tokens: &[u32],
-        cache: &mut Cache,
-        each: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), Error>;
-    fn chooses(&self) -> bool;
-    fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache, choice: Choice) -> Result<(), Error>;
-    fn take(&mut self) -> Result<Option<u32>, Error>;
+    fn cache(&self, capacity: usize) -> Cache;
+    fn fork(&mut self, cache: &Cache) -> Result<Cache, Error>;
+    fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error>;
+    fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error>;
     fn expect(&self, cache: &mut Cache, length: usize) -> usize;
+    fn batch(&self) -> usize;
     fn memory(&self) -> Option<DeviceMemory>;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
-}
-
-/// What a step of generation begins with.
-#[derive(Clone, Copy, Debug)]
-pub enum NextInput<'a> {
-    /// These tokens.
-    Tokens(&'a [u32]),
-    /// The token that the device chose last, whether it is known yet or not.
-    Chosen,
 }
 
 /// Bytes of device memory.
@@ -63,13 +54,33 @@ pub(crate) struct Decoder<O: Ops> {
     head: Option<LinearLayer<O>>, // (vocabulary, hidden); the embedding where there is none
     frequencies: Vec<Vec<f32>>,   // of each rope, (rotated / 2), for the length in `frequencies_length`
     frequencies_length: usize,
+    length_matters: bool,  // whether any rope's frequencies depend on the length
     period: Option<usize>, // no pass crosses a multiple of it
     workspace: Workspace<O>,
-    logits: Option<O::Tensor>, // (LOGIT_ROWS, vocabulary), for forward_all
-    staging: Vec<f32>,
-    chosen: Option<O::Chosen>, // where the device chooses tokens
+    slots: Arc<Slots>,
+    states: Vec<Vec<BlockState<O>>>, // (steps, branches), each of all sequences
+    room: usize,                     // slots that the states have room for
+    sequences: O::Sequences,
+    lists: Lists,
+    finals: Finals<O>,
     memory: Option<DeviceMemory>,
     clock: Clock,
+}
+
+/// Lists that every call reuses.
+#[derive(Default)]
+struct Lists {
+    order: Vec<usize>, // chunks in the order in which they are computed
+    spans: Vec<Span>,
+    tokens: Vec<u32>,
+    known: Vec<Option<u32>>,
+    lengths: Vec<usize>, // that each span's positions are rotated for
+}
+
+/// Chunks that go through the layers together: a part of [`Lists::order`].
+struct Group {
+    first: usize,
+    count: usize,
 }
 
 impl<O: Ops> Decoder<O> {
@@ -82,7 +93,7 @@ impl<O: Ops> Decoder<O> {
             source.release();
             Step::load(&loader, spec, &mut sets)
         };
-        let steps = specs.map(load).collect::<Result<_, _>>()?;
+        let steps: Vec<Step<O>> = specs.map(load).collect::<Result<_, _>>()?;
         // What multiplies the logits may as well multiply what they are made of.
         let final_norm = NormSpec {
             scale: architecture.final_norm.scale * architecture.logits.scale,
@@ -96,40 +107,59 @@ impl<O: Ops> Decoder<O> {
         source.release();
         let weights = ops.used_bytes();
         let workspace = Workspace::new(&ops, architecture, &sets)?;
+        let finals = Finals::new(&ops, architecture)?;
         let memory = weights.zip(ops.used_bytes()).map(|(weights, used)| DeviceMemory {
             weights,
             workspace: used.saturating_sub(weights),
             sequences: 0,
         });
+        let room = 1;
+        let states = steps.iter().map(|step| step.states(&ops, room));
         Ok(Decoder {
+            states: states.collect::<Result<_, _>>()?,
+            room,
+            slots: Arc::default(),
+            sequences: ops.sequences().map_err(device_error)?,
             embedding,
             steps,
             final_norm,
             head,
             frequencies: architecture.ropes.iter().map(|rope| rope.frequencies(0)).collect(),
             frequencies_length: 0,
+            length_matters: architecture.ropes.iter().any(|rope| rope.depends_on_length()),
             period: architecture.period(),
             workspace,
-            chosen: ops.chosen().map_err(device_error)?,
+            lists: Lists::default(),
+            finals,
             memory,
-            logits: None,
-            staging: Vec::new(),
             clock: Clock::default(),
             architecture: architecture.clone(),
             ops,
         })
     }
 
+    fn rewinds(&self) -> bool {
+        self.states.iter().flatten().all(BlockState::rewinds)
+    }
+
     /// Checks what the caller gives; nothing has changed when this fails.
-    fn check(&self, tokens: &[u32], cache: &Cache) -> Result<(), Error> {
+    fn check(&self, chunks: &[Chunk<'_>]) -> Result<(), Error> {
         let vocabulary = self.architecture.vocabulary;
-        if tokens.is_empty() {
-            return Err(Error::NoTokens);
+        for (index, chunk) in chunks.iter().enumerate() {
+            let slot = chunk.cache.slot_of(&self.slots);
+            let earlier = chunks[..index].iter().any(|other| other.cache.slot_of(&self.slots) == slot);
+            assert!(!earlier, "a cache stands in one chunk");
+            if let Input::Tokens(tokens) = chunk.input {
+                if tokens.is_empty() {
+                    return Err(Error::NoTokens);
+                }
+                if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+                    return Err(Error::Token { token, vocabulary });
+                }
+            }
+            self.check_positions(chunk.input.count(), chunk.cache)?;
         }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::Token { token, vocabulary });
-        }
-        self.check_positions(tokens.len(), cache)
+        Ok(())
     }
 
     /// Checks that there is room for `count` more positions.
@@ -144,108 +174,216 @@ impl<O: Ops> Decoder<O> {
         cache.check_room(count)
     }
 
+    /// Clears the slots of sequences that are gone, and makes room for new ones.
+    fn update_slots(&mut self) -> Result<(), Error> {
+        while let Some(slot) = self.slots.take_dropped() {
+            self.sequences.clear(slot);
+            self.states.iter_mut().flatten().for_each(|state| state.clear(slot));
+        }
+        let count = self.slots.count();
+        if count > self.room {
+            let room = count.next_power_of_two();
+            for (step, states) in self.steps.iter().zip(&mut self.states) {
+                for (state, larger) in states.iter_mut().zip(step.states(&self.ops, room)?) {
+                    state.grow(&self.ops, larger);
+                }
+            }
+            self.room = room;
+        }
+        Ok(())
+    }
+
+    /// Chunks that want a choice first, then those that want logits; in each, several tokens before one. Few chunks: no sort that
+    /// takes memory.
+    fn order(chunks: &[Chunk<'_>], order: &mut Vec<usize>) {
+        let rank = |chunk: &Chunk<'_>| match (chunk.want, chunk.input.count()) {
+            (Want::Choice { .. }, 2..) => 0,
+            (Want::Choice { .. }, _) => 1,
+            (Want::Logits | Want::AllLogits, 0..=1) => 2,
+            (Want::Nothing, 0..=1) => 3,
+            (Want::Logits, _) => 4,
+            (Want::AllLogits | Want::Nothing, _) => 5,
+        };
+        order.clear();
+        for wanted in 0..=5 {
+            let of_rank = chunks.iter().enumerate().filter(|(_, chunk)| rank(chunk) == wanted);
+            order.extend(of_rank.map(|(index, _)| index));
+        }
+    }
+
+    /// All groups of chunks, then the head for those that want something.
+    fn run_groups(
+        &mut self,
+        lists: &mut Lists,
+        chunks: &mut [Chunk<'_>],
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<Option<Ticket>, Error> {
+        Self::order(chunks, &mut lists.order);
+        let mut done = 0;
+        while done < chunks.len() {
+            let single = |&index: &usize| chunks[index].input.count() == 1;
+            let run = lists.order[done..].iter().take(O::PASS.batch).take_while(|index| single(index));
+            let group = Group {
+                first: done,
+                count: run.count().max(1),
+            };
+            let whole = group.count == chunks.len();
+            done += group.count;
+            match &chunks[lists.order[group.first]] {
+                chunk if chunk.input.count() > 1 => self.run_alone(lists, &group, chunks, whole, each)?,
+                _ => self.run_together(lists, &group, chunks, whole)?,
+            }
+        }
+        self.run_finals(lists, chunks, each)
+    }
+
+    /// One chunk of several tokens, in passes.
+    fn run_alone(
+        &mut self,
+        lists: &mut Lists,
+        group: &Group,
+        chunks: &mut [Chunk<'_>],
+        whole: bool,
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<(), Error> {
+        let index = lists.order[group.first];
+        let Chunk { cache, input, want } = &mut chunks[index];
+        let Input::Tokens(tokens) = *input else {
+            unreachable!("several tokens are known")
+        };
+        lists.lengths.clear();
+        lists.lengths.push(cache.rotate_for(tokens.len()));
+        let mut done = 0;
+        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
+            lists.spans.clear();
+            lists.spans.push(Span {
+                slot: cache.slot_of(&self.slots),
+                first_row: 0,
+                rows: pass.len(),
+                first_position: cache.len(),
+            });
+            let pending = self.run_layers(lists, |_, _| Tokens::Known(pass)).inspect_err(|_| cache.fail())?;
+            cache.advance(pass.len());
+            if matches!(want, Want::AllLogits) {
+                let first = (index, done);
+                self.report_all(first, pass.len(), pending, each)?;
+            }
+            done += pass.len();
+            if done == tokens.len() && matches!(want, Want::Logits | Want::Choice { .. }) {
+                self.finish_rows(pass.len() - 1..pass.len(), pending, whole)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Chunks of one token each, in one pass.
+    fn run_together(
+        &mut self,
+        lists: &mut Lists,
+        group: &Group,
+        chunks: &mut [Chunk<'_>],
+        whole: bool,
+    ) -> Result<(), Error> {
+        let mut known = std::mem::take(&mut lists.known);
+        let mut tokens = std::mem::take(&mut lists.tokens);
+        (known.clear(), tokens.clear(), lists.spans.clear(), lists.lengths.clear());
+        let members = group.first..group.first + group.count;
+        let mut wanted = 0;
+        for (row, &index) in lists.order[members.clone()].iter().enumerate() {
+            let Chunk { cache, input, want } = &mut chunks[index];
+            match *input {
+                Input::Tokens(token) => {
+                    known.push(Some(token[0]));
+                    tokens.push(token[0]);
+                }
+                Input::Chosen => known.push(None),
+            }
+            lists.lengths.push(cache.rotate_for(1));
+            lists.spans.push(Span {
+                slot: cache.slot_of(&self.slots),
+                first_row: row,
+                rows: 1,
+                first_position: cache.len(),
+            });
+            wanted += usize::from(!matches!(want, Want::Nothing));
+        }
+        let result = self.run_layers(lists, |places, chosen| match tokens.len() == known.len() {
+            true => Tokens::Known(&tokens),
+            false => Tokens::Chosen {
+                places,
+                known: &known,
+                chosen,
+            },
+        });
+        (lists.known, lists.tokens) = (known, tokens);
+        let caches = lists.order[members].iter();
+        match &result {
+            Ok(_) => caches.for_each(|&index| chunks[index].cache.advance(1)),
+            Err(_) => caches.for_each(|&index| chunks[index].cache.fail()),
+        }
+        let pending = result?;
+        match wanted {
+            0 => Ok(()),
+            _ => self.finish_rows(0..wanted, pending, whole),
+        }
+    }
+
+    /// Angles of the rows, each for its sequence's length where that matters.
+    fn run_angles(&mut self, lists: &Lists) {
+        let all = lists.spans.len();
+        let together = if self.length_matters { 1 } else { all };
+        for first in (0..all).step_by(together.max(1)) {
+            self.update_frequencies(lists.lengths[first]);
+            let places = Places {
+                spans: &lists.spans[first..first + together],
+                sequences: &self.sequences,
+            };
+            let ropes = self.architecture.ropes.iter().zip(&self.frequencies);
+            for ((rope, frequencies), output) in ropes.zip(&mut self.workspace.angles) {
+                self.ops.rope_angles(RopeAngles {
+                    frequencies,
+                    factor: rope.attention_factor(),
+                    places,
+                    output: &mut output.tensor,
+                });
+            }
+        }
+    }
+
     /// Frequencies for a sequence of `length`; only some scalings depend on it.
     fn update_frequencies(&mut self, length: usize) {
-        let ropes = &self.architecture.ropes;
-        if self.frequencies_length != length && ropes.iter().any(|rope| rope.depends_on_length()) {
+        if self.frequencies_length != length && self.length_matters {
+            let ropes = &self.architecture.ropes;
             self.frequencies = ropes.iter().map(|rope| rope.frequencies(length)).collect();
             self.frequencies_length = length;
         }
     }
 
-    /// All passes of these tokens, and the logits after the last.
-    fn run(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
-        let (last, pending) = self.run_passes(tokens, cache)?;
-        self.run_head(last, 1, pending, None);
-        Ok(())
-    }
-
-    /// All passes of these tokens. Returns the last row of the last, and what it still lacks.
-    fn run_passes(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(usize, Option<Pending>), Error> {
-        self.check(tokens, cache)?;
-        self.clock.skip();
-        self.update_frequencies(cache.rotate_for(tokens.len()));
-        let mut last = (0, None);
-        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
-            last = (pass.len() - 1, self.run_layers(NextInput::Tokens(pass), cache)?);
-        }
-        Ok(last)
-    }
-
     /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
-    fn run_layers(&mut self, input: NextInput<'_>, cache: &mut Cache) -> Result<Option<Pending>, Error> {
-        let tokens = match (input, &self.chosen) {
-            (NextInput::Tokens(tokens), _) => Tokens::Known(tokens),
-            (NextInput::Chosen, Some(chosen)) => Tokens::Chosen(chosen),
-            (NextInput::Chosen, None) => unreachable!("only asked of devices that choose"),
+    fn run_layers<'t>(
+        &mut self,
+        lists: &Lists,
+        tokens: impl for<'p> FnOnce(Places<'p, O>, &'p O::Chosen) -> Tokens<'p, O> + 't,
+    ) -> Result<Option<Pending>, Error> {
+        self.ops.place(&lists.spans, &mut self.sequences).map_err(device_error)?;
+        self.run_angles(lists);
+        let places = Places {
+            spans: &lists.spans,
+            sequences: &self.sequences,
         };
-        let (rows, first_position) = (tokens.count(), cache.len());
-        let ropes = self.architecture.ropes.iter().zip(&self.frequencies);
-        for ((rope, frequencies), output) in ropes.zip(&mut self.workspace.angles) {
-            self.ops.rope_angles(RopeAngles {
-                frequencies,
-                factor: rope.attention_factor(),
-                first_position,
-                rows,
-                output: &mut output.tensor,
-            });
-        }
         let mut stream = Stream {
             ops: &self.ops,
-            rows,
-            first_position,
+            rows: places.rows(),
+            places,
             workspace: &mut self.workspace,
             clock: &mut self.clock,
             pending: None,
         };
-        self.embedding.run(&mut stream, tokens);
-        for (step, states) in self.steps.iter().zip(cache.states::<O>()) {
-            if let Err(error) = step.run(&mut stream, states) {
-                cache.fail();
-                return Err(error);
-            }
+        self.embedding.run(&mut stream, tokens(places, self.finals.chosen()));
+        for (step, states) in self.steps.iter().zip(&mut self.states) {
+            step.run(&mut stream, states)?;
         }
-        let pending = stream.pending;
-        cache.advance(rows);
-        Ok(pending)
-    }
-
-    /// Logits of rows `first..first + count` of the pass into the first rows of `logits`.
-    fn run_head(&mut self, first: usize, count: usize, pending: Option<Pending>, logits: Option<&mut O::Tensor>) {
-        let Decoder {
-            ops, workspace, clock, ..
-        } = self;
-        let (hidden, deltas) = (&mut workspace.hidden, &workspace.deltas);
-        ops.norm(Norm {
-            residual: pending.map(|pending| pending.residual(deltas)),
-            output: Some(&mut workspace.normed),
-            ..self.final_norm.of(first..first + count, hidden)
-        });
-        let (weight, bias) = match &self.head {
-            Some(head) => (&head.weight, head.bias.as_ref()),
-            None => (self.embedding.table(), None),
-        };
-        let logits = logits.unwrap_or(&mut workspace.logits);
-        let input = match &mut workspace.narrow {
-            Some(narrow) => self.embedding.narrow(ops, count, &workspace.normed, narrow),
-            None => &workspace.normed,
-        };
-        clock.timed_head(ops).linear(Linear {
-            rows: count,
-            input,
-            weights: &[weight],
-            biases: &[bias],
-            outputs: &mut [&mut *logits],
-        });
-        if let Some(cap) = self.architecture.logits.softcap {
-            ops.gate(Gate {
-                rows: count,
-                activation: Activation::Softcap(cap),
-                gate: logits,
-                up: None,
-            });
-        }
-        clock.lap(Phase::Head);
+        Ok(stream.pending)
     }
 }
 
@@ -262,89 +400,50 @@ fn passes(tokens: &[u32], position: usize, rows: usize, period: Option<usize>) -
 }
 
 impl<O: Ops> Engine for Decoder<O> {
-    fn cache(&self, capacity: usize) -> Result<Cache, Error> {
-        let states = self.steps.iter().map(|step| step.states(&self.ops));
-        let windowed = self.architecture.has_windows();
-        Ok(Cache::new::<O>(states.collect::<Result<_, _>>()?, capacity, windowed))
+    fn cache(&self, capacity: usize) -> Cache {
+        Cache::new(&self.slots, capacity, self.rewinds(), self.architecture.has_windows())
     }
 
-    fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
-        self.run(tokens, cache)?;
-        self.ops
-            .read(&self.workspace.logits, 0..1, &mut self.staging)
-            .map_err(device_error)
+    fn fork(&mut self, cache: &Cache) -> Result<Cache, Error> {
+        let twin = cache.twin();
+        self.update_slots()?;
+        let (from, to) = (cache.slot_of(&self.slots), twin.slot_of(&self.slots));
+        self.sequences.fork(from, to);
+        let states = self.states.iter_mut().flatten();
+        states.for_each(|state| state.fork(&self.ops, self.room, (from, to)));
+        Ok(twin)
     }
 
-    fn append(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
-        self.run_passes(tokens, cache).map(|_| ())
+    fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error> {
+        self.check(chunks)?;
+        self.clock.skip();
+        self.update_slots()?;
+        let mut lists = std::mem::take(&mut self.lists);
+        let result = self.run_groups(&mut lists, chunks, each);
+        self.lists = lists;
+        result
     }
 
-    fn forward_all(
-        &mut self,
-        tokens: &[u32],
-        cache: &mut Cache,
-        each: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), Error> {
-        self.check(tokens, cache)?;
-        self.update_frequencies(cache.rotate_for(tokens.len()));
-        let vocabulary = self.architecture.vocabulary;
-        let mut logits = match self.logits.take() {
-            Some(logits) => logits,
-            None => self.ops.tensor_f32(LOGIT_ROWS, vocabulary).map_err(device_error)?,
+    fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error> {
+        self.finals.take(&self.ops, &ticket, tokens)
+    }
+
+    fn expect(&self, cache: &mut Cache, length: usize) -> usize {
+        let ropes = self.architecture.ropes.iter().filter(|rope| rope.depends_on_length());
+        let differ = |stored: usize| {
+            ropes
+                .clone()
+                .any(|rope| rope.frequencies(stored) != rope.frequencies(length))
         };
-        let mut index = 0;
-        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
-            self.clock.skip();
-            let pending = self.run_layers(NextInput::Tokens(pass), cache)?;
-            for first in (0..pass.len()).step_by(LOGIT_ROWS) {
-                let count = LOGIT_ROWS.min(pass.len() - first);
-                self.run_head(first, count, pending, Some(&mut logits));
-                let values = self
-                    .ops
-                    .read(&logits, 0..count, &mut self.staging)
-                    .map_err(device_error)?;
-                for logits in values.chunks_exact(vocabulary) {
-                    each(index, logits);
-                    index += 1;
-                }
-            }
+        if cache.rotated_for().is_some_and(differ) {
+            cache.truncate(0);
         }
-        self.logits = Some(logits);
-        Ok(())
+        cache.expect(length);
+        cache.len()
     }
 
-    fn chooses(&self) -> bool {
-        self.chosen.is_some()
-    }
-
-    fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache, choice: Choice) -> Result<(), Error> {
-        match input {
-            NextInput::Tokens(tokens) => self.run(tokens, cache)?,
-            NextInput::Chosen => {
-                self.check_positions(1, cache)?;
-                self.update_frequencies(cache.rotate_for(1));
-                let pending = self.run_layers(input, cache)?;
-                self.run_head(0, 1, pending, None);
-            }
-        }
-        let logits = &self.workspace.logits;
-        let Some(chosen) = &mut self.chosen else {
-            unreachable!("only asked of devices that choose")
-        };
-        let problem = Choose {
-            logits,
-            choice,
-            afresh: matches!(input, NextInput::Tokens(_)),
-            chosen,
-        };
-        self.ops.choose(problem).map_err(device_error)
-    }
-
-    fn take(&mut self) -> Result<Option<u32>, Error> {
-        let Some(chosen) = &mut self.chosen else {
-            unreachable!("only asked of devices that choose")
-        };
-        self.ops.take(chosen).map_err(device_error)
+    fn batch(&self) -> usize {
+        O::PASS.batch
     }
 
     fn memory(&self) -> Option<DeviceMemory> {
@@ -353,20 +452,6 @@ impl<O: Ops> Engine for Decoder<O> {
             sequences: used.saturating_sub(memory.weights + memory.workspace),
             ..memory
         })
-    }
-
-    fn expect(&self, cache: &mut Cache, length: usize) -> usize {
-        let ropes = self.architecture.ropes.iter().filter(|rope| rope.depends_on_length());
-        let turned = |stored: usize| {
-            ropes
-                .clone()
-                .any(|rope| rope.frequencies(stored) != rope.frequencies(length))
-        };
-        if cache.rotated_for().is_some_and(turned) {
-            cache.truncate(0);
-        }
-        cache.expect(length);
-        cache.len()
     }
 
     fn measure(&mut self, on: bool) {

@@ -69,11 +69,10 @@ impl<O: Ops> Embedding<O> {
             _ => embed(&mut workspace.hidden),
         }
         if let Some((table, offset)) = &self.positions {
-            let first = stream.first_position + offset;
-            let rows: Vec<u32> = (first..first + rows).map(|row| row as u32).collect();
+            let (places, offset) = (stream.places, *offset);
             ops.embed(Embed {
                 table,
-                tokens: Tokens::Known(&rows),
+                tokens: Tokens::Positions { places, offset },
                 scale: 1.0,
                 output: &mut workspace.deltas[0],
             });

@@ -4,6 +4,7 @@
 //! device that has the operations of planish-ops. [`Model`] is the way in.
 
 mod architecture;
+mod batch;
 mod blocks;
 mod cache;
 mod clock;
@@ -26,18 +27,19 @@ pub use architecture::{
     ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, CorrectionSpec,
     EmbeddingSpec, ExpertsSpec, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LatentAttentionSpec,
     LatentQuerySpec, LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec,
-    ScaleGrowth, SharedExpertsSpec, ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    SharedExpertsSpec, ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
+pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
 pub use clock::{Phases, Spent};
-pub use decoder::{DeviceMemory, NextInput};
+pub use decoder::DeviceMemory;
 pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
-    Activation, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing, Scoring,
-    Work,
+    Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing,
+    ScaleGrowth, Scoring, Work,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

@@ -2,10 +2,10 @@
 
 use planish_checkpoint::Checkpoint;
 use planish_gpu::Queue;
-use planish_ops::Choice;
 use planish_quantize::Recipe;
 
-use crate::decoder::{DeviceMemory, Engine, NextInput};
+use crate::batch::{Chunk, Input, Row, Ticket, Want};
+use crate::decoder::{DeviceMemory, Engine};
 use crate::device::{Job, Loaded};
 use crate::source::{CheckpointSource, Unpack, WeightSource};
 use crate::{Architecture, Cache, CacheType, Device, Error, Phases, Spelling};
@@ -34,6 +34,7 @@ pub struct Model {
     threads: usize,
     notice: Option<String>,
     engine: Box<dyn Engine>,
+    logits: Vec<f32>, // of the last [`Model::forward`]
 }
 
 impl Model {
@@ -93,6 +94,7 @@ impl Model {
             threads,
             notice,
             engine,
+            logits: Vec::new(),
         }
     }
 
@@ -116,85 +118,107 @@ impl Model {
         self.threads
     }
 
-    /// An empty key-value cache for up to `capacity` positions; memory is taken as it fills.
-    ///
-    /// # Errors
-    /// The device is out of memory.
-    pub fn cache(&self, capacity: usize) -> Result<Cache, Error> {
+    /// An empty cache of a sequence for up to `capacity` positions; memory is taken as it fills.
+    pub fn cache(&self, capacity: usize) -> Cache {
         self.engine.cache(capacity)
     }
 
-    /// Says that the sequence in the cache will grow to at least `length` positions, before its tokens come in pieces: some
-    /// position encodings depend on it. Returns how many positions are kept: none if those stored were placed otherwise.
+    /// The same sequence once more: both go on by themselves. What they share is stored once, but for the last positions, which
+    /// are copied when one of them goes on; states of fixed size are copied now.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    ///
+    /// # Panics
+    /// If the cache belongs to another model.
+    pub fn fork(&mut self, cache: &Cache) -> Result<Cache, Error> {
+        self.engine.fork(cache)
+    }
+
+    /// Announces that the sequence in the cache will grow to at least `length` positions, before its tokens come in pieces: dynamic
+    /// and longrope frequencies depend on it. Returns how many stored positions stay valid: none if keys were rotated for
+    /// another length.
     pub fn expect(&self, cache: &mut Cache, length: usize) -> usize {
         self.engine.expect(cache, length)
     }
 
-    /// Appends `tokens` to the cache and returns the logits after the last one. // (vocabulary)
+    /// Appends the tokens of every chunk to its cache and computes what is wanted of it. Logits go to `each`. Chosen tokens stay on
+    /// the device, which goes on meanwhile: the ticket, there if any chunk wants a choice, is for [`Model::take`], and the next
+    /// call may begin with [`crate::Input::Chosen`] before that. At most 4 tickets may be open; older ones are given up.
+    ///
+    /// Chunks of several tokens go through the layers alone, chunks of one token together.
     ///
     /// # Errors
     /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A lost device.
     ///
     /// # Panics
-    /// If the cache belongs to a model of another architecture or device.
+    /// If a cache belongs to another model or stands in two chunks.
+    pub fn run(
+        &mut self,
+        chunks: &mut [Chunk<'_>],
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<Option<Ticket>, Error> {
+        self.engine.run(chunks, each)
+    }
+
+    /// Waits for the tokens of a ticket and for nothing that began after it. One for each chunk that wanted a choice, in their
+    /// order; `None` if none of its logits was finite.
+    ///
+    /// # Errors
+    /// A lost device.
+    ///
+    /// # Panics
+    /// If the ticket was given up.
+    pub fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error> {
+        self.engine.take(ticket, tokens)
+    }
+
+    /// [`Model::run`] for one sequence: the logits after the last token. // (vocabulary)
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    ///
+    /// # Panics
+    /// As [`Model::run`].
     pub fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
-        self.engine.forward(tokens, cache)
+        let Model { engine, logits, .. } = self;
+        let chunk = Chunk {
+            cache,
+            input: Input::Tokens(tokens),
+            want: Want::Logits,
+        };
+        engine.run(&mut [chunk], &mut |row| {
+            logits.clear();
+            logits.extend_from_slice(row.logits);
+        })?;
+        Ok(logits)
     }
 
-    /// Appends `tokens` to the cache, for what comes after them.
+    /// [`Model::run`] for one sequence: the logits after every token, as `each(index, logits)`.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::run`].
     ///
     /// # Panics
-    /// As [`Model::forward`].
-    pub fn append(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
-        self.engine.append(tokens, cache)
-    }
-
-    /// Appends `tokens` to the cache and hands the logits after each of them to `each(index, logits)`.
-    ///
-    /// # Errors
-    /// As [`Model::forward`].
-    ///
-    /// # Panics
-    /// As [`Model::forward`].
+    /// As [`Model::run`].
     pub fn forward_all(
         &mut self,
         tokens: &[u32],
         cache: &mut Cache,
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
-        self.engine.forward_all(tokens, cache, each)
+        let chunk = Chunk {
+            cache,
+            input: Input::Tokens(tokens),
+            want: Want::AllLogits,
+        };
+        self.engine.run(&mut [chunk], &mut |row| each(row.token, row.logits))?;
+        Ok(())
     }
 
-    /// Whether the device can choose tokens: [`Model::choose`].
-    pub fn chooses(&self) -> bool {
-        self.engine.chooses()
-    }
-
-    /// Appends the input to the cache and chooses the next token on the device, which goes on meanwhile: [`Model::take`] waits for the
-    /// token. The next step may begin before that, with [`NextInput::Chosen`]. At most 4 tokens may wait to be taken;
-    /// they are forgotten when the input is tokens.
-    ///
-    /// # Errors
-    /// As [`Model::forward`].
-    ///
-    /// # Panics
-    /// If the device does not choose; as [`Model::forward`].
-    pub fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache, choice: Choice) -> Result<(), Error> {
-        self.engine.choose(input, cache, choice)
-    }
-
-    /// The first token chosen that was not taken yet; `None` if none of its logits was finite.
-    ///
-    /// # Errors
-    /// A lost device.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn take(&mut self) -> Result<Option<u32>, Error> {
-        self.engine.take()
+    /// Chunks of one token that go through the layers together, at most. On the CPU so many give each the same bits as alone.
+    pub fn batch(&self) -> usize {
+        self.engine.batch()
     }
 
     /// Device memory in use; `None` where it is the processor's.

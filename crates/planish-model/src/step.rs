@@ -2,7 +2,7 @@
 //!
 //! What a step leaves is not added at once: the next norm does it on its way.
 
-use planish_ops::{Add, Norm, Ops, Residual};
+use planish_ops::{Add, Norm, Ops, Places, Residual};
 
 use crate::blocks::{Block, BlockState, Loader, NormLayer, Pass, load_block};
 use crate::clock::{Clock, Phase};
@@ -51,8 +51,8 @@ pub(crate) struct Stream<'a, O: Ops> {
     pub(crate) ops: &'a O,
     /// Rows of this pass.
     pub(crate) rows: usize,
-    /// Position of row 0.
-    pub(crate) first_position: usize,
+    /// Where they stand.
+    pub(crate) places: Places<'a, O>,
     /// `hidden` without `pending`.
     pub(crate) workspace: &'a mut Workspace<O>,
     /// Where time goes.
@@ -87,9 +87,12 @@ impl<O: Ops> Step<O> {
         })
     }
 
-    /// The state of each branch.
-    pub(crate) fn states(&self, ops: &O) -> Result<Vec<BlockState<O>>, Error> {
-        self.branches.iter().map(|branch| branch.block.state(ops)).collect()
+    /// The state of each branch, for sequences in so many slots.
+    pub(crate) fn states(&self, ops: &O, slots: usize) -> Result<Vec<BlockState<O>>, Error> {
+        self.branches
+            .iter()
+            .map(|branch| branch.block.state(ops, slots))
+            .collect()
     }
 
     /// Runs all branches; their sum is pending, or added but for the last one's part.
@@ -161,7 +164,7 @@ impl<O: Ops> Stream<'_, O> {
         let mut pass = Pass {
             ops: self.ops,
             rows: self.rows,
-            first_position: self.first_position,
+            places: self.places,
             angles: &workspace.angles,
             input: if normalized {
                 &workspace.normed

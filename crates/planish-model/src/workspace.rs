@@ -18,7 +18,6 @@ pub(crate) struct Workspace<O: Ops> {
     pub(crate) deltas: Vec<O::Tensor>,    // each (rows, hidden): what the branches of a step leave
     pub(crate) angles: Vec<Angles<O>>,    // of each rope
     pub(crate) sets: Vec<Vec<O::Tensor>>, // by [`TensorSets::reserve`]
-    pub(crate) logits: O::Tensor,         // (1, vocabulary)
 }
 
 /// A tensor that a block needs: `per_row` rows of `cols` values for each row of a pass.
@@ -101,7 +100,6 @@ impl<O: Ops> Workspace<O> {
                 .collect::<Result<_, _>>()?,
             angles: ropes.collect::<Result<_, Error>>()?,
             sets: sets.collect::<Result<_, _>>()?,
-            logits: ops.tensor_f32(1, architecture.vocabulary).map_err(device_error)?,
         })
     }
 }

@@ -90,13 +90,14 @@ pub trait SequenceStore {
     fn clear(&mut self, slot: usize);
 }
 
-/// Rows of one tensor to another of as many columns, or elsewhere in the same order of rows: states of sequences that are forked.
+/// Rows of one tensor to another of as many columns and the same type of values, or elsewhere in the same one: states of sequences
+/// that are forked, rows that go to the head together.
 pub struct CopyRows<'a, O: Ops> {
-    /// Read.
-    pub source: &'a O::Tensor,
+    /// Read; `None` is the target, of which the rows read and written do not overlap.
+    pub source: Option<&'a O::Tensor>,
     /// First row that is read.
     pub from: usize,
-    /// Written; of the same type of values.
+    /// Written.
     pub target: &'a mut O::Tensor,
     /// First row that is written.
     pub to: usize,
@@ -107,7 +108,10 @@ pub struct CopyRows<'a, O: Ops> {
 impl<O: Ops> CopyRows<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
-        assert_eq!(self.source.cols(), self.target.cols());
-        assert!(self.from + self.rows <= self.source.rows() && self.to + self.rows <= self.target.rows());
+        let source = self.source.unwrap_or(self.target);
+        assert_eq!(source.cols(), self.target.cols());
+        assert!(self.from + self.rows <= source.rows() && self.to + self.rows <= self.target.rows());
+        let apart = self.from.abs_diff(self.to) >= self.rows;
+        assert!(self.source.is_some() || apart, "rows are not copied onto themselves");
     }
 }

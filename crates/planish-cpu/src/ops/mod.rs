@@ -325,9 +325,10 @@ impl Ops for CpuOps {
             to,
             rows,
         } = problem;
-        target
-            .rows_of_mut(to..to + rows)
-            .copy_from_slice(source.rows_of(from..from + rows));
+        match source {
+            Some(source) => target.rows_of_mut(to..to + rows).copy_from_slice(source.rows_of(from..from + rows)),
+            None => target.copy_within(from..from + rows, to),
+        }
     }
 
     fn copy_heads(&self, problem: CopyHeads<'_, CpuOps>) {

@@ -49,6 +49,12 @@ impl CpuTensor {
         self.rows_of_mut(0..rows)
     }
 
+    /// Copies rows to where `to` is the first.
+    pub(super) fn copy_within(&mut self, rows: Range<usize>, to: usize) {
+        let cols = self.cols;
+        self.values.copy_within(rows.start * cols..rows.end * cols, to * cols);
+    }
+
     /// Some rows. // (rows, cols)
     pub(crate) fn rows_of(&self, rows: Range<usize>) -> &[f32] {
         &self.values[rows.start * self.cols..rows.end * self.cols]

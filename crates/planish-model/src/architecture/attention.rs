@@ -1,5 +1,7 @@
 //! Causal self-attention, as data.
 
+use planish_ops::ScaleGrowth;
+
 use super::{LinearSpec, NormSpec};
 
 /// Causal self-attention with grouped queries.
@@ -54,15 +56,6 @@ pub struct AlibiSpec {
     pub factor: f32,
 }
 
-/// The scale of a query at position p is multiplied by `1 + rate * ln(1 + floor(p / period))`, as in Llama 4.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ScaleGrowth {
-    /// How much.
-    pub rate: f32,
-    /// Positions that share a scale; a pass never holds rows of two such runs.
-    pub period: usize,
-}
-
 /// How many heads there are and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSizes {
@@ -104,11 +97,5 @@ impl AttentionSpec {
             sinks: None,
             alibi: None,
         }
-    }
-
-    /// What multiplies the scores of a query at a position.
-    pub fn scale_at(&self, position: usize) -> f32 {
-        let growth = |growth: ScaleGrowth| 1.0 + growth.rate * (1.0 + (position / growth.period) as f32).ln();
-        self.scale * self.growth.map_or(1.0, growth)
     }
 }

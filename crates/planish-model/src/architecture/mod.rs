@@ -11,7 +11,7 @@ mod linear;
 mod norm;
 mod recurrence;
 
-pub use attention::{AlibiSpec, AttentionSpec, HeadSizes, ScaleGrowth};
+pub use attention::{AlibiSpec, AttentionSpec, HeadSizes};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{CorrectionSpec, ExpertsSpec, FusedRows, FusedStack, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};

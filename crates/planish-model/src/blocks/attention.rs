@@ -98,8 +98,7 @@ impl<O: Ops> AttentionBlock<O> {
             pairs: angles.pairs,
         });
         let append = Append {
-            rows: pass.rows,
-            first_position: pass.first_position,
+            places: pass.places,
             rotation,
             keys,
             values,
@@ -132,7 +131,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         cols.into_iter().chain(gate).map(TensorSize::row).collect()
     }
 
-    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
+    fn state(&self, ops: &O, _slots: usize) -> Result<BlockState<O>, Error> {
         let key_values = ops.key_values(KeyValueSizes {
             heads: self.spec.kv_heads,
             head_dim: self.spec.head_dim,
@@ -149,9 +148,9 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         let [queries, keys, values, attended, gates @ ..] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        let (ops, rows, first_position) = (pass.ops, pass.rows, pass.first_position);
+        let ops = pass.ops;
         pass.clock.timed(ops).linear(Linear {
-            rows,
+            rows: pass.rows,
             input: pass.input,
             weights: &[&self.query.weight, &self.key.weight, &self.value.weight],
             biases: &[
@@ -164,11 +163,11 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         self.place(pass, [&mut *queries, keys, values], key_values)?;
         pass.clock.lap(Phase::Other);
         pass.clock.timed(ops).attention(Attention {
-            rows,
-            first_position,
+            places: pass.places,
             queries,
             heads: self.spec.heads,
-            scale: self.spec.scale_at(first_position),
+            scale: self.spec.scale,
+            growth: self.spec.growth,
             window: self.spec.window,
             softcap: self.spec.softcap,
             alibi: self.alibi(),

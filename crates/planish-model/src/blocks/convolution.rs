@@ -41,22 +41,21 @@ impl<O: Ops> ConvolutionLayer<O> {
         })
     }
 
-    /// The last inputs of a sequence. // (taps - 1, channels)
-    pub(super) fn history(&self, ops: &O) -> Result<O::Tensor, Error> {
-        ops.tensor_f32(self.taps - 1, self.channels).map_err(device_error)
+    /// The last inputs of sequences. // (slots * (taps - 1), channels)
+    pub(super) fn history(&self, ops: &O, slots: usize) -> Result<O::Tensor, Error> {
+        ops.tensor_f32(slots * (self.taps - 1), self.channels).map_err(device_error)
     }
 
     /// The convolution of an input without gates.
     pub(super) fn of<'a>(
         &'a self,
-        pass: &Pass<'_, O>,
+        pass: &Pass<'a, O>,
         input: &'a O::Tensor,
         history: &'a mut O::Tensor,
         output: &'a mut O::Tensor,
     ) -> Convolution<'a, O> {
         Convolution {
-            rows: pass.rows,
-            first_position: pass.first_position,
+            places: pass.places,
             input,
             input_gate: None,
             weight: &self.weight,
@@ -94,8 +93,8 @@ impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
         vec![TensorSize::row(self.convolution.channels); 4]
     }
 
-    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
-        let history = self.convolution.history(ops)?;
+    fn state(&self, ops: &O, slots: usize) -> Result<BlockState<O>, Error> {
+        let history = self.convolution.history(ops, slots)?;
         Ok(BlockState::Convolution { history })
     }
 

@@ -190,7 +190,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
         cols.into_iter().chain(fewer).map(TensorSize::row).collect()
     }
 
-    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
+    fn state(&self, ops: &O, _slots: usize) -> Result<BlockState<O>, Error> {
         let sizes = KeyValueSizes {
             heads: 1,
             head_dim: self.width(),
@@ -231,10 +231,8 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
         };
         self.project(pass, &mut tensors);
         self.place(pass, &mut tensors);
-        let (rows, first_position) = (pass.rows, pass.first_position);
         let append = Append {
-            rows,
-            first_position,
+            places: pass.places,
             rotation: None,
             keys: tensors.keys,
             values: tensors.latent,
@@ -243,11 +241,11 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
         pass.ops.append(append).map_err(device_error)?;
         pass.clock.lap(Phase::Other);
         pass.clock.timed(pass.ops).attention(Attention {
-            rows,
-            first_position,
+            places: pass.places,
             queries: tensors.queries,
             heads: self.spec.heads,
             scale: self.spec.scale,
+            growth: None,
             window: None,
             softcap: None,
             alibi: None,
@@ -257,7 +255,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
         });
         let part = |stride| HeadPart { stride, start: 0 };
         pass.clock.timed(pass.ops).head_linear(HeadLinear {
-            rows,
+            rows: pass.rows,
             weights: &self.value,
             input: tensors.attended,
             from: part(self.spec.latent.rows),

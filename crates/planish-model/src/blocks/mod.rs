@@ -17,7 +17,7 @@ pub(crate) use linear::LinearLayer;
 pub(crate) use loader::Loader;
 pub(crate) use norm::NormLayer;
 
-use planish_ops::{Ops, RopePairs};
+use planish_ops::{CopyRows, Ops, Places, RopePairs, SequenceStore, Shape};
 
 use crate::clock::Clock;
 use crate::workspace::TensorSize;
@@ -28,16 +28,16 @@ pub(crate) trait Block<O: Ops>: Send {
     /// The tensors that it needs while it runs: [`Pass::tensors`] has them in this order.
     fn tensors(&self) -> Vec<TensorSize>;
 
-    /// What it remembers of a sequence of which it has seen nothing.
-    fn state(&self, _ops: &O) -> Result<BlockState<O>, Error> {
+    /// What it remembers of sequences in so many slots, of which it has seen nothing.
+    fn state(&self, _ops: &O, _slots: usize) -> Result<BlockState<O>, Error> {
         Ok(BlockState::Nothing)
     }
 
-    /// From [`Pass::input`] to [`Pass::output`], for `state` the one that [`Block::state`] made for this sequence.
+    /// From [`Pass::input`] to [`Pass::output`], for `state` the one that [`Block::state`] made.
     fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error>;
 }
 
-/// What a block remembers of one sequence.
+/// What a block remembers of all sequences.
 pub(crate) enum BlockState<O: Ops> {
     /// Positions do not mix.
     Nothing,
@@ -45,14 +45,14 @@ pub(crate) enum BlockState<O: Ops> {
     KeyValues(O::KeyValues),
     /// The last inputs of a convolution.
     Convolution {
-        /// (taps - 1, channels)
+        /// (slots * (taps - 1), channels)
         history: O::Tensor,
     },
     /// The last inputs of a convolution, and the state of every head.
     Recurrence {
-        /// (taps - 1, channels)
+        /// (slots * (taps - 1), channels)
         history: O::Tensor,
-        /// In the device's own order.
+        /// In the device's own order, slot by slot.
         state: O::Tensor,
     },
 }
@@ -65,6 +65,61 @@ impl<O: Ops> BlockState<O> {
             BlockState::Convolution { .. } | BlockState::Recurrence { .. } => false,
         }
     }
+
+    /// Drops what a sequence has. States of fixed size keep their memory.
+    pub(crate) fn clear(&mut self, slot: usize) {
+        if let BlockState::KeyValues(key_values) = self {
+            key_values.clear(slot);
+        }
+    }
+
+    /// What sequence `from` has becomes that of `to` as well; the states have room for so many `slots`.
+    pub(crate) fn fork(&mut self, ops: &O, slots: usize, (from, to): (usize, usize)) {
+        let copy = |tensor: &mut O::Tensor| {
+            let rows = tensor.rows() / slots;
+            ops.copy_rows(CopyRows {
+                source: None,
+                from: from * rows,
+                target: tensor,
+                to: to * rows,
+                rows,
+            });
+        };
+        match self {
+            BlockState::Nothing => {}
+            BlockState::KeyValues(key_values) => key_values.fork(from, to),
+            BlockState::Convolution { history } => copy(history),
+            BlockState::Recurrence { history, state } => [history, state].into_iter().for_each(copy),
+        }
+    }
+
+    /// Moves to a state with room for more sequences. Keys and values have room by themselves.
+    pub(crate) fn grow(&mut self, ops: &O, larger: BlockState<O>) {
+        let copy = |source: &mut O::Tensor, mut larger: O::Tensor| {
+            ops.copy_rows(CopyRows {
+                source: Some(source),
+                from: 0,
+                target: &mut larger,
+                to: 0,
+                rows: source.rows(),
+            });
+            *source = larger;
+        };
+        match (self, larger) {
+            (BlockState::Convolution { history }, BlockState::Convolution { history: larger }) => copy(history, larger),
+            (
+                BlockState::Recurrence { history, state },
+                BlockState::Recurrence {
+                    history: larger_history,
+                    state: larger_state,
+                },
+            ) => {
+                copy(history, larger_history);
+                copy(state, larger_state);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What a block computes with and on.
@@ -73,8 +128,8 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) ops: &'a O,
     /// Rows of this pass.
     pub(crate) rows: usize,
-    /// Position of row 0.
-    pub(crate) first_position: usize,
+    /// Where they stand.
+    pub(crate) places: Places<'a, O>,
     /// Those of each of the architecture's ropes.
     pub(crate) angles: &'a [Angles<O>],
     /// What the block reads. // (rows, hidden)

@@ -81,11 +81,11 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
             .into()
     }
 
-    fn state(&self, ops: &O) -> Result<BlockState<O>, Error> {
+    fn state(&self, ops: &O, slots: usize) -> Result<BlockState<O>, Error> {
         let (rows, cols) = self.spec.shape.state();
         Ok(BlockState::Recurrence {
-            history: self.convolution.history(ops)?,
-            state: ops.tensor_f32(rows, cols).map_err(device_error)?,
+            history: self.convolution.history(ops, slots)?,
+            state: ops.tensor_f32(slots * rows, cols).map_err(device_error)?,
         })
     }
 
@@ -109,8 +109,7 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         });
         pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
         pass.ops.recur(Recurrence {
-            rows: pass.rows,
-            first_position: pass.first_position,
+            places: pass.places,
             shape: self.spec.shape,
             inputs: convolved,
             steps: Steps {

@@ -1,0 +1,284 @@
+//! The end of a call: rows whose logits are wanted meet at the head, tokens are chosen, logits are reported.
+
+use std::ops::Range;
+
+use planish_ops::{Activation, Choose, CopyRows, Gate, Linear, MOST_CHOICES, Norm, Ops, RowChoice, Shape};
+use smallvec::SmallVec;
+
+use super::{Decoder, Lists};
+use crate::batch::{Chunk, FEW_ROWS, Row, Ticket, Want};
+use crate::blocks::device_error;
+use crate::clock::Phase;
+use crate::step::Pending;
+use crate::{Architecture, Error};
+
+/// Rows whose logits are computed together where those of all tokens are wanted.
+const LOGIT_ROWS: usize = 32;
+
+/// What the head reads and leaves.
+pub(super) struct Finals<O: Ops> {
+    gathered: Option<O::Tensor>, // (rows, hidden): normed rows of several groups
+    rows: usize,                 // that wait for the head
+    logits: O::Tensor,           // (rows, vocabulary)
+    staging: Vec<f32>,
+    chosen: O::Chosen,
+    launched: u64, // calls that chose tokens
+    taken: u64,    // of these, calls whose tokens were taken or given up
+}
+
+impl<O: Ops> Finals<O> {
+    pub(super) fn new(ops: &O, architecture: &Architecture) -> Result<Finals<O>, Error> {
+        Ok(Finals {
+            gathered: None,
+            rows: 0,
+            logits: ops.tensor_f32(1, architecture.vocabulary).map_err(device_error)?,
+            staging: Vec::new(),
+            chosen: ops.chosen().map_err(device_error)?,
+            launched: 0,
+            taken: 0,
+        })
+    }
+
+    /// The last token chosen for each sequence.
+    pub(super) fn chosen(&self) -> &O::Chosen {
+        &self.chosen
+    }
+
+    /// Room for the logits of so many rows.
+    fn reserve_logits(&mut self, ops: &O, rows: usize) -> Result<(), Error> {
+        if self.logits.rows() < rows {
+            let larger = ops.tensor_f32(rows.next_power_of_two(), self.logits.cols());
+            self.logits = larger.map_err(device_error)?;
+        }
+        Ok(())
+    }
+
+    /// Room for so many gathered rows; those that wait stay.
+    fn reserve_gathered(&mut self, ops: &O, normed: &O::Tensor, rows: usize) -> Result<&mut O::Tensor, Error> {
+        let found = self.gathered.as_ref().map_or(0, Shape::rows);
+        if found < rows {
+            let larger = ops.tensor(rows.next_power_of_two().max(FEW_ROWS), normed.cols());
+            let mut larger = larger.map_err(device_error)?;
+            if let Some(source) = &self.gathered {
+                ops.copy_rows(CopyRows {
+                    source: Some(source),
+                    from: 0,
+                    target: &mut larger,
+                    to: 0,
+                    rows: self.rows,
+                });
+            }
+            self.gathered = Some(larger);
+        }
+        Ok(self.gathered.as_mut().expect("made above"))
+    }
+
+    /// The tokens of a ticket, in the order of the chunks that wanted a choice. Those of earlier tickets are given up.
+    pub(super) fn take(&mut self, ops: &O, ticket: &Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error> {
+        assert!(ticket.number > self.taken, "the tokens of this ticket were given up for later ones");
+        while self.taken < ticket.number {
+            ops.take(&mut self.chosen, tokens).map_err(device_error)?;
+            self.taken += 1;
+        }
+        let found: SmallVec<[Option<u32>; FEW_ROWS]> = SmallVec::from_slice(tokens);
+        let of_chunks = ticket.places.iter().map(|&place| found[place as usize]);
+        tokens.iter_mut().zip(of_chunks).for_each(|(token, found)| *token = found);
+        Ok(())
+    }
+}
+
+impl<O: Ops> Decoder<O> {
+    /// The final norm of rows of the pass that was just run: they wait for the head. `whole` says that no other rows will join.
+    pub(super) fn finish_rows(
+        &mut self,
+        rows: Range<usize>,
+        pending: Option<Pending>,
+        whole: bool,
+    ) -> Result<(), Error> {
+        let count = rows.len();
+        self.normalize(rows, pending);
+        let Decoder {
+            ops, workspace, finals, ..
+        } = self;
+        if !whole {
+            let to = finals.rows;
+            let target = finals.reserve_gathered(ops, &workspace.normed, to + count)?;
+            ops.copy_rows(CopyRows {
+                source: Some(&workspace.normed),
+                from: 0,
+                target,
+                to,
+                rows: count,
+            });
+        }
+        finals.rows += count;
+        Ok(())
+    }
+
+    /// The final norm of rows of the pass into the first rows of `normed`.
+    fn normalize(&mut self, rows: Range<usize>, pending: Option<Pending>) {
+        let workspace = &mut self.workspace;
+        let (hidden, deltas) = (&mut workspace.hidden, &workspace.deltas);
+        self.ops.norm(Norm {
+            residual: pending.map(|pending| pending.residual(deltas)),
+            output: Some(&mut workspace.normed),
+            ..self.final_norm.of(rows, hidden)
+        });
+        self.clock.lap(Phase::Head);
+    }
+
+    /// Logits of the first rows of `normed`, or of the gathered ones.
+    fn run_head(&mut self, rows: usize, gathered: bool) -> Result<(), Error> {
+        let Decoder {
+            ops,
+            workspace,
+            clock,
+            finals,
+            ..
+        } = self;
+        finals.reserve_logits(ops, rows)?;
+        let (weight, bias) = match &self.head {
+            Some(head) => (&head.weight, head.bias.as_ref()),
+            None => (self.embedding.table(), None),
+        };
+        let normed = match &finals.gathered {
+            Some(rows) if gathered => rows,
+            _ => &workspace.normed,
+        };
+        let input = match &mut workspace.narrow {
+            Some(narrow) => self.embedding.narrow(ops, rows, normed, narrow),
+            None => normed,
+        };
+        clock.timed_head(ops).linear(Linear {
+            rows,
+            input,
+            weights: &[weight],
+            biases: &[bias],
+            outputs: &mut [&mut finals.logits],
+        });
+        if let Some(cap) = self.architecture.logits.softcap {
+            ops.gate(Gate {
+                rows,
+                activation: Activation::Softcap(cap),
+                gate: &mut finals.logits,
+                up: None,
+            });
+        }
+        clock.lap(Phase::Head);
+        Ok(())
+    }
+
+    /// The logits of all rows of a pass; `first` is the chunk and its token of row 0.
+    pub(super) fn report_all(
+        &mut self,
+        (chunk, first): (usize, usize),
+        rows: usize,
+        pending: Option<Pending>,
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<(), Error> {
+        for start in (0..rows).step_by(LOGIT_ROWS) {
+            let count = LOGIT_ROWS.min(rows - start);
+            // `hidden` takes up what is pending when it is normed: once for every row.
+            self.normalize(start..start + count, pending);
+            self.run_head(count, false)?;
+            let Finals { logits, staging, .. } = &mut self.finals;
+            let values = self.ops.read(logits, 0..count, staging).map_err(device_error)?;
+            for (index, logits) in values.chunks_exact(self.architecture.vocabulary).enumerate() {
+                let token = first + start + index;
+                each(Row { chunk, token, logits });
+            }
+        }
+        Ok(())
+    }
+
+    /// The head for all rows that wait: chooses tokens for the first of them, reports the logits of the others.
+    pub(super) fn run_finals(
+        &mut self,
+        lists: &Lists,
+        chunks: &[Chunk<'_>],
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<Option<Ticket>, Error> {
+        let rows = std::mem::take(&mut self.finals.rows);
+        if rows == 0 {
+            return Ok(None);
+        }
+        let choices = chunks.iter().filter(|chunk| chunk.want.is_choice()).count();
+        let gathered = !lists.is_whole(chunks);
+        self.run_head(rows, gathered)?;
+        let ticket = match choices {
+            0 => None,
+            _ => Some(self.choose(&lists.order[..choices], chunks)?),
+        };
+        if choices < rows {
+            let Finals { logits, staging, .. } = &mut self.finals;
+            let values = self.ops.read(logits, choices..rows, staging).map_err(device_error)?;
+            let wants_logits = |&&index: &&usize| {
+                let chunk = &chunks[index];
+                let all_of_one = matches!(chunk.want, Want::AllLogits) && chunk.input.count() == 1;
+                matches!(chunk.want, Want::Logits) || all_of_one
+            };
+            let indices = lists.order.iter().filter(wants_logits);
+            for (logits, &chunk) in values.chunks_exact(self.architecture.vocabulary).zip(indices) {
+                let token = chunks[chunk].input.count() - 1;
+                each(Row { chunk, token, logits });
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Tokens by the first rows of logits, for these chunks.
+    fn choose(&mut self, order: &[usize], chunks: &[Chunk<'_>]) -> Result<Ticket, Error> {
+        let rows = order.iter().map(|&index| {
+            let Chunk { cache, want, .. } = &chunks[index];
+            let Want::Choice {
+                choice,
+                adjustments,
+                mask,
+            } = *want
+            else {
+                unreachable!("chunks that want a choice come first")
+            };
+            RowChoice {
+                slot: cache.slot_of(&self.slots),
+                choice,
+                adjustments,
+                mask,
+            }
+        });
+        let rows: SmallVec<[RowChoice<'_>; FEW_ROWS]> = rows.collect();
+        let Finals {
+            logits,
+            chosen,
+            launched,
+            taken,
+            staging: _,
+            ..
+        } = &mut self.finals;
+        if *launched - *taken == MOST_CHOICES as u64 {
+            // Given up by whoever asked for them.
+            self.ops.take(chosen, &mut Vec::new()).map_err(device_error)?;
+            *taken += 1;
+        }
+        let problem = Choose {
+            logits,
+            rows: &rows,
+            chosen,
+        };
+        self.ops.choose(problem).map_err(device_error)?;
+        *launched += 1;
+        // Of every chunk that wants a choice, its place in the order.
+        let wanting = chunks.iter().enumerate().filter(|(_, chunk)| chunk.want.is_choice());
+        let place = |index: usize| order.iter().position(|&ordered| ordered == index).expect("ordered") as u16;
+        Ok(Ticket {
+            number: *launched,
+            places: wanting.map(|(index, _)| place(index)).collect(),
+        })
+    }
+}
+
+impl Lists {
+    /// Whether one group held all chunks.
+    fn is_whole(&self, chunks: &[Chunk<'_>]) -> bool {
+        self.spans.len() == chunks.len()
+    }
+}
