@@ -77,6 +77,13 @@ struct Lists {
     lengths: Vec<usize>, // that each span's positions are rotated for
 }
 
+/// The tokens of a pass.
+enum RowTokens<'a> {
+    Known(&'a [u32]),
+    /// `None` is the one chosen last for the row's sequence.
+    Mixed(&'a [Option<u32>]),
+}
+
 /// Chunks that go through the layers together: a part of [`Lists::order`].
 struct Group {
     first: usize,
@@ -262,7 +269,7 @@ impl<O: Ops> Decoder<O> {
                 rows: pass.len(),
                 first_position: cache.len(),
             });
-            let pending = self.run_layers(lists, |_, _| Tokens::Known(pass)).inspect_err(|_| cache.fail())?;
+            let pending = self.run_layers(lists, RowTokens::Known(pass)).inspect_err(|_| cache.fail())?;
             cache.advance(pass.len());
             if matches!(want, Want::AllLogits) {
                 let first = (index, done);
@@ -307,14 +314,11 @@ impl<O: Ops> Decoder<O> {
             });
             wanted += usize::from(!matches!(want, Want::Nothing));
         }
-        let result = self.run_layers(lists, |places, chosen| match tokens.len() == known.len() {
-            true => Tokens::Known(&tokens),
-            false => Tokens::Chosen {
-                places,
-                known: &known,
-                chosen,
-            },
-        });
+        let of_rows = match tokens.len() == known.len() {
+            true => RowTokens::Known(&tokens),
+            false => RowTokens::Mixed(&known),
+        };
+        let result = self.run_layers(lists, of_rows);
         (lists.known, lists.tokens) = (known, tokens);
         let caches = lists.order[members].iter();
         match &result {
@@ -360,11 +364,7 @@ impl<O: Ops> Decoder<O> {
     }
 
     /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
-    fn run_layers<'t>(
-        &mut self,
-        lists: &Lists,
-        tokens: impl for<'p> FnOnce(Places<'p, O>, &'p O::Chosen) -> Tokens<'p, O> + 't,
-    ) -> Result<Option<Pending>, Error> {
+    fn run_layers(&mut self, lists: &Lists, tokens: RowTokens<'_>) -> Result<Option<Pending>, Error> {
         self.ops.place(&lists.spans, &mut self.sequences).map_err(device_error)?;
         self.run_angles(lists);
         let places = Places {
@@ -379,7 +379,15 @@ impl<O: Ops> Decoder<O> {
             clock: &mut self.clock,
             pending: None,
         };
-        self.embedding.run(&mut stream, tokens(places, self.finals.chosen()));
+        let tokens = match tokens {
+            RowTokens::Known(tokens) => Tokens::Known(tokens),
+            RowTokens::Mixed(known) => Tokens::Chosen {
+                places,
+                known,
+                chosen: self.finals.chosen(),
+            },
+        };
+        self.embedding.run(&mut stream, tokens);
         for (step, states) in self.steps.iter().zip(&mut self.states) {
             step.run(&mut stream, states)?;
         }

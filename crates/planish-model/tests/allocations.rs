@@ -60,7 +60,7 @@ fn a_step_takes_no_memory() {
     for case in CASES {
         for (name, options) in [("exact", exact()), ("rounded", LoadOptions::default())] {
             let mut model = load(case, options);
-            let mut cache = model.cache((1 + WINDOWS) * STEPS).unwrap();
+            let mut cache = model.cache((1 + WINDOWS) * STEPS);
             assert!(
                 allocations(&mut model, &mut cache) > 0,
                 "{case}, {name}: nothing is counted"

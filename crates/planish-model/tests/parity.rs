@@ -271,7 +271,7 @@ fn one_prefill_gives_the_last_logits_of_all() {
         let case = format!("{case}/plain");
         let golden = Golden::read(&case);
         let mut model = load(&case, exact());
-        let mut cache = model.cache(golden.tokens.len()).unwrap();
+        let mut cache = model.cache(golden.tokens.len());
         let last = model.forward(golden.prompt(), &mut cache).unwrap();
         let expected = &golden.prefill[golden.prefill.len() - golden.vocabulary..];
         assert!(error(last, expected) < TOLERANCE, "{case}");
@@ -283,7 +283,7 @@ fn a_truncated_cache_is_as_good_as_a_new_one() {
     let case = "llama_tied/plain";
     let golden = Golden::read(case);
     let mut model = load(case, exact());
-    let mut cache = model.cache(golden.tokens.len()).unwrap();
+    let mut cache = model.cache(golden.tokens.len());
     let half = golden.prompt().len() / 2;
     model.forward(golden.prompt(), &mut cache).unwrap();
     cache.truncate(half);
@@ -298,11 +298,11 @@ fn a_cache_with_windows_goes_back_as_far_as_it_can() {
     let case = "mistral_window/plain";
     let mut model = load(case, exact());
     let tokens: Vec<u32> = (0..2500).map(|index| index * 7 % 96).collect();
-    let mut cache = model.cache(tokens.len()).unwrap();
+    let mut cache = model.cache(tokens.len());
     model.forward(&tokens, &mut cache).unwrap();
     assert_eq!(cache.truncate(1600), 1600);
     let again = model.forward(&tokens[1600..1700], &mut cache).unwrap().to_vec();
-    let mut other = model.cache(tokens.len()).unwrap();
+    let mut other = model.cache(tokens.len());
     let expected = model.forward(&tokens[..1700], &mut other).unwrap();
     assert!(error(&again, expected) < TOLERANCE);
     assert_eq!(cache.truncate(300), 0);
@@ -317,7 +317,7 @@ fn prompts_in_pieces_equal_prompts_at_once() {
         let case = format!("{case}/plain");
         let golden = Golden::read(&case);
         let mut model = load(&case, exact());
-        let mut cache = model.cache(golden.tokens.len()).unwrap();
+        let mut cache = model.cache(golden.tokens.len());
         assert_eq!(model.expect(&mut cache, golden.prompt().len()), 0);
         let mut last = Vec::new();
         for piece in golden.prompt().chunks(5) {
@@ -332,7 +332,7 @@ fn prompts_in_pieces_equal_prompts_at_once() {
 fn keys_placed_for_a_shorter_sequence_are_forgotten() {
     // Its frequencies change from position 16 on.
     let mut model = load("llama_dynamic/plain", exact());
-    let mut cache = model.cache(64).unwrap();
+    let mut cache = model.cache(64);
     model.forward(&[1; 10], &mut cache).unwrap();
     assert_eq!(model.expect(&mut cache, 16), 10);
     assert_eq!(model.expect(&mut cache, 17), 0);

@@ -189,7 +189,7 @@ fn absent_devices_are_named() {
 #[test]
 fn wrong_calls_change_nothing() {
     let mut model = load("llama_tied/plain", exact());
-    let mut cache = model.cache(3).unwrap();
+    let mut cache = model.cache(3);
     assert!(matches!(model.forward(&[], &mut cache), Err(Error::NoTokens)));
     assert!(matches!(
         model.forward(&[1, 96], &mut cache),
@@ -210,7 +210,7 @@ fn wrong_calls_change_nothing() {
 fn positions_without_a_learned_embedding_are_refused() {
     let mut model = load("gpt2/plain", exact());
     let known = model.architecture().context;
-    let mut cache = model.cache(known + 8).unwrap();
+    let mut cache = model.cache(known + 8);
     model.forward(&vec![1; known], &mut cache).unwrap();
     let error = model.forward(&[1], &mut cache).unwrap_err();
     assert!(matches!(error, Error::UnknownPosition { needed, known: rows } if needed == rows + 1 && rows == known));

@@ -64,7 +64,7 @@ pub fn error(found: &[f32], expected: &[f32]) -> f32 {
 
 /// The prompt at once with all logits, then one token at a time.
 pub fn run(model: &mut Model, golden: &Golden) -> (Vec<f32>, Vec<f32>) {
-    let mut cache = model.cache(golden.tokens.len()).unwrap();
+    let mut cache = model.cache(golden.tokens.len());
     let mut prefill = Vec::new();
     let mut indices = Vec::new();
     let mut each = |index: usize, logits: &[f32]| {

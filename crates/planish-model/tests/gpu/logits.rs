@@ -10,7 +10,7 @@ pub fn likeliest(logits: &[f32]) -> u32 {
 
 /// The logits of all tokens, which come so many at a time. // (tokens, vocabulary)
 pub fn logits_at_once(model: &mut Model, tokens: &[u32], at_once: usize) -> Vec<f32> {
-    let mut cache = model.cache(tokens.len()).unwrap();
+    let mut cache = model.cache(tokens.len());
     let mut all = Vec::new();
     for tokens in tokens.chunks(at_once) {
         model
