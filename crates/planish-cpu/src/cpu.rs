@@ -28,6 +28,8 @@ use parts::{CHUNK_ROWS, INTERLEAVED_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, a
 
 /// Rows of interleaved weights that are turned back at once, where more rows of x use them.
 const STRIP_ROWS: usize = 256;
+/// Rows of x up to which each gives the same bits as alone: rows of so many sequences.
+pub(crate) const BATCH_ROWS: usize = 16;
 
 /// How packed weights are multiplied. Plain weights are always multiplied in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +239,12 @@ impl Cpu {
     }
 
     fn multiply(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
+        let few = (2..=BATCH_ROWS).contains(&input.m);
+        let interleaved =
+            matches!(input.precision, Precision::Rounded) && parts.interleaved_kernels(self.set, input.m).is_some();
+        if few && !self.set.rows_alike && !interleaved {
+            return self.multiply_each_row(parts, input, scratch);
+        }
         let Scratch {
             input: buffers,
             workers,
@@ -287,6 +295,52 @@ impl Cpu {
                         rows,
                         scratch,
                     );
+                });
+            }
+        }
+    }
+
+    /// Each row of x as if it were alone, over weights that come from memory once.
+    fn multiply_each_row(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
+        let Scratch {
+            input: buffers,
+            workers,
+            ..
+        } = scratch;
+        let (m, cols) = (input.m, input.values.len() / input.m);
+        let one = |packing: Packing, block| Shape {
+            m: 1,
+            ..input.shape(packing, block)
+        };
+        match (parts.packing(), input.precision) {
+            (None, _) => self.each_chunk(parts, m, workers, |weight, output, rows, scratch| {
+                let CpuMatrix::Plain(matrix) = weight else { return };
+                for (row, values) in input.values.chunks_exact(cols).enumerate() {
+                    let product = PlainProduct {
+                        matrix,
+                        input: values,
+                        m: 1,
+                        output: output.of_row(row),
+                    };
+                    (self.set.plain)(&product, rows.clone(), scratch);
+                }
+            }),
+            (Some(packing), Precision::Rounded) => {
+                let prepared = self.round_input(one(packing, (self.set.block)(packing, 1)), input.values, buffers);
+                self.each_packed_chunk(parts, m, workers, |matrix, output, rows, scratch| {
+                    for row in 0..m {
+                        let (input, output) = (prepared.of_row(row), output.of_row(row));
+                        (self.set.int8)(&Int8Product { matrix, input, output }, rows.clone(), scratch);
+                    }
+                });
+            }
+            (Some(packing), Precision::Exact) => {
+                let prepared = self.arrange_input(one(packing, packing.group()), input.values, buffers);
+                self.each_packed_chunk(parts, m, workers, |matrix, output, rows, scratch| {
+                    for row in 0..m {
+                        let (input, output) = (prepared.of_row(row), output.of_row(row));
+                        (self.set.exact)(&ExactProduct { matrix, input, output }, rows.clone(), scratch);
+                    }
                 });
             }
         }

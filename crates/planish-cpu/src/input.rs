@@ -84,6 +84,20 @@ pub(crate) struct Int8Input<'a> {
     pub sums: &'a [f32],
 }
 
+impl<'a> Int8Input<'a> {
+    /// One of the rows of x, prepared as if it were alone.
+    pub(crate) fn of_row(&self, row: usize) -> Int8Input<'a> {
+        let shape = self.shape;
+        let (stride, group_stride) = (shape.stride(), shape.group_stride());
+        Int8Input {
+            shape,
+            codes: &self.codes[row * stride..][..stride],
+            scales: &self.scales[row * shape.block_stride()..][..shape.block_stride()],
+            sums: &self.sums[row * group_stride..][..group_stride],
+        }
+    }
+}
+
 /// All rows of x rounded to bf16, as the tiles of a matrix unit.
 #[derive(Clone, Copy)]
 #[cfg_attr(
@@ -113,6 +127,19 @@ pub(crate) struct ExactInput<'a> {
     pub values: &'a [f32],
     /// // (m, group_stride)
     pub sums: &'a [f32],
+}
+
+impl<'a> ExactInput<'a> {
+    /// One of the rows of x, prepared as if it were alone.
+    pub(crate) fn of_row(&self, row: usize) -> ExactInput<'a> {
+        let shape = self.shape;
+        let (stride, group_stride) = (shape.stride(), shape.group_stride());
+        ExactInput {
+            shape,
+            values: &self.values[row * stride..][..stride],
+            sums: &self.sums[row * group_stride..][..group_stride],
+        }
+    }
 }
 
 /// Memory of the input forms.

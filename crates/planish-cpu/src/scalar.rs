@@ -15,6 +15,7 @@ use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
 pub(crate) const SCALAR: InstructionSet = InstructionSet {
     name: "scalar",
     supported: || true,
+    rows_alike: true,
     block: |_, _| 8,
     arrange_int8,
     int8,

@@ -138,6 +138,8 @@ pub(crate) struct InstructionSet {
     pub name: &'static str,
     /// Whether this machine has it.
     pub supported: fn() -> bool,
+    /// Whether products give a row of x the same bits alone and among others.
+    pub rows_alike: bool,
     /// Values of x that share a scale for `int8`, for a packing and a number of rows of x.
     pub block: fn(Packing, usize) -> usize,
     /// Rounds one row of x into the order that `int8` reads.

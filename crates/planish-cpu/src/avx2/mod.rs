@@ -28,6 +28,7 @@ pub(crate) const AVX_VNNI: InstructionSet = InstructionSet {
 pub(crate) const AVX2: InstructionSet = InstructionSet {
     name: "avx2",
     supported,
+    rows_alike: true,
     block: arrange::block,
     arrange_int8: arrange::int8,
     int8: int8::<Pairs>,

@@ -24,6 +24,7 @@ use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
 pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     name: "avx512vnni",
     supported,
+    rows_alike: false,
     block: arrange::block,
     arrange_int8: arrange::int8,
     int8,

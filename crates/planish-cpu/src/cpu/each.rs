@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, alike, packing};
 use crate::Cpu;
-use crate::input::{ExactInput, Int8Input, Shape};
+use crate::input::Shape;
 use crate::matrix::CpuMatrix;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, Int8Product, InterleavedProduct, Output, PlainProduct};
@@ -108,7 +108,7 @@ impl Cpu {
                     let prepared = self.round_input(shape, run.inputs, buffers);
                     return each(&|part, rows, _| {
                         if let CpuMatrix::Interleaved(matrix) = run.weights[part] {
-                            let (input, output) = (int8_row(&prepared, part), run.outputs.of_row(part));
+                            let (input, output) = (prepared.of_row(part), run.outputs.of_row(part));
                             (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
                         }
                     });
@@ -119,7 +119,7 @@ impl Cpu {
                 };
                 let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
                 each(&|part, rows, scratch| {
-                    let input = int8_row(&prepared, part);
+                    let input = prepared.of_row(part);
                     self.in_order(
                         run.weights[part],
                         run.outputs.of_row(part),
@@ -133,7 +133,7 @@ impl Cpu {
             (Some(packing), Precision::Exact) => {
                 let prepared = self.arrange_input(one_row(packing, packing.group()), run.inputs, buffers);
                 each(&|part, rows, scratch| {
-                    let input = exact_row(&prepared, part);
+                    let input = prepared.of_row(part);
                     self.in_order(
                         run.weights[part],
                         run.outputs.of_row(part),
@@ -168,28 +168,5 @@ impl Run<'_> {
         let chunks = self.shape.0.div_ceil(rows);
         let start = chunk % chunks * rows;
         (chunk / chunks, start..(start + rows).min(self.shape.0))
-    }
-}
-
-/// One of the rows of x.
-fn int8_row<'a>(input: &Int8Input<'a>, row: usize) -> Int8Input<'a> {
-    let shape = input.shape;
-    let (stride, group_stride) = (shape.stride(), shape.group_stride());
-    Int8Input {
-        shape,
-        codes: &input.codes[row * stride..][..stride],
-        scales: &input.scales[row * shape.block_stride()..][..shape.block_stride()],
-        sums: &input.sums[row * group_stride..][..group_stride],
-    }
-}
-
-/// One of the rows of x.
-fn exact_row<'a>(input: &ExactInput<'a>, row: usize) -> ExactInput<'a> {
-    let shape = input.shape;
-    let (stride, group_stride) = (shape.stride(), shape.group_stride());
-    ExactInput {
-        shape,
-        values: &input.values[row * stride..][..stride],
-        sums: &input.sums[row * group_stride..][..group_stride],
     }
 }

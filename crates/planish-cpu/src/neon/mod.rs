@@ -27,6 +27,7 @@ use dot::{Dot, Dotprod, Widening};
 pub(crate) const NEON_I8MM: InstructionSet = InstructionSet {
     name: "neoni8mm",
     supported: || is_aarch64_feature_detected!("dotprod") && is_aarch64_feature_detected!("i8mm"),
+    rows_alike: false,
     block: |packing, m| match mmla::fits(packing, m) {
         true => mmla::X_BLOCK,
         false => block::X_BLOCK,
@@ -49,6 +50,7 @@ pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
 pub(crate) const NEON: InstructionSet = InstructionSet {
     name: "neon",
     supported: || true,
+    rows_alike: false,
     block: |_, _| block::X_BLOCK,
     arrange_int8: scalar::arrange_int8,
     int8: int8_widening,

@@ -18,6 +18,7 @@ use crate::add::{add, add_to_rows};
 use crate::attention::{AttentionWorkspace, attention};
 use crate::choose::{CpuChosen, choose};
 use crate::convolution::convolve;
+use crate::cpu::BATCH_ROWS;
 use crate::heads::copy_heads;
 use crate::norm::norm;
 use crate::recurrence::recur;
@@ -104,7 +105,7 @@ impl Ops for CpuOps {
     /// What is computed next should still be in a cache. Products of up to 16 rows round each of them as if it were alone.
     const PASS: PassSize = PassSize {
         rows: 512,
-        batch: 16,
+        batch: BATCH_ROWS,
         bytes: 24 << 20,
     };
     const SYNCHRONOUS: bool = true;
@@ -326,7 +327,9 @@ impl Ops for CpuOps {
             rows,
         } = problem;
         match source {
-            Some(source) => target.rows_of_mut(to..to + rows).copy_from_slice(source.rows_of(from..from + rows)),
+            Some(source) => target
+                .rows_of_mut(to..to + rows)
+                .copy_from_slice(source.rows_of(from..from + rows)),
             None => target.copy_within(from..from + rows, to),
         }
     }
