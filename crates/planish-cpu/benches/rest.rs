@@ -4,24 +4,24 @@
 //! `cargo bench -p planish-cpu --bench rest [FILTER]`; `PLANISH_THREADS` sets the threads, `PLANISH_CPU` the instruction set.
 //! Decode prints the rate at which keys and values are read, "read" what the memory gives for the same bytes.
 
-use planish_ops::{Activation, CacheType, NormKind, RopePairs};
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use planish_cpu::{
-    Activate, Attention, AttentionWorkspace, Cpu, KeyValueShape, KeyValues, Norm, Rope, RopeAngles, activate,
-    attention, norm, rope, rope_angles,
+use planish_cpu::{Cpu, CpuOps, CpuSequences, CpuTensor, KeyValues, Precision};
+use planish_format::FloatType;
+use planish_ops::{
+    Activation, Append, Attention, CacheType, Embed, Gate, KeyValueSizes, Matrix, Norm, NormKind, Ops, Places,
+    PlainMatrix, Residual, Rope, RopeAngles, RopePairs, Span, Tokens,
 };
 
 const LAYERS: usize = 30;
 const HEADS: usize = 9;
-const SHAPE: KeyValueShape = KeyValueShape {
+const SIZES: KeyValueSizes = KeyValueSizes {
     heads: 3,
     head_dim: 64,
     value_dim: 64,
     window: None,
-    cache: CacheType::Float16,
 };
 const HIDDEN: usize = 576;
 const BETWEEN: usize = 1536;
@@ -30,71 +30,121 @@ const DEPTH: usize = 4096;
 /// So many that no cache of the processor holds them.
 const SEQUENCES: usize = 4;
 
-fn cpu() -> Cpu {
+fn ops() -> CpuOps {
     let threads = std::env::var("PLANISH_THREADS").ok();
-    Cpu::new(threads.and_then(|threads| threads.parse().ok()).unwrap_or(0)).expect("an instruction set of this machine")
+    let threads = threads.and_then(|threads| threads.parse().ok()).unwrap_or(0);
+    let cpu = Cpu::new(threads).expect("an instruction set of this machine");
+    CpuOps::new(cpu, Precision::Rounded).with_cache(CacheType::Float16)
 }
 
 /// Numbers between -1 and 1.
-fn numbers(count: usize) -> Vec<f32> {
+fn numbers(ops: &CpuOps, rows: usize, cols: usize) -> CpuTensor {
     let value = |index: u32| (index.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
-    (0..count as u32).map(value).collect()
+    constant(ops, rows, cols, value)
 }
 
-fn caches(cpu: &Cpu, layers: usize, positions: usize) -> Vec<KeyValues> {
-    let values = numbers(positions * SHAPE.heads * SHAPE.head_dim);
+/// Values by their index.
+fn constant(ops: &CpuOps, rows: usize, cols: usize, value: impl Fn(u32) -> f32) -> CpuTensor {
+    let data: Vec<u8> = (0..(rows * cols) as u32)
+        .flat_map(|index| value(index).to_le_bytes())
+        .collect();
+    let table = Matrix::Plain(PlainMatrix {
+        rows,
+        cols,
+        float_type: FloatType::F32,
+        data: data.into(),
+    });
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    let Ok(mut output) = ops.tensor(rows, cols);
+    ops.embed(Embed {
+        table: &table.into(),
+        tokens: Tokens::Known(&tokens),
+        scale: 1.0,
+        output: &mut output,
+    });
+    output
+}
+
+fn span(rows: usize, first_position: usize) -> [Span; 1] {
+    [Span {
+        slot: 0,
+        first_row: 0,
+        rows,
+        first_position,
+    }]
+}
+
+fn places(spans: &[Span]) -> Places<'_, CpuOps> {
+    Places {
+        spans,
+        sequences: &CpuSequences,
+    }
+}
+
+fn append(ops: &CpuOps, key_values: &mut KeyValues, spans: &[Span], keys: &mut CpuTensor, values: &CpuTensor) {
+    let Ok(()) = ops.append(Append {
+        places: places(spans),
+        rotation: None,
+        keys,
+        values,
+        key_values,
+    });
+}
+
+fn caches(ops: &CpuOps, layers: usize, positions: usize) -> Vec<KeyValues> {
+    let cols = SIZES.heads * SIZES.head_dim;
+    let (mut keys, values) = (numbers(ops, positions, cols), numbers(ops, positions, cols));
     let cache = |_| {
-        let mut cache = KeyValues::new(SHAPE);
-        cache.append(cpu.pool(), 0, &values, &values);
+        let Ok(mut cache) = ops.key_values(SIZES);
+        append(ops, &mut cache, &span(positions, 0), &mut keys, &values);
         cache
     };
     (0..layers).map(cache).collect()
 }
 
-fn attend(cpu: &Cpu, cache: &KeyValues, first_position: usize, queries: &[f32], output: &mut [f32]) {
-    thread_local!(static WORKSPACE: std::cell::RefCell<AttentionWorkspace> = std::cell::RefCell::default());
-    let mut problem = Attention {
+fn attend(ops: &CpuOps, key_values: &KeyValues, spans: &[Span], queries: &CpuTensor, output: &mut CpuTensor) {
+    ops.attention(Attention {
+        places: places(spans),
         queries,
         heads: HEADS,
-        first_position,
         scale: 0.125,
+        growth: None,
         window: None,
         softcap: None,
         alibi: None,
         sinks: None,
-        key_values: cache,
+        key_values,
         output,
-    };
-    WORKSPACE.with_borrow_mut(|workspace| attention(cpu, &mut problem, workspace));
+    });
 }
 
 fn attention_rates(criterion: &mut Criterion) {
-    let cpu = cpu();
+    let ops = ops();
     let mut group = criterion.benchmark_group("attention");
-    let row = HEADS * SHAPE.head_dim;
+    let row = HEADS * SIZES.head_dim;
     for rows in [PROMPT, DEPTH] {
-        let cache = caches(&cpu, 1, rows);
-        let (queries, mut output) = (numbers(rows * row), vec![0.0; rows * row]);
+        let cache = caches(&ops, 1, rows);
+        let (queries, mut output) = (numbers(&ops, rows, row), numbers(&ops, rows, row));
         group.throughput(Throughput::Elements((rows * rows * row * 2) as u64));
         group.bench_function(format!("prefill {rows}, operations"), |bencher| {
-            bencher.iter(|| attend(&cpu, &cache[0], 0, &queries, &mut output));
+            bencher.iter(|| attend(&ops, &cache[0], &span(rows, 0), &queries, &mut output));
         });
     }
-    let caches = caches(&cpu, SEQUENCES * LAYERS, DEPTH);
-    let (queries, mut output) = (numbers(row), vec![0.0; row]);
-    let bytes: usize = caches.iter().map(KeyValues::bytes).sum();
+    let caches = caches(&ops, SEQUENCES * LAYERS, DEPTH);
+    let (queries, mut output) = (numbers(&ops, 1, row), numbers(&ops, 1, row));
+    let bytes: usize = caches.iter().map(|cache| cache.bytes(0)).sum();
     group.throughput(Throughput::Bytes(bytes as u64));
     group.bench_function(format!("decode at {DEPTH}"), |bencher| {
         bencher.iter(|| {
             for cache in &caches {
-                attend(&cpu, cache, DEPTH - 1, &queries, &mut output);
+                attend(&ops, cache, &span(1, DEPTH - 1), &queries, &mut output);
             }
         });
     });
     let data = vec![1u64; bytes / 8];
     group.bench_function("read", |bencher| {
         bencher.iter(|| {
-            cpu.pool().run(|slot, slots| {
+            ops.cpu().pool().run(|slot, slots| {
                 let part = data.len() / slots;
                 let mut sums = [0u64; 64];
                 for words in data[slot * part..][..part].as_chunks::<64>().0 {
@@ -110,72 +160,69 @@ fn attention_rates(criterion: &mut Criterion) {
 }
 
 fn element_wise(criterion: &mut Criterion) {
-    let cpu = cpu();
-    let pool = cpu.pool();
+    let ops = ops();
     let mut group = criterion.benchmark_group(format!("{PROMPT} rows"));
     // Up of ones: a product of small numbers, again and again, would become subnormal.
-    let (mut gate, up) = (vec![30.0; PROMPT * BETWEEN], vec![1.0; PROMPT * BETWEEN]);
+    let (mut gate, up) = (
+        constant(&ops, PROMPT, BETWEEN, |_| 30.0),
+        constant(&ops, PROMPT, BETWEEN, |_| 1.0),
+    );
     group.bench_function("activation", |bencher| {
         bencher.iter(|| {
-            let activation = Activation::Silu;
-            let problem = Activate {
-                activation,
+            ops.gate(Gate {
+                rows: PROMPT,
+                activation: Activation::Silu,
                 gate: &mut gate,
                 up: Some(&up),
-            };
-            activate(pool, problem);
+            });
         });
     });
-    let (mut hidden, residual, mut output) = (
-        numbers(PROMPT * HIDDEN),
-        numbers(PROMPT * HIDDEN),
-        numbers(PROMPT * HIDDEN),
-    );
-    let weight = numbers(HIDDEN);
+    let [mut hidden, residual, mut output] = [(); 3].map(|()| numbers(&ops, PROMPT, HIDDEN));
+    let weight = numbers(&ops, 1, HIDDEN);
     group.bench_function("norm", |bencher| {
         bencher.iter(|| {
-            norm(
-                pool,
-                Norm {
-                    kind: NormKind::Rms,
-                    width: HIDDEN,
-                    hidden: &mut hidden,
-                    residual: Some((&residual, 1e-6)),
-                    weight: Some(&weight),
-                    bias: None,
-                    epsilon: 1e-5,
-                    output: Some(&mut output),
-                },
-            );
+            ops.norm(Norm {
+                kind: NormKind::Rms,
+                rows: 0..PROMPT,
+                width: HIDDEN,
+                hidden: &mut hidden,
+                residual: Some(Residual {
+                    tensor: &residual,
+                    factor: 1e-6,
+                }),
+                weight: Some(&weight),
+                bias: None,
+                epsilon: 1e-5,
+                output: Some(&mut output),
+            });
         });
     });
-    let (mut heads, mut angles) = (numbers(PROMPT * HIDDEN), vec![0.0; PROMPT * SHAPE.head_dim]);
-    rope_angles(RopeAngles {
+    let (mut heads, mut angles) = (numbers(&ops, PROMPT, HIDDEN), numbers(&ops, PROMPT, SIZES.head_dim));
+    ops.rope_angles(RopeAngles {
         frequencies: &[0.1; 32],
         factor: 1.0,
-        first_position: 0,
+        places: places(&span(PROMPT, 0)),
         output: &mut angles,
     });
     group.bench_function("rotation", |bencher| {
         bencher.iter(|| {
-            let problem = Rope {
+            ops.rope(Rope {
+                rows: PROMPT,
                 heads: &mut heads,
-                head_dim: SHAPE.head_dim,
+                head_dim: SIZES.head_dim,
                 angles: &angles,
-                rotated: SHAPE.head_dim,
                 pairs: RopePairs::Halves,
-            };
-            rope(pool, problem);
+            });
         });
     });
-    let keys = numbers(PROMPT * SHAPE.heads * SHAPE.head_dim);
-    let mut cache = KeyValues::new(SHAPE);
+    let cols = SIZES.heads * SIZES.head_dim;
+    let (mut keys, values) = (numbers(&ops, PROMPT, cols), numbers(&ops, PROMPT, cols));
+    let Ok(mut cache) = ops.key_values(SIZES);
     group.bench_function("append", |bencher| {
-        bencher.iter(|| cache.append(pool, 0, &keys, &keys));
+        bencher.iter(|| append(&ops, &mut cache, &span(PROMPT, 0), &mut keys, &values));
     });
-    let one = SHAPE.heads * SHAPE.head_dim;
     group.bench_function("append of one row", |bencher| {
-        bencher.iter(|| cache.append(pool, 77, &keys[..one], &keys[..one]));
+        bencher.iter(|| append(&ops, &mut cache, &span(1, 77), &mut keys, &values));
     });
     group.finish();
 }

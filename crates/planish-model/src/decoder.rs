@@ -154,7 +154,9 @@ impl<O: Ops> Decoder<O> {
         let vocabulary = self.architecture.vocabulary;
         for (index, chunk) in chunks.iter().enumerate() {
             let slot = chunk.cache.slot_of(&self.slots);
-            let earlier = chunks[..index].iter().any(|other| other.cache.slot_of(&self.slots) == slot);
+            let earlier = chunks[..index]
+                .iter()
+                .any(|other| other.cache.slot_of(&self.slots) == slot);
             assert!(!earlier, "a cache stands in one chunk");
             if let Input::Tokens(tokens) = chunk.input {
                 if tokens.is_empty() {
@@ -229,7 +231,10 @@ impl<O: Ops> Decoder<O> {
         let mut done = 0;
         while done < chunks.len() {
             let single = |&index: &usize| chunks[index].input.count() == 1;
-            let run = lists.order[done..].iter().take(O::PASS.batch).take_while(|index| single(index));
+            let run = lists.order[done..]
+                .iter()
+                .take(O::PASS.batch)
+                .take_while(|index| single(index));
             let group = Group {
                 first: done,
                 count: run.count().max(1),
@@ -269,7 +274,9 @@ impl<O: Ops> Decoder<O> {
                 rows: pass.len(),
                 first_position: cache.len(),
             });
-            let pending = self.run_layers(lists, RowTokens::Known(pass)).inspect_err(|_| cache.fail())?;
+            let pending = self
+                .run_layers(lists, RowTokens::Known(pass))
+                .inspect_err(|_| cache.fail())?;
             cache.advance(pass.len());
             if matches!(want, Want::AllLogits) {
                 let first = (index, done);
@@ -293,7 +300,12 @@ impl<O: Ops> Decoder<O> {
     ) -> Result<(), Error> {
         let mut known = std::mem::take(&mut lists.known);
         let mut tokens = std::mem::take(&mut lists.tokens);
-        (known.clear(), tokens.clear(), lists.spans.clear(), lists.lengths.clear());
+        (
+            known.clear(),
+            tokens.clear(),
+            lists.spans.clear(),
+            lists.lengths.clear(),
+        );
         let members = group.first..group.first + group.count;
         let mut wanted = 0;
         for (row, &index) in lists.order[members.clone()].iter().enumerate() {
@@ -365,7 +377,9 @@ impl<O: Ops> Decoder<O> {
 
     /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
     fn run_layers(&mut self, lists: &Lists, tokens: RowTokens<'_>) -> Result<Option<Pending>, Error> {
-        self.ops.place(&lists.spans, &mut self.sequences).map_err(device_error)?;
+        self.ops
+            .place(&lists.spans, &mut self.sequences)
+            .map_err(device_error)?;
         self.run_angles(lists);
         let places = Places {
             spans: &lists.spans,

@@ -1,7 +1,7 @@
 //! Tensors with known values and comparison with references.
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
-use planish_cpu::{Cpu, CpuOps, CpuTensor, Precision};
+use planish_cpu::{Cpu, CpuOps, CpuSequences, CpuTensor, Precision};
 use planish_format::FloatType;
 use planish_ops::*;
 
@@ -21,6 +21,24 @@ pub fn random(seed: u64, count: usize, spread: f32) -> Vec<f32> {
 
 pub fn ops(threads: usize, precision: Precision) -> CpuOps {
     CpuOps::new(Cpu::with_instructions(threads, None).unwrap(), precision)
+}
+
+/// Rows of one sequence, the first at this position.
+pub fn span(rows: usize, first_position: usize) -> [Span; 1] {
+    [Span {
+        slot: 0,
+        first_row: 0,
+        rows,
+        first_position,
+    }]
+}
+
+/// Where rows stand.
+pub fn places(spans: &[Span]) -> Places<'_, CpuOps> {
+    Places {
+        spans,
+        sequences: &CpuSequences,
+    }
 }
 
 /// A tensor that holds `values`, made by an embedding of its rows: the only way that values reach a device.

@@ -1,6 +1,6 @@
 //! Every operation on the CPU against its scalar reference in f64, at odd sizes and with several threads.
 
-use crate::common::{close, ops, plain, random, read, tensor};
+use crate::common::{close, ops, places, plain, random, read, span, tensor};
 use planish_cpu::{CpuMatrix, Precision};
 use planish_ops::*;
 
@@ -165,8 +165,7 @@ fn rotation_leaves_the_rest_of_a_head() {
         ops.rope_angles(RopeAngles {
             frequencies: &frequencies,
             factor,
-            first_position,
-            rows,
+            places: places(&span(rows, first_position)),
             output,
         });
         for pairs in [RopePairs::Halves, RopePairs::Neighbours] {

@@ -5,6 +5,8 @@ use planish_cpu::{Cpu, CpuOps, CpuTensor, Precision};
 use planish_format::FloatType;
 use planish_ops::*;
 
+use crate::common::{places, span};
+
 /// Numbers that are the same in every run, about normal with the given spread.
 fn random(seed: u64, count: usize, spread: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -115,8 +117,7 @@ fn check_convolution(sizes: &Channels, threads: usize) {
             let gates = sizes.gates.then(|| (part(&input_gate), part(&output_gate)));
             let mut output = ops.tensor(rows, channels).unwrap();
             ops.convolve(Convolution {
-                rows,
-                first_position,
+                places: places(&span(rows, first_position)),
                 input: &part(&input),
                 input_gate: gates.as_ref().map(|gates| &gates.0),
                 weight: &weight,
@@ -217,8 +218,7 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
             let strengths = part(&strengths, heads);
             let mut output = ops.tensor(rows, heads * value_dim).unwrap();
             ops.recur(Recurrence {
-                rows,
-                first_position,
+                places: places(&span(rows, first_position)),
                 shape,
                 inputs: &part(&inputs, cols),
                 steps: Steps {

@@ -4,6 +4,8 @@ use planish_cpu::{Cpu, CpuMatrix, CpuOps, Precision};
 use planish_format::FloatType;
 use planish_ops::*;
 
+use crate::common::{places, span};
+
 fn ops() -> CpuOps {
     CpuOps::new(
         Cpu::with_instructions(1, Some("scalar")).expect("runs everywhere"),
@@ -46,13 +48,14 @@ fn attention_reads_what_its_rows_see() -> Result<(), Box<dyn std::error::Error>>
         window: None,
     })?;
     let (queries, mut output) = (ops.tensor(3, 32)?, ops.tensor(3, 16)?);
+    let spans = span(3, 10);
     let mut work = |window| {
         let problem: Attention<'_, CpuOps> = Attention {
-            rows: 3,
-            first_position: 10,
+            places: places(&spans),
             queries: &queries,
             heads: 4,
             scale: 1.0,
+            growth: None,
             window,
             softcap: None,
             alibi: None,

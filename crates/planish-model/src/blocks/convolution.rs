@@ -43,7 +43,8 @@ impl<O: Ops> ConvolutionLayer<O> {
 
     /// The last inputs of sequences. // (slots * (taps - 1), channels)
     pub(super) fn history(&self, ops: &O, slots: usize) -> Result<O::Tensor, Error> {
-        ops.tensor_f32(slots * (self.taps - 1), self.channels).map_err(device_error)
+        ops.tensor_f32(slots * (self.taps - 1), self.channels)
+            .map_err(device_error)
     }
 
     /// The convolution of an input without gates.
