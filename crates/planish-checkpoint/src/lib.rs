@@ -15,7 +15,8 @@ pub mod mlx;
 mod modules;
 mod order;
 mod source;
-mod weight;
+pub mod tensor;
+mod view;
 mod writer;
 
 pub use checkpoint::Checkpoint;
@@ -24,5 +25,6 @@ pub use dtype::Dtype;
 pub use error::Error;
 pub use gguf::classes as gguf_classes;
 pub use hub::resolve;
-pub use weight::{Entry, Layout, Tensor, Weight};
+pub use tensor::{Entry, Layout, Tensor, Weight};
+pub use view::{Part, View, transpose_columns};
 pub use writer::{Planned, Writer, WriterOptions};
