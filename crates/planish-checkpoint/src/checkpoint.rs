@@ -6,8 +6,8 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::assemble::{Part, assemble};
 use crate::source::Source;
-use crate::view::{Part, assemble};
 use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.

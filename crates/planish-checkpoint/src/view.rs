@@ -1,14 +1,15 @@
 //! Which values of a stored matrix a tensor is made of, and in what order.
 //!
 //! MLX, GGUF and Hugging Face name and arrange the same tensors differently. Each way from one to the other is a list of
-//! [`Part`]s, views of stored tensors; [`View::inverse`] is the way back.
+//! views of stored tensors; [`View::inverse`] is the way back.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use planish_format::{FloatType, PackedMatrix};
+use planish_format::FloatType;
 
-use crate::{Entry, Layout, Tensor, Weight};
+use crate::Tensor;
+use crate::assemble::joined;
 
 /// A choice of rows and columns of a matrix (rows, cols) that is seen as blocks of rows (one expert or head each).
 #[derive(Clone, Debug, PartialEq)]
@@ -27,21 +28,17 @@ pub struct View {
     pub add: f32,
 }
 
-/// What a tensor takes of one entry of a checkpoint. Of a tensor with several parts, the blocks of the parts alternate.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    /// Index of the entry.
-    pub entry: usize,
-    /// Which of its values.
-    pub view: View,
-}
-
 impl View {
     /// All of a matrix with this many rows.
     pub fn whole(rows: usize) -> View {
+        View::of_blocks(rows, 0..rows)
+    }
+
+    /// Some rows of each block.
+    pub fn of_blocks(block_rows: usize, rows: Range<usize>) -> View {
         View {
-            block_rows: rows,
-            rows: 0..rows,
+            block_rows,
+            rows,
             first_col: 0,
             col_step: 1,
             transposed: false,
@@ -78,7 +75,7 @@ impl View {
     }
 
     /// Rows and columns that a block becomes.
-    fn block_size(&self, cols: usize) -> (usize, usize) {
+    pub(crate) fn block_size(&self, cols: usize) -> (usize, usize) {
         let taken = cols.saturating_sub(self.first_col).div_ceil(self.col_step);
         match self.transposed {
             true => (taken, self.rows.len()),
@@ -98,7 +95,7 @@ impl View {
     }
 
     /// The stored rows, where they are taken as they are and lie side by side.
-    fn run(&self, rows: usize) -> Option<Range<usize>> {
+    pub(crate) fn run(&self, rows: usize) -> Option<Range<usize>> {
         match () {
             () if self.is_whole(rows) => Some(0..rows),
             () if self.is_rows() && self.blocks(rows) == 1 => Some(self.rows.clone()),
@@ -206,89 +203,8 @@ pub fn transpose_columns(
     }
 }
 
-/// The weight of `entry` out of its parts: the blocks of the parts alternate. Bytes are shared where the rows lie side by side.
-pub(crate) fn assemble(entry: &Entry, parts: Vec<(Weight, &View)>) -> Weight {
-    let Layout::Plain(dtype) = entry.layout else {
-        let packed = |(weight, view)| match weight {
-            Weight::Packed(matrix) => (matrix, view),
-            Weight::Plain(_) => unreachable!("the parts of a packed entry are packed"),
-        };
-        return Weight::Packed(joined_packed(parts.into_iter().map(packed).collect()));
-    };
-    let plain = |(weight, view): (Weight, _)| match (weight, dtype.float_type()) {
-        (Weight::Plain(tensor), Some(float_type)) => (tensor.cast(float_type), view),
-        (Weight::Plain(tensor), None) => (tensor, view),
-        (Weight::Packed(matrix), float_type) => {
-            (Tensor::unpacked(&matrix, float_type.unwrap_or(matrix.scale_type)), view)
-        }
-    };
-    let parts: Vec<(Tensor, &View)> = parts.into_iter().map(plain).collect();
-    Weight::Plain(joined(&parts, dtype, &entry.shape))
-}
-
-fn joined(parts: &[(Tensor, &View)], dtype: crate::Dtype, shape: &[usize]) -> Tensor {
-    let size = dtype.size_bytes();
-    let data = match parts {
-        [(tensor, view)] if view.run(tensor.rows_cols().0).is_some() => {
-            let (rows, cols) = tensor.rows_cols();
-            let run = view.run(rows).unwrap_or(0..rows);
-            tensor.data.slice(run.start * cols * size..run.end * cols * size)
-        }
-        _ => {
-            let mut data = Vec::with_capacity(parts.iter().map(|(tensor, _)| tensor.data.len()).sum());
-            let blocks = parts
-                .first()
-                .map_or(0, |(tensor, view)| view.blocks(tensor.rows_cols().0));
-            for block in 0..blocks {
-                for (tensor, view) in parts {
-                    let cols = tensor.rows_cols().1;
-                    let rows = view.block_size(cols).0;
-                    let stored = |rows: Range<usize>| {
-                        Cow::Borrowed(&tensor.data[rows.start * cols * size..rows.end * cols * size])
-                    };
-                    let bytes = view.take(block * rows..(block + 1) * rows, cols, size, stored);
-                    data.extend_from_slice(&match dtype.float_type() {
-                        Some(float_type) => view.added(bytes, float_type),
-                        None => bytes,
-                    });
-                }
-            }
-            data.into()
-        }
-    };
-    let shape = shape.to_vec();
-    Tensor { dtype, shape, data }
-}
-
-fn joined_packed(parts: Vec<(PackedMatrix, &View)>) -> PackedMatrix {
-    if let [(matrix, view)] = &parts[..]
-        && let Some(run) = view.run(matrix.rows)
-    {
-        return matrix.slice_rows(run);
-    }
-    let mut joined = parts[0].0.clone();
-    let shape = joined.shape();
-    let blocks = parts[0].1.blocks(joined.rows);
-    let gather = |part: fn(&PackedMatrix) -> &[u8], row_bytes: usize| {
-        let mut rows = Vec::new();
-        for block in 0..blocks {
-            let taken = parts.iter().map(|(matrix, view)| (part(matrix), view.block(block)));
-            rows.extend(taken.map(|(bytes, rows)| &bytes[rows.start * row_bytes..rows.end * row_bytes]));
-        }
-        rows.concat().into()
-    };
-    joined.codes = gather(|matrix| &matrix.codes, shape.code_row_bytes());
-    joined.scales = gather(|matrix| &matrix.scales, shape.scale_row_bytes());
-    joined.biases = gather(|matrix| &matrix.biases, shape.scale_row_bytes());
-    joined.rows = parts
-        .iter()
-        .map(|(matrix, view)| view.size(matrix.rows, matrix.cols).0)
-        .sum();
-    joined
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::Dtype;
 
@@ -300,7 +216,7 @@ mod tests {
         (rows, cols, values.map(|(row, col)| row * 4 + col).collect())
     }
 
-    fn numbers(shape: &[usize]) -> Tensor {
+    pub(crate) fn numbers(shape: &[usize]) -> Tensor {
         let values = (0..shape.iter().product()).map(|value: usize| value as f32);
         Tensor {
             dtype: Dtype::F32,
@@ -309,7 +225,7 @@ mod tests {
         }
     }
 
-    fn values(tensor: &Tensor) -> Vec<f32> {
+    pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
         let words = tensor.data.as_chunks::<4>().0;
         words.iter().map(|word| f32::from_le_bytes(*word)).collect()
     }
@@ -373,43 +289,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    /// Views that part the rows of each block come together again by their inverses.
-    #[test]
-    fn parts_join_to_what_they_were() {
-        let whole = numbers(&[6, 4]);
-        let part = |rows: Range<usize>, transposed: bool, add: f32| View {
-            block_rows: 3,
-            rows,
-            transposed,
-            add,
-            ..View::whole(6)
-        };
-        let views = [part(0..1, true, 1.0), part(1..3, false, -2.0)];
-        let inverses = views.each_ref().map(|view| view.inverse(4).unwrap());
-        let parts: Vec<(Weight, &View)> = views
-            .iter()
-            .zip(&inverses)
-            .map(|(view, inverse)| {
-                let (rows, cols) = view.size(6, 4);
-                (Weight::Plain(view.apply(whole.clone(), &[rows, cols])), inverse)
-            })
-            .collect();
-        let entry = Entry {
-            name: "joined".to_owned(),
-            shape: vec![6, 4],
-            layout: Layout::Plain(Dtype::F32),
-            stored_bytes: 0,
-        };
-        let Weight::Plain(joined) = assemble(&entry, parts) else {
-            panic!("plain parts stay plain")
-        };
-        assert_eq!(values(&joined), values(&whole));
-        let some_columns = View {
-            col_step: 2,
-            ..View::whole(6)
-        };
-        assert_eq!(some_columns.inverse(4), None);
     }
 }

@@ -206,7 +206,7 @@ fn place_of(architecture: &Architecture, sizes: &Sizes, tensor: TensorInfo, name
     let module = name.strip_suffix(".weight").unwrap_or_default();
     let rows = rows_cols(&tensor.shape).0;
     let view = View {
-        transposed: architecture.turned.iter().any(|layer| module.ends_with(layer)) && tensor.shape.len() == 2,
+        transposed: architecture.transposed.iter().any(|layer| module.ends_with(layer)) && tensor.shape.len() == 2,
         add: if architecture.norms_less_one && is_norm {
             -1.0
         } else {

@@ -140,7 +140,8 @@ impl Arranger<'_> {
             if rule.how == How::Copy && names.iter().all(exists) {
                 continue;
             }
-            if let Some(shares) = rule.shares(&entry.name, &entry.shape, head_rows)? {
+            if rule.takes(&entry.name, &entry.shape, head_rows)? {
+                let shares = rule.shares(&entry.shape, head_rows);
                 return Ok(names.into_iter().zip(shares).collect());
             }
         }

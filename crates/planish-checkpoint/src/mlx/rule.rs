@@ -53,99 +53,96 @@ impl Rule {
         }
     }
 
-    /// What the tensors at `self.to` take of the one called `name`, of this shape; `None` where the rule is not for it.
-    /// `head_rows` are the rows of keys and of values in a head.
+    /// Whether the rule is for a tensor of this name and shape. `head_rows` are the rows of keys and of values in a head.
     ///
     /// # Errors
     /// In words: rows or columns that cannot be shared out.
-    pub fn shares(&self, name: &str, shape: &[usize], head_rows: [usize; 2]) -> Result<Option<Vec<Share>>, String> {
+    pub fn takes(&self, name: &str, shape: &[usize], head_rows: [usize; 2]) -> Result<bool, String> {
+        let (rows, cols) = rows_cols(shape);
+        let count = self.to.len();
+        match self.how {
+            How::Stack(_) => Ok(false),
+            How::Name | How::Copy | How::AddOne | How::InTurn => Ok(true),
+            How::Convolution => Ok(name.ends_with(".weight") && shape.len() == 3),
+            How::Halves => match shape {
+                [.., rows, _] if rows.is_multiple_of(2) => Ok(true),
+                _ => Err(format!(
+                    "`{name}`: expected an even number of rows, found shape {shape:?}"
+                )),
+            },
+            How::Transposed if name.ends_with(".bias") || shape.len() < 2 => Ok(false),
+            How::Transposed if cols.is_multiple_of(count) => Ok(true),
+            How::Transposed => Err(format!("`{name}`: {cols} columns are not those of {count} tensors")),
+            How::KeysAndValues => match head_rows.iter().sum() {
+                0 => Err(0),
+                head_rows if !rows.is_multiple_of(head_rows) => Err(head_rows),
+                _ => Ok(true),
+            }
+            .map_err(|head_rows| {
+                format!("`{name}` has {rows} rows, not a multiple of qk_nope_head_dim + v_head_dim = {head_rows}")
+            }),
+        }
+    }
+
+    /// What each of the tensors at `self.to` takes of one of this shape, which the rule takes.
+    pub fn shares(&self, shape: &[usize], head_rows: [usize; 2]) -> Vec<Share> {
+        (0..self.to.len())
+            .map(|index| self.share(index, shape, head_rows))
+            .collect()
+    }
+
+    fn share(&self, index: usize, shape: &[usize], head_rows: [usize; 2]) -> Share {
         let (rows, cols) = rows_cols(shape);
         let whole = View::whole(rows);
         let count = self.to.len();
+        let with_last = |last: &[usize]| [&shape[..shape.len() - last.len()], last].concat();
         // Rows of one expert, or of the one matrix.
-        let matrix_rows = shape.iter().rev().nth(1).copied();
-        let with_last_two = |last: [usize; 2]| [&shape[..shape.len() - 2], &last].concat();
-        let each = |share: &dyn Fn(usize) -> Share| Ok(Some((0..count).map(share).collect()));
-        match (self.how, matrix_rows) {
-            (How::Stack(_), _) => Ok(None),
-            (How::Name | How::Copy, _) => each(&|_| Share::whole(shape)),
-            (How::AddOne, _) => each(&|_| Share {
-                shape: shape.to_vec(),
-                view: View {
-                    add: 1.0,
-                    ..whole.clone()
-                },
-            }),
-            (How::Convolution, _) => match (shape, name.ends_with(".weight")) {
-                (&[channels, one, width], true) => each(&|_| Share {
-                    shape: vec![channels, width, one],
-                    view: whole.clone(),
-                }),
-                _ => Ok(None),
-            },
-            (How::Halves, Some(block_rows)) if block_rows.is_multiple_of(2) => {
-                let half = block_rows / 2;
-                each(&|index| Share {
-                    shape: with_last_two([half, cols]),
-                    view: View {
-                        block_rows,
-                        rows: index * half..(index + 1) * half,
-                        ..whole.clone()
-                    },
-                })
+        let matrix_rows = shape.iter().rev().nth(1).copied().unwrap_or(1);
+        let (shape, view) = match self.how {
+            How::Stack(_) | How::Name | How::Copy => (shape.to_vec(), whole),
+            How::AddOne => (shape.to_vec(), View { add: 1.0, ..whole }),
+            How::Convolution => (vec![shape[0], shape[2], shape[1]], whole),
+            How::Halves => {
+                let half = matrix_rows / 2;
+                let view = View::of_blocks(matrix_rows, index * half..(index + 1) * half);
+                (with_last(&[half, cols]), view)
             }
-            (How::Halves, _) => Err(format!(
-                "`{name}`: expected an even number of rows, found shape {shape:?}"
-            )),
-            (How::Transposed, Some(_)) if !name.ends_with(".bias") && !cols.is_multiple_of(count) => {
-                Err(format!("`{name}`: {cols} columns are not those of {count} tensors"))
-            }
-            (How::Transposed, Some(block_rows)) if !name.ends_with(".bias") => each(&|index| Share {
-                shape: with_last_two([cols / count, block_rows]),
-                view: View {
-                    block_rows,
-                    rows: 0..block_rows,
+            How::Transposed => {
+                let view = View {
                     first_col: index,
                     col_step: count,
-                    transposed: true,
-                    ..whole
-                },
-            }),
-            (How::Transposed, _) => Ok(None),
-            (How::InTurn, _) => {
-                let leading = shape.split_last().map_or(&[][..], |(_, leading)| leading);
-                each(&|index| Share {
-                    shape: [leading, &[cols / count]].concat(),
-                    view: View {
-                        first_col: index,
-                        col_step: count,
-                        ..whole.clone()
-                    },
-                })
-            }
-            (How::KeysAndValues, _) => {
-                let block_rows: usize = head_rows.iter().sum();
-                if block_rows == 0 || !rows.is_multiple_of(block_rows) {
-                    return Err(format!(
-                        "`{name}` has {rows} rows, not a multiple of qk_nope_head_dim + v_head_dim = {block_rows}"
-                    ));
-                }
-                let (heads, [key_rows, value_rows]) = (rows / block_rows, head_rows);
-                let share = |rows, shape, transposed| Share {
-                    shape,
-                    view: View {
-                        block_rows,
-                        rows,
-                        transposed,
-                        ..whole.clone()
-                    },
+                    ..View::transpose(matrix_rows)
                 };
-                Ok(Some(vec![
-                    share(0..key_rows, vec![heads, cols, key_rows], true),
-                    share(key_rows..block_rows, vec![heads, value_rows, cols], false),
-                ]))
+                (with_last(&[cols / count, matrix_rows]), view)
             }
-        }
+            How::InTurn => {
+                let view = View {
+                    first_col: index,
+                    col_step: count,
+                    ..whole
+                };
+                (with_last(&[cols / count]), view)
+            }
+            How::KeysAndValues => {
+                let [key_rows, value_rows] = head_rows;
+                let all_rows = key_rows + value_rows;
+                let heads = rows / all_rows;
+                match index {
+                    0 => {
+                        let view = View {
+                            transposed: true,
+                            ..View::of_blocks(all_rows, 0..key_rows)
+                        };
+                        (vec![heads, cols, key_rows], view)
+                    }
+                    _ => {
+                        let view = View::of_blocks(all_rows, key_rows..all_rows);
+                        (vec![heads, value_rows, cols], view)
+                    }
+                }
+            }
+        };
+        Share { shape, view }
     }
 
     /// The shape of the tensor whose shares have these shapes, and its rows of keys and of values in a head. `None` where

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use planish_format::FloatType;
 use serde_json::{Map, Value};
 
-use super::rule::Fit;
+use super::rule::{Fit, Share};
 use super::table::{self, How, Model, Rule};
 use crate::order::natural_order;
 use crate::tensor::rows_cols;
@@ -127,8 +127,11 @@ impl Translator<'_> {
         let shapes: Vec<&[usize]> = entries.iter().map(|entry| &entry.shape[..]).collect();
         let (shape, head_rows) = rule.joined(&shapes)?;
         let name = fit.named(rule.from);
-        let shares = rule.shares(&name, &shape, head_rows).ok()??;
-        if !shares.iter().map(|share| &share.shape[..]).eq(shapes.iter().copied()) {
+        if rule.takes(&name, &shape, head_rows) != Ok(true) {
+            return None;
+        }
+        let shares = rule.shares(&shape, head_rows);
+        if !shares.iter().map(|share| &share.shape[..]).eq(shapes) {
             return None;
         }
         let layout = self.layout(rule, &indices)?;
@@ -136,7 +139,7 @@ impl Translator<'_> {
             return Some(Vec::new());
         }
         let cols = rows_cols(&shape).1;
-        let part = |(&entry, share): (&usize, &super::rule::Share)| {
+        let part = |(&entry, share): (&usize, &Share)| {
             let view = share.view.inverse(cols)?;
             Some(Part { entry, view })
         };
@@ -208,10 +211,7 @@ fn unstacked(index: usize, entry: &Entry, rule: &Rule, parts: &[(&str, &str)]) -
             layout: entry.layout.clone(),
             stored_bytes: entry.stored_bytes / experts as u64,
         };
-        let view = View {
-            rows: expert * rows..(expert + 1) * rows,
-            ..View::whole(entry.rows_cols().0)
-        };
+        let view = View::of_blocks(experts * rows, expert * rows..(expert + 1) * rows);
         (one, vec![Part { entry: index, view }])
     };
     Some((0..experts).map(one).collect())

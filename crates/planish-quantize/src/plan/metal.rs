@@ -55,7 +55,7 @@ impl Planner<'_> {
             Role::Head => self.recipe.include_head,
             // A stack without `.weight` has no module whose scales could stand beside it.
             Role::Expert => self.recipe.include_experts && entry.module().is_some(),
-            Role::Embedding | Role::Router | Role::LinearRouter | Role::Single => false,
+            Role::Embedding | Role::Router | Role::LinearRouter | Role::LinearF32 => false,
         };
         match packs {
             false => Err(Reason::NotPackedByDialect),
