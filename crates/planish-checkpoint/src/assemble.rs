@@ -1,6 +1,7 @@
 //! A tensor out of views of stored tensors: the way from [`Part`]s to data.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use planish_format::PackedMatrix;
@@ -15,6 +16,9 @@ pub struct Part {
     /// Which of its values.
     pub view: View,
 }
+
+/// The parts of entries that are not stored as they are named, by their names.
+pub(crate) type PartsByName = HashMap<String, Vec<Part>>;
 
 /// The weight of `entry` out of its parts: the blocks of the parts alternate. Bytes are shared where the rows lie side by side.
 pub(crate) fn assemble(entry: &Entry, parts: Vec<(Weight, &View)>) -> Weight {

@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::assemble::{Part, assemble};
+use crate::assemble::{Part, PartsByName, assemble};
 use crate::source::Source;
 use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
@@ -19,7 +19,7 @@ pub struct Checkpoint {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
     /// The parts of the source's entries that those are made of which mlx-lm stores under other names or in another order.
-    parts: HashMap<String, Vec<Part>>,
+    parts: PartsByName,
 }
 
 impl Checkpoint {
@@ -66,8 +66,8 @@ impl Checkpoint {
         Checkpoint::new(source, translated)
     }
 
-    fn new(source: Source, translated: Option<(Vec<Entry>, HashMap<String, Vec<Part>>)>) -> Checkpoint {
-        let (entries, parts) = translated.unwrap_or_else(|| (source.entries.clone(), HashMap::new()));
+    fn new(source: Source, translated: Option<(Vec<Entry>, PartsByName)>) -> Checkpoint {
+        let (entries, parts) = translated.unwrap_or_else(|| (source.entries.clone(), PartsByName::new()));
         let names = entries.iter().enumerate();
         Checkpoint {
             by_name: names.map(|(index, entry)| (entry.name.clone(), index)).collect(),

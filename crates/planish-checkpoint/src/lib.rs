@@ -16,7 +16,7 @@ pub mod mlx;
 mod modules;
 mod order;
 mod source;
-pub mod tensor;
+mod tensor;
 mod view;
 mod writer;
 
@@ -27,6 +27,6 @@ pub use dtype::Dtype;
 pub use error::Error;
 pub use gguf::classes as gguf_classes;
 pub use hub::resolve;
-pub use tensor::{Entry, Layout, Tensor, Weight};
+pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};
 pub use view::{View, transpose_columns};
 pub use writer::{Planned, Writer, WriterOptions};

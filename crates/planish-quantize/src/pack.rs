@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use planish_checkpoint::tensor::cast;
-use planish_checkpoint::{View, Weight};
+use planish_checkpoint::{View, Weight, cast};
 use planish_format::{
     FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, dequantize, first_non_finite,
     quantize_with,
@@ -111,6 +110,14 @@ impl<'a> Floats<'a> {
             }
             Stored::Packed(matrix) => Cow::Owned(dequantize(&matrix.slice_rows(rows), self.float_type)),
         }
+    }
+
+    /// Ranges of rows of about `weights` weights each.
+    pub fn chunks(&self, weights: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, step) = (self.rows, (weights / self.cols.max(1)).max(1));
+        (0..rows)
+            .step_by(step)
+            .map(move |start| start..(start + step).min(rows))
     }
 
     /// Packs some rows.

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use planish_checkpoint::tensor::rows_cols;
-use planish_checkpoint::{Checkpoint, Dialect, Dtype, Entry, Layout, Planned, View, Weight, Writer, WriterOptions};
+use planish_checkpoint::{
+    Checkpoint, Dialect, Dtype, Entry, Layout, Planned, View, Weight, Writer, WriterOptions, rows_cols,
+};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
@@ -277,7 +278,7 @@ impl Stream<'_> {
         report: &mut dyn FnMut(f64),
     ) -> Result<(), Error> {
         let floats = Floats::new(&self.entry.name, weight, float_type)?.viewed(self.view);
-        for rows in chunks(floats.rows, floats.cols) {
+        for rows in floats.chunks(CHUNK_WEIGHTS) {
             if self.must_be_finite() {
                 floats.check_finite(rows.clone())?;
             }
@@ -298,7 +299,7 @@ impl Stream<'_> {
             unreachable!("packing without a recipe")
         };
         let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
-        for rows in chunks(floats.rows, floats.cols) {
+        for rows in floats.chunks(CHUNK_WEIGHTS) {
             report(rows.start as f64 / floats.rows as f64);
             let packed = floats.pack(rows, packing, recipe)?;
             self.parts(&packed)?;
@@ -330,12 +331,4 @@ impl Stream<'_> {
         self.transfer.checkpoint.release(self.entry);
         Ok(())
     }
-}
-
-/// Ranges of rows of about [`CHUNK_WEIGHTS`] weights.
-fn chunks(rows: usize, cols: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let step = (CHUNK_WEIGHTS / cols.max(1)).max(1);
-    (0..rows)
-        .step_by(step)
-        .map(move |start| start..(start + step).min(rows))
 }

@@ -132,7 +132,7 @@ impl Arranger<'_> {
     fn shares(&self, entry: &Entry) -> Result<Vec<(String, Share)>, String> {
         let head_rows = ["qk_nope_head_dim", "v_head_dim"].map(|key| self.number(key).unwrap_or(0));
         for rule in self.model.rules {
-            let Some(fit) = Fit::new(&entry.name, rule.from).filter(|_| self.applies(rule)) else {
+            let Some(fit) = Fit::new(&entry.name, rule.from).filter(|_| rule.applies(self.config)) else {
                 continue;
             };
             let names: Vec<String> = rule.to.iter().map(|path| rule.name(&fit, path)).collect();
@@ -146,10 +146,6 @@ impl Arranger<'_> {
             }
         }
         Ok(vec![(entry.name.clone(), Share::whole(&entry.shape))])
-    }
-
-    fn applies(&self, rule: &Rule) -> bool {
-        !rule.without_experts || matches!(self.number("num_local_experts"), None | Some(0))
     }
 
     fn with_prefix(&self, name: &str) -> String {

@@ -1,6 +1,8 @@
 //! What a rule of the table makes of one tensor of Hugging Face: names, shapes and views of the tensors of MLX. Read backwards,
 //! by [`View::inverse`], the same views join them again.
 
+use serde_json::{Map, Value};
+
 use super::table::{How, Rule};
 use crate::View;
 use crate::tensor::rows_cols;
@@ -44,6 +46,12 @@ impl Share {
 }
 
 impl Rule {
+    /// Whether the rule is for models of this config.json.
+    pub fn applies(&self, config: &Map<String, Value>) -> bool {
+        let experts = config.get("num_local_experts").and_then(Value::as_u64);
+        !self.without_experts || experts.unwrap_or(0) == 0
+    }
+
     /// The name in MLX of the tensor at `path`, one of `self.to`.
     pub fn name(&self, fit: &Fit, path: &str) -> String {
         match self.how {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::rule::{Fit, Share};
 use super::table::{self, How, Model, Rule};
+use crate::assemble::PartsByName;
 use crate::order::natural_order;
 use crate::tensor::rows_cols;
 use crate::{Dtype, Entry, Layout, Part, View};
@@ -18,18 +19,12 @@ use crate::{Dtype, Entry, Layout, Part, View};
 type Translated = (Entry, Vec<Part>);
 
 /// The entries under Hugging Face names, and the parts of those that are not stored so; `None` where all are.
-pub(crate) fn translate(
-    config: &Map<String, Value>,
-    stored: &[Entry],
-) -> Option<(Vec<Entry>, HashMap<String, Vec<Part>>)> {
+pub(crate) fn translate(config: &Map<String, Value>, stored: &[Entry]) -> Option<(Vec<Entry>, PartsByName)> {
     let model = table::model(config.get("model_type")?.as_str()?)?;
     let entries: Vec<Entry> = stored.iter().map(|entry| without_prefix(model, entry)).collect();
     let translator = Translator {
         model,
-        without_experts: matches!(
-            config.get("num_local_experts").map(Value::as_u64),
-            None | Some(None | Some(0))
-        ),
+        config,
         rearranged: stored.iter().any(is_rearranged),
         by_name: entries
             .iter()
@@ -40,7 +35,7 @@ pub(crate) fn translate(
         stored,
     };
     let mut translated = Vec::with_capacity(stored.len());
-    let mut places = HashMap::new();
+    let mut places = PartsByName::new();
     for (index, entry) in stored.iter().enumerate() {
         let Some(found) = translator.entry(index) else {
             translated.push(entry.clone());
@@ -77,7 +72,7 @@ fn is_rearranged(entry: &Entry) -> bool {
 
 struct Translator<'a> {
     model: &'a Model,
-    without_experts: bool,
+    config: &'a Map<String, Value>,
     /// The checkpoint has been through mlx-lm, so that norms have had their one added.
     rearranged: bool,
     /// By the names of `entries`.
@@ -91,8 +86,7 @@ impl Translator<'_> {
     /// `None` for an entry that stays as it is.
     fn entry(&self, index: usize) -> Option<Vec<Translated>> {
         let entry = &self.entries[index];
-        let rules = self.model.rules.iter();
-        let mut rules = rules.filter(|rule| self.without_experts || !rule.without_experts);
+        let mut rules = self.model.rules.iter().filter(|rule| rule.applies(self.config));
         let found = rules.find_map(|rule| match rule.how {
             How::Stack(parts) => unstacked(index, entry, rule, parts),
             _ => self.joined(index, rule),
