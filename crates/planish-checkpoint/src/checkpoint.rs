@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::assemble::{Part, PartsByName, assemble};
 use crate::source::Source;
 use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
@@ -15,9 +16,10 @@ use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 /// it, is alive.
 pub struct Checkpoint {
     source: Source,
+    entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
-    /// Entries that mlx-lm stores under other names or in another order.
-    places: HashMap<String, mlx::Place>,
+    /// The parts of the source's entries that those are made of which mlx-lm stores under other names or in another order.
+    parts: PartsByName,
 }
 
 impl Checkpoint {
@@ -33,18 +35,17 @@ impl Checkpoint {
             }
             Err(error) => return Err(Error::io(path)(error)),
         };
-        let source = if kind.is_dir() {
-            folder::open(path)?
+        if kind.is_dir() {
+            folder::open(path).map(Checkpoint::translated)
         } else if path
             .extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         {
-            gguf::open(path)?
+            gguf::open(path).map(|source| Checkpoint::new(source, None))
         } else {
             let what = "expected a model folder or a .gguf file, found another file (for safetensors pass the folder)";
-            return Err(Error::unsupported(path, what));
-        };
-        Ok(Checkpoint::of(source))
+            Err(Error::unsupported(path, what))
+        }
     }
 
     /// Opens a folder whose files lie in memory: (name, content), `config.json` and `model.safetensors` among them. `name`
@@ -53,24 +54,26 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_memory(name: &str, files: Vec<(String, Bytes)>) -> Result<Checkpoint, Error> {
-        memory::open(name, files).map(Checkpoint::of)
+        memory::open(name, files).map(Checkpoint::translated)
     }
 
-    fn of(mut source: Source) -> Checkpoint {
-        let mut places = HashMap::new();
-        if let Some((entries, found)) = source.mlx_names() {
-            (source.entries, places) = (entries, found);
-        }
-        let by_name = source
-            .entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| (entry.name.clone(), index))
-            .collect();
+    /// Under Hugging Face names, where a source has those of mlx-lm.
+    fn translated(source: Source) -> Checkpoint {
+        let translated = match source.dialect {
+            Dialect::Metal { .. } => None,
+            Dialect::Plain | Dialect::Mlx { .. } => mlx::translate(&source.config, &source.entries),
+        };
+        Checkpoint::new(source, translated)
+    }
+
+    fn new(source: Source, translated: Option<(Vec<Entry>, PartsByName)>) -> Checkpoint {
+        let (entries, parts) = translated.unwrap_or_else(|| (source.entries.clone(), PartsByName::new()));
+        let names = entries.iter().enumerate();
         Checkpoint {
+            by_name: names.map(|(index, entry)| (entry.name.clone(), index)).collect(),
             source,
-            by_name,
-            places,
+            entries,
+            parts,
         }
     }
 
@@ -91,12 +94,12 @@ impl Checkpoint {
 
     /// Every weight once, layers in numerical order.
     pub fn entries(&self) -> &[Entry] {
-        &self.source.entries
+        &self.entries
     }
 
     /// The weight of this Hugging Face name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        self.by_name.get(name).map(|&index| &self.source.entries[index])
+        self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
     /// The data of an entry of this checkpoint, mapped from the file where the file holds it as such.
@@ -104,10 +107,13 @@ impl Checkpoint {
     /// # Errors
     /// A packing mode that is not read, or a file that cannot be.
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
-        match self.places.get(&entry.name) {
-            Some(place) => place.read(entry, |stored| self.source.reader.read(stored)),
-            None => self.source.reader.read(entry),
-        }
+        let Some(parts) = self.parts.get(&entry.name) else {
+            return self.source.storage.read(entry);
+        };
+        let read = |part: &Part| self.source.storage.read(&self.source.entries[part.entry]);
+        let weights: Result<Vec<Weight>, Error> = parts.iter().map(read).collect();
+        let views = parts.iter().map(|part| &part.view);
+        Ok(assemble(entry, weights?.into_iter().zip(views).collect()))
     }
 
     /// One tensor as it is stored: `P.scales` of a packed module too.
@@ -115,7 +121,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Missing`] if there is no tensor of that name.
     pub fn tensor(&self, name: &str) -> Result<Tensor, Error> {
-        let found = self.source.reader.tensor(name)?;
+        let found = self.source.storage.tensor(name)?;
         found.ok_or_else(|| Error::missing(self.path(), format!("the checkpoint has no tensor `{name}`")))
     }
 
@@ -125,7 +131,7 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be read, or a name or link that leaves the folder.
     pub fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
-        self.source.reader.file(name)
+        self.source.storage.file(name)
     }
 
     /// Names of the files that a conversion carries over: everything but weights in any format, their indexes, config.json,
@@ -137,17 +143,16 @@ impl Checkpoint {
     /// Tells the system that the mapped pages of an entry are not needed for now, so that reading a whole checkpoint one
     /// entry at a time stays in bounded memory. Data already handed out stays valid: touching it reads the file again.
     pub fn release(&self, entry: &Entry) {
-        match self.places.get(&entry.name) {
-            Some(place) => place
-                .stored()
+        match self.parts.get(&entry.name) {
+            Some(parts) => parts
                 .iter()
-                .for_each(|stored| self.source.reader.release(stored)),
-            None => self.source.reader.release(entry),
+                .for_each(|part| self.source.storage.release(&self.source.entries[part.entry])),
+            None => self.source.storage.release(entry),
         }
     }
 
     /// As [`Checkpoint::release`], for all that was read so far.
     pub fn release_all(&self) {
-        self.source.reader.release_all();
+        self.source.storage.release_all();
     }
 }

@@ -23,6 +23,12 @@ pub enum Dtype {
     F8E5M2,
 }
 
+#[rustfmt::skip]
+const ALL: [Dtype; 15] = [
+    Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I64, Dtype::I32, Dtype::I16, Dtype::I8, Dtype::U64, Dtype::U32,
+    Dtype::U16, Dtype::U8, Dtype::Bool, Dtype::F8E4M3, Dtype::F8E5M2,
+];
+
 impl Dtype {
     /// Bytes of one element.
     pub fn size_bytes(self) -> usize {
@@ -46,25 +52,7 @@ impl Dtype {
 
     /// `None` for the types that planish does not carry (4- and 6-bit floats, complex numbers, ..).
     pub(crate) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Dtype> {
-        use safetensors::Dtype as Stored;
-        Some(match dtype {
-            Stored::F64 => Dtype::F64,
-            Stored::F32 => Dtype::F32,
-            Stored::F16 => Dtype::F16,
-            Stored::BF16 => Dtype::BF16,
-            Stored::I64 => Dtype::I64,
-            Stored::I32 => Dtype::I32,
-            Stored::I16 => Dtype::I16,
-            Stored::I8 => Dtype::I8,
-            Stored::U64 => Dtype::U64,
-            Stored::U32 => Dtype::U32,
-            Stored::U16 => Dtype::U16,
-            Stored::U8 => Dtype::U8,
-            Stored::BOOL => Dtype::Bool,
-            Stored::F8_E4M3 => Dtype::F8E4M3,
-            Stored::F8_E5M2 => Dtype::F8E5M2,
-            _ => return None,
-        })
+        ALL.into_iter().find(|known| known.to_safetensors() == dtype)
     }
 
     pub(crate) fn to_safetensors(self) -> safetensors::Dtype {

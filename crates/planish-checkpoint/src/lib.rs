@@ -3,6 +3,7 @@
 //! Names are always Hugging Face names (`model.layers.0.self_attn.q_proj.weight`); packed modules are one [`Entry`], whatever
 //! their dialect calls the parts. [`Checkpoint`] reads, [`Writer`] writes.
 
+mod assemble;
 mod checkpoint;
 mod dialect;
 mod dtype;
@@ -15,14 +16,17 @@ pub mod mlx;
 mod modules;
 mod order;
 mod source;
-mod weight;
+mod tensor;
+mod view;
 mod writer;
 
+pub use assemble::Part;
 pub use checkpoint::Checkpoint;
 pub use dialect::{Dialect, Mode, Override, Scheme};
 pub use dtype::Dtype;
 pub use error::Error;
 pub use gguf::classes as gguf_classes;
 pub use hub::resolve;
-pub use weight::{Entry, Layout, Tensor, Weight};
+pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};
+pub use view::{View, transpose_columns};
 pub use writer::{Planned, Writer, WriterOptions};

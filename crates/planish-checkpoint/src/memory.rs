@@ -8,11 +8,11 @@ use crate::folder::map::MappedFile;
 use crate::folder::tensors::Tensors;
 use crate::folder::weights::Weights;
 use crate::folder::{files, parse_object};
-use crate::source::{self, Source};
+use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 
-/// Reads data from memory.
-pub(crate) struct Reader {
+/// The data of a folder in memory.
+struct Memory {
     contents: Vec<(String, Bytes)>,
     weights: Weights,
 }
@@ -44,7 +44,7 @@ pub(crate) fn open(name: &str, contents: Vec<(String, Bytes)>) -> Result<Source,
         config,
         entries,
         files: carried.collect(),
-        reader: source::Reader::Memory(Reader {
+        storage: Box::new(Memory {
             weights: Weights {
                 origin: origin.clone(),
                 tensors,
@@ -57,19 +57,22 @@ pub(crate) fn open(name: &str, contents: Vec<(String, Bytes)>) -> Result<Source,
     })
 }
 
-impl Reader {
-    pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+impl Storage for Memory {
+    fn read(&self, entry: &Entry) -> Result<Weight, Error> {
         self.weights.read(entry)
     }
 
-    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
         Ok(self.weights.tensors.read(name))
     }
 
-    pub fn file(&self, name: &str) -> Option<Bytes> {
-        self.contents
-            .iter()
-            .find(|(file, _)| Path::new(file) == Path::new(name))
-            .map(|(_, data)| data.clone())
+    fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let mut contents = self.contents.iter();
+        let found = contents.find(|(file, _)| Path::new(file) == Path::new(name));
+        Ok(found.map(|(_, data)| data.clone()))
     }
+
+    fn release(&self, _: &Entry) {}
+
+    fn release_all(&self) {}
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use planish_checkpoint::{Tensor, Weight};
+use planish_checkpoint::{Tensor, Weight, transpose_columns};
 
 use crate::{LinearSpec, Stored};
 
@@ -20,7 +20,12 @@ pub(crate) fn cut(weight: Weight, spec: &LinearSpec, transposed: bool) -> Weight
         Weight::Plain(tensor) => {
             let size = tensor.dtype.size_bytes();
             let data = match transposed {
-                true => transposed_rows(&tensor.data, spec, ranges, size),
+                true => {
+                    let mut rows = Vec::with_capacity(spec.rows * spec.cols * size);
+                    let columns = ranges.iter().cloned().flatten();
+                    transpose_columns(&tensor.data, spec.stored_rows() * size, size, columns, &mut rows);
+                    rows.into()
+                }
                 false => rows(&tensor.data, ranges, spec.cols * size),
             };
             let shape = vec![spec.rows, spec.cols];
@@ -43,18 +48,6 @@ fn rows(data: &Bytes, ranges: &[Range<usize>], row_bytes: usize) -> Bytes {
             parts.concat().into()
         }
     }
-}
-
-/// Columns of a tensor (cols, stored rows) as rows. `size` is that of a value in bytes.
-fn transposed_rows(data: &[u8], spec: &LinearSpec, ranges: &[Range<usize>], size: usize) -> Bytes {
-    let stored = spec.stored_rows();
-    let mut rows = Vec::with_capacity(spec.rows * spec.cols * size);
-    for row in ranges.iter().cloned().flatten() {
-        for col in 0..spec.cols {
-            rows.extend_from_slice(&data[(col * stored + row) * size..][..size]);
-        }
-    }
-    rows.into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Random packed weights in the shapes of well-known models, to measure speed and memory with no checkpoint.
 
-use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
+use planish_format::{FloatType, FormatError, PackedMatrix, PackedShape, Packing};
 use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
 
@@ -90,7 +90,9 @@ impl RandomSource {
         let seed = spec.name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        let words = rows * cols * self.packing.bits() as usize / 64 + 1;
+        let wrong_group = |error: FormatError| wrong("group", error.to_string(), self.packing.group().to_string());
+        let shape = PackedShape::new(rows, cols, self.packing, FloatType::BF16).map_err(wrong_group)?;
+        let words = shape.code_bytes() / 8 + 1;
         let mut state = seed | 1;
         let mut codes = Vec::with_capacity(words * 8);
         for _ in 0..words {
@@ -100,15 +102,13 @@ impl RandomSource {
             state ^= state << 17;
             codes.extend_from_slice(&state.to_le_bytes());
         }
-        codes.truncate(rows * cols / 8 * self.packing.bits() as usize);
+        codes.truncate(shape.code_bytes());
         let highest = ((1u32 << self.packing.bits()) - 1) as f32;
         let scale = (12.0 / cols as f32).sqrt() / highest;
-        let groups = rows * cols / self.packing.group();
+        let groups = rows * shape.groups();
         let scales = repeat_bf16(scale, groups).into();
         let biases = repeat_bf16(-scale * highest / 2.0, groups).into();
-        let matrix = PackedShape::new(rows, cols, self.packing, FloatType::BF16)
-            .and_then(|shape| PackedMatrix::new(shape, codes.into(), scales, biases));
-        matrix.map_err(|error| wrong("group", error.to_string(), self.packing.group().to_string()))
+        PackedMatrix::new(shape, codes.into(), scales, biases).map_err(wrong_group)
     }
 }
 

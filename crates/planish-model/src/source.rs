@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use planish_checkpoint::{Checkpoint, Dtype, Entry, Layout, Tensor, Weight};
-use planish_format::{FloatType, PackedMatrix, Packing, dequantize};
+use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
+use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::{Matrix, Packable, PlainMatrix};
-use planish_quantize::{Action, Recipe, Step, pack_weight};
+use planish_quantize::{Recipe, pack_weight};
 
 use crate::cut::cut;
 use crate::{Error, LinearSpec, Spelling, StackSpec};
@@ -85,7 +85,7 @@ impl Supply<'_> {
             packing: *packing,
             encoder: recipe.encoder,
             scale_type: recipe.dtype.unwrap_or(float_type),
-            allow_non_finite: recipe.allow_nonfinite,
+            allow_non_finite: recipe.allow_non_finite,
         })
     }
 
@@ -94,7 +94,7 @@ impl Supply<'_> {
         let matrix = match self {
             Supply::Ready(matrix) => return Ok(matrix),
             Supply::Turned(matrix, float_type) => {
-                let Tensor { shape, data, .. } = turned(unpacked(&matrix, float_type));
+                let Tensor { shape, data, .. } = turned(Tensor::unpacked(&matrix, float_type));
                 return Ok(Matrix::Plain(PlainMatrix {
                     rows: shape[0],
                     cols: shape[1],
@@ -153,11 +153,8 @@ impl<'a> CheckpointSource<'a> {
     ) -> Result<CheckpointSource<'a>, Error> {
         let plan = |recipe: &'a Recipe| {
             let plan = recipe.plan(checkpoint.config(), checkpoint.entries())?;
-            let packing = |step: Step| match step.action {
-                Action::Pack(packing) => Some((step.entry.name, packing)),
-                Action::Keep(_) => None,
-            };
-            Ok::<_, Error>((recipe, plan.steps.into_iter().filter_map(packing).collect()))
+            let names = |(index, packing): (usize, _)| (checkpoint.entries()[index].name.clone(), packing);
+            Ok::<_, Error>((recipe, plan.packings().into_iter().map(names).collect()))
         };
         Ok(CheckpointSource {
             checkpoint,
@@ -253,7 +250,7 @@ impl<'a> CheckpointSource<'a> {
     fn unpacked(&self, weight: Weight) -> Tensor {
         match weight {
             Weight::Plain(tensor) => tensor,
-            Weight::Packed(matrix) => unpacked(&matrix, self.unpacked_type(&matrix)),
+            Weight::Packed(matrix) => Tensor::unpacked(&matrix, self.unpacked_type(&matrix)),
         }
     }
 
@@ -265,21 +262,10 @@ impl<'a> CheckpointSource<'a> {
     }
 }
 
-fn unpacked(matrix: &PackedMatrix, float_type: FloatType) -> Tensor {
-    Tensor {
-        dtype: float_type.into(),
-        shape: vec![matrix.rows, matrix.cols],
-        data: dequantize(matrix, float_type).into(),
-    }
-}
-
 /// A plain tensor with columns as rows. // (cols, rows) to (rows, cols)
 fn turned(tensor: Tensor) -> Tensor {
-    let (rows, cols) = (tensor.shape[1], tensor.shape[0]);
-    match cut(Weight::Plain(tensor), &LinearSpec::new("", rows, cols), true) {
-        Weight::Plain(tensor) => tensor,
-        Weight::Packed(_) => unreachable!("a plain tensor stays plain"),
-    }
+    let (cols, rows) = tensor.rows_cols();
+    View::transpose(cols).apply(tensor, &[rows, cols])
 }
 
 /// A tensor under the name that it has in the checkpoint.
@@ -358,27 +344,26 @@ impl WeightSource for CheckpointSource<'_> {
     }
 }
 
-/// Of codes, and of scales and biases of 16 bits.
+/// Of codes, and of scales and biases of 16 bits; as stored where it cannot be packed so.
 fn packed_bytes(entry: &Entry, packing: Packing) -> u64 {
-    const AFFINE_BYTES: u64 = 4;
-    let values: u64 = entry.shape.iter().map(|&size| size as u64).product();
-    values * u64::from(packing.bits()) / 8 + values / packing.group() as u64 * AFFINE_BYTES
+    let (rows, cols) = entry.rows_cols();
+    let shape = PackedShape::new(rows, cols, packing, FloatType::BF16);
+    shape.map_or(entry.stored_bytes, |shape| {
+        (shape.code_bytes() + 2 * shape.scale_bytes()) as u64
+    })
 }
 
 fn float_type(name: &str, tensor: &Tensor) -> Result<FloatType, Error> {
-    match tensor.dtype {
-        Dtype::F32 => Ok(FloatType::F32),
-        Dtype::F16 => Ok(FloatType::F16),
-        Dtype::BF16 => Ok(FloatType::BF16),
-        found => Err(Error::TensorType {
-            name: name.to_owned(),
-            found,
-        }),
-    }
+    tensor.dtype.float_type().ok_or_else(|| Error::TensorType {
+        name: name.to_owned(),
+        found: tensor.dtype,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use planish_checkpoint::Dtype;
+
     use super::*;
 
     #[test]

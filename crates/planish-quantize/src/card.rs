@@ -2,7 +2,7 @@
 
 use planish_checkpoint::Checkpoint;
 
-use crate::{Error, Output};
+use crate::{Error, Output, Report, Target};
 
 /// What a card says besides what it takes from the source's card.
 pub(crate) struct Card {
@@ -30,11 +30,7 @@ impl Card {
         let source = checkpoint.file("README.md")?.unwrap_or_default();
         let source = String::from_utf8_lossy(&source);
         let (front, body) = split(&source);
-        let title = output
-            .folder
-            .file_name()
-            .unwrap_or(output.folder.as_os_str())
-            .to_string_lossy();
+        let title = output.folder_name();
         let mut card = format!(
             "---\n{}---\n\n# {title}\n\n{}\n",
             self.front_matter(front, output),
@@ -95,6 +91,44 @@ impl Card {
             .for_each(|tag| text += &format!("- {tag}\n"));
         text
     }
+}
+
+/// The source and the version of planish, for the first sentence of a card: ("`org/name`", "0.1.0").
+pub(crate) fn origin(output: &Output) -> (String, &'static str) {
+    let source = output.base_model.as_ref();
+    let source = source.map_or_else(|| "a local model".to_owned(), |id| format!("`{id}`"));
+    (source, env!("CARGO_PKG_VERSION"))
+}
+
+/// The facts that every packed output states.
+pub(crate) fn sizes(report: &Report) -> [(&'static str, String); 2] {
+    [
+        ("packed tensors", report.packed.to_string()),
+        (
+            "bits per weight, all tensors",
+            format!("{:.3}", report.bits_per_weight()),
+        ),
+    ]
+}
+
+/// How the output is run, by planish and by the library whose dialect it has.
+pub(crate) fn usage(target: Target, output: &Output) -> Vec<(&'static str, String)> {
+    let folder = output.folder_name();
+    let python = match target {
+        Target::Metal => format!(
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+             model = AutoModelForCausalLM.from_pretrained(\"{folder}\", device_map=\"auto\")\n\
+             tokenizer = AutoTokenizer.from_pretrained(\"{folder}\")"
+        ),
+        Target::Mlx => format!("from mlx_lm import load\n\nmodel, tokenizer = load(\"{folder}\")"),
+    };
+    vec![
+        (
+            "sh",
+            format!("planish generate {folder} --prompt \"Why is the sky blue?\""),
+        ),
+        ("python", python),
+    ]
 }
 
 /// Tags that say how the source was stored: the output says it anew.

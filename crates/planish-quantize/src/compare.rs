@@ -34,9 +34,7 @@ fn compare(original: &Checkpoint, packed: &Checkpoint, entry: &Entry, squares: &
     let (before, after) = (original.read(source)?, packed.read(entry)?);
     let before = Floats::new(&entry.name, &before, Some(FloatType::F32))?;
     let after = Floats::new(&entry.name, &after, Some(FloatType::F32))?;
-    let chunk = (CHUNK_WEIGHTS / before.cols.max(1)).max(1);
-    for start in (0..before.rows).step_by(chunk) {
-        let rows = start..(start + chunk).min(before.rows);
+    for rows in before.chunks(CHUNK_WEIGHTS) {
         squares.add(&before.rows(rows.clone()), &after.rows(rows));
     }
     original.release(source);

@@ -7,13 +7,12 @@ use planish_checkpoint::mlx::{self, Arranged};
 use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Mode, Override, Scheme};
 use planish_format::Packing;
 
-use crate::card::Card;
+use crate::card::{self, Card};
 use crate::layers::{Classifier, Role};
-use crate::plan::{Listed, modules_to_not_convert, unchanged};
-use crate::quantize::{kept, usage};
+use crate::plan::{Fate, Listed, OutputTensor, modules_to_not_convert};
 use crate::recipe::check_mlx_group;
-use crate::report::{Report, stored_bytes, weight_count};
-use crate::transfer::{Made, OnProgress, Outcome, Output, Transfer};
+use crate::report::Report;
+use crate::transfer::{OnProgress, Output, Transfer};
 use crate::{Error, Target, source};
 
 /// Writes `checkpoint` in the dialect `target`; packed words are moved untouched.
@@ -32,30 +31,16 @@ pub fn convert(
         Target::Mlx => to_mlx(checkpoint)?,
         Target::Metal => to_metal(checkpoint)?,
     };
-    let packed = converted
-        .made
-        .iter()
-        .filter(|made| made.outcome == Outcome::Move)
-        .count();
-    let mut transfer = Transfer {
+    let transfer = Transfer {
         checkpoint,
         config: source::config(checkpoint, &converted.dialect, None),
-        made: converted.made,
+        tensors: converted.tensors,
         dialect: converted.dialect,
-        card: String::new(),
         recipe: None,
         check_finite: false,
     };
-    let report = Report {
-        packed,
-        plain: converted.unpacked,
-        notes: Vec::new(),
-        source_bytes: stored_bytes(checkpoint),
-        output_bytes: transfer.output_bytes()?,
-        weights: weight_count(checkpoint),
-    };
-    transfer.card = card(checkpoint, target, &report, output).render(checkpoint, output)?;
-    transfer.run(output, on_progress)?;
+    let report = transfer.report(converted.unpacked, Vec::new())?;
+    transfer.run(&card(checkpoint, target, &report, output), output, on_progress)?;
     Ok(report)
 }
 
@@ -80,7 +65,7 @@ fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
 
 /// What is written, and the words for the config.
 struct Converted {
-    made: Vec<Made>,
+    tensors: Vec<OutputTensor>,
     dialect: Dialect,
     /// Modules that were packed and no longer are, with the reason.
     unpacked: Vec<(String, String)>,
@@ -99,21 +84,24 @@ fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
     })?;
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
     let tensors = mlx::arrange(checkpoint.config(), checkpoint.entries()).map_err(Error::Source)?;
-    let entry_of = |tensor: &Arranged| tensor.pieces.first().map(|piece| &checkpoint.entries()[piece.entry]);
-    let plain_layer = |tensor: &&Arranged| {
-        let is_plain = |entry: &Entry| matches!(entry.layout, Layout::Plain(_)) && classifier.role(entry).is_layer();
-        entry_of(tensor).is_some_and(is_plain)
+    let entry_of = |tensor: &Arranged| &checkpoint.entries()[tensor.parts[0].entry];
+    let is_plain_layer = |tensor: &&Arranged| {
+        let entry = entry_of(tensor);
+        matches!(entry.layout, Layout::Plain(_)) && classifier.role(entry).is_layer()
     };
-    let plain = tensors.iter().filter(plain_layer);
+    let plain = tensors.iter().filter(is_plain_layer);
     let overrides = plain
         .filter_map(|tensor| Some((tensor.name.strip_suffix(".weight")?.to_owned(), Override::Plain)))
         .collect();
-    let made = |tensor: Arranged| Made {
-        outcome: entry_of(&tensor).map_or(Outcome::Copy, moved),
-        tensor,
+    let moved = |tensor: Arranged| {
+        let fate = match entry_of(&tensor).layout {
+            Layout::Packed { .. } => Fate::Move,
+            Layout::Plain(_) | Layout::Unsupported(_) => Fate::Copy,
+        };
+        OutputTensor::new(tensor, fate)
     };
     Ok(Converted {
-        made: tensors.into_iter().map(made).collect(),
+        tensors: tensors.into_iter().map(moved).collect(),
         dialect: Dialect::Mlx {
             default: Scheme::affine(*packing),
             overrides,
@@ -122,34 +110,27 @@ fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
     })
 }
 
-fn moved(entry: &Entry) -> Outcome {
-    match entry.layout {
-        Layout::Packed { .. } => Outcome::Move,
-        Layout::Plain(_) | Layout::Unsupported(_) => Outcome::Copy,
-    }
-}
-
 fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
     let packing = shared_packing(checkpoint, &classifier)?;
     let mut converted = Converted {
-        made: Vec::new(),
+        tensors: Vec::new(),
         dialect: Dialect::Plain,
         unpacked: Vec::new(),
     };
     let mut layers = Vec::new();
     for (index, entry) in checkpoint.entries().iter().enumerate() {
         let role = classifier.role(entry);
-        let outcome = match entry.layout {
+        let fate = match entry.layout {
             Layout::Packed { packing: own, .. }
                 if matches!(role, Role::Linear | Role::Expert) || (role == Role::Head && own == packing) =>
             {
-                Outcome::Move
+                Fate::Move
             }
-            _ => kept(entry, None),
+            _ => Fate::plain(entry, None),
         };
         let module = entry.module().unwrap_or(&entry.name);
-        if matches!(outcome, Outcome::Float(_)) {
+        if matches!(fate, Fate::Cast(_)) {
             let reason = match role {
                 Role::Head => "its bits or group differ from those of the layers",
                 _ => "the metal format packs linear layers only",
@@ -161,12 +142,11 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         layers.push(Listed {
             module,
             role,
-            packed: outcome == Outcome::Move,
+            packed: fate == Fate::Move,
         });
-        converted.made.push(Made {
-            tensor: unchanged(index, entry),
-            outcome,
-        });
+        converted
+            .tensors
+            .push(OutputTensor::new(Arranged::whole(index, entry), fate));
     }
     let modules_to_not_convert = modules_to_not_convert(checkpoint.config(), &layers, &[]);
     converted.dialect = Dialect::Metal {
@@ -246,11 +226,7 @@ fn stacked_experts(entry: &Entry) -> Error {
 }
 
 fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Output) -> Card {
-    let version = env!("CARGO_PKG_VERSION");
-    let source = output
-        .base_model
-        .as_ref()
-        .map_or_else(|| "a local model".to_owned(), |id| format!("`{id}`"));
+    let (source, version) = card::origin(output);
     let packed_as = source::packed_as(checkpoint.dialect()).unwrap_or_default();
     let bits = checkpoint.entries().iter().find_map(|entry| match entry.layout {
         Layout::Packed { packing, .. } => Some(packing.bits()),
@@ -269,15 +245,9 @@ fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Outpu
              biases are those of the source, bit for bit.",
             target.description()
         ),
-        facts: vec![
-            ("packed tensors", report.packed.to_string()),
-            (
-                "bits per weight, all tensors",
-                format!("{:.3}", report.bits_per_weight()),
-            ),
-        ],
+        facts: card::sizes(report).into(),
         notes: Vec::new(),
         plain: report.plain.clone(),
-        usage: usage(target, output),
+        usage: card::usage(target, output),
     }
 }

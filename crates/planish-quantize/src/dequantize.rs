@@ -1,15 +1,15 @@
 //! A packed checkpoint or GGUF file to a plain Hugging Face folder.
 
+use planish_checkpoint::mlx::Arranged;
 use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout};
 use planish_format::FloatType;
 
-use crate::card::Card;
+use crate::card::{self, Card};
 use crate::layers::{Classifier, Role};
 use crate::pack::type_name;
-use crate::plan::unchanged;
-use crate::quantize::kept;
-use crate::report::{Report, stored_bytes, weight_count};
-use crate::transfer::{Made, OnProgress, Output, Transfer};
+use crate::plan::{Fate, OutputTensor};
+use crate::report::Report;
+use crate::transfer::{OnProgress, Output, Transfer};
 use crate::{Error, source};
 
 /// Writes every packed weight of `checkpoint` as plain floats: of `float_type`, else of the type of its scales (bfloat16 for
@@ -37,43 +37,31 @@ pub fn dequantize(
         )));
     }
     let float_type = source::float_type(checkpoint, float_type);
-    let mut transfer = Transfer {
+    let transfer = Transfer {
         checkpoint,
-        made: made(checkpoint, float_type),
+        tensors: tensors(checkpoint, float_type),
         dialect: Dialect::Plain,
         config: source::config(checkpoint, &Dialect::Plain, float_type),
-        card: String::new(),
         recipe: None,
         check_finite: false,
     };
-    let report = Report {
-        packed: 0,
-        plain: Vec::new(),
-        notes: note(float_type, packed).into_iter().collect(),
-        source_bytes: stored_bytes(checkpoint),
-        output_bytes: transfer.output_bytes()?,
-        weights: weight_count(checkpoint),
-    };
-    transfer.card = card(checkpoint, packed, output).render(checkpoint, output)?;
-    transfer.run(output, on_progress)?;
+    let report = transfer.report(Vec::new(), note(float_type, packed).into_iter().collect())?;
+    transfer.run(&card(checkpoint, packed, output), output, on_progress)?;
     Ok(report)
 }
 
-fn made(checkpoint: &Checkpoint, float_type: Option<FloatType>) -> Vec<Made> {
+fn tensors(checkpoint: &Checkpoint, float_type: Option<FloatType>) -> Vec<OutputTensor> {
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
-    let made = |(index, entry): (usize, &Entry)| {
-        let mut tensor = unchanged(index, entry);
-        // Packed, a `Conv1D` lies as other layers do; plain it lies turned over.
+    let plain = |(index, entry): (usize, &Entry)| {
+        let mut tensor = Arranged::whole(index, entry);
+        // Packed, a `Conv1D` lies as other layers do; plain it is transposed.
         if classifier.role(entry) == Role::Transposed && matches!(entry.layout, Layout::Packed { .. }) {
             tensor.shape.reverse();
-            tensor.pieces.iter_mut().for_each(|piece| piece.view.turned = true);
+            tensor.parts.iter_mut().for_each(|part| part.view.transposed = true);
         }
-        Made {
-            tensor,
-            outcome: kept(entry, float_type),
-        }
+        OutputTensor::new(tensor, Fate::plain(entry, float_type))
     };
-    checkpoint.entries().iter().enumerate().map(made).collect()
+    checkpoint.entries().iter().enumerate().map(plain).collect()
 }
 
 fn note(float_type: Option<FloatType>, packed: usize) -> Option<String> {
@@ -85,11 +73,7 @@ fn note(float_type: Option<FloatType>, packed: usize) -> Option<String> {
 }
 
 fn card(checkpoint: &Checkpoint, packed: usize, output: &Output) -> Card {
-    let version = env!("CARGO_PKG_VERSION");
-    let source = output
-        .base_model
-        .as_ref()
-        .map_or_else(|| "a local model".to_owned(), |id| format!("`{id}`"));
+    let (source, version) = card::origin(output);
     let stored = match source::packed_as(checkpoint.dialect()) {
         Some(packed_as) => format!("{packed} packed weights ({packed_as})"),
         None if source::is_gguf(checkpoint) => "the weights of a GGUF file".to_owned(),

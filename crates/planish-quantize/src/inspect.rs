@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::compare::Squares;
 use crate::layers::Classifier;
 use crate::pack::Floats;
-use crate::report::element_count;
 use crate::transfer::{OnProgress, Progress};
 use crate::{Error, Recipe, Target, source};
 
@@ -99,7 +98,7 @@ pub fn inspect(checkpoint: &Checkpoint, group: usize, on_progress: &mut OnProgre
         tensors.push(row(entry, cost));
         done_bytes += entry.stored_bytes;
     }
-    let weights: u64 = checkpoint.entries().iter().map(element_count).sum();
+    let weights: u64 = checkpoint.entries().iter().map(Entry::element_count).sum();
     Ok(Inspection {
         format: format(checkpoint),
         model_type: checkpoint
@@ -171,7 +170,7 @@ fn measure(checkpoint: &Checkpoint, entry: &Entry, group: usize) -> Result<Optio
         relative_rms,
         measured_rows,
         rows,
-        weights: element_count(entry),
+        weights: entry.element_count(),
     }))
 }
 
@@ -193,7 +192,7 @@ fn relative_error(name: &str, weight: &Weight, bits: u32, group: usize) -> Resul
     let floats = Floats::new(name, weight, None)?;
     let recipe = Recipe {
         encoder: Encoder::MlxMetal,
-        allow_nonfinite: true,
+        allow_non_finite: true,
         ..Recipe::new(Target::Mlx, packing)
     };
     let packed = floats.pack(0..floats.rows, packing, &recipe)?;

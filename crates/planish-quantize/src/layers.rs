@@ -37,7 +37,7 @@ pub(crate) enum Role {
     /// A matrix stored transposed (`Conv1D` of the GPT-2 family).
     Transposed,
     /// A linear layer that transformers keeps in f32.
-    Single,
+    LinearF32,
     /// A norm, a bias, a convolution, a table: never packed.
     Other,
 }
@@ -142,7 +142,7 @@ impl Classifier {
             Role::Other
         } else if last == "wo" && parent.ends_with("DenseReluDense") {
             // transformers keeps these of the T5 family in f32.
-            Role::Single
+            Role::LinearF32
         } else {
             Role::Linear
         }

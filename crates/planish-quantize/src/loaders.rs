@@ -1,31 +1,34 @@
 //! Which programs can read a packed checkpoint, where it is not simply the dialect's own library.
 
-use planish_checkpoint::Entry;
+use planish_checkpoint::Checkpoint;
 use serde_json::{Map, Value};
 
 use crate::layers::{Classifier, Role};
-use crate::{Action, Error, Plan, Target, mlx_models};
+use crate::{Error, Plan, Target, mlx_models};
 
 /// What the user should know of the loaders of the output, one sentence each.
-pub(crate) fn notes(target: Target, config: &Map<String, Value>, plan: &Plan) -> Vec<String> {
-    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("unknown");
+pub(crate) fn notes(target: Target, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
+    let model_type = checkpoint
+        .config()
+        .get("model_type")
+        .and_then(Value::as_str)
+        .unwrap_or("unknown");
     match target {
         Target::Mlx if !mlx_models::has(model_type) => vec![format!(
             "mlx-lm 0.32 has no model of the type `{model_type}`: planish reads this checkpoint, mlx-lm does not"
         )],
         Target::Mlx => Vec::new(),
-        Target::Metal => packed_experts(config, plan).into_iter().collect(),
+        Target::Metal => packed_experts(checkpoint, plan).into_iter().collect(),
     }
 }
 
-fn packed_experts(config: &Map<String, Value>, plan: &Plan) -> Option<String> {
-    let entries: Vec<Entry> = plan.steps.iter().map(|step| step.entry.clone()).collect();
-    let classifier = Classifier::new(config, &entries);
-    let packed = |entry: &&Entry| {
-        let is_packed = matches!(plan.action(&entry.name), Some(Action::Pack(_)));
-        is_packed && classifier.role(entry) == Role::Expert
-    };
-    let stacked = entries.iter().find(packed)?.shape.len() == 3;
+fn packed_experts(checkpoint: &Checkpoint, plan: &Plan) -> Option<String> {
+    let entries = checkpoint.entries();
+    let classifier = Classifier::new(checkpoint.config(), entries);
+    let packings = plan.packings();
+    let mut packed = (0..entries.len()).filter(|index| packings.contains_key(index));
+    let expert = packed.find(|&index| classifier.role(&entries[index]) == Role::Expert)?;
+    let stacked = entries[expert].shape.len() == 3;
     let who = match stacked {
         true => "planish reads them, transformers does not",
         false => {

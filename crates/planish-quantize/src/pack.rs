@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use planish_checkpoint::mlx::View;
-use planish_checkpoint::{Tensor, Weight};
+use planish_checkpoint::{View, Weight, cast};
 use planish_format::{
     FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, dequantize, first_non_finite,
     quantize_with,
@@ -37,8 +36,7 @@ pub(crate) struct Floats<'a> {
     stored: Stored<'a>,
     /// Columns of the stored weight.
     stored_cols: usize,
-    /// `None` is all of the weight.
-    view: Option<&'a View>,
+    view: View,
     /// Product of all sizes but the last.
     pub rows: usize,
     pub cols: usize,
@@ -54,47 +52,36 @@ enum Stored<'a> {
 impl<'a> Floats<'a> {
     /// Views `weight` as floats of type `dtype`; `None` means its own type, and [`default_type`] for a packed one.
     pub fn new(name: &'a str, weight: &'a Weight, dtype: Option<FloatType>) -> Result<Floats<'a>, Error> {
-        match weight {
+        let (stored, own_type, (rows, cols)) = match weight {
             Weight::Plain(tensor) => {
-                let float_type = float_type(name, tensor)?;
-                let (rows, cols) = rows_and_cols(&tensor.shape);
-                let stored = Stored::Plain {
-                    float_type,
-                    data: &tensor.data,
-                };
-                Ok(Floats {
-                    name,
-                    stored,
-                    stored_cols: cols,
-                    view: None,
-                    rows,
-                    cols,
-                    float_type: dtype.unwrap_or(float_type),
-                })
+                let float_type = tensor.dtype.float_type().ok_or_else(|| Error::Weight {
+                    tensor: name.to_owned(),
+                    what: format!("expected F32, F16 or BF16 values, found {}", tensor.dtype),
+                })?;
+                let data = &tensor.data;
+                (Stored::Plain { float_type, data }, float_type, tensor.rows_cols())
             }
             Weight::Packed(matrix) => {
-                let float_type = dtype.unwrap_or_else(|| default_type(matrix.scale_type));
-                Ok(Floats {
-                    name,
-                    stored: Stored::Packed(matrix),
-                    stored_cols: matrix.cols,
-                    view: None,
-                    rows: matrix.rows,
-                    cols: matrix.cols,
-                    float_type,
-                })
+                let size = (matrix.rows, matrix.cols);
+                (Stored::Packed(matrix), default_type(matrix.scale_type), size)
             }
-        }
+        };
+        Ok(Floats {
+            name,
+            stored,
+            stored_cols: cols,
+            view: View::whole(rows),
+            rows,
+            cols,
+            float_type: dtype.unwrap_or(own_type),
+        })
     }
 
-    /// Only the values that a view takes.
-    pub fn viewed(self, view: &'a View) -> Floats<'a> {
-        if view.is_whole(self.rows) {
-            return self;
-        }
+    /// Only the values that a view takes of the whole.
+    pub fn viewed(self, view: &View) -> Floats<'a> {
         let (rows, cols) = view.size(self.rows, self.cols);
         Floats {
-            view: Some(view),
+            view: view.clone(),
             rows,
             cols,
             ..self
@@ -103,55 +90,11 @@ impl<'a> Floats<'a> {
 
     /// Some rows as little-endian values of `self.float_type`. // (rows.len(), cols)
     pub fn rows(&self, rows: Range<usize>) -> Cow<'a, [u8]> {
-        match self.view {
-            None => self.stored_rows(rows),
-            Some(view) if view.turned => Cow::Owned(self.turned(view, rows)),
-            Some(view) => Cow::Owned(self.chosen(view, rows)),
-        }
-    }
-
-    /// Rows that lie as they are stored.
-    fn chosen(&self, view: &View, rows: Range<usize>) -> Vec<u8> {
         let size = self.float_type.size_bytes();
-        let mut chosen = Vec::with_capacity(rows.len() * self.cols * size);
-        for row in rows {
-            let stored = view.stored_row(row);
-            let bytes = self.stored_rows(stored..stored + 1);
-            let columns = bytes.chunks_exact(size).skip(view.first_col).step_by(view.col_step);
-            match view.col_step {
-                1 => chosen.extend_from_slice(&bytes[view.first_col * size..]),
-                _ => columns.for_each(|value| chosen.extend_from_slice(value)),
-            }
-        }
-        if view.add != 0.0 {
-            let mut values = vec![0.0; chosen.len() / size];
-            self.float_type.decode(&chosen, &mut values);
-            values.iter_mut().for_each(|value| *value += view.add);
-            self.float_type.encode(&values, &mut chosen);
-        }
-        chosen
-    }
-
-    /// Rows that are stored as columns, block after block.
-    fn turned(&self, view: &View, rows: Range<usize>) -> Vec<u8> {
-        let size = self.float_type.size_bytes();
-        let taken = (self.stored_cols - view.first_col).div_ceil(view.col_step);
-        let row_bytes = self.stored_cols * size;
-        let mut turned = Vec::with_capacity(rows.len() * self.cols * size);
-        let mut next = rows.start;
-        while next < rows.end {
-            let (block, first) = (next / taken, next % taken);
-            let last = (first + rows.end - next).min(taken);
-            let start = block * view.block_rows;
-            let bytes = self.stored_rows(start + view.rows.start..start + view.rows.end);
-            for index in first..last {
-                let column = (view.first_col + index * view.col_step) * size;
-                let values = bytes.chunks_exact(row_bytes).map(|row| &row[column..column + size]);
-                values.for_each(|value| turned.extend_from_slice(value));
-            }
-            next += last - first;
-        }
-        turned
+        let taken = self
+            .view
+            .take(rows, self.stored_cols, size, |rows| self.stored_rows(rows));
+        self.view.added(taken, self.float_type)
     }
 
     /// Rows of the stored weight.
@@ -169,6 +112,14 @@ impl<'a> Floats<'a> {
         }
     }
 
+    /// Ranges of rows of about `weights` weights each.
+    pub fn chunks(&self, weights: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, step) = (self.rows, (weights / self.cols.max(1)).max(1));
+        (0..rows)
+            .step_by(step)
+            .map(move |start| start..(start + step).min(rows))
+    }
+
     /// Packs some rows.
     pub fn pack(&self, rows: Range<usize>, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
         let bytes = self.rows(rows.clone());
@@ -176,7 +127,7 @@ impl<'a> Floats<'a> {
             packing,
             encoder: recipe.encoder,
             scale_type: self.float_type,
-            allow_non_finite: recipe.allow_nonfinite,
+            allow_non_finite: recipe.allow_non_finite,
         };
         let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
         let packed = matrix.and_then(|matrix| quantize_with(matrix, options));
@@ -223,9 +174,7 @@ impl<'a> Floats<'a> {
 
     /// One value before any cast.
     fn original(&self, row: usize, col: usize) -> f32 {
-        let (row, col) = self
-            .view
-            .map_or((row, col), |view| view.stored_place(row, col, self.stored_cols));
+        let (row, col) = self.view.stored_place(row, col, self.stored_cols);
         match &self.stored {
             Stored::Plain { float_type, data } => {
                 let size = float_type.size_bytes();
@@ -249,37 +198,4 @@ pub(crate) fn type_name(float_type: FloatType) -> &'static str {
         FloatType::F16 => "float16",
         FloatType::BF16 => "bfloat16",
     }
-}
-
-fn float_type(name: &str, tensor: &Tensor) -> Result<FloatType, Error> {
-    tensor.dtype.float_type().ok_or_else(|| {
-        let what = format!("expected F32, F16 or BF16 values, found {}", tensor.dtype);
-        Error::Weight {
-            tensor: name.to_owned(),
-            what,
-        }
-    })
-}
-
-fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
-    shape
-        .split_last()
-        .map_or((1, 1), |(cols, leading)| (leading.iter().product(), *cols))
-}
-
-/// Values of one type as values of another, rounded to nearest even.
-fn cast(bytes: &[u8], from: FloatType, to: FloatType) -> Vec<u8> {
-    const BLOCK: usize = 4096;
-    let count = bytes.len() / from.size_bytes();
-    let mut cast = vec![0; count * to.size_bytes()];
-    let mut values = [0.0; BLOCK];
-    let blocks = bytes
-        .chunks(BLOCK * from.size_bytes())
-        .zip(cast.chunks_mut(BLOCK * to.size_bytes()));
-    for (source, target) in blocks {
-        let values = &mut values[..source.len() / from.size_bytes()];
-        from.decode(source, values);
-        to.encode(values, target);
-    }
-    cast
 }

@@ -48,22 +48,13 @@ impl Target {
     }
 }
 
-/// What becomes of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Choice {
-    /// It is packed.
-    Pack(Packing),
-    /// It stays plain.
-    Plain,
-}
-
 /// An exception for the layers whose module name a regular expression finds (anywhere in the name).
 #[derive(Clone, Debug)]
 pub struct Override {
     /// Searched for in the module name, e.g. `mlp\.down_proj$`.
     pub pattern: Regex,
-    /// What becomes of these layers.
-    pub choice: Choice,
+    /// Bits and group of these layers; `None` where they stay plain.
+    pub packing: Option<Packing>,
 }
 
 impl Override {
@@ -84,7 +75,7 @@ impl Override {
         if choice == "none" {
             return Ok(Override {
                 pattern: regex,
-                choice: Choice::Plain,
+                packing: None,
             });
         }
         let (bits, group) = choice
@@ -99,7 +90,7 @@ impl Override {
             .ok_or_else(|| wrong("bits are 2, 3, 4, 5, 6 or 8 and a group is a positive multiple of 8"))?;
         Ok(Override {
             pattern: regex,
-            choice: Choice::Pack(packing),
+            packing: Some(packing),
         })
     }
 }
@@ -124,7 +115,7 @@ pub struct Recipe {
     /// The type of the plain tensors, scales and biases; `None` keeps that of each weight.
     pub dtype: Option<FloatType>,
     /// Quantize weights that hold NaN or infinity instead of refusing them.
-    pub allow_nonfinite: bool,
+    pub allow_non_finite: bool,
 }
 
 impl Recipe {
@@ -139,7 +130,7 @@ impl Recipe {
             include_experts: false,
             overrides: Vec::new(),
             dtype: None,
-            allow_nonfinite: false,
+            allow_non_finite: false,
         }
     }
 
@@ -160,18 +151,13 @@ impl Recipe {
                     .to_owned(),
             )),
             Target::Mlx => std::iter::once(group)
-                .chain(self.overrides.iter().filter_map(Override::group))
+                .chain(
+                    self.overrides
+                        .iter()
+                        .filter_map(|exception| Some(exception.packing?.group())),
+                )
                 .try_for_each(check_mlx_group),
             Target::Metal => Ok(()),
-        }
-    }
-}
-
-impl Override {
-    fn group(&self) -> Option<usize> {
-        match self.choice {
-            Choice::Pack(packing) => Some(packing.group()),
-            Choice::Plain => None,
         }
     }
 }

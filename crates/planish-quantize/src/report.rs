@@ -1,7 +1,5 @@
 //! What a conversion did, for people.
 
-use planish_checkpoint::{Checkpoint, Entry};
-
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -24,19 +22,4 @@ impl Report {
     pub fn bits_per_weight(&self) -> f64 {
         self.output_bytes as f64 * 8.0 / (self.weights as f64).max(1.0)
     }
-}
-
-/// Numbers in all tensors.
-pub(crate) fn weight_count(checkpoint: &Checkpoint) -> u64 {
-    checkpoint.entries().iter().map(element_count).sum()
-}
-
-/// Numbers in one tensor.
-pub(crate) fn element_count(entry: &Entry) -> u64 {
-    entry.shape.iter().map(|size| *size as u64).product()
-}
-
-/// Bytes of all tensors.
-pub(crate) fn stored_bytes(checkpoint: &Checkpoint) -> u64 {
-    checkpoint.entries().iter().map(|entry| entry.stored_bytes).sum()
 }

@@ -4,12 +4,16 @@
 
 use std::path::PathBuf;
 
-use planish_checkpoint::mlx::{Arranged, View};
-use planish_checkpoint::{Checkpoint, Dialect, Dtype, Entry, Layout, Planned, Weight, Writer, WriterOptions};
+use planish_checkpoint::{
+    Checkpoint, Dialect, Dtype, Entry, Layout, Planned, View, Weight, Writer, WriterOptions, rows_cols,
+};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
+use crate::card::Card;
 use crate::pack::Floats;
+use crate::plan::{Fate, OutputTensor};
+use crate::report::Report;
 use crate::{Error, Recipe};
 
 /// Weights that are read, computed and written at once.
@@ -26,6 +30,14 @@ pub struct Output {
     pub base_model: Option<String>,
 }
 
+impl Output {
+    /// The last part of the folder's path.
+    pub(crate) fn folder_name(&self) -> String {
+        let name = self.folder.file_name().unwrap_or(self.folder.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
@@ -40,35 +52,14 @@ pub struct Progress<'a> {
 /// Called now and then during a conversion.
 pub type OnProgress<'a> = dyn FnMut(Progress) + 'a;
 
-/// What an entry becomes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Outcome {
-    /// The bytes of a plain tensor as they are.
-    Copy,
-    /// Plain floats of a type.
-    Float(FloatType),
-    /// Packed, with scales of a type.
-    Pack(Packing, FloatType),
-    /// The codes, scales and biases of a packed weight as they are.
-    Move,
-}
-
-/// One tensor of the output, or three of a packed one.
-pub(crate) struct Made {
-    pub tensor: Arranged,
-    /// What its pieces become.
-    pub outcome: Outcome,
-}
-
 /// A whole conversion, decided.
 pub(crate) struct Transfer<'a> {
     pub checkpoint: &'a Checkpoint,
     /// In the order of writing.
-    pub made: Vec<Made>,
+    pub tensors: Vec<OutputTensor>,
     /// The dialect of the output.
     pub dialect: Dialect,
     pub config: Map<String, Value>,
-    pub card: String,
     /// For the rule and types of what is packed; `None` where nothing is.
     pub recipe: Option<&'a Recipe>,
     /// Refuse NaN and infinity in weights that are not packed, too.
@@ -76,40 +67,52 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
+    /// What will be done, as far as the plan tells: the layers that stay plain with the reason, and what else is to be known.
+    pub fn report(&self, plain: Vec<(String, String)>, notes: Vec<String>) -> Result<Report, Error> {
+        let size = |tensor: &Planned| (tensor.shape.iter().product::<usize>() * tensor.dtype.size_bytes()) as u64;
+        let packed = |tensor: &&OutputTensor| matches!(tensor.fate, Fate::Quantize(..) | Fate::Move);
+        let entries = self.checkpoint.entries();
+        Ok(Report {
+            packed: self.tensors.iter().filter(packed).count(),
+            plain,
+            notes,
+            source_bytes: entries.iter().map(|entry| entry.stored_bytes).sum(),
+            output_bytes: self.planned()?.iter().map(size).sum(),
+            weights: entries.iter().map(Entry::element_count).sum(),
+        })
+    }
+
     /// Writes the output.
-    pub fn run(&self, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
+    pub fn run(&self, card: &Card, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
+        let card = card.render(self.checkpoint, output)?;
         let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output))?;
-        let bytes = |made: &Made| -> u64 {
-            made.tensor
-                .pieces
+        let parts = || {
+            self.tensors
                 .iter()
-                .map(|piece| self.entry(piece.entry).stored_bytes)
-                .sum()
+                .flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor, part)))
         };
-        let total_bytes = self.made.iter().map(bytes).sum();
+        let total_bytes = parts().map(|(_, part)| self.entry(part.entry).stored_bytes).sum();
         let mut done_bytes = 0;
-        for made in &self.made {
-            for piece in &made.tensor.pieces {
-                let entry = self.entry(piece.entry);
-                let mut report = |part: f64| {
-                    let part_bytes = (entry.stored_bytes as f64 * part) as u64;
-                    on_progress(Progress {
-                        tensor: &entry.name,
-                        done_bytes: done_bytes + part_bytes,
-                        total_bytes,
-                    });
-                };
-                let mut stream = Stream {
-                    transfer: self,
-                    name: &made.tensor.name,
-                    entry,
-                    view: &piece.view,
-                    writer: &mut writer,
-                };
-                stream.write(made.outcome, &mut report)?;
-                report(1.0);
-                done_bytes += entry.stored_bytes;
-            }
+        for (tensor, part) in parts() {
+            let entry = self.entry(part.entry);
+            let mut report = |done: f64| {
+                let part_bytes = (entry.stored_bytes as f64 * done) as u64;
+                on_progress(Progress {
+                    tensor: &entry.name,
+                    done_bytes: done_bytes + part_bytes,
+                    total_bytes,
+                });
+            };
+            let mut stream = Stream {
+                transfer: self,
+                name: &tensor.name,
+                entry,
+                view: &part.view,
+                writer: &mut writer,
+            };
+            stream.write(tensor.fate, &mut report)?;
+            report(1.0);
+            done_bytes += entry.stored_bytes;
         }
         for name in self.checkpoint.files() {
             if let Some(data) = self.checkpoint.file(name)? {
@@ -118,15 +121,9 @@ impl Transfer<'_> {
         }
         let config = format!("{:#}\n", Value::Object(self.config.clone()));
         writer.add_file("config.json", config.as_bytes())?;
-        writer.add_file("README.md", self.card.as_bytes())?;
+        writer.add_file("README.md", card.as_bytes())?;
         writer.finish()?;
         Ok(())
-    }
-
-    /// Bytes of all tensors of the output.
-    pub fn output_bytes(&self) -> Result<u64, Error> {
-        let size = |tensor: &Planned| (tensor.shape.iter().product::<usize>() * tensor.dtype.size_bytes()) as u64;
-        Ok(self.planned()?.iter().map(size).sum())
     }
 
     fn writer_options(&self, output: &Output) -> WriterOptions {
@@ -143,34 +140,34 @@ impl Transfer<'_> {
 
     fn planned(&self) -> Result<Vec<Planned>, Error> {
         let mut planned = Vec::new();
-        for made in &self.made {
-            for piece in &made.tensor.pieces {
-                self.check_piece(made, self.entry(piece.entry), &piece.view)?;
+        for tensor in &self.tensors {
+            for part in &tensor.parts {
+                self.check_part(tensor, self.entry(part.entry), &part.view)?;
             }
-            planned.extend(self.planned_parts(made)?);
+            planned.extend(self.planned_parts(tensor)?);
         }
         Ok(planned)
     }
 
-    /// That a piece can become what is planned, as far as its entry tells.
-    fn check_piece(&self, made: &Made, entry: &Entry, view: &View) -> Result<(), Error> {
-        let first = made.tensor.pieces.first().map(|piece| &self.entry(piece.entry).layout);
-        match (made.outcome, &entry.layout) {
-            (Outcome::Float(_) | Outcome::Pack(..), _) => {}
+    /// That a part can become what is planned, as far as its entry tells.
+    fn check_part(&self, tensor: &OutputTensor, entry: &Entry, view: &View) -> Result<(), Error> {
+        let first = tensor.parts.first().map(|part| &self.entry(part.entry).layout);
+        match (tensor.fate, &entry.layout) {
+            (Fate::Cast(_) | Fate::Quantize(..), _) => {}
             (_, layout) if first != Some(layout) => {
-                let what = format!("is stored otherwise than the other parts of `{}`", made.tensor.name);
+                let what = format!("is stored otherwise than the other parts of `{}`", tensor.name);
                 return Err(wrong(entry, what));
             }
-            (Outcome::Copy, Layout::Plain(_)) => {}
-            (Outcome::Move, Layout::Packed { .. }) if view.is_rows() => {}
-            (Outcome::Move, Layout::Packed { .. }) => {
+            (Fate::Copy, Layout::Plain(_)) => {}
+            (Fate::Move, Layout::Packed { .. }) if view.is_rows() => {}
+            (Fate::Move, Layout::Packed { .. }) => {
                 return Err(Error::Inexpressible(format!(
                     "{}: the target holds it in another order, which packed words cannot be brought into: \
                      `planish dequantize` it, then `planish quantize` it anew",
                     entry.name
                 )));
             }
-            (Outcome::Copy | Outcome::Move, _) => {
+            (Fate::Copy | Fate::Move, _) => {
                 // The reader names the mode that it does not know.
                 self.checkpoint.read(entry)?;
             }
@@ -178,9 +175,8 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn planned_parts(&self, made: &Made) -> Result<Vec<Planned>, Error> {
-        let tensor = &made.tensor;
-        let Some(entry) = tensor.pieces.first().map(|piece| self.entry(piece.entry)) else {
+    fn planned_parts(&self, tensor: &OutputTensor) -> Result<Vec<Planned>, Error> {
+        let Some(entry) = tensor.parts.first().map(|part| self.entry(part.entry)) else {
             return Ok(Vec::new());
         };
         let plain = |dtype: Dtype| {
@@ -190,25 +186,22 @@ impl Transfer<'_> {
                 shape: tensor.shape.clone(),
             }]
         };
-        let (packing, scale_type) = match (made.outcome, &entry.layout) {
-            (Outcome::Float(float_type), _) => return Ok(plain(float_type.into())),
-            (Outcome::Copy, Layout::Plain(dtype)) => return Ok(plain(*dtype)),
-            (Outcome::Pack(packing, scale_type), _) => (packing, scale_type),
-            (Outcome::Move, Layout::Packed { packing, scale_type }) => (*packing, *scale_type),
-            (Outcome::Copy | Outcome::Move, _) => return Ok(Vec::new()),
+        let (packing, scale_type) = match (tensor.fate, &entry.layout) {
+            (Fate::Cast(float_type), _) => return Ok(plain(float_type.into())),
+            (Fate::Copy, Layout::Plain(dtype)) => return Ok(plain(*dtype)),
+            (Fate::Quantize(packing, scale_type), _) => (packing, scale_type),
+            (Fate::Move, Layout::Packed { packing, scale_type }) => (*packing, *scale_type),
+            (Fate::Copy | Fate::Move, _) => return Ok(Vec::new()),
         };
-        let (cols, leading) = tensor
-            .shape
-            .split_last()
-            .map_or((1, &[][..]), |(cols, rest)| (*cols, rest));
-        let shape = PackedShape::new(leading.iter().product(), cols, packing, scale_type)
-            .map_err(|error| wrong(entry, error.to_string()))?;
-        let with_last = |last: usize| [leading, &[last]].concat();
+        let (rows, cols) = rows_cols(&tensor.shape);
+        let shape =
+            PackedShape::new(rows, cols, packing, scale_type).map_err(|error| wrong(entry, error.to_string()))?;
+        let leading = tensor.shape.split_last().map_or(&[][..], |(_, leading)| leading);
         let [codes, scales, biases] = part_names(&tensor.name, &self.dialect);
         let part = |name: String, dtype: Dtype, last: usize| Planned {
             name,
             dtype,
-            shape: with_last(last),
+            shape: [leading, &[last]].concat(),
         };
         Ok(vec![
             part(codes, Dtype::U32, shape.code_row_bytes() / 4),
@@ -232,7 +225,7 @@ fn part_names(name: &str, dialect: &Dialect) -> [String; 3] {
     [name.to_owned(), format!("{module}.scales"), format!("{module}{biases}")]
 }
 
-/// One piece on its way.
+/// One part of a tensor on its way.
 struct Stream<'a> {
     transfer: &'a Transfer<'a>,
     /// The tensor of the output.
@@ -244,21 +237,21 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     /// `report` takes the part of the entry that is done, 0 to 1.
-    fn write(&mut self, outcome: Outcome, report: &mut dyn FnMut(f64)) -> Result<(), Error> {
+    fn write(&mut self, fate: Fate, report: &mut dyn FnMut(f64)) -> Result<(), Error> {
         let weight = self.transfer.checkpoint.read(self.entry)?;
-        match (outcome, &weight) {
-            (Outcome::Copy, Weight::Plain(tensor)) if self.is_copied(tensor.dtype) => {
+        match (fate, &weight) {
+            (Fate::Copy, Weight::Plain(tensor)) if self.is_copied(tensor.dtype) => {
                 let chunk_bytes = CHUNK_WEIGHTS * tensor.dtype.size_bytes();
                 for (index, chunk) in tensor.data.chunks(chunk_bytes).enumerate() {
                     self.append(self.name, chunk)?;
                     report((index * chunk_bytes) as f64 / tensor.data.len() as f64);
                 }
             }
-            (Outcome::Copy, Weight::Plain(_)) => self.floats(&weight, None, report)?,
-            (Outcome::Float(float_type), _) => self.floats(&weight, Some(float_type), report)?,
-            (Outcome::Pack(packing, scale_type), _) => self.pack(&weight, packing, scale_type, report)?,
-            (Outcome::Move, Weight::Packed(matrix)) => self.moved(matrix)?,
-            (Outcome::Copy | Outcome::Move, _) => {
+            (Fate::Copy, Weight::Plain(_)) => self.floats(&weight, None, report)?,
+            (Fate::Cast(float_type), _) => self.floats(&weight, Some(float_type), report)?,
+            (Fate::Quantize(packing, scale_type), _) => self.pack(&weight, packing, scale_type, report)?,
+            (Fate::Move, Weight::Packed(matrix)) => self.moved(matrix)?,
+            (Fate::Copy | Fate::Move, _) => {
                 let what = "is stored otherwise than the checkpoint's header says".to_owned();
                 return Err(wrong(self.entry, what));
             }
@@ -285,7 +278,7 @@ impl Stream<'_> {
         report: &mut dyn FnMut(f64),
     ) -> Result<(), Error> {
         let floats = Floats::new(&self.entry.name, weight, float_type)?.viewed(self.view);
-        for rows in chunks(floats.rows, floats.cols) {
+        for rows in floats.chunks(CHUNK_WEIGHTS) {
             if self.must_be_finite() {
                 floats.check_finite(rows.clone())?;
             }
@@ -306,7 +299,7 @@ impl Stream<'_> {
             unreachable!("packing without a recipe")
         };
         let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
-        for rows in chunks(floats.rows, floats.cols) {
+        for rows in floats.chunks(CHUNK_WEIGHTS) {
             report(rows.start as f64 / floats.rows as f64);
             let packed = floats.pack(rows, packing, recipe)?;
             self.parts(&packed)?;
@@ -316,14 +309,8 @@ impl Stream<'_> {
 
     /// The rows of the view, block after block.
     fn moved(&mut self, matrix: &PackedMatrix) -> Result<(), Error> {
-        if self.view.is_whole(matrix.rows) {
-            return self.parts(matrix);
-        }
-        for start in (0..matrix.rows).step_by(self.view.block_rows.max(1)) {
-            let rows = start + self.view.rows.start..start + self.view.rows.end;
-            self.parts(&matrix.slice_rows(rows))?;
-        }
-        Ok(())
+        let mut blocks = 0..self.view.blocks(matrix.rows);
+        blocks.try_for_each(|block| self.parts(&matrix.slice_rows(self.view.block(block))))
     }
 
     fn parts(&mut self, matrix: &PackedMatrix) -> Result<(), Error> {
@@ -344,12 +331,4 @@ impl Stream<'_> {
         self.transfer.checkpoint.release(self.entry);
         Ok(())
     }
-}
-
-/// Ranges of rows of about [`CHUNK_WEIGHTS`] weights.
-fn chunks(rows: usize, cols: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let step = (CHUNK_WEIGHTS / cols.max(1)).max(1);
-    (0..rows)
-        .step_by(step)
-        .map(move |start| start..(start + step).min(rows))
 }

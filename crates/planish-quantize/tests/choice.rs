@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use planish_checkpoint::{Dtype, Entry, Layout};
 use planish_format::Packing;
-use planish_quantize::{Action, Override, Patterns, Plan, Reason, Recipe, Target};
+use planish_quantize::{Override, Patterns, Plan, Reason, Recipe, Target};
 use serde_json::{Map, Value, json};
 
 fn golden(file: &str) -> Value {
@@ -33,13 +33,10 @@ fn entries(tensors: &Value) -> Vec<Entry> {
 }
 
 fn packed(plan: &Plan) -> BTreeMap<String, (u32, usize)> {
-    let packing = |action| match action {
-        Action::Pack(packing) => Some((packing.bits(), packing.group())),
-        Action::Keep(_) => None,
-    };
-    plan.steps
+    let packing = |packing: Packing| (packing.bits(), packing.group());
+    plan.tensors
         .iter()
-        .filter_map(|step| Some((step.module().to_owned(), packing(step.action)?)))
+        .filter_map(|tensor| Some((tensor.module().to_owned(), packing(tensor.packing()?))))
         .collect()
 }
 
@@ -150,23 +147,23 @@ fn mlx_writes_what_mlx_lm_writes() {
             .plan(model["config"].as_object().unwrap(), &entries(&model["tensors"]))
             .unwrap();
         let mut expected = model["mlx"].as_object().unwrap().clone();
-        for written in &plan.written {
-            let name = &written.tensor.name;
+        for tensor in &plan.tensors {
+            let name = &tensor.name;
             let Some(peer) = expected.remove(name) else {
                 if !NOT_LOADED.iter().any(|part| name.contains(part)) {
                     wrong.push(format!("{label}: {name}: not a tensor of mlx-lm"));
                 }
                 continue;
             };
-            let found = match written.action {
-                Action::Pack(packing) => json!([written.tensor.shape, packing.bits(), packing.group()]),
-                Action::Keep(_) => json!([written.tensor.shape]),
+            let found = match tensor.packing() {
+                Some(packing) => json!([tensor.shape, packing.bits(), packing.group()]),
+                None => json!([tensor.shape]),
             };
             // mlx-lm squeezes single numbers as it loads them.
             if found != peer && (found, &peer) != (json!([[1]]), &json!([[]])) {
                 wrong.push(format!(
-                    "{label}: {name}: mlx-lm has {peer}, planish {:?}",
-                    written.action
+                    "{label}: {name}: mlx-lm has {peer}, planish {:?} {:?}",
+                    tensor.fate, tensor.reason
                 ));
             }
         }
@@ -183,8 +180,8 @@ fn metal_lists_what_transformers_would_not_know() {
     let plan = recipe(Target::Metal).plan(&config, &tensors).unwrap();
     let listed = plan.modules_to_not_convert.clone().unwrap();
     assert_eq!(listed, ["lm_head", "model.layers.0.mlp.down_proj"]);
-    let action = plan.action("model.layers.0.mlp.down_proj.weight");
-    assert_eq!(action, Some(Action::Keep(Reason::NotDivisible { cols: 80, group: 32 })));
+    let tensor = plan.tensor("model.layers.0.mlp.down_proj.weight").unwrap();
+    assert_eq!(tensor.reason, Some(Reason::NotDivisible { cols: 80, group: 32 }));
 
     let tensors: Vec<Entry> = tensors
         .into_iter()

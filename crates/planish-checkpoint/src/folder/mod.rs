@@ -14,13 +14,13 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::source::{self, Source};
+use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 use paths::Root;
 use weights::Weights;
 
-/// Reads the data of a folder.
-pub(crate) struct Reader {
+/// The data of a folder.
+struct Folder {
     root: Root,
     weights: Weights,
 }
@@ -41,14 +41,13 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         tensors,
         biases_suffix,
     };
-    let reader = source::Reader::Folder(Reader { root, weights });
     Ok(Source {
         path: folder.to_path_buf(),
         config,
         dialect,
         entries,
         files,
-        reader,
+        storage: Box::new(Folder { root, weights }),
     })
 }
 
@@ -84,24 +83,24 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-impl Reader {
-    pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+impl Storage for Folder {
+    fn read(&self, entry: &Entry) -> Result<Weight, Error> {
         self.weights.read(entry)
     }
 
-    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
         Ok(self.weights.tensors.read(name))
     }
 
-    pub fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
+    fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
         files::read(&self.root, name)
     }
 
-    pub fn release(&self, entry: &Entry) {
+    fn release(&self, entry: &Entry) {
         self.weights.release(entry);
     }
 
-    pub fn release_all(&self) {
+    fn release_all(&self) {
         self.weights.tensors.release_all();
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Architecture {
     /// The names of experts. A row with experts is for models that have some.
     pub experts: Option<Experts>,
     /// Layers that Hugging Face stores as (cols, rows).
-    pub turned: &'static [&'static str],
+    pub transposed: &'static [&'static str],
     /// Which norm the model has.
     pub epsilon: Epsilon,
     /// What config.json says beyond a Llama's.

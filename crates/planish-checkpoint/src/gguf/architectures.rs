@@ -17,7 +17,7 @@ const BASE: Architecture = Architecture {
     layers: "model.layers",
     names: &[],
     experts: None,
-    turned: &[],
+    transposed: &[],
     epsilon: Epsilon::Rms("rms_norm_eps"),
     keys: &[],
 };
@@ -264,7 +264,7 @@ pub(super) static ARCHITECTURES: [Architecture; 29] = [
             ("ffn_up", "mlp.c_fc"),
             ("ffn_down", "mlp.c_proj"),
         ],
-        turned: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+        transposed: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
         epsilon: Epsilon::Layer("layer_norm_epsilon"),
         keys: &[
             Key::Set("activation_function", Literal::Text("gelu_new")),

@@ -32,14 +32,15 @@ use self::config::{Facts, Sizes};
 use self::fault::Fault;
 use self::header::{Header, TensorInfo};
 use self::row_order::RowOrder;
-use self::tensor_type::Storage;
+use self::tensor_type::Encoding;
 use crate::folder::map::MappedFile;
 use crate::order::natural_order;
-use crate::source::{self, Source};
-use crate::{Dialect, Entry, Error, Layout, Tensor, Weight};
+use crate::source::{Source, Storage};
+use crate::tensor::rows_cols;
+use crate::{Dialect, Entry, Error, Layout, Tensor, View, Weight};
 
-/// Reads the data of a GGUF file.
-pub(crate) struct Reader {
+/// The data of a GGUF file.
+struct GgufFile {
     path: PathBuf,
     file: MappedFile,
     header: Header,
@@ -54,17 +55,8 @@ struct Place {
     /// The tensor of the header, or the part of it that one expert has.
     tensor: TensorInfo,
     order: RowOrder,
-    change: Change,
-}
-
-/// What else a converter has done to a tensor.
-#[derive(Clone, Copy, PartialEq)]
-enum Change {
-    Nothing,
-    /// It has added one.
-    AddedOne,
-    /// It has turned rows into columns.
-    Turned,
+    /// Undoes what else a converter has done to plain values: rows turned into columns, one added.
+    view: View,
 }
 
 /// Opens a GGUF file: reads and checks its header, and rebuilds the config.
@@ -75,7 +67,7 @@ pub(crate) fn open(path: &Path) -> Result<Source, Error> {
     let file = MappedFile::open(path)?;
     let opened = open_bytes(file.bytes()).map_err(|fault| fault.at(path))?;
     let files = tokenizer::files(&opened.header.metadata);
-    let reader = Reader {
+    let storage = GgufFile {
         path: path.to_path_buf(),
         file,
         header: opened.header,
@@ -88,7 +80,7 @@ pub(crate) fn open(path: &Path) -> Result<Source, Error> {
         dialect: Dialect::Plain,
         entries: opened.entries,
         files,
-        reader: source::Reader::Gguf(reader),
+        storage: Box::new(storage),
     })
 }
 
@@ -163,19 +155,20 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
 fn entry_of(name: String, place: &Place) -> Entry {
     let tensor = &place.tensor;
     let layout = match &tensor.tensor_type.storage {
-        Storage::Floats(float_type) => Layout::Plain((*float_type).into()),
-        Storage::Codes(codes) => Layout::Packed {
+        Encoding::Floats(float_type) => Layout::Plain((*float_type).into()),
+        Encoding::Codes(codes) => Layout::Packed {
             packing: codes.packing(),
             scale_type: codes.scale_type,
         },
     };
     let mut shape = tensor.shape.clone();
-    match (place.change, &layout) {
-        // Packed, it stays as other layers are.
-        (Change::Turned, Layout::Plain(_)) => shape.reverse(),
-        // Converters drop sizes of one.
-        _ if name.ends_with("shared_expert_gate.weight") && shape.len() == 1 => shape.insert(0, 1),
-        _ => {}
+    // Packed, it stays as other layers are.
+    if place.view.transposed && matches!(layout, Layout::Plain(_)) {
+        shape.reverse();
+    }
+    // Converters drop sizes of one.
+    if name.ends_with("shared_expert_gate.weight") && shape.len() == 1 {
+        shape.insert(0, 1);
     }
     Entry {
         name,
@@ -211,14 +204,17 @@ fn place_of(architecture: &Architecture, sizes: &Sizes, tensor: TensorInfo, name
     let order = row_order_of(architecture, sizes, &tensor, name)?;
     let is_norm = tensor.shape.len() == 1 && name.ends_with("norm.weight");
     let module = name.strip_suffix(".weight").unwrap_or_default();
-    let change = if architecture.norms_less_one && is_norm {
-        Change::AddedOne
-    } else if architecture.turned.iter().any(|layer| module.ends_with(layer)) && tensor.shape.len() == 2 {
-        Change::Turned
-    } else {
-        Change::Nothing
+    let rows = rows_cols(&tensor.shape).0;
+    let view = View {
+        transposed: architecture.transposed.iter().any(|layer| module.ends_with(layer)) && tensor.shape.len() == 2,
+        add: if architecture.norms_less_one && is_norm {
+            -1.0
+        } else {
+            0.0
+        },
+        ..View::whole(rows)
     };
-    Ok(Place { tensor, order, change })
+    Ok(Place { tensor, order, view })
 }
 
 /// How the rows of a tensor lie, having checked that they are whole heads.
@@ -288,7 +284,7 @@ fn dtype_of(entries: &[Entry]) -> &'static str {
 }
 
 fn read_factors(file: &Bytes, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
-    let Storage::Floats(FloatType::F32) = tensor.tensor_type.storage else {
+    let Encoding::Floats(FloatType::F32) = tensor.tensor_type.storage else {
         let what = format!(
             "tensor `{}`: expected type F32, found {}",
             tensor.name, tensor.tensor_type.name
@@ -301,30 +297,27 @@ fn read_factors(file: &Bytes, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
     Ok(factors)
 }
 
-impl Reader {
+impl GgufFile {
+    fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Weight, Error> {
+        let weight = transcode::read(self.file.bytes(), &place.tensor, place.order);
+        let weight = weight.map_err(|fault| fault.at(&self.path))?;
+        Ok(match weight {
+            Weight::Plain(tensor) => Weight::Plain(place.view.apply(tensor, shape)),
+            packed @ Weight::Packed(_) => packed,
+        })
+    }
+}
+
+impl Storage for GgufFile {
     /// The weight of an entry: mapped floats, or codes that are this call's own.
-    pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+    fn read(&self, entry: &Entry) -> Result<Weight, Error> {
         let place = self.places.get(&entry.name);
         let place = place.ok_or_else(|| Error::missing(&self.path, format!("there is no weight `{}`", entry.name)))?;
         self.read_place(place, &entry.shape)
     }
 
-    fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Weight, Error> {
-        let weight = transcode::read(self.file.bytes(), &place.tensor, place.order);
-        let weight = weight.map_err(|fault| fault.at(&self.path))?;
-        Ok(match (weight, place.change) {
-            (Weight::Plain(tensor), Change::Nothing) => Weight::Plain(Tensor {
-                shape: shape.to_vec(),
-                ..tensor
-            }),
-            (Weight::Plain(tensor), Change::AddedOne) => Weight::Plain(transcode::less_one(tensor)),
-            (Weight::Plain(tensor), Change::Turned) => Weight::Plain(transcode::turned(&tensor)),
-            (packed @ Weight::Packed(_), _) => packed,
-        })
-    }
-
     /// A plain tensor, or the codes (as `P.weight`), scales or biases of a packed one.
-    pub fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, Error> {
         let (weight, part) = match name.strip_suffix(".scales").or(name.strip_suffix(".biases")) {
             Some(module) => (format!("{module}.weight"), &name[module.len()..]),
             None => (name.to_string(), ".weight"),
@@ -340,7 +333,7 @@ impl Reader {
     }
 
     /// A rebuilt file: config.json and those that the source lists.
-    pub fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
+    fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
         if name == "config.json" {
             return Ok(Some(tokenizer::to_json(&Value::Object(self.config.clone()))));
         }
@@ -348,14 +341,14 @@ impl Reader {
     }
 
     /// Gives the mapped pages of an entry back to the system.
-    pub fn release(&self, entry: &Entry) {
+    fn release(&self, entry: &Entry) {
         if let Some(place) = self.places.get(&entry.name) {
             self.file.release(place.tensor.range.clone());
         }
     }
 
     /// Gives all mapped pages back to the system.
-    pub fn release_all(&self) {
+    fn release_all(&self) {
         self.file.release(0..self.file.bytes().len());
     }
 }

@@ -17,12 +17,12 @@ pub(super) struct TensorType {
     pub block: usize,
     /// Bytes of a block.
     pub block_bytes: usize,
-    pub storage: Storage,
+    pub storage: Encoding,
 }
 
 /// What the bytes of a block are.
 #[derive(Debug)]
-pub(super) enum Storage {
+pub(super) enum Encoding {
     Floats(FloatType),
     Codes(BlockCodes),
 }
@@ -64,7 +64,7 @@ const fn floats(id: u32, name: &'static str, float_type: FloatType) -> TensorTyp
         name,
         block: 1,
         block_bytes,
-        storage: Storage::Floats(float_type),
+        storage: Encoding::Floats(float_type),
     }
 }
 
@@ -87,7 +87,7 @@ const fn simple(
         name,
         block: 32,
         block_bytes,
-        storage: Storage::Codes(codes),
+        storage: Encoding::Codes(codes),
     }
 }
 
@@ -110,7 +110,7 @@ const fn k(
         name,
         block: 256,
         block_bytes,
-        storage: Storage::Codes(codes),
+        storage: Encoding::Codes(codes),
     }
 }
 

@@ -11,14 +11,14 @@ use rayon::prelude::*;
 use super::fault::Fault;
 use super::header::TensorInfo;
 use super::row_order::RowOrder;
-use super::tensor_type::{BlockCodes, Storage, Unpacked};
+use super::tensor_type::{BlockCodes, Encoding, Unpacked};
 use crate::{Dtype, Tensor, Weight};
 
 /// Reads a tensor of the mapped file, its rows in Hugging Face order.
 pub(super) fn read(file: &Bytes, tensor: &TensorInfo, order: RowOrder) -> Result<Weight, Fault> {
     let stored = Stored::new(file, tensor, order);
     match &tensor.tensor_type.storage {
-        Storage::Floats(float_type) => {
+        Encoding::Floats(float_type) => {
             let dtype = (*float_type).into();
             Ok(Weight::Plain(Tensor {
                 dtype,
@@ -26,7 +26,7 @@ pub(super) fn read(file: &Bytes, tensor: &TensorInfo, order: RowOrder) -> Result
                 data: stored.floats(),
             }))
         }
-        Storage::Codes(codes) => stored.pack(codes).map(Weight::Packed),
+        Encoding::Codes(codes) => stored.pack(codes).map(Weight::Packed),
     }
 }
 
@@ -154,39 +154,6 @@ impl Row {
 /// Writes numbers that the type holds exactly.
 fn write_scales(values: &[f32], scale_type: FloatType, out: &mut [u8]) {
     scale_type.encode(values, out);
-}
-
-/// Values less one, in their own type.
-pub(super) fn less_one(tensor: Tensor) -> Tensor {
-    let Some(float_type) = tensor.dtype.float_type() else {
-        return tensor;
-    };
-    let mut values = vec![0.0; tensor.data.len() / float_type.size_bytes()];
-    float_type.decode(&tensor.data, &mut values);
-    values.iter_mut().for_each(|value| *value -= 1.0);
-    let mut data = vec![0; tensor.data.len()];
-    float_type.encode(&values, &mut data);
-    Tensor {
-        data: data.into(),
-        ..tensor
-    }
-}
-
-/// A matrix (rows, cols) as (cols, rows).
-pub(super) fn turned(tensor: &Tensor) -> Tensor {
-    let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
-    let size = tensor.dtype.size_bytes();
-    let mut data = Vec::with_capacity(tensor.data.len());
-    for col in 0..cols {
-        for row in 0..rows {
-            data.extend_from_slice(&tensor.data[(row * cols + col) * size..][..size]);
-        }
-    }
-    Tensor {
-        dtype: tensor.dtype,
-        shape: vec![cols, rows],
-        data: data.into(),
-    }
 }
 
 /// One of the three arrays of a packed matrix as a tensor.

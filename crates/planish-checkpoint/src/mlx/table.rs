@@ -14,75 +14,83 @@ pub(crate) struct Model {
     pub rules: &'static [Rule],
 }
 
-/// What becomes of tensors whose name holds a path. Paths are given between layer and `.weight`.
-pub(crate) enum Rule {
-    /// `EXPERTS.<number>.PART` of all experts are one tensor `STACK.PART` (experts, rows, cols).
-    Stack {
-        experts: &'static str,
-        stack: &'static str,
-        /// Hugging Face and MLX.
-        parts: &'static [(&'static str, &'static str)],
-    },
-    /// Another name.
-    Name(&'static str, &'static str),
-    /// The rows of each expert, or of the one matrix, are those of two.
-    Halves {
-        joined: &'static str,
-        halves: [&'static str; 2],
-    },
-    /// Matrices stored (cols, rows), of one or all experts: the columns in turn are rows of several tensors.
-    Turned {
-        joined: &'static str,
-        /// Names that may lack `.weight` at Hugging Face; in MLX they have it.
-        parts: &'static [&'static str],
-    },
-    /// Vectors whose values in turn are those of several.
-    InTurn {
-        joined: &'static str,
-        parts: &'static [&'static str],
-    },
-    /// A convolution over time: (channels, 1, width) becomes (channels, width, 1).
-    Convolution(&'static str),
-    /// One is added to the weights of norms whose name ends so.
-    AddOne(&'static [&'static str]),
-    /// Rows of each head: keys without position, then values. The keys' are turned over.
-    KeysAndValues {
-        joined: &'static str,
-        keys: &'static str,
-        values: &'static str,
-    },
-    /// A rule for models that have no experts.
-    WithoutExperts(&'static Rule),
-    /// A copy where there is no tensor of that name: of what, and its name.
-    Copy(&'static str, &'static str),
+/// Tensors of MLX that are made of one of Hugging Face, or of one for each expert. Paths stand between layer and `.weight`.
+pub(crate) struct Rule {
+    pub how: How,
+    /// At Hugging Face.
+    pub from: &'static str,
+    /// In MLX.
+    pub to: &'static [&'static str],
+    /// Only for models that have no experts.
+    pub without_experts: bool,
 }
 
-const GATED: &[(&str, &str)] = &[
+/// How the tensors of a rule follow from each other.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum How {
+    /// `FROM.<number>.PART` of all experts are one tensor `TO.PART` (experts, rows, cols). Parts at Hugging Face and in MLX.
+    Stack(&'static [(&'static str, &'static str)]),
+    /// Another name.
+    Name,
+    /// Under its own name, and a copy under the last name where there is no such tensor.
+    Copy,
+    /// The rows of each expert, or of the one matrix, are those of two. `FROM` may lack `.weight`; in MLX all have it.
+    Halves,
+    /// Matrices stored (cols, rows), of one or all experts: the columns in turn are rows of several tensors. `FROM` may lack
+    /// `.weight`.
+    Transposed,
+    /// Vectors whose values in turn are those of several; paths are names.
+    InTurn,
+    /// A convolution over time: (channels, 1, width) becomes (channels, width, 1).
+    Convolution,
+    /// One is added to the weights of norms whose name ends so.
+    AddOne,
+    /// Rows of each head: keys without position, then values. The keys' are transposed.
+    KeysAndValues,
+}
+
+const fn rule(how: How, from: &'static str, to: &'static [&'static str]) -> Rule {
+    Rule {
+        how,
+        from,
+        to,
+        without_experts: false,
+    }
+}
+
+const fn convolution(path: &'static [&'static str]) -> Rule {
+    rule(How::Convolution, path[0], path)
+}
+
+const fn norm(path: &'static [&'static str]) -> Rule {
+    rule(How::AddOne, path[0], path)
+}
+
+const GATED: How = How::Stack(&[
     ("gate_proj", "gate_proj"),
     ("up_proj", "up_proj"),
     ("down_proj", "down_proj"),
-];
-const NUMBERED: &[(&str, &str)] = &[("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")];
-const EXPERTS: Rule = Rule::Stack {
-    experts: "mlp.experts",
-    stack: "mlp.switch_mlp",
-    parts: GATED,
-};
-const JOINED_EXPERTS: Rule = Rule::Halves {
-    joined: "mlp.experts.gate_up_proj",
-    halves: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj"],
-};
-const JOINED_DOWN: Rule = Rule::Name("mlp.experts.down_proj", "mlp.switch_mlp.down_proj");
-const GRANITE_EXPERTS: Rule = Rule::Halves {
-    joined: "block_sparse_moe.input_linear",
-    halves: [
+]);
+const NUMBERED: How = How::Stack(&[("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")]);
+const EXPERTS: Rule = rule(GATED, "mlp.experts", &["mlp.switch_mlp"]);
+const JOINED_EXPERTS: Rule = rule(
+    How::Halves,
+    "mlp.experts.gate_up_proj",
+    &["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj"],
+);
+const JOINED_DOWN: Rule = rule(How::Name, "mlp.experts.down_proj", &["mlp.switch_mlp.down_proj"]);
+const GRANITE_EXPERTS: Rule = rule(
+    How::Halves,
+    "block_sparse_moe.input_linear",
+    &[
         "block_sparse_moe.switch_mlp.gate_proj",
         "block_sparse_moe.switch_mlp.up_proj",
     ],
-};
-const GRANITE_DOWN: Rule = Rule::Name(
+);
+const GRANITE_DOWN: Rule = rule(
+    How::Name,
     "block_sparse_moe.output_linear",
-    "block_sparse_moe.switch_mlp.down_proj",
+    &["block_sparse_moe.switch_mlp.down_proj"],
 );
 
 pub(crate) static MODELS: &[Model] = &[
@@ -90,11 +98,11 @@ pub(crate) static MODELS: &[Model] = &[
         model_types: &["mixtral", "phimoe"],
         prefixes: &[],
         dropped: &[],
-        rules: &[Rule::Stack {
-            experts: "block_sparse_moe.experts",
-            stack: "block_sparse_moe.switch_mlp",
-            parts: NUMBERED,
-        }],
+        rules: &[rule(
+            NUMBERED,
+            "block_sparse_moe.experts",
+            &["block_sparse_moe.switch_mlp"],
+        )],
     },
     Model {
         model_types: &[
@@ -119,22 +127,18 @@ pub(crate) static MODELS: &[Model] = &[
             EXPERTS,
             JOINED_EXPERTS,
             JOINED_DOWN,
-            Rule::KeysAndValues {
-                joined: "self_attn.kv_b_proj",
-                keys: "self_attn.embed_q",
-                values: "self_attn.unembed_out",
-            },
+            rule(
+                How::KeysAndValues,
+                "self_attn.kv_b_proj",
+                &["self_attn.embed_q", "self_attn.unembed_out"],
+            ),
         ],
     },
     Model {
         model_types: &["dots1"],
         prefixes: &[],
         dropped: &[],
-        rules: &[Rule::Stack {
-            experts: "mlp.experts",
-            stack: "mlp.experts",
-            parts: GATED,
-        }],
+        rules: &[rule(GATED, "mlp.experts", &["mlp.experts"])],
     },
     Model {
         model_types: &["granitemoe"],
@@ -150,12 +154,19 @@ pub(crate) static MODELS: &[Model] = &[
             GRANITE_EXPERTS,
             GRANITE_DOWN,
             // Of models without experts only; those with experts keep this layer whole.
-            Rule::WithoutExperts(&Rule::Halves {
-                joined: "shared_mlp.input_linear",
-                halves: ["mlp.gate_proj", "mlp.up_proj"],
-            }),
-            Rule::WithoutExperts(&Rule::Name("shared_mlp.output_linear", "mlp.down_proj")),
-            Rule::Convolution("mamba.conv1d"),
+            Rule {
+                without_experts: true,
+                ..rule(
+                    How::Halves,
+                    "shared_mlp.input_linear",
+                    &["mlp.gate_proj", "mlp.up_proj"],
+                )
+            },
+            Rule {
+                without_experts: true,
+                ..rule(How::Name, "shared_mlp.output_linear", &["mlp.down_proj"])
+            },
+            convolution(&["mamba.conv1d"]),
         ],
     },
     Model {
@@ -163,22 +174,22 @@ pub(crate) static MODELS: &[Model] = &[
         prefixes: &[],
         dropped: &[],
         rules: &[
-            Rule::Turned {
-                joined: "mlp.experts.gate_up_proj",
-                parts: &["mlp.experts.gate_proj", "mlp.experts.up_proj"],
-            },
-            Rule::Turned {
-                joined: "mlp.experts.down_proj",
-                parts: &["mlp.experts.down_proj"],
-            },
-            Rule::InTurn {
-                joined: "mlp.experts.gate_up_proj_bias",
-                parts: &["mlp.experts.gate_proj.bias", "mlp.experts.up_proj.bias"],
-            },
-            Rule::InTurn {
-                joined: "mlp.experts.down_proj_bias",
-                parts: &["mlp.experts.down_proj.bias"],
-            },
+            rule(
+                How::Transposed,
+                "mlp.experts.gate_up_proj",
+                &["mlp.experts.gate_proj", "mlp.experts.up_proj"],
+            ),
+            rule(How::Transposed, "mlp.experts.down_proj", &["mlp.experts.down_proj"]),
+            rule(
+                How::InTurn,
+                "mlp.experts.gate_up_proj_bias",
+                &["mlp.experts.gate_proj.bias", "mlp.experts.up_proj.bias"],
+            ),
+            rule(
+                How::InTurn,
+                "mlp.experts.down_proj_bias",
+                &["mlp.experts.down_proj.bias"],
+            ),
         ],
     },
     Model {
@@ -189,36 +200,30 @@ pub(crate) static MODELS: &[Model] = &[
             EXPERTS,
             JOINED_EXPERTS,
             JOINED_DOWN,
-            Rule::Convolution("linear_attn.conv1d"),
-            Rule::AddOne(&[
-                "input_layernorm",
-                "post_attention_layernorm",
-                "model.norm",
-                "q_norm",
-                "k_norm",
-            ]),
+            convolution(&["linear_attn.conv1d"]),
+            norm(&["input_layernorm"]),
+            norm(&["post_attention_layernorm"]),
+            norm(&["model.norm"]),
+            norm(&["q_norm"]),
+            norm(&["k_norm"]),
         ],
     },
     Model {
         model_types: &["lfm2"],
         prefixes: &[],
         dropped: &[],
-        rules: &[Rule::Convolution("conv.conv")],
+        rules: &[convolution(&["conv.conv"])],
     },
     Model {
         model_types: &["lfm2_moe"],
         prefixes: &[],
         dropped: &[],
         rules: &[
-            Rule::Stack {
-                experts: "feed_forward.experts",
-                stack: "feed_forward.switch_mlp",
-                parts: NUMBERED,
-            },
-            Rule::Name("feed_forward.w1", "feed_forward.gate_proj"),
-            Rule::Name("feed_forward.w2", "feed_forward.down_proj"),
-            Rule::Name("feed_forward.w3", "feed_forward.up_proj"),
-            Rule::Convolution("conv.conv"),
+            rule(NUMBERED, "feed_forward.experts", &["feed_forward.switch_mlp"]),
+            rule(How::Name, "feed_forward.w1", &["feed_forward.gate_proj"]),
+            rule(How::Name, "feed_forward.w2", &["feed_forward.down_proj"]),
+            rule(How::Name, "feed_forward.w3", &["feed_forward.up_proj"]),
+            convolution(&["conv.conv"]),
         ],
     },
     Model {
@@ -242,22 +247,10 @@ pub(crate) static MODELS: &[Model] = &[
         ],
         dropped: &[".attn.bias", ".attn.masked_bias"],
         rules: &[
-            Rule::Turned {
-                joined: "attn.c_attn",
-                parts: &["attn.c_attn"],
-            },
-            Rule::Turned {
-                joined: "attn.c_proj",
-                parts: &["attn.c_proj"],
-            },
-            Rule::Turned {
-                joined: "mlp.c_fc",
-                parts: &["mlp.c_fc"],
-            },
-            Rule::Turned {
-                joined: "mlp.c_proj",
-                parts: &["mlp.c_proj"],
-            },
+            rule(How::Transposed, "attn.c_attn", &["attn.c_attn"]),
+            rule(How::Transposed, "attn.c_proj", &["attn.c_proj"]),
+            rule(How::Transposed, "mlp.c_fc", &["mlp.c_fc"]),
+            rule(How::Transposed, "mlp.c_proj", &["mlp.c_proj"]),
         ],
     },
     Model {
@@ -270,19 +263,23 @@ pub(crate) static MODELS: &[Model] = &[
         model_types: &["mamba", "mamba2", "falcon_mamba"],
         prefixes: &[],
         dropped: &[],
-        rules: &[Rule::Convolution("mixer.conv1d")],
+        rules: &[convolution(&["mixer.conv1d"])],
     },
     Model {
         model_types: &["falcon_h1"],
         prefixes: &[],
         dropped: &[],
-        rules: &[Rule::Convolution("mamba.conv1d")],
+        rules: &[convolution(&["mamba.conv1d"])],
     },
     Model {
         model_types: &["minicpm"],
         prefixes: &[],
         dropped: &[],
-        rules: &[Rule::Copy("model.embed_tokens", "lm_head")],
+        rules: &[rule(
+            How::Copy,
+            "model.embed_tokens",
+            &["model.embed_tokens", "lm_head"],
+        )],
     },
 ];
 

@@ -263,32 +263,10 @@ impl LayerSpec {
         self.steps.iter_mut().flat_map(|step| &mut step.branches)
     }
 
-    /// The attention blocks of all branches.
-    pub fn attentions_mut(&mut self) -> impl Iterator<Item = &mut AttentionSpec> {
-        self.branches_mut().filter_map(|branch| match &mut branch.block {
-            BlockSpec::Attention(spec) => Some(&mut **spec),
-            _ => None,
-        })
-    }
-
     /// The blocks of all branches, in order.
     pub fn blocks(&self) -> impl Iterator<Item = &BlockSpec> {
         let branches = self.steps.iter().flat_map(|step| &step.branches);
         branches.map(|branch| &branch.block)
-    }
-}
-
-impl BlockSpec {
-    /// Values that the cache keeps for every position.
-    pub fn cached_values(&self) -> usize {
-        match self {
-            BlockSpec::Attention(spec) => spec.key.rows + spec.value.rows,
-            BlockSpec::LatentAttention(spec) => 2 * spec.latent.rows + spec.rotated,
-            BlockSpec::FeedForward(_)
-            | BlockSpec::Experts(_)
-            | BlockSpec::ShortConvolution(_)
-            | BlockSpec::Recurrence(_) => 0,
-        }
     }
 }
 
@@ -307,11 +285,5 @@ impl Architecture {
     pub fn has_windows(&self) -> bool {
         let mut blocks = self.layers.iter().flat_map(LayerSpec::blocks);
         blocks.any(|block| matches!(block, BlockSpec::Attention(spec) if spec.window.is_some()))
-    }
-
-    /// Bytes of keys and values for one position, at `value_bytes` a value.
-    pub fn cache_bytes_per_position(&self, value_bytes: usize) -> usize {
-        let blocks = self.layers.iter().flat_map(LayerSpec::blocks);
-        blocks.map(BlockSpec::cached_values).sum::<usize>() * value_bytes
     }
 }

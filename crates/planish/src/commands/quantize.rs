@@ -72,7 +72,7 @@ impl Arguments {
             include_experts: self.include_experts,
             overrides: overrides?,
             dtype: self.dtype.map(DtypeFlag::float_type),
-            allow_nonfinite: self.allow_nan,
+            allow_non_finite: self.allow_nan,
             ..recipe
         })
     }
