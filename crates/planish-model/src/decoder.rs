@@ -12,7 +12,6 @@ use planish_ops::{Ops, Places, RopeAngles, SequenceStore, Span, Tokens};
 use crate::batch::{Chunk, Input, Row, Ticket, Want};
 use crate::blocks::{BlockState, LinearLayer, Loader, NormLayer, device_error};
 use crate::cache::Slots;
-use crate::clock::Clock;
 use crate::embedding::Embedding;
 use crate::source::WeightSource;
 use crate::step::{Pending, Step, Stream};
@@ -64,7 +63,8 @@ pub(crate) struct Decoder<O: Ops> {
     lists: Lists,
     finals: Finals<O>,
     memory: Option<DeviceMemory>,
-    clock: Clock,
+    measuring: bool,
+    head_share: Phases, // of what the device measured
 }
 
 /// Lists that every call reuses.
@@ -139,7 +139,8 @@ impl<O: Ops> Decoder<O> {
             lists: Lists::default(),
             finals,
             memory,
-            clock: Clock::default(),
+            measuring: false,
+            head_share: Phases::default(),
             architecture: architecture.clone(),
             ops,
         })
@@ -390,7 +391,6 @@ impl<O: Ops> Decoder<O> {
             rows: places.rows(),
             places,
             workspace: &mut self.workspace,
-            clock: &mut self.clock,
             pending: None,
         };
         let tokens = match tokens {
@@ -438,7 +438,6 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error> {
         self.check(chunks)?;
-        self.clock.skip();
         self.update_slots()?;
         let mut lists = std::mem::take(&mut self.lists);
         let result = self.run_groups(&mut lists, chunks, each);
@@ -477,12 +476,12 @@ impl<O: Ops> Engine for Decoder<O> {
     }
 
     fn measure(&mut self, on: bool) {
-        // Launches that are still under way would count as nothing.
-        self.clock.measure(on && O::SYNCHRONOUS);
+        self.ops.measure(on);
+        (self.measuring, self.head_share) = (on, Phases::default());
     }
 
     fn phases(&self) -> Phases {
-        self.clock.phases
+        self.ops.phases().with_head(self.head_share)
     }
 }
 

@@ -7,7 +7,6 @@ mod architecture;
 mod batch;
 mod blocks;
 mod cache;
-mod clock;
 mod config;
 mod cut;
 mod decoder;
@@ -31,15 +30,14 @@ pub use architecture::{
 };
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
-pub use clock::{Phases, Spent};
 pub use decoder::DeviceMemory;
 pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
-    Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, RecurrenceShape, RopePairs, Routing,
-    ScaleGrowth, Scoring, Work,
+    Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Phases, RecurrenceShape, RopePairs,
+    Routing, ScaleGrowth, Scoring, Spent, Work,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

@@ -153,11 +153,7 @@ impl Model {
     ///
     /// # Panics
     /// If a cache belongs to another model or stands in two chunks.
-    pub fn run(
-        &mut self,
-        chunks: &mut [Chunk<'_>],
-        each: &mut dyn FnMut(Row<'_>),
-    ) -> Result<Option<Ticket>, Error> {
+    pub fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error> {
         self.engine.run(chunks, each)
     }
 

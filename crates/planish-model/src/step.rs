@@ -5,7 +5,6 @@
 use planish_ops::{Add, Norm, Ops, Places, Residual};
 
 use crate::blocks::{Block, BlockState, Loader, NormLayer, Pass, load_block};
-use crate::clock::{Clock, Phase};
 use crate::workspace::{TensorSets, Workspace};
 use crate::{BranchSpec, Error, StepSpec};
 
@@ -55,8 +54,6 @@ pub(crate) struct Stream<'a, O: Ops> {
     pub(crate) places: Places<'a, O>,
     /// `hidden` without `pending`.
     pub(crate) workspace: &'a mut Workspace<O>,
-    /// Where time goes.
-    pub(crate) clock: &'a mut Clock,
     /// What must still be added.
     pub(crate) pending: Option<Pending>,
 }
@@ -128,7 +125,6 @@ impl<O: Ops> Stream<'_, O> {
             output: Some(normed),
             ..norm.of(0..self.rows, hidden)
         });
-        self.clock.lap(Phase::Other);
     }
 
     /// Brings `hidden` up to date.
@@ -143,7 +139,6 @@ impl<O: Ops> Stream<'_, O> {
             source: &deltas[delta],
             factor,
         });
-        self.clock.lap(Phase::Other);
     }
 
     /// Normalizes `hidden` itself.
@@ -154,7 +149,6 @@ impl<O: Ops> Stream<'_, O> {
             residual,
             ..norm.of(0..self.rows, hidden)
         });
-        self.clock.lap(Phase::Other);
     }
 
     /// From the normalized rows, or `hidden` where there is no norm, to the branch's delta.
@@ -173,12 +167,10 @@ impl<O: Ops> Stream<'_, O> {
             },
             output: &mut workspace.deltas[delta],
             tensors: &mut workspace.sets[branch.tensors],
-            clock: &mut *self.clock,
         };
         branch.block.run(&mut pass, state)?;
         if let Some(norm) = &branch.post_norm {
             self.ops.norm(norm.of(0..self.rows, &mut workspace.deltas[delta]));
-            self.clock.lap(Phase::Other);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ mod linear;
 mod matrix;
 mod norm;
 mod pack;
+mod phases;
 mod places;
 mod recurrence;
 mod rope;
@@ -41,6 +42,7 @@ pub use linear::{Linear, linear_reference};
 pub use matrix::{Matrix, PlainMatrix};
 pub use norm::{Norm, NormKind, Residual, norm_reference};
 pub use pack::Packable;
+pub use phases::{Phases, Spent};
 pub use places::{CopyRows, Places, SequenceStore, Span, check_spans};
 pub use recurrence::{
     Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, STATE_COLS, Steps, recurrence_reference,
@@ -226,6 +228,14 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// # Panics
     /// If all were taken.
     fn take(&self, chosen: &mut Self::Chosen, tokens: &mut Vec<Option<u32>>) -> Result<(), Self::Error>;
+
+    /// Begins to measure where time goes, from zero, or stops. A device whose launches go on by themselves measures nothing.
+    fn measure(&self, _on: bool) {}
+
+    /// Where time went since measuring began.
+    fn phases(&self) -> Phases {
+        Phases::default()
+    }
 
     /// Bytes of device memory in use; `None` where it is the processor's.
     fn used_bytes(&self) -> Option<u64>;

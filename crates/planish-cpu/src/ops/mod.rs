@@ -1,5 +1,6 @@
 //! The operations on the CPU. Launches are done when they return.
 
+mod meter;
 mod routed;
 mod tensor;
 
@@ -9,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_ops::{
     Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
-    KeyValueSizes, Linear, Matrix, Norm, Ops, PassSize, Recurrence, Rope, RopeAngles, Rotation, SequenceStore, Span,
-    Tokens, check_spans,
+    KeyValueSizes, Linear, Matrix, Norm, Ops, PassSize, Phases, Recurrence, Rope, RopeAngles, Rotation, SequenceStore,
+    Span, Tokens, Work, check_spans,
 };
 
 use crate::activation::activate;
@@ -25,6 +26,7 @@ use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
 use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, Precision};
 
+use meter::{Meter, Phase};
 pub use routed::CpuStack;
 use routed::RoutedWorkspace;
 pub use tensor::CpuTensor;
@@ -42,6 +44,7 @@ pub struct CpuOps {
     /// Rows of a table that [`Embed`] takes.
     tokens: Mutex<Vec<u32>>,
     experts: Mutex<RoutedWorkspace>,
+    meter: Meter,
 }
 
 impl CpuOps {
@@ -58,6 +61,7 @@ impl CpuOps {
             workspace: Mutex::default(),
             tokens: Mutex::default(),
             experts: Mutex::default(),
+            meter: Meter::default(),
         }
     }
 
@@ -77,6 +81,11 @@ impl CpuOps {
         arena.keep(&self.cpu, matrix.into(), self.precision)
     }
 }
+
+const MATMUL: Phase = |phases| &mut phases.matmul;
+const ATTENTION: Phase = |phases| &mut phases.attention;
+const OTHER: Phase = |phases| &mut phases.other;
+const CHOICE: Phase = |phases| &mut phases.choice;
 
 /// A panic elsewhere leaves nothing half done in these.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -138,6 +147,7 @@ impl Ops for CpuOps {
 
     fn place(&self, spans: &[Span], _sequences: &mut CpuSequences) -> Result<(), Infallible> {
         check_spans(spans);
+        self.meter.skip();
         Ok(())
     }
 
@@ -167,12 +177,21 @@ impl Ops for CpuOps {
     fn choose(&self, problem: Choose<'_, CpuOps>) -> Result<(), Infallible> {
         problem.check();
         choose(problem);
+        self.meter.lap(CHOICE, Work::default());
         Ok(())
     }
 
     fn take(&self, chosen: &mut CpuChosen, tokens: &mut Vec<Option<u32>>) -> Result<(), Infallible> {
         chosen.take(tokens);
         Ok(())
+    }
+
+    fn measure(&self, on: bool) {
+        self.meter.measure(on);
+    }
+
+    fn phases(&self) -> Phases {
+        self.meter.phases()
     }
 
     fn used_bytes(&self) -> Option<u64> {
@@ -207,20 +226,24 @@ impl Ops for CpuOps {
         if scale != 1.0 {
             output.iter_mut().for_each(|value| *value *= scale);
         }
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn norm(&self, problem: Norm<'_, CpuOps>) {
         problem.check();
         norm(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn add(&self, problem: Add<'_, CpuOps>) {
         problem.check();
         add(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn linear(&self, problem: Linear<'_, CpuOps>) {
         problem.check();
+        let work = self.meter.count(|| problem.work());
         let Linear {
             rows,
             input,
@@ -245,16 +268,19 @@ impl Ops for CpuOps {
                 add_to_rows(self.cpu.pool(), output.first_mut(rows), bias.values());
             }
         }
+        self.meter.lap(MATMUL, work);
     }
 
     fn rope_angles(&self, problem: RopeAngles<'_, CpuOps>) {
         problem.check();
         rope_angles(problem);
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn rope(&self, problem: Rope<'_, CpuOps>) {
         problem.check();
         rope(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn append(&self, problem: Append<'_, CpuOps>) -> Result<(), Infallible> {
@@ -284,37 +310,47 @@ impl Ops for CpuOps {
             }
         }
         key_values.append(self.cpu.pool(), places.spans, keys.values(), values.values());
+        self.meter.lap(OTHER, Work::default());
         Ok(())
     }
 
     fn attention(&self, problem: Attention<'_, CpuOps>) {
         problem.check();
+        let work = self.meter.count(|| problem.work());
         attention(&self.cpu, problem, &mut lock(&self.workspace));
+        self.meter.lap(ATTENTION, work);
     }
 
     fn gate(&self, problem: Gate<'_, CpuOps>) {
         problem.check();
         activate(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn convolve(&self, problem: Convolution<'_, CpuOps>) {
         problem.check();
         convolve(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
     }
 
     fn recur(&self, problem: Recurrence<'_, CpuOps>) {
         problem.check();
         recur(self.cpu.pool(), problem);
+        self.meter.lap(ATTENTION, Work::default());
     }
 
     fn experts(&self, problem: Experts<'_, CpuOps>) {
         problem.check();
+        let work = self.meter.count(|| problem.work());
         self.run_experts(problem);
+        self.meter.lap(MATMUL, work);
     }
 
     fn head_linear(&self, problem: HeadLinear<'_, CpuOps>) {
         problem.check();
+        let work = self.meter.count(|| problem.work());
         self.cpu.head_linear(problem, self.precision);
+        self.meter.lap(MATMUL, work);
     }
 
     fn copy_rows(&self, problem: CopyRows<'_, CpuOps>) {
@@ -337,5 +373,6 @@ impl Ops for CpuOps {
     fn copy_heads(&self, problem: CopyHeads<'_, CpuOps>) {
         problem.check();
         copy_heads(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
     }
 }

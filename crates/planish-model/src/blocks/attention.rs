@@ -3,7 +3,6 @@
 use planish_ops::{Activation, Alibi, Append, Attention, Gate, KeyValueSizes, Linear, Ops, Rope, Rotation};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
-use crate::clock::Phase;
 use crate::workspace::TensorSize;
 use crate::{AttentionSpec, Error};
 
@@ -50,7 +49,7 @@ impl<O: Ops> AttentionBlock<O> {
 
     /// `gated = sigmoid(gate(input)) * attended`.
     fn run_gate(&self, pass: &mut Pass<'_, O>, gate: &LinearLayer<O>, gated: &mut O::Tensor, attended: &O::Tensor) {
-        pass.clock.timed(pass.ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&gate.weight],
@@ -63,7 +62,6 @@ impl<O: Ops> AttentionBlock<O> {
             gate: gated,
             up: Some(attended),
         });
-        pass.clock.lap(Phase::Other);
     }
 
     /// Norms, rotation, and keys and values to the cache.
@@ -149,7 +147,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             unreachable!("as many as tensors() says")
         };
         let ops = pass.ops;
-        pass.clock.timed(ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&self.query.weight, &self.key.weight, &self.value.weight],
@@ -161,8 +159,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             outputs: &mut [&mut *queries, &mut *keys, &mut *values],
         });
         self.place(pass, [&mut *queries, keys, values], key_values)?;
-        pass.clock.lap(Phase::Other);
-        pass.clock.timed(ops).attention(Attention {
+        pass.ops.attention(Attention {
             places: pass.places,
             queries,
             heads: self.spec.heads,

@@ -3,7 +3,6 @@
 use planish_ops::{Activation, Convolution, Linear, Ops};
 
 use super::{Block, BlockState, LinearLayer, Loader, Pass, device_error};
-use crate::clock::Phase;
 use crate::workspace::TensorSize;
 use crate::{ConvolutionSpec, Error, ShortConvolutionSpec};
 
@@ -106,7 +105,7 @@ impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
         let [input_gate, output_gate, input, convolved] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        pass.clock.timed(pass.ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&self.input_gate.weight, &self.output_gate.weight, &self.input.weight],
@@ -122,7 +121,6 @@ impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
             output_gate: Some(output_gate),
             ..self.convolution.of(pass, input, history, convolved)
         });
-        pass.clock.lap(Phase::Other);
         self.output.run(pass, convolved);
         Ok(())
     }

@@ -81,7 +81,7 @@ impl<O: Ops> ExpertsBlock<O> {
     }
 
     fn logits(&self, pass: &mut Pass<'_, O>, router: &LinearLayer<O>, logits: &mut O::Tensor) {
-        pass.clock.timed(pass.ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&router.weight],
@@ -130,7 +130,7 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
                 base = Base::Gated(shared_logits);
             }
         }
-        pass.clock.timed(pass.ops).experts(Experts {
+        pass.ops.experts(Experts {
             rows: pass.rows,
             input: pass.input,
             route: Route {

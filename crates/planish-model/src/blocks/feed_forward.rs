@@ -3,7 +3,6 @@
 use planish_ops::{Activation, Gate, Linear, Ops, Xielu};
 
 use super::{Block, BlockState, LinearLayer, Loader, Pass};
-use crate::clock::Phase;
 use crate::workspace::TensorSize;
 use crate::{ActivationSpec, Error, FeedForwardSpec};
 
@@ -69,7 +68,7 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
         let activation = self.activation;
         let activated = match (&self.gate, gate) {
             (Some(gate), [gated]) => {
-                pass.clock.timed(ops).linear(Linear {
+                pass.ops.linear(Linear {
                     rows,
                     input,
                     weights: &[&gate.weight, &self.up.weight],
@@ -86,7 +85,7 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
                 gated
             }
             _ => {
-                pass.clock.timed(ops).linear(Linear {
+                pass.ops.linear(Linear {
                     rows,
                     input,
                     weights: &[&self.up.weight],
@@ -103,7 +102,6 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
                 up
             }
         };
-        pass.clock.lap(Phase::Other);
         self.down.run(pass, activated);
         Ok(())
     }

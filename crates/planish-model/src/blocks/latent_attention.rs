@@ -4,7 +4,6 @@
 use planish_ops::{Append, Attention, CopyHeads, HeadLinear, HeadPart, KeyValueSizes, Linear, Ops, Rope, Shape};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
-use crate::clock::Phase;
 use crate::workspace::TensorSize;
 use crate::{Error, LatentAttentionSpec, LatentQuerySpec};
 
@@ -76,7 +75,7 @@ impl<O: Ops> LatentAttentionBlock<O> {
             (Some(reduction), Some(fewer)) => (&reduction.down, &mut **fewer),
             _ => (&self.query, &mut *tensors.whole_queries),
         };
-        pass.clock.timed(pass.ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &[&first.weight, &self.latent.weight, &self.rotated_key.weight],
@@ -90,7 +89,7 @@ impl<O: Ops> LatentAttentionBlock<O> {
         pass.ops.norm(self.latent_norm.of(0..pass.rows, tensors.latent));
         if let (Some(reduction), Some(fewer)) = (&self.reduction, &mut tensors.fewer) {
             pass.ops.norm(reduction.norm.of(0..pass.rows, fewer));
-            pass.clock.timed(pass.ops).linear(Linear {
+            pass.ops.linear(Linear {
                 rows: pass.rows,
                 input: fewer,
                 weights: &[&self.query.weight],
@@ -127,7 +126,7 @@ impl<O: Ops> LatentAttentionBlock<O> {
                 pairs: pass.angles[self.spec.rope].pairs,
             });
         }
-        pass.clock.timed(pass.ops).head_linear(HeadLinear {
+        pass.ops.head_linear(HeadLinear {
             rows: pass.rows,
             weights: &self.embed_query,
             input: tensors.whole_queries,
@@ -239,8 +238,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
             key_values,
         };
         pass.ops.append(append).map_err(device_error)?;
-        pass.clock.lap(Phase::Other);
-        pass.clock.timed(pass.ops).attention(Attention {
+        pass.ops.attention(Attention {
             places: pass.places,
             queries: tensors.queries,
             heads: self.spec.heads,
@@ -254,7 +252,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
             output: tensors.attended,
         });
         let part = |stride| HeadPart { stride, start: 0 };
-        pass.clock.timed(pass.ops).head_linear(HeadLinear {
+        pass.ops.head_linear(HeadLinear {
             rows: pass.rows,
             weights: &self.value,
             input: tensors.attended,

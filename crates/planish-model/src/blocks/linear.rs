@@ -34,7 +34,7 @@ impl<O: Ops> LinearLayer<O> {
 impl<O: Ops> LinearLayer<O> {
     /// From `input` (rows, cols) to the output of the pass.
     pub(crate) fn run(&self, pass: &mut Pass<'_, O>, input: &O::Tensor) {
-        pass.clock.timed(pass.ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input,
             weights: &[&self.weight],

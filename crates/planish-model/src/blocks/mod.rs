@@ -19,7 +19,6 @@ pub(crate) use norm::NormLayer;
 
 use planish_ops::{CopyRows, Ops, Places, RopePairs, SequenceStore, Shape};
 
-use crate::clock::Clock;
 use crate::workspace::TensorSize;
 use crate::{BlockSpec, Error};
 
@@ -138,8 +137,6 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) output: &'a mut O::Tensor,
     /// What it asked for.
     pub(crate) tensors: &'a mut [O::Tensor],
-    /// Where time goes.
-    pub(crate) clock: &'a mut Clock,
 }
 
 /// Cosines and sines of the positions of a pass, and the pairs that they rotate.

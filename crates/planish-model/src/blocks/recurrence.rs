@@ -4,7 +4,6 @@ use planish_ops::{Activation, Gate, Linear, Ops, Recurrence, Rule, Steps};
 
 use super::convolution::ConvolutionLayer;
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
-use crate::clock::Phase;
 use crate::workspace::TensorSize;
 use crate::{Error, RecurrenceSpec, RuleSpec};
 
@@ -100,7 +99,7 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         let last = self.strengths.as_ref();
         let layers = [&self.inputs, &self.gate, &self.steps, last.unwrap_or(&self.steps)];
         let count = layers.len() - usize::from(last.is_none());
-        pass.clock.timed(pass.ops).linear(Linear {
+        pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
             weights: &layers.map(|layer| &layer.weight)[..count],
@@ -123,9 +122,7 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
             state,
             output: &mut *mixed,
         });
-        pass.clock.lap(Phase::Attention);
         self.gate(pass, gate, mixed);
-        pass.clock.lap(Phase::Other);
         self.output.run(pass, gate);
         Ok(())
     }

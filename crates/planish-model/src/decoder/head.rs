@@ -8,9 +8,8 @@ use smallvec::SmallVec;
 use super::{Decoder, Lists};
 use crate::batch::{Chunk, FEW_ROWS, Row, Ticket, Want};
 use crate::blocks::device_error;
-use crate::clock::Phase;
 use crate::step::Pending;
-use crate::{Architecture, Error};
+use crate::{Architecture, Error, Phases};
 
 /// Rows whose logits are computed together where those of all tokens are wanted.
 const LOGIT_ROWS: usize = 32;
@@ -75,14 +74,20 @@ impl<O: Ops> Finals<O> {
 
     /// The tokens of a ticket, in the order of the chunks that wanted a choice. Those of earlier tickets are given up.
     pub(super) fn take(&mut self, ops: &O, ticket: &Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error> {
-        assert!(ticket.number > self.taken, "the tokens of this ticket were given up for later ones");
+        assert!(
+            ticket.number > self.taken,
+            "the tokens of this ticket were given up for later ones"
+        );
         while self.taken < ticket.number {
             ops.take(&mut self.chosen, tokens).map_err(device_error)?;
             self.taken += 1;
         }
         let found: SmallVec<[Option<u32>; FEW_ROWS]> = SmallVec::from_slice(tokens);
         let of_chunks = ticket.places.iter().map(|&place| found[place as usize]);
-        tokens.iter_mut().zip(of_chunks).for_each(|(token, found)| *token = found);
+        tokens
+            .iter_mut()
+            .zip(of_chunks)
+            .for_each(|(token, found)| *token = found);
         Ok(())
     }
 }
@@ -117,6 +122,7 @@ impl<O: Ops> Decoder<O> {
 
     /// The final norm of rows of the pass into the first rows of `normed`.
     fn normalize(&mut self, rows: Range<usize>, pending: Option<Pending>) {
+        let before = self.phases_so_far();
         let workspace = &mut self.workspace;
         let (hidden, deltas) = (&mut workspace.hidden, &workspace.deltas);
         self.ops.norm(Norm {
@@ -124,17 +130,29 @@ impl<O: Ops> Decoder<O> {
             output: Some(&mut workspace.normed),
             ..self.final_norm.of(rows, hidden)
         });
-        self.clock.lap(Phase::Head);
+        self.count_head(before);
+    }
+
+    /// What the device measured, when it measures.
+    fn phases_so_far(&self) -> Phases {
+        match self.measuring {
+            true => self.ops.phases(),
+            false => Phases::default(),
+        }
+    }
+
+    /// What was measured since then belongs to the head.
+    fn count_head(&mut self, before: Phases) {
+        if self.measuring {
+            self.head_share += self.ops.phases() - before;
+        }
     }
 
     /// Logits of the first rows of `normed`, or of the gathered ones.
     fn run_head(&mut self, rows: usize, gathered: bool) -> Result<(), Error> {
+        let before = self.phases_so_far();
         let Decoder {
-            ops,
-            workspace,
-            clock,
-            finals,
-            ..
+            ops, workspace, finals, ..
         } = self;
         finals.reserve_logits(ops, rows)?;
         let (weight, bias) = match &self.head {
@@ -149,7 +167,7 @@ impl<O: Ops> Decoder<O> {
             Some(narrow) => self.embedding.narrow(ops, rows, normed, narrow),
             None => normed,
         };
-        clock.timed_head(ops).linear(Linear {
+        ops.linear(Linear {
             rows,
             input,
             weights: &[weight],
@@ -164,7 +182,7 @@ impl<O: Ops> Decoder<O> {
                 up: None,
             });
         }
-        clock.lap(Phase::Head);
+        self.count_head(before);
         Ok(())
     }
 
