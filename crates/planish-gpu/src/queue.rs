@@ -28,7 +28,7 @@ pub struct Memory {
 }
 
 /// Bytes that one ticket holds.
-pub const TICKET_BYTES: usize = 16;
+pub const TICKET_BYTES: usize = 1024;
 /// Tickets that may be open.
 pub const MOST_TICKETS: usize = 8;
 
@@ -153,6 +153,14 @@ pub trait Queue: Send + Sync + Sized + 'static {
     /// # Errors
     /// A lost device, or earlier work that failed.
     fn finish_download(&self, ticket: Self::Ticket, bytes: &mut [u8]) -> Result<(), Error>;
+
+    /// What is launched from now on belongs to another pass of a model, which may be like one before it.
+    ///
+    /// # Errors
+    /// A lost device.
+    fn begin_pass(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Machine code for this device, from the disk if the same text was compiled before.
     ///

@@ -1,9 +1,10 @@
-// Causal attention of few query rows, split over the positions: output = softmax(scale * q k^T) v over the positions up to the
-// row's own, or the last `window` of them. A threadgroup takes one row, HEADS_EACH heads that share their keys, and one part of the
-// positions. LANES lanes read one position, 8 neighbouring values each at a time; a simdgroup takes POSITIONS_EACH positions for
+// Causal attention of query rows of any sequences, split over the positions: output = softmax(scale * q k^T) v over the positions of
+// its sequence up to the row's own, or the last `window` of them. A threadgroup takes one row, HEADS_EACH heads that share their keys,
+// and one part of the positions; how many parts a row has depends on its own length and the number of rows. LANES lanes read one position, 8 neighbouring values each at a time; a simdgroup takes POSITIONS_EACH positions for
 // each such group of lanes at once. Scores and sums are f32 (online softmax).
-// Grids: attention (rows, heads / HEADS_EACH, parts); attention_merge (rows, heads, 1), which only follows where PARTS is not 1.
-// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, PARTS, WINDOW, SOFTCAP, ALIBI, SINKS, LANES (a power of two).
+// Grids: attention (rows, heads / HEADS_EACH, parts); attention_merge (rows, heads, 1), which only follows where rows are SPLIT.
+// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, SPLIT, PART, MOST_PARTS, WINDOW, SOFTCAP, ALIBI, SINKS, GROWTH,
+// LANES (a power of two).
 
 typedef TYPE_OF(CACHE) cache_t;
 
@@ -18,11 +19,16 @@ typedef TYPE_OF(CACHE) cache_t;
 struct AttentionProblem {
     uint heads;
     uint kv_heads;
-    uint first_position; // of row 0
+    uint first_row;
+    uint parts;      // that there is room for
+    uint most_parts; // enough for the device, unless they are longer than `long_part`; 0: all rows have `parts`
+    uint long_part;
     uint window;
     float scale;
     float softcap;
     float alibi_factor;
+    float growth_rate; // of the scale
+    uint growth_period;
 };
 
 struct Softmax {
@@ -33,9 +39,29 @@ struct Softmax {
 
 inline float round_bf16(float value) { return widen(narrow<bf16>(value)); }
 
+// First and end of the positions that a row sees.
+inline uint2 seen_positions(uint position, uint window) {
+    uint2 seen;
+    seen.y = position + 1, seen.x = WINDOW && seen.y > window ? seen.y - window : 0;
+    return seen;
+}
+
+// Parts of a row: powers of two that depend on what it sees, not on other rows.
+inline uint parts_of(uint2 seen, AttentionProblem problem) {
+    const uint count = seen.y - seen.x;
+    if (!SPLIT || problem.most_parts == 0)
+        return problem.parts;
+    uint parts = 1;
+    // To join two parts takes longer than to read them one after another.
+    if (count > 2 * PART)
+        while (parts < MOST_PARTS && parts * PART < count && (parts < problem.most_parts || parts * problem.long_part < count))
+            parts *= 2;
+    return parts;
+}
+
 // What one score becomes before the softmax.
-inline float adjust_score(float score, AttentionProblem problem, float slope, uint position) {
-    score *= problem.scale;
+inline float adjust_score(float score, AttentionProblem problem, float scale, float slope, uint position) {
+    score *= scale;
     if (SOFTCAP)
         score = problem.softcap * tanh(score / problem.softcap);
     if (ALIBI)
@@ -105,26 +131,34 @@ inline void join_groups(thread Softmax& softmax) {
 
 KERNEL(attention)(
     device const value_t* queries [[buffer(0)]], // (rows, heads, HEAD_DIM)
-    device const cache_t* keys [[buffer(1)]],    // (positions, kv_heads, HEAD_DIM)
-    device const cache_t* values [[buffer(2)]],  // (positions, kv_heads, VALUE_DIM)
+    device const cache_t* keys [[buffer(1)]],    // (blocks, BLOCK, kv_heads, HEAD_DIM)
+    device const cache_t* values [[buffer(2)]],  // (blocks, BLOCK, kv_heads, VALUE_DIM)
     device const float* sinks [[buffer(3)]],     // (heads)
     device const float* slopes [[buffer(4)]],    // (heads)
-    device float* partials [[buffer(5)]],        // (rows, heads, PARTS, PARTIAL_SIZE)
-    device value_t* output [[buffer(6)]],        // (rows, heads, VALUE_DIM)
-    PROBLEM(AttentionProblem, 7))
+    device const uint4* places [[buffer(5)]],    // (rows)
+    device const uint* tables [[buffer(6)]],     // (slots, stride)
+    device float* partials [[buffer(7)]],        // (rows, heads, parts, PARTIAL_SIZE)
+    device value_t* output [[buffer(8)]],        // (rows, heads, VALUE_DIM)
+    PROBLEM(AttentionProblem, 9))
 {
     SHARED(float, room, SIMDGROUPS * HEADS_EACH * PARTIAL_SIZE);
     let_next_begin();
     wait_for_earlier();
     const uint lane = lane_index % LANES, group = lane_index / LANES;
-    const uint row = group_position.x, first_head = group_position.y * HEADS_EACH;
+    const uint row = problem.first_row + group_position.x, first_head = group_position.y * HEADS_EACH;
     const uint kv_head = first_head / (problem.heads / problem.kv_heads);
 
     // The positions of this part.
-    const uint end = problem.first_position + row + 1;
-    const uint begin = WINDOW && end > problem.window ? end - problem.window : 0;
-    const uint part_size = (end - begin + PARTS - 1) / PARTS;
-    const uint part_begin = begin + group_position.z * part_size, part_end = min(part_begin + part_size, end);
+    const uint4 place = places[row];
+    const uint2 seen = seen_positions(place.y, problem.window);
+    const uint parts = parts_of(seen, problem);
+    if (group_position.z >= parts)
+        return; // the whole threadgroup
+    const uint part_size = (seen.y - seen.x + parts - 1) / parts;
+    const uint part_begin = seen.x + group_position.z * part_size, part_end = min(part_begin + part_size, seen.y);
+    device const uint* blocks = tables + place.w;
+    const float scale = GROWTH
+        ? problem.scale * (1.0f + problem.growth_rate * log(1.0f + float(place.y / problem.growth_period))) : problem.scale;
 
     float query[HEADS_EACH][KEY_EACH][8];
     Softmax softmax[HEADS_EACH];
@@ -140,15 +174,22 @@ KERNEL(attention)(
                 softmax[h].values[e][i] = 0;
     }
 
-    for (uint first = part_begin + simdgroup_index * STEP; first < part_end; first += SIMDGROUPS * STEP) {
+    uint first = part_begin + simdgroup_index * STEP, stored[POSITIONS_EACH];
+#pragma unroll
+    for (uint p = 0; p < POSITIONS_EACH; p++)
+        stored[p] = stored_row(blocks, min(first + p * GROUPS + group, part_end - 1));
+    for (; first < part_end; first += SIMDGROUPS * STEP) {
         float key[POSITIONS_EACH][KEY_EACH][8], value[POSITIONS_EACH][VALUE_EACH][8];
 #pragma unroll
         for (uint p = 0; p < POSITIONS_EACH; p++) {
-            const uint position = min(first + p * GROUPS + group, part_end - 1);
-            const ulong from = ulong(position) * problem.kv_heads + kv_head;
+            const ulong from = ulong(stored[p]) * problem.kv_heads + kv_head;
             load_lane<HEAD_DIM, KEY_EACH>(keys + from * HEAD_DIM, lane, key[p]);
             load_lane<VALUE_DIM, VALUE_EACH>(values + from * VALUE_DIM, lane, value[p]);
         }
+        // Where the next ones lie is known by then.
+#pragma unroll
+        for (uint p = 0; p < POSITIONS_EACH; p++)
+            stored[p] = stored_row(blocks, min(first + SIMDGROUPS * STEP + p * GROUPS + group, part_end - 1));
 #pragma unroll
         for (uint h = 0; h < HEADS_EACH; h++) {
             const float slope = ALIBI ? slopes[first_head + h] : 0.0f;
@@ -165,7 +206,7 @@ KERNEL(attention)(
                 for (ushort mask = LANES / 2; mask; mask /= 2)
                     dot += simd_shuffle_xor(dot, mask);
                 const uint position = first + p * GROUPS + group;
-                scores[p] = position < part_end ? adjust_score(dot, problem, slope, position) : -INFINITY;
+                scores[p] = position < part_end ? adjust_score(dot, problem, scale, slope, position) : -INFINITY;
             }
             take_up(softmax[h], scores, value);
         }
@@ -193,10 +234,10 @@ KERNEL(attention)(
     // One value of one head a thread, over the simdgroups.
     for (uint index = thread_index; index < HEADS_EACH * VALUE_DIM; index += THREADS) {
         const uint h = index / VALUE_DIM, i = index % VALUE_DIM;
-        float maximum = PARTS == 1 && SINKS ? sinks[first_head + h] : -INFINITY;
+        float maximum = parts == 1 && SINKS ? sinks[first_head + h] : -INFINITY;
         for (uint s = 0; s < SIMDGROUPS; s++)
             maximum = max(maximum, room[(s * HEADS_EACH + h) * PARTIAL_SIZE + VALUE_DIM]);
-        float total = PARTS == 1 && SINKS ? exp(sinks[first_head + h] - maximum) : 0.0f, sum = 0;
+        float total = parts == 1 && SINKS ? exp(sinks[first_head + h] - maximum) : 0.0f, sum = 0;
         for (uint s = 0; s < SIMDGROUPS; s++) {
             threadgroup const float* partial = room + (s * HEADS_EACH + h) * PARTIAL_SIZE;
             if (partial[VALUE_DIM + 1] > 0.0f) {
@@ -205,11 +246,11 @@ KERNEL(attention)(
                 sum = fma(weight, partial[i], sum);
             }
         }
-        const ulong head = ulong(row) * problem.heads + first_head + h;
-        if (PARTS == 1) {
-            output[head * VALUE_DIM + i] = narrow<value_t>(sum / total);
+        if (parts == 1) {
+            output[(ulong(row) * problem.heads + first_head + h) * VALUE_DIM + i] = narrow<value_t>(sum / total);
         } else {
-            device float* partial = partials + (head * PARTS + group_position.z) * PARTIAL_SIZE;
+            const ulong head = ulong(group_position.x) * problem.heads + first_head + h;
+            device float* partial = partials + (head * problem.parts + group_position.z) * PARTIAL_SIZE;
             partial[i] = sum;
             if (i == 0) {
                 partial[VALUE_DIM] = maximum;
@@ -220,26 +261,32 @@ KERNEL(attention)(
 }
 
 KERNEL(attention_merge)(
-    device const float* partials [[buffer(0)]], // (rows, heads, PARTS, PARTIAL_SIZE)
-    device const float* sinks [[buffer(1)]],    // (heads)
-    device value_t* output [[buffer(2)]],       // (rows, heads, VALUE_DIM)
-    PROBLEM(AttentionProblem, 3))
+    device const float* sinks [[buffer(0)]],    // (heads)
+    device const uint4* places [[buffer(1)]],   // (rows)
+    device const float* partials [[buffer(2)]], // (rows, heads, parts, PARTIAL_SIZE)
+    device value_t* output [[buffer(3)]],       // (rows, heads, VALUE_DIM)
+    PROBLEM(AttentionProblem, 4))
 {
     let_next_begin();
     wait_for_earlier();
+    const uint row = problem.first_row + group_position.x;
+    const uint count = parts_of(seen_positions(places[row].y, problem.window), problem);
+    if (count == 1)
+        return; // done already
     const ulong head = ulong(group_position.x) * problem.heads + group_position.y;
-    device const float* parts = partials + head * PARTS * PARTIAL_SIZE;
+    device const float* parts = partials + head * problem.parts * PARTIAL_SIZE;
+    device value_t* to = output + (ulong(row) * problem.heads + group_position.y) * VALUE_DIM;
     const float sink = SINKS ? sinks[group_position.y] : -INFINITY;
     float maximum = sink;
-    for (uint p = 0; p < PARTS; p++)
+    for (uint p = 0; p < count; p++)
         maximum = max(maximum, parts[p * PARTIAL_SIZE + VALUE_DIM]);
     float total = SINKS ? exp(sink - maximum) : 0.0f;
-    for (uint p = 0; p < PARTS; p++)
+    for (uint p = 0; p < count; p++)
         total = fma(exp(parts[p * PARTIAL_SIZE + VALUE_DIM] - maximum), parts[p * PARTIAL_SIZE + VALUE_DIM + 1], total);
     for (uint i = thread_index; i < VALUE_DIM; i += THREADS) {
         float sum = 0;
-        for (uint p = 0; p < PARTS; p++)
+        for (uint p = 0; p < count; p++)
             sum = fma(exp(parts[p * PARTIAL_SIZE + VALUE_DIM] - maximum), parts[p * PARTIAL_SIZE + i], sum);
-        output[head * VALUE_DIM + i] = narrow<value_t>(sum / total);
+        to[i] = narrow<value_t>(sum / total);
     }
 }

@@ -1,9 +1,9 @@
-// Causal attention of many query rows by 8 x 8 matrices: output = softmax(scale * q k^T) v over the positions up to the row's own, or
+// Causal attention of many query rows of one sequence by 8 x 8 matrices: output = softmax(scale * q k^T) v over the positions up to the row's own, or
 // the last `window` of them, with an online softmax (Dao, 2023). Query heads that share keys are rows of one product: tile row r is
 // query row r / HEADS_EACH of the r % HEADS_EACH-th of them. A simdgroup takes 8 tile rows, a threadgroup ROWS of one key-value head;
 // keys, then values, of KEYS positions at a time are in threadgroup memory for all of them. All arithmetic is f32.
 // Grid: (tile rows / ROWS, kv_heads, 1), rounded up.
-// Defines: THREADS, VALUE, CACHE, HEAD_DIM and VALUE_DIM (multiples of 8), HEADS_EACH, KEYS (a multiple of 8), WINDOW, SOFTCAP, ALIBI,
+// Defines: THREADS, VALUE, CACHE, HEAD_DIM and VALUE_DIM (multiples of 8), HEADS_EACH, KEYS (8, 16, 32 or 64: of one block), WINDOW, SOFTCAP, ALIBI,
 // SINKS.
 
 typedef TYPE_OF(CACHE) cache_t;
@@ -19,7 +19,7 @@ struct TileAttentionProblem {
     uint rows;
     uint heads;
     uint kv_heads;
-    uint first_position; // of row 0
+    uint first_row;
     uint window;
     float scale;
     float softcap;
@@ -38,14 +38,15 @@ inline float adjust_score(float score, TileAttentionProblem problem, float slope
     return score;
 }
 
-// Brings KEYS positions of one head; those from `end` on are zeros.
+// Brings KEYS positions of one head, which lie in one block; those from `end` on are zeros. `stored`: row of the first.
 template <uint DIM>
-inline void bring_positions(device const cache_t* from, uint kv_heads, uint first, uint end, threadgroup float* to, uint thread_number) {
+inline void bring_positions(device const cache_t* from, uint kv_heads, uint stored, uint first, uint end, threadgroup float* to,
+                            uint thread_number) {
     for (uint piece = thread_number; piece < KEYS * (DIM / 8); piece += THREADS) {
         const uint key = piece / (DIM / 8), col = piece % (DIM / 8) * 8;
         float eight[8] = {0, 0, 0, 0, 0, 0, 0, 0};
         if (first + key < end)
-            load8(from + ulong(first + key) * kv_heads * DIM + col, eight);
+            load8(from + ulong(stored + key) * kv_heads * DIM + col, eight);
 #pragma unroll
         for (uint i = 0; i < 8; i++)
             to[key * DIM + col + i] = eight[i];
@@ -54,12 +55,14 @@ inline void bring_positions(device const cache_t* from, uint kv_heads, uint firs
 
 KERNEL(attention_tiles)(
     device const value_t* queries [[buffer(0)]], // (rows, heads, HEAD_DIM)
-    device const cache_t* keys [[buffer(1)]],    // (positions, kv_heads, HEAD_DIM)
-    device const cache_t* values [[buffer(2)]],  // (positions, kv_heads, VALUE_DIM)
+    device const cache_t* keys [[buffer(1)]],    // (blocks, BLOCK, kv_heads, HEAD_DIM)
+    device const cache_t* values [[buffer(2)]],  // (blocks, BLOCK, kv_heads, VALUE_DIM)
     device const float* sinks [[buffer(3)]],     // (heads)
     device const float* slopes [[buffer(4)]],    // (heads)
-    device value_t* output [[buffer(5)]],        // (rows, heads, VALUE_DIM)
-    PROBLEM(TileAttentionProblem, 6))
+    device const uint4* places [[buffer(5)]],    // (rows)
+    device const uint* tables [[buffer(6)]],     // (slots, stride)
+    device value_t* output [[buffer(7)]],        // (rows, heads, VALUE_DIM)
+    PROBLEM(TileAttentionProblem, 8))
 {
     SHARED(float, query_room, ROWS * HEAD_DIM);
     SHARED(float, room, KEYS * MOST_DIM);             // keys, then values
@@ -70,9 +73,13 @@ KERNEL(attention_tiles)(
     const uint lane = lane_index, kv_head = group_position.y, first_head = kv_head * HEADS_EACH;
     const uint first_row = (group_count.x - 1 - group_position.x) * ROWS; // the longest first
     const uint tile_rows = problem.rows * HEADS_EACH, last_row = min(first_row + ROWS, tile_rows) - 1;
-    const uint nearest = problem.first_position + first_row / HEADS_EACH + 1;
-    const uint end = problem.first_position + last_row / HEADS_EACH + 1;
-    const uint begin = WINDOW && nearest > problem.window ? nearest - problem.window : 0;
+    const uint4 place = places[problem.first_row];
+    device const uint* blocks = tables + place.w;
+    const uint nearest = place.y + first_row / HEADS_EACH + 1;
+    const uint end = place.y + last_row / HEADS_EACH + 1;
+    const uint begin = WINDOW && nearest > problem.window ? (nearest - problem.window) / KEYS * KEYS : 0; // of a tile
+    queries += ulong(problem.first_row) * problem.heads * HEAD_DIM;
+    output += ulong(problem.first_row) * problem.heads * VALUE_DIM;
     for (uint piece = thread_index; piece < ROWS * (HEAD_DIM / 8); piece += THREADS) {
         const uint row = first_row + piece / (HEAD_DIM / 8), col = piece % (HEAD_DIM / 8) * 8;
         float eight[8] = {0, 0, 0, 0, 0, 0, 0, 0};
@@ -85,7 +92,7 @@ KERNEL(attention_tiles)(
 
     // This lane's row of its simdgroup's 8, of which it takes every fourth score.
     const uint row = first_row + simdgroup_index * 8 + lane / 4;
-    const uint row_end = problem.first_position + row / HEADS_EACH + 1;
+    const uint row_end = place.y + row / HEADS_EACH + 1;
     const float slope = ALIBI ? slopes[first_head + row % HEADS_EACH] : 0.0f;
     threadgroup const float* my_queries = query_room + simdgroup_index * 8 * HEAD_DIM;
     threadgroup float* weights = weight_room + simdgroup_index * 8 * KEYS;
@@ -98,7 +105,8 @@ KERNEL(attention_tiles)(
 
     for (uint first = begin; first < end; first += KEYS) {
         threadgroup_barrier(mem_flags::mem_threadgroup); // everybody is done with the room
-        bring_positions<HEAD_DIM>(keys + kv_head * HEAD_DIM, problem.kv_heads, first, end, room, thread_index);
+        const uint stored = stored_row(blocks, first);
+        bring_positions<HEAD_DIM>(keys + kv_head * HEAD_DIM, problem.kv_heads, stored, first, end, room, thread_index);
         threadgroup_barrier(mem_flags::mem_threadgroup);
         simdgroup_float8x8 scores[KEY_BLOCKS];
 #pragma unroll
@@ -117,7 +125,7 @@ KERNEL(attention_tiles)(
         for (uint block = 0; block < KEY_BLOCKS; block++)
             simdgroup_store(scores[block], weights + block * 8, KEYS);
         threadgroup_barrier(mem_flags::mem_threadgroup);
-        bring_positions<VALUE_DIM>(values + kv_head * VALUE_DIM, problem.kv_heads, first, end, room, thread_index);
+        bring_positions<VALUE_DIM>(values + kv_head * VALUE_DIM, problem.kv_heads, stored, first, end, room, thread_index);
 
         float mine[EACH], highest = maximum;
 #pragma unroll

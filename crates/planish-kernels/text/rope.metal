@@ -1,7 +1,7 @@
 // Rotary position embedding: for the pairs (i, i + rotated / 2) or, with NEIGHBOURS, (2i, 2i + 1) of a head:
 // a' = a cos - b sin, b' = b cos + a sin. `rope_angles` makes cosines and sines of factor and position * frequency.
 // `place` does all that is between a layer's products and its attention: rotates queries in place, and puts rotated keys, and values,
-// as `cache_t` at their positions of the cache.
+// as `cache_t` where their positions are stored.
 // Grids: rope (rows, heads * rotated / 2 / THREADS, 1); rope_angles (rows, rotated / 2 / THREADS, 1); place (rows, all of a row's
 // pairs, other keys and values / (EACH * THREADS), 1); rounded up.
 // Defines: THREADS, VALUE, CACHE, NEIGHBOURS, EACH (1 or 8: neighbouring pairs, or values, of a thread in `place`).
@@ -19,11 +19,11 @@ struct PlaceProblem {
     uint head_dim;
     uint value_dim;
     uint rotated;        // values of a head, from its first on; 0 for none
-    uint first_position; // of row 0
+    uint first_row;
 };
 struct RopeAnglesProblem {
     uint rotated;
-    uint first_position; // of row 0
+    uint first_row;
     float factor;
 };
 
@@ -49,14 +49,16 @@ KERNEL(rope)(
 
 KERNEL(rope_angles)(
     device const float* frequencies [[buffer(0)]], // (rotated / 2), radians per position
-    device float* angles [[buffer(1)]],            // (rows, rotated)
-    PROBLEM(RopeAnglesProblem, 2))
+    device const uint4* places [[buffer(1)]],      // (rows)
+    device float* angles [[buffer(2)]],            // (rows, rotated)
+    PROBLEM(RopeAnglesProblem, 3))
 {
     wait_for_earlier();
     const uint half_dim = problem.rotated / 2, pair = group_position.y * THREADS + thread_index;
     if (pair < half_dim) {
-        const float angle = float(problem.first_position + group_position.x) * frequencies[pair];
-        device float* row = angles + ulong(group_position.x) * problem.rotated;
+        const uint index = problem.first_row + group_position.x;
+        const float angle = float(places[index].y) * frequencies[pair];
+        device float* row = angles + ulong(index) * problem.rotated;
         row[pair] = problem.factor * cos(angle);
         row[half_dim + pair] = problem.factor * sin(angle);
     }
@@ -101,16 +103,17 @@ KERNEL(place)(
     device const value_t* keys [[buffer(1)]],   // (rows, kv_heads * head_dim)
     device const value_t* values [[buffer(2)]], // (rows, kv_heads * value_dim)
     device const float* angles [[buffer(3)]],   // (rows, rotated): cosines, then sines
-    device cache_t* key_cache [[buffer(4)]],    // (positions, kv_heads * head_dim)
-    device cache_t* value_cache [[buffer(5)]],  // (positions, kv_heads * value_dim)
-    PROBLEM(PlaceProblem, 6))
+    device const uint4* places [[buffer(4)]],   // (rows)
+    device cache_t* key_cache [[buffer(5)]],    // (blocks, BLOCK, kv_heads * head_dim)
+    device cache_t* value_cache [[buffer(6)]],  // (blocks, BLOCK, kv_heads * value_dim)
+    PROBLEM(PlaceProblem, 7))
 {
     let_next_begin();
     wait_for_earlier();
     const uint half_dim = problem.rotated / 2, each_head = half_dim / EACH, rest = problem.head_dim - problem.rotated;
-    const ulong row = group_position.x, position = problem.first_position + row;
+    const ulong row = problem.first_row + group_position.x, stored = places[row].z;
     device const float* row_angles = angles + row * problem.rotated;
-    key_cache += position * problem.kv_heads * problem.head_dim;
+    key_cache += stored * problem.kv_heads * problem.head_dim;
     keys += row * problem.kv_heads * problem.head_dim;
 
     // What this thread does: EACH pairs of a query or key, EACH keys that are not rotated, or EACH values.
@@ -132,6 +135,6 @@ KERNEL(place)(
         const ulong width = problem.kv_heads * problem.value_dim;
         float copied[EACH];
         load_each(values + row * width + index * EACH, copied);
-        store_each(value_cache + position * width + index * EACH, copied);
+        store_each(value_cache + stored * width + index * EACH, copied);
     }
 }

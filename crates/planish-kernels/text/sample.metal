@@ -1,5 +1,5 @@
 // The token with the largest logit, in two steps; the lowest index wins among equals. `argmax_parts`: each threadgroup finds the
-// best of its part of a row; `argmax`: one threadgroup finds the best of the parts.
+// best of its part of a row; `argmax`: one threadgroup finds the best of the parts, and keeps it for the row's sequence too.
 // Grids: argmax_parts (rows, PARTS, 1); argmax (rows, 1, 1). Defines: THREADS, VALUE (type of the logits), PARTS.
 
 #define NO_TOKEN 0xffffffffu
@@ -65,8 +65,10 @@ KERNEL(argmax_parts)(
 KERNEL(argmax)(
     device const float* part_values [[buffer(0)]],  // (rows, PARTS)
     device const uint* part_indices [[buffer(1)]],  // (rows, PARTS)
-    device uint* tokens [[buffer(2)]],              // (rows)
-    PROBLEM(ArgmaxProblem, 3))
+    device const uint4* settings [[buffer(2)]],     // (rows, 2), of which the first word is the sequence's slot
+    device uint* tokens [[buffer(3)]],              // (rows)
+    device uint* chosen [[buffer(4)]],              // (slots)
+    PROBLEM(ArgmaxProblem, 5))
 {
     SHARED(float, values, THREADS / 32);
     SHARED(uint, indices, THREADS / 32);
@@ -81,6 +83,9 @@ KERNEL(argmax)(
     }
     best = best_of_all(best, values, indices, lane_index, simdgroup_index);
     // A row whose best is infinite, or of nothing but NaN, has no best.
-    if (thread_index == 0)
-        tokens[group_position.x] = best.index < problem.cols && fabs(best.value) < INFINITY ? best.index : NO_TOKEN;
+    if (thread_index == 0) {
+        const uint token = best.index < problem.cols && fabs(best.value) < INFINITY ? best.index : NO_TOKEN;
+        tokens[group_position.x] = token;
+        chosen[settings[2 * group_position.x].x] = token;
+    }
 }

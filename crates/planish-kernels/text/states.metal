@@ -1,7 +1,8 @@
-// Layers with a state. `convolve`: activation(bias + sum over TAPS of weight * x) channel by channel, x = input * input_gate, the
+// Layers with a state, of which every sequence has one; a span is a uint4 of the sequence's slot, first row, rows and first position.
+// `convolve`: activation(bias + sum over TAPS of weight * x) channel by channel, x = input * input_gate, the
 // result times output_gate; `history` holds the last inputs. `recur`: the scan of Mamba 2 or (DELTA) the gated delta rule, formulas in
 // src/recurrence.rs; a thread keeps every PARTS-th row of one column of the state in registers while rows pass.
-// Grids: convolve (channels / THREADS, 1, 1); recur (value_dim / COLUMNS, heads, 1); rounded up.
+// Grids: convolve (channels / THREADS, spans, 1); recur (value_dim / COLUMNS, heads, spans); rounded up.
 // Defines: THREADS, VALUE; convolve: TAPS, INPUT_GATED, BIASED, SILU, OUTPUT_GATED; recur: KEY_DIM, DELTA.
 
 #define PARTS 4                        // threads that share a column: lanes 8 apart
@@ -9,12 +10,9 @@
 #define LENGTH ((KEY_DIM + PARTS - 1) / PARTS)
 
 struct ConvolveProblem {
-    uint rows;
     uint channels;
-    uint begins; // the history counts as zeros
 };
 struct RecurProblem {
-    uint rows;
     uint heads;
     uint sharing;    // heads in a row that share queries and keys
     uint cols;       // of the inputs
@@ -23,7 +21,6 @@ struct RecurProblem {
     uint value;
     uint value_dim;
     uint state_cols; // at least value_dim, a multiple of 32
-    uint begins;     // the state counts as zeros
     float step_scale;
     float least_step;
     float most_step;
@@ -35,22 +32,25 @@ KERNEL(convolve)(
     device const float* weight [[buffer(2)]],        // (TAPS, channels)
     device const float* bias [[buffer(3)]],          // (channels)
     device const value_t* output_gate [[buffer(4)]], // (rows, channels)
-    device float* history [[buffer(5)]],             // (TAPS - 1, channels)
-    device value_t* output [[buffer(6)]],            // (rows, channels)
-    PROBLEM(ConvolveProblem, 7))
+    device const uint4* spans [[buffer(5)]],         // (spans)
+    device float* history [[buffer(6)]],             // (slots, TAPS - 1, channels)
+    device value_t* output [[buffer(7)]],            // (rows, channels)
+    PROBLEM(ConvolveProblem, 8))
 {
+    const uint4 span = spans[group_position.y];
     const uint channel = group_position.x * THREADS + thread_index, channels = problem.channels;
     if (channel < channels) {
         float weights[TAPS], window[TAPS];
+        history += ulong(span.x) * (TAPS - 1) * channels;
 #pragma unroll
         for (uint tap = 0; tap < TAPS; tap++)
             weights[tap] = weight[ulong(tap) * channels + channel];
         window[0] = 0;
 #pragma unroll
         for (uint tap = 1; tap < TAPS; tap++)
-            window[tap] = problem.begins ? 0.0f : history[ulong(tap - 1) * channels + channel];
+            window[tap] = span.w == 0 ? 0.0f : history[ulong(tap - 1) * channels + channel];
         const float added = BIASED ? bias[channel] : 0.0f;
-        for (uint row = 0; row < problem.rows; row++) {
+        for (uint row = span.y; row < span.y + span.z; row++) {
             const ulong at = ulong(row) * channels + channel;
 #pragma unroll
             for (uint tap = 1; tap < TAPS; tap++)
@@ -89,26 +89,28 @@ KERNEL(recur)(
     device const float* rates [[buffer(3)]],       // (heads)
     device const value_t* strengths [[buffer(4)]], // (rows, heads), DELTA
     device const float* skip [[buffer(5)]],        // (heads), unless DELTA
-    device float* state [[buffer(6)]],             // (heads, KEY_DIM, state_cols)
-    device value_t* output [[buffer(7)]],          // (rows, heads * value_dim)
-    PROBLEM(RecurProblem, 8))
+    device const uint4* spans [[buffer(6)]],       // (spans)
+    device float* state [[buffer(7)]],             // (slots, heads, KEY_DIM, state_cols)
+    device value_t* output [[buffer(8)]],          // (rows, heads * value_dim)
+    PROBLEM(RecurProblem, 9))
 {
+    const uint4 span = spans[group_position.z];
     const uint part = lane_index / 8, head = group_position.y;
     const uint column = group_position.x * COLUMNS + simdgroup_index * 8 + lane_index % 8;
     const bool exists = column < problem.value_dim;
     device const value_t* query = inputs + problem.query + head / problem.sharing * KEY_DIM;
     device const value_t* key = inputs + problem.key + head / problem.sharing * KEY_DIM;
     device const value_t* value = inputs + problem.value + head * problem.value_dim + (exists ? column : 0);
-    device float* stored = state + ulong(head) * KEY_DIM * problem.state_cols + (exists ? column : 0);
+    device float* stored = state + (ulong(span.x) * problem.heads + head) * KEY_DIM * problem.state_cols + (exists ? column : 0);
     const float rate = rates[head], bias = step_bias[head], skipped = DELTA ? 0.0f : skip[head];
 
     float column_state[LENGTH];
 #pragma unroll
     for (uint n = 0; n < LENGTH; n++) {
         const uint i = n * PARTS + part;
-        column_state[n] = problem.begins || i >= KEY_DIM ? 0.0f : stored[ulong(i) * problem.state_cols];
+        column_state[n] = span.w == 0 || i >= KEY_DIM ? 0.0f : stored[ulong(i) * problem.state_cols];
     }
-    for (uint row = 0; row < problem.rows; row++) {
+    for (uint row = span.y; row < span.y + span.z; row++) {
         const ulong from = ulong(row) * problem.cols, at = ulong(row) * problem.heads + head;
         const float step =
             min(max(softplus(fma(widen(steps[at]), problem.step_scale, bias)), problem.least_step), problem.most_step);

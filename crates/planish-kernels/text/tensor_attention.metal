@@ -1,10 +1,10 @@
-// Causal attention of many query rows on CUDA's tensor cores: output = softmax(scale * q k^T) v over the positions up to the row's
+// Causal attention of many query rows of one sequence on CUDA's tensor cores: output = softmax(scale * q k^T) v over the positions up to the row's
 // own, or the last `window` of them, with an online softmax (Dao, 2023). Query heads that share keys are rows of one product: tile
 // row r is query row r / HEADS_EACH of the r % HEADS_EACH-th of them. A threadgroup takes ROWS tile rows of one key-value head, a
 // warp 16; keys and values come KEYS positions at a time, the next while these are used. Scores and sums are f32, the weights of
 // values are rounded to their type. Where PARTS is not 1 the positions are split, and `attention_merge` follows.
 // Grid: (tile rows / ROWS, kv_heads, PARTS), rounded up.
-// Defines: THREADS, VALUE (1 or 2), HEAD_DIM and VALUE_DIM (multiples of 16), HEADS_EACH, KEYS (a multiple of 16), PARTS, WINDOW,
+// Defines: THREADS, VALUE (1 or 2), HEAD_DIM and VALUE_DIM (multiples of 16), HEADS_EACH, KEYS (16, 32 or 64: of one block), PARTS, WINDOW,
 // SOFTCAP, ALIBI, SINKS.
 
 #define ROWS (THREADS / 2)               // 16 a warp
@@ -32,7 +32,7 @@ struct TensorAttentionProblem {
     uint rows;
     uint heads;
     uint kv_heads;
-    uint first_position; // of row 0
+    uint first_row;
     uint window;
     float scale;
     float softcap;
@@ -55,14 +55,15 @@ inline float adjust_score(float score, TensorAttentionProblem problem, float slo
 // What adjusted scores are multiplied with on their way to powers of e.
 inline float score_factor(TensorAttentionProblem problem) { return SOFTCAP || ALIBI ? 1.0f : problem.scale; }
 
-// Brings KEYS positions of one head; those from `end` on are zeros.
+// Brings KEYS positions of one head, which lie in one block; those from `end` on are zeros. `stored`: row of the first.
 template <uint DIM, uint STRIDE>
-inline void fetch_positions(device const value_t* from, uint kv_heads, uint first, uint end, threadgroup value_t* to, uint thread_number) {
+inline void fetch_positions(device const value_t* from, uint kv_heads, uint stored, uint first, uint end, threadgroup value_t* to,
+                            uint thread_number) {
 #pragma unroll
     for (uint piece = thread_number; piece < KEYS * (DIM / 8); piece += THREADS) {
         const uint key = piece / (DIM / 8), col = piece % (DIM / 8) * 8;
         const bool exists = first + key < end;
-        device const value_t* value = from + ulong(exists ? first + key : 0) * kv_heads * DIM + col;
+        device const value_t* value = from + ulong(exists ? stored + key : 0) * kv_heads * DIM + col;
         copy_async((threadgroup uint4*)(to + key * STRIDE + col), (device const uint4*)value, exists);
     }
 }
@@ -74,13 +75,15 @@ inline void load_queries(threadgroup const value_t* rows, uint step, uint lane, 
 
 KERNEL(tensor_attention)(
     device const value_t* queries [[buffer(0)]], // (rows, heads, HEAD_DIM)
-    device const value_t* keys [[buffer(1)]],    // (positions, kv_heads, HEAD_DIM)
-    device const value_t* values [[buffer(2)]],  // (positions, kv_heads, VALUE_DIM)
+    device const value_t* keys [[buffer(1)]],    // (blocks, BLOCK, kv_heads, HEAD_DIM)
+    device const value_t* values [[buffer(2)]],  // (blocks, BLOCK, kv_heads, VALUE_DIM)
     device const float* sinks [[buffer(3)]],     // (heads)
     device const float* slopes [[buffer(4)]],    // (heads)
-    device float* partials [[buffer(5)]],        // (rows, heads, PARTS, PARTIAL_SIZE)
-    device value_t* output [[buffer(6)]],        // (rows, heads, VALUE_DIM)
-    PROBLEM(TensorAttentionProblem, 7))
+    device const uint4* places [[buffer(5)]],    // (rows)
+    device const uint* tables [[buffer(6)]],     // (slots, stride)
+    device float* partials [[buffer(7)]],        // (rows, heads, PARTS, PARTIAL_SIZE)
+    device value_t* output [[buffer(8)]],        // (rows, heads, VALUE_DIM)
+    PROBLEM(TensorAttentionProblem, 9))
 {
     SHARED_LARGE(value_t, stages, ROOM);
     wait_for_earlier();
@@ -88,10 +91,12 @@ KERNEL(tensor_attention)(
     const uint first_row = (group_count.x - 1 - group_position.x) * ROWS; // the longest first
     const uint tile_rows = problem.rows * HEADS_EACH, last_row = min(first_row + ROWS, tile_rows) - 1;
 
-    // The positions of this part: `nearest` is the end of what the first row sees.
-    const uint nearest = problem.first_position + first_row / HEADS_EACH + 1;
-    const uint end = problem.first_position + last_row / HEADS_EACH + 1;
-    const uint begin = WINDOW && nearest > problem.window ? nearest - problem.window : 0;
+    // The positions of this part, from the beginning of a tile: `nearest` is the end of what the first row sees.
+    const uint4 place = places[problem.first_row];
+    device const uint* blocks = tables + place.w;
+    const uint nearest = place.y + first_row / HEADS_EACH + 1;
+    const uint end = place.y + last_row / HEADS_EACH + 1;
+    const uint begin = WINDOW && nearest > problem.window ? (nearest - problem.window) / KEYS * KEYS : 0;
     const uint part_size = ((end - begin + KEYS - 1) / KEYS + PARTS - 1) / PARTS * KEYS;
     const uint part_begin = min(begin + group_position.z * part_size, end), part_end = min(part_begin + part_size, end);
 
@@ -101,12 +106,15 @@ KERNEL(tensor_attention)(
     for (uint piece = thread_index; piece < ROWS * (HEAD_DIM / 8); piece += THREADS) {
         const uint row = first_row + piece / (HEAD_DIM / 8), col = piece % (HEAD_DIM / 8) * 8;
         const bool exists = row < tile_rows;
-        const ulong head = exists ? ulong(row / HEADS_EACH) * problem.heads + first_head + row % HEADS_EACH : 0;
+        const uint query = problem.first_row + (exists ? row / HEADS_EACH : 0);
+        const ulong head = ulong(query) * problem.heads + first_head + (exists ? row % HEADS_EACH : 0);
         copy_async((threadgroup uint4*)(room + piece / (HEAD_DIM / 8) * KEY_STRIDE + col),
                    (device const uint4*)(queries + head * HEAD_DIM + col), exists);
     }
-    fetch_positions<HEAD_DIM, KEY_STRIDE>(keys, problem.kv_heads, part_begin, part_end, stages, thread_index);
-    fetch_positions<VALUE_DIM, VALUE_STRIDE>(values, problem.kv_heads, part_begin, part_end, stages + KEYS * KEY_STRIDE, thread_index);
+    const uint stored = stored_row(blocks, min(part_begin, end - 1));
+    fetch_positions<HEAD_DIM, KEY_STRIDE>(keys, problem.kv_heads, stored, part_begin, part_end, stages, thread_index);
+    fetch_positions<VALUE_DIM, VALUE_STRIDE>(values, problem.kv_heads, stored, part_begin, part_end, stages + KEYS * KEY_STRIDE,
+                                             thread_index);
     copy_async_commit();
     copy_async_wait();
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -125,7 +133,7 @@ KERNEL(tensor_attention)(
 #pragma unroll
     for (uint i = 0; i < 2; i++) {
         const uint row = first_row + simdgroup_index * 16 + lane / 4 + 8 * i;
-        ends[i] = problem.first_position + row / HEADS_EACH + 1;
+        ends[i] = place.y + row / HEADS_EACH + 1;
         slope[i] = ALIBI ? slopes[first_head + row % HEADS_EACH] : 0.0f;
         sink[i] = SINKS ? sinks[first_head + row % HEADS_EACH] : 0.0f;
         maximum[i] = -INFINITY, total[i] = 0;
@@ -145,8 +153,10 @@ KERNEL(tensor_attention)(
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (first + KEYS < part_end) {
             threadgroup value_t* next = stages + (stage ^ 1) * STAGE;
-            fetch_positions<HEAD_DIM, KEY_STRIDE>(keys, problem.kv_heads, first + KEYS, part_end, next, thread_index);
-            fetch_positions<VALUE_DIM, VALUE_STRIDE>(values, problem.kv_heads, first + KEYS, part_end, next + KEYS * KEY_STRIDE, thread_index);
+            const uint from = stored_row(blocks, first + KEYS);
+            fetch_positions<HEAD_DIM, KEY_STRIDE>(keys, problem.kv_heads, from, first + KEYS, part_end, next, thread_index);
+            fetch_positions<VALUE_DIM, VALUE_STRIDE>(values, problem.kv_heads, from, first + KEYS, part_end, next + KEYS * KEY_STRIDE,
+                                                     thread_index);
             copy_async_commit();
         }
 
@@ -251,7 +261,7 @@ KERNEL(tensor_attention)(
             const float above = SINKS ? max(sink[i], highest) : highest;
             const float keep = SINKS ? exp(highest - above) : 1.0f;
             const float scale = keep / (total[i] * keep + (SINKS ? exp(sink[i] - above) : 0.0f));
-            device uint* to = (device uint*)(output + head * VALUE_DIM) + lane % 4;
+            device uint* to = (device uint*)(output + (ulong(problem.first_row) * problem.heads + head) * VALUE_DIM) + lane % 4;
 #pragma unroll
             for (uint block = 0; block < VALUE_BLOCKS; block++)
                 to[block * 4] = pack_values(sums[block][2 * i] * scale, sums[block][2 * i + 1] * scale);

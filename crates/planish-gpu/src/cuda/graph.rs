@@ -1,6 +1,7 @@
 //! Launches on their way to the device: recorded into segments of some dozen steps. A token is mostly the same
-//! launches as the one before, so a segment seen twice in a row at the same place becomes a CUDA graph: from then on it
-//! costs one call, plus one for every step whose arguments changed. Everything else is launched step by step.
+//! launches as one before, so a segment seen twice at the same place of a pass becomes a CUDA graph: from then on it
+//! costs one call, plus one for every step whose arguments changed. Everything else is launched step by step. Passes of
+//! other numbers of rows take turns: the segments of each are kept beside one another.
 
 use std::ops::Range;
 use std::os::raw::c_void;
@@ -15,8 +16,10 @@ use crate::Launch;
 const SEGMENT: usize = 48;
 /// Of the first one: few enough that the device starts early.
 const FIRST_SEGMENT: usize = 12;
-/// Segments that are remembered; a pass of a model has fewer.
-const MOST_SEGMENTS: usize = 256;
+/// Places whose segments are remembered; a pass of a model has fewer.
+const MOST_PLACES: usize = 256;
+/// Segments of one place: of passes of several numbers of rows, and of one-time passes between them.
+const MOST_SEGMENTS: usize = 24;
 
 /// One launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +59,8 @@ struct Graph {
 pub(super) struct Recorder {
     now: Recording,
     first_argument: usize,
-    segments: Vec<Segment>,
+    /// By place, the one that came last first.
+    places: Vec<Vec<Segment>>,
     place: usize,
     pointers: Vec<*mut c_void>,
 }
@@ -158,26 +162,25 @@ impl Recorder {
     fn try_submit(&mut self, stream: sys::CUstream) -> Outcome {
         let Recorder {
             now,
-            segments,
+            places,
             place,
             pointers,
             ..
         } = self;
-        if *place >= MOST_SEGMENTS {
+        if *place >= MOST_PLACES {
             return launch_each(now, pointers, stream);
         }
-        if *place >= segments.len() {
-            segments.resize_with(*place + 1, Segment::default);
+        if *place >= places.len() {
+            places.resize_with(*place + 1, Vec::new);
         }
-        let segment = &mut segments[*place];
-        if !now.is_like(&segment.last) {
-            if let Some(graph) = segment.graph.take() {
-                graph.release();
-            }
+        let segments = &mut places[*place];
+        let Some(known) = segments.iter().position(|segment| now.is_like(&segment.last)) else {
             let outcome = launch_each(now, pointers, stream);
-            std::mem::swap(now, &mut segment.last);
+            remember(segments, std::mem::take(now));
             return outcome;
-        }
+        };
+        segments[..=known].rotate_right(1);
+        let segment = &mut segments[0];
         match &segment.graph {
             None => segment.graph = Some(Graph::new(now, pointers)?),
             Some(graph) => graph.update(&segment.last, now, pointers)?,
@@ -192,12 +195,24 @@ impl Recorder {
 
     /// Frees the graphs. The device must be current and idle.
     pub(super) fn release(&mut self) {
-        for segment in self.segments.drain(..) {
+        for segment in self.places.drain(..).flatten() {
             if let Some(graph) = segment.graph {
                 graph.release();
             }
         }
     }
+}
+
+/// Puts a segment first. For it goes the oldest that has no graph, or the oldest of all.
+fn remember(segments: &mut Vec<Segment>, last: Recording) {
+    if segments.len() >= MOST_SEGMENTS {
+        let plain = segments.iter().rposition(|segment| segment.graph.is_none());
+        let oldest = segments.remove(plain.unwrap_or(segments.len() - 1));
+        if let Some(graph) = oldest.graph {
+            graph.release();
+        }
+    }
+    segments.insert(0, Segment { last, graph: None });
 }
 
 fn launch_each(recording: &mut Recording, pointers: &mut Vec<*mut c_void>, stream: sys::CUstream) -> Outcome {

@@ -310,6 +310,13 @@ impl Queue for CudaQueue {
             .map_err(|error| self.inner.device.error("waiting for the device", error))
     }
 
+    fn begin_pass(&self) -> Result<(), Error> {
+        let mut state = self.inner.enter()?;
+        self.inner.submit(&mut state)?;
+        state.recorder.rewind();
+        Ok(())
+    }
+
     fn compile(&self, source: &Source<'_>) -> Result<CudaKernel, Error> {
         let _state = self.inner.enter()?;
         let device = &self.inner.device;

@@ -38,12 +38,12 @@ struct ArgmaxProblem {
 impl Argmax {
     /// Buffers: logits (rows, cols) of `value`, then two of [`Argmax::part_bytes`] each.
     pub fn parts(&self) -> Launch {
-        self.launch("argmax_parts", PARTS)
+        self.launch("argmax_parts", PARTS, 3)
     }
 
-    /// Buffers: the two of the parts, tokens (rows) of u32.
+    /// Buffers: the two of the parts, settings ([`super::settings_of`]), tokens (rows) and tokens (slots) of u32.
     pub fn tokens(&self) -> Launch {
-        self.launch("argmax", 1)
+        self.launch("argmax", 1, 5)
     }
 
     /// Bytes of the values, or the indices, of the parts.
@@ -51,7 +51,7 @@ impl Argmax {
         self.rows as usize * PARTS as usize * 4
     }
 
-    fn launch(&self, kernel: &'static str, parts: u32) -> Launch {
+    fn launch(&self, kernel: &'static str, parts: u32, buffers: u32) -> Launch {
         let defines = vec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
@@ -62,7 +62,7 @@ impl Argmax {
             kernel,
             threadgroups: [self.rows, parts, 1],
             threads: THREADS,
-            buffers: 3,
+            buffers,
             constants: bytemuck::bytes_of(&ArgmaxProblem { cols: self.cols }).to_vec(),
             shared_bytes: 0,
         }

@@ -2,13 +2,16 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use planish_ops::ScaleGrowth;
 
+use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
 use super::{File, Launch, Program, value_number};
 
 const FILE: File = File {
     name: "attention",
     texts: &[
         include_str!("../../text/values.metal"),
+        include_str!("../../text/blocks.metal"),
         include_str!("../../text/attention.metal"),
     ],
 };
@@ -19,13 +22,21 @@ const ROOM: u32 = 6 << 10;
 /// Positions of a part, where there are so many.
 const PART: u32 = 128;
 const MOST_PARTS: u32 = 32;
+/// Positions that one threadgroup takes of a few rows, though others have enough to do.
+const LONG_PART: u32 = 1024;
+/// No part is so long.
+const NEVER: u32 = 1 << 26;
+/// Rows whose parts are few enough to be kept.
+const FEW_ROWS: u32 = 64;
+/// Threadgroups that keep a large device busy: of one row, whose parts are all there is, and of several.
+const ENOUGH_ALONE: u32 = 1024;
+const ENOUGH: u32 = 512;
 /// Up to so many positions each head reads keys and values for itself: the device has room, and caches hold them.
 const APART: u32 = 512;
+/// From so many threadgroups on the device has no room for that.
+const CROWD: u32 = 128;
 
-/// `output = softmax(scale * q k^T) v`. Buffers of [`Attention::launch`]: queries (rows, heads, head_dim) of `value`, keys
-/// (positions, kv_heads, head_dim) and values (positions, kv_heads, value_dim) of `cache`, sinks (heads) and slopes (heads) of
-/// f32, partials ([`Attention::scratch_bytes`]), output (rows, heads, value_dim) of `value`. If there is a
-/// [`Attention::merge`], it follows.
+/// `output = softmax(scale * q k^T) v`: what every row of [`super::ATTENTION_VARIANTS`] computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     /// Type of queries and output.
@@ -34,8 +45,12 @@ pub struct Attention {
     pub cache: FloatType,
     /// Query rows.
     pub rows: u32,
-    /// Position of row 0.
-    pub first_position: u32,
+    /// The first of them.
+    pub first_row: u32,
+    /// Sequences that they belong to, each with rows of neighbouring positions.
+    pub spans: u32,
+    /// Positions of the longest of these sequences, the rows' own included.
+    pub longest: u32,
     /// Query heads, a multiple of the key-value heads.
     pub heads: u32,
     /// Key-value heads.
@@ -46,6 +61,8 @@ pub struct Attention {
     pub value_dim: u32,
     /// Multiplies the scores.
     pub scale: f32,
+    /// How the scale grows along the sequence.
+    pub growth: Option<ScaleGrowth>,
     /// A row sees so many positions, its own included.
     pub window: Option<u32>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -61,51 +78,78 @@ pub struct Attention {
 struct AttentionProblem {
     heads: u32,
     kv_heads: u32,
-    first_position: u32,
+    first_row: u32,
+    parts: u32,
+    most_parts: u32,
+    long_part: u32,
     window: u32,
     scale: f32,
     softcap: f32,
     alibi_factor: f32,
+    growth_rate: f32,
+    growth_period: u32,
+}
+
+/// How rows are split.
+#[derive(Clone, Copy)]
+struct Split {
+    /// Parts of the longest row.
+    parts: u32,
+    /// As in attention.metal.
+    most_parts: u32,
+    long_part: u32,
+}
+
+/// Rows of any sequences, each with parts of its own.
+pub(super) fn plan(problem: &Attention) -> Option<AttentionPlan> {
+    use AttentionBuffer::{Keys, Output, Partials, Places, Queries, Sinks, Slopes, Tables, Values};
+    let split = problem.split();
+    let launch = Launch {
+        program: problem.program(split.parts),
+        kernel: "attention",
+        threadgroups: [problem.rows, problem.heads / problem.heads_each(), split.parts],
+        threads: THREADS,
+        buffers: 9,
+        constants: problem.constants(split),
+        shared_bytes: 0,
+    };
+    let first = AttentionStep {
+        launch,
+        buffers: &[Queries, Keys, Values, Sinks, Slopes, Places, Tables, Partials, Output],
+    };
+    Some(AttentionPlan {
+        scratch_bytes: problem.partial_bytes(split.parts),
+        steps: [first].into_iter().chain(problem.merge(split)).collect(),
+    })
 }
 
 impl Attention {
-    /// The launch.
-    pub fn launch(&self) -> Launch {
-        Launch {
-            program: self.program(self.parts()),
-            kernel: "attention",
-            threadgroups: [self.rows, self.heads / self.heads_each(), self.parts()],
-            threads: THREADS,
-            buffers: 7,
-            constants: self.constants(),
-            shared_bytes: 0,
-        }
-    }
-
-    /// Joins the parts, where the positions were split. Buffers: partials, sinks, output.
-    pub fn merge(&self) -> Option<Launch> {
-        self.merge_of(self.parts())
-    }
-
-    /// Joins so many parts.
-    pub(super) fn merge_of(&self, parts: u32) -> Option<Launch> {
-        (parts > 1).then(|| Launch {
-            program: self.program(parts),
-            kernel: "attention_merge",
-            threadgroups: [self.rows, self.heads, 1],
-            threads: THREADS,
-            buffers: 3,
-            constants: self.constants(),
-            shared_bytes: 0,
+    /// Joins so many parts of every row.
+    pub(super) fn merge_of(&self, parts: u32) -> Option<AttentionStep> {
+        self.merge(Split {
+            parts,
+            most_parts: 0,
+            long_part: NEVER,
         })
     }
 
-    /// Bytes of the partials; 0 where nothing is split.
-    pub fn scratch_bytes(&self) -> usize {
-        self.partial_bytes(self.parts())
+    fn merge(&self, split: Split) -> Option<AttentionStep> {
+        use AttentionBuffer::{Output, Partials, Places, Sinks};
+        (split.parts > 1).then(|| AttentionStep {
+            launch: Launch {
+                program: self.program(split.parts),
+                kernel: "attention_merge",
+                threadgroups: [self.rows, self.heads, 1],
+                threads: THREADS,
+                buffers: 4,
+                constants: self.constants(split),
+                shared_bytes: 0,
+            },
+            buffers: &[Sinks, Places, Partials, Output],
+        })
     }
 
-    /// Bytes of so many parts.
+    /// Bytes of so many parts; 0 where nothing is split.
     pub(super) fn partial_bytes(&self, parts: u32) -> usize {
         match parts {
             1 => 0,
@@ -113,21 +157,26 @@ impl Attention {
         }
     }
 
-    /// Changes only when the length passes a power of two, so that recorded launches stay as they are.
-    fn parts(&self) -> u32 {
-        // Many rows fill the device without parts.
-        let enough = (1024 / (self.rows * self.heads / self.heads_each())).max(1);
-        match self.seen() / PART {
-            // To join two parts takes longer than to read them one after another.
-            ..=2 => 1,
-            parts => parts.min(MOST_PARTS).min(enough.next_power_of_two()),
+    /// How many parts a row has depends on its own length and on the number of rows. Together they change only when the longest passes
+    /// a power of two, so that recorded launches stay as they are.
+    fn split(&self) -> Split {
+        let groups = self.rows * (self.heads / self.heads_together());
+        let enough = if self.rows == 1 { ENOUGH_ALONE } else { ENOUGH };
+        let most_parts = (enough / groups).max(1).next_power_of_two().min(MOST_PARTS);
+        let long_part = if self.rows <= FEW_ROWS { LONG_PART } else { NEVER };
+        let seen = self.window.map_or(self.longest, |window| self.longest.min(window));
+        let mut parts = 1;
+        // As `parts_of` in attention.metal.
+        if seen > 2 * PART {
+            while parts < MOST_PARTS && parts * PART < seen && (parts < most_parts || parts * long_part < seen) {
+                parts *= 2;
+            }
         }
-    }
-
-    /// Positions that a row sees, rounded up to a power of two.
-    fn seen(&self) -> u32 {
-        let seen = self.first_position + self.rows;
-        self.window.map_or(seen, |window| seen.min(window)).next_power_of_two()
+        Split {
+            parts,
+            most_parts,
+            long_part,
+        }
     }
 
     /// Lanes that read one position, 8 values each.
@@ -136,14 +185,19 @@ impl Attention {
         eights.next_power_of_two().min(32)
     }
 
-    /// Heads that share one read of keys and values: a divisor of the heads of a key-value head.
-    fn heads_each(&self) -> u32 {
+    /// Heads that share one read of keys and values where sequences are long or many.
+    fn heads_together(&self) -> u32 {
         let group = self.heads / self.kv_heads;
-        if self.seen() <= APART {
-            return 1;
-        }
         let fits = |heads: u32| group.is_multiple_of(heads) && SIMDGROUPS * heads * (self.value_dim + 2) <= ROOM;
         [4, 3, 2].into_iter().find(|&heads| fits(heads)).unwrap_or(1)
+    }
+
+    /// Heads of a threadgroup: a divisor of the heads of a key-value head. What a head computes does not depend on it.
+    fn heads_each(&self) -> u32 {
+        let seen = self.window.map_or(self.longest, |window| self.longest.min(window));
+        let together = self.heads_together();
+        let is_small = seen <= APART && self.rows * (self.heads / together) < CROWD;
+        if is_small { 1 } else { together }
     }
 
     fn program(&self, parts: u32) -> Program {
@@ -155,26 +209,42 @@ impl Attention {
             ("HEAD_DIM", self.head_dim),
             ("VALUE_DIM", self.value_dim),
             ("HEADS_EACH", self.heads_each()),
-            ("PARTS", parts),
+            ("SPLIT", flag(parts > 1)),
+            ("PART", PART),
+            ("MOST_PARTS", MOST_PARTS),
             ("LANES", self.lanes()),
             ("WINDOW", flag(self.window.is_some())),
             ("SOFTCAP", flag(self.softcap.is_some())),
             ("ALIBI", flag(self.alibi_factor.is_some())),
             ("SINKS", flag(self.sinks)),
+            ("GROWTH", flag(self.growth.is_some())),
         ];
         Program { file: FILE, defines }
     }
 
-    fn constants(&self) -> Vec<u8> {
+    fn constants(&self, split: Split) -> Vec<u8> {
+        let growth = self.growth.unwrap_or(ScaleGrowth { rate: 0.0, period: 1 });
         let problem = AttentionProblem {
             heads: self.heads,
             kv_heads: self.kv_heads,
-            first_position: self.first_position,
+            first_row: self.first_row,
+            parts: split.parts,
+            most_parts: split.most_parts,
+            long_part: split.long_part,
             window: self.window.unwrap_or_default(),
             scale: self.scale,
             softcap: self.softcap.unwrap_or_default(),
             alibi_factor: self.alibi_factor.unwrap_or_default(),
+            growth_rate: growth.rate,
+            growth_period: growth.period as u32,
         };
         bytemuck::bytes_of(&problem).to_vec()
+    }
+
+    /// The scale of rows that stand between two steps of its growth.
+    pub(super) fn scale_of_span(&self) -> f32 {
+        let first_position = self.longest - self.rows;
+        let factor = self.growth.map(|growth| growth.factor(first_position as usize));
+        self.scale * factor.unwrap_or(1.0)
     }
 }

@@ -3,10 +3,12 @@
 //! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
 
 mod activation;
+mod adjust;
 mod argmax;
 mod arrange;
 mod attention;
 mod attention_tiles;
+mod attention_variants;
 mod choose;
 mod elementwise;
 mod experts;
@@ -14,6 +16,7 @@ mod heads;
 mod matmul;
 mod matvec;
 mod norm;
+mod places;
 mod product;
 mod product_stacks;
 mod program;
@@ -33,17 +36,21 @@ mod tiles;
 mod warpgroup;
 mod weights;
 
+pub use adjust::Adjust;
 pub use argmax::{Argmax, NO_TOKEN};
 pub use arrange::Arrange;
 pub use attention::Attention;
-pub use attention_tiles::TileAttention;
-pub use choose::{Choose, Search};
+pub use attention_variants::{
+    ATTENTION_VARIANTS, AttentionBuffer, AttentionPlan, AttentionStep, AttentionVariant, LEAST_TILE_ROWS,
+};
+pub use choose::{Choose, SETTING_WORDS, Search, settings_of};
 pub use elementwise::{Add, Gate};
 pub use experts::{ExpertsInner, ExpertsOuter, SumBase};
 pub use heads::{CopyHeads, HeadMatvec, TurnHeads};
 pub use matmul::Matmul;
 pub use matvec::{Matvec, Repeat};
 pub use norm::Norm;
+pub use places::{BLOCK, CopyBlocks, MOST_WORDS, PLACE_WORDS, PlaceRows, WriteWords};
 pub use planish_gpu::Dialect;
 pub use product::{PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductStep, ProductVariant};
 pub use product_stacks::STACK_VARIANTS;
@@ -57,7 +64,6 @@ pub use stack::{StackInputs, StackMatmul};
 pub use stack_tensor::StackTensor;
 pub use states::{Convolve, Recur};
 pub use tensor::TensorMatmul;
-pub use tensor_attention::TensorAttention;
 pub use tiles::TensorWeight;
 pub use warpgroup::WarpgroupMatmul;
 pub use weights::WeightKind;

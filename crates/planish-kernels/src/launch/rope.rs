@@ -9,6 +9,7 @@ const FILE: File = File {
     name: "rope",
     texts: &[
         include_str!("../../text/values.metal"),
+        include_str!("../../text/blocks.metal"),
         include_str!("../../text/rope.metal"),
     ],
 };
@@ -33,14 +34,14 @@ pub struct Rope {
     pub rotated: u32,
 }
 
-/// `factor` times cosines, then sines, of `position * frequency`. Buffers: frequencies (rotated / 2) of f32, angles (rows,
-/// rotated) of f32.
+/// `factor` times cosines, then sines, of `position * frequency`. Buffers: frequencies (rotated / 2) of f32, places (rows, 4) of u32, angles
+/// (rows, rotated) of f32.
 #[derive(Clone, Copy, Debug)]
 pub struct RopeAngles {
-    /// Positions to fill.
+    /// Rows to fill.
     pub rows: u32,
-    /// Position of row 0.
-    pub first_position: u32,
+    /// The first of them.
+    pub first_row: u32,
     /// Twice the number of frequencies.
     pub rotated: u32,
     /// Multiplies cosines and sines.
@@ -49,7 +50,8 @@ pub struct RopeAngles {
 
 /// What is between a layer's products and its attention: queries are rotated in place, rotated keys and values go to the cache.
 /// Buffers: queries (rows, heads * head_dim), keys (rows, kv_heads * head_dim) and values (rows, kv_heads * value_dim) of `value`,
-/// angles (rows, rotated) of f32, the cache's (positions, kv_heads * head_dim) and (positions, kv_heads * value_dim) of `cache`.
+/// angles (rows, rotated) of f32, places (rows, 4) of u32, the cache's (blocks * 64, kv_heads * head_dim) and (blocks * 64, kv_heads *
+/// value_dim) of `cache`.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// As in [`Rope`].
@@ -60,8 +62,8 @@ pub struct Place {
     pub cache: FloatType,
     /// New rows.
     pub rows: u32,
-    /// Position of row 0.
-    pub first_position: u32,
+    /// The first of them.
+    pub first_row: u32,
     /// Heads of queries to rotate; 0 leaves them as they are.
     pub heads: u32,
     /// Heads of keys, and of values.
@@ -82,7 +84,7 @@ struct PlaceProblem {
     head_dim: u32,
     value_dim: u32,
     rotated: u32,
-    first_position: u32,
+    first_row: u32,
 }
 
 #[repr(C)]
@@ -97,7 +99,7 @@ struct RopeProblem {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct RopeAnglesProblem {
     rotated: u32,
-    first_position: u32,
+    first_row: u32,
     factor: f32,
 }
 
@@ -126,7 +128,7 @@ impl RopeAngles {
     pub fn launch(&self) -> Launch {
         let problem = RopeAnglesProblem {
             rotated: self.rotated,
-            first_position: self.first_position,
+            first_row: self.first_row,
             factor: self.factor,
         };
         Launch {
@@ -134,7 +136,7 @@ impl RopeAngles {
             kernel: "rope_angles",
             threadgroups: [self.rows, (self.rotated / 2).div_ceil(THREADS), 1],
             threads: THREADS,
-            buffers: 2,
+            buffers: 3,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }
@@ -151,7 +153,7 @@ impl Place {
             head_dim,
             value_dim,
             rotated,
-            first_position,
+            first_row,
             ..
         } = self;
         let sizes = [rotated / 2, head_dim, value_dim];
@@ -168,14 +170,14 @@ impl Place {
             head_dim,
             value_dim,
             rotated,
-            first_position,
+            first_row,
         };
         Launch {
             program: program([self.value, self.cache], self.neighbours, each),
             kernel: "place",
             threadgroups: [rows, (work / each).div_ceil(THREADS), 1],
             threads: THREADS,
-            buffers: 6,
+            buffers: 7,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }

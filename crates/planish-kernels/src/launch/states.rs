@@ -18,19 +18,18 @@ const THREADS: u32 = 128;
 const COLUMNS: u32 = THREADS / 4;
 
 /// Causal convolution of every channel. Buffers: input (rows, channels) and its gate of `value`, weight (taps, channels) and bias
-/// (channels) of f32, gate of the output of `value`, history (taps - 1, channels) of f32, output (rows, channels) of `value`.
+/// (channels) of f32, gate of the output of `value`, spans (spans, 4) of u32, history (slots, taps - 1, channels) of f32, output (rows,
+/// channels) of `value`.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolve {
     /// Type of the values.
     pub value: FloatType,
-    /// Rows to compute.
-    pub rows: u32,
+    /// Sequences whose rows are computed.
+    pub spans: u32,
     /// Channels.
     pub channels: u32,
     /// Inputs of an output; at least 2.
     pub taps: u32,
-    /// Whether the history counts as zeros.
-    pub begins: bool,
     /// Whether the input is multiplied by its gate.
     pub input_gated: bool,
     /// Whether there is a bias.
@@ -42,20 +41,18 @@ pub struct Convolve {
 }
 
 /// Linear recurrence of every head. Buffers: inputs (rows, shape.cols()) and steps (rows, heads) of `value`, step biases and rates
-/// (heads) of f32, strengths (rows, heads) of `value`, skips (heads) of f32, state of shape.state() in f32, output (rows, heads *
-/// value_dim) of `value`.
+/// (heads) of f32, strengths (rows, heads) of `value`, skips (heads) of f32, spans (spans, 4) of u32, states (slots) of
+/// shape.state() in f32, output (rows, heads * value_dim) of `value`.
 #[derive(Clone, Copy, Debug)]
 pub struct Recur {
     /// Type of the values.
     pub value: FloatType,
-    /// Rows to take in.
-    pub rows: u32,
+    /// Sequences whose rows are taken in.
+    pub spans: u32,
     /// Sizes.
     pub shape: RecurrenceShape,
     /// The gated delta rule, with strengths; otherwise the scan of Mamba 2, with skips.
     pub delta: bool,
-    /// Whether the state counts as zeros.
-    pub begins: bool,
     /// Multiplies the steps before their bias is added.
     pub step_scale: f32,
     /// Least and largest step.
@@ -65,15 +62,12 @@ pub struct Recur {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ConvolveProblem {
-    rows: u32,
     channels: u32,
-    begins: u32,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct RecurProblem {
-    rows: u32,
     heads: u32,
     sharing: u32,
     cols: u32,
@@ -82,7 +76,6 @@ struct RecurProblem {
     value: u32,
     value_dim: u32,
     state_cols: u32,
-    begins: u32,
     step_scale: f32,
     least_step: f32,
     most_step: f32,
@@ -92,9 +85,7 @@ impl Convolve {
     /// The launch.
     pub fn launch(&self) -> Launch {
         let problem = ConvolveProblem {
-            rows: self.rows,
             channels: self.channels,
-            begins: self.begins.into(),
         };
         let mut defines = common(self.value);
         defines.extend([
@@ -110,9 +101,9 @@ impl Convolve {
         Launch {
             program: Program { file: FILE, defines },
             kernel: "convolve",
-            threadgroups: [self.channels.div_ceil(THREADS), 1, 1],
+            threadgroups: [self.channels.div_ceil(THREADS), self.spans, 1],
             threads: THREADS,
-            buffers: 7,
+            buffers: 8,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }
@@ -125,7 +116,6 @@ impl Recur {
         let shape = &self.shape;
         let (query, key, value) = shape.starts(0);
         let problem = RecurProblem {
-            rows: self.rows,
             heads: shape.heads as u32,
             sharing: (shape.heads / shape.groups) as u32,
             cols: shape.cols() as u32,
@@ -134,7 +124,6 @@ impl Recur {
             value: value as u32,
             value_dim: shape.value_dim as u32,
             state_cols: shape.state().1 as u32,
-            begins: self.begins.into(),
             step_scale: self.step_scale,
             least_step: self.limits.0,
             most_step: self.limits.1,
@@ -152,9 +141,13 @@ impl Recur {
         Launch {
             program: Program { file: FILE, defines },
             kernel: "recur",
-            threadgroups: [(shape.value_dim as u32).div_ceil(COLUMNS), shape.heads as u32, 1],
+            threadgroups: [
+                (shape.value_dim as u32).div_ceil(COLUMNS),
+                shape.heads as u32,
+                self.spans,
+            ],
             threads: THREADS,
-            buffers: 8,
+            buffers: 9,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }

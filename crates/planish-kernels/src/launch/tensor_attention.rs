@@ -1,22 +1,22 @@
-//! Causal attention of many query rows on CUDA's tensor cores.
+//! Causal attention of many query rows of one sequence on CUDA's tensor cores.
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
+use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
 use super::{Attention, File, Launch, Program, value_number};
 
 const FILE: File = File {
     name: "tensor_attention",
     texts: &[
         include_str!("../../text/values.metal"),
+        include_str!("../../text/blocks.metal"),
         include_str!("../../text/tensor_attention.metal"),
     ],
 };
 const THREADS: u32 = 128;
 /// Tile rows of a threadgroup.
 const ROWS: u32 = THREADS / 2;
-/// Fewer query rows leave most of a tile empty.
-const LEAST_ROWS: u32 = 8;
 const MOST_DIM: u32 = 256;
 /// Queries of no larger dimension stay in registers.
 const MOST_HELD: u32 = 128;
@@ -24,9 +24,8 @@ const MOST_HELD: u32 = 128;
 const ENOUGH: u32 = 256;
 const MOST_PARTS: u32 = 32;
 
-/// [`Attention`] with the same buffers, of f16 or bf16 throughout. If there is a [`TensorAttention::merge`], it follows.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorAttention {
+/// [`Attention`] of f16 or bf16 throughout.
+struct TensorAttention {
     problem: Attention,
 }
 
@@ -36,31 +35,38 @@ struct TensorAttentionProblem {
     rows: u32,
     heads: u32,
     kv_heads: u32,
-    first_position: u32,
+    first_row: u32,
     window: u32,
     scale: f32,
     softcap: f32,
     alibi_factor: f32,
 }
 
+/// `None` where another must do: values of 32 bits, few rows or several sequences, dimensions that are not multiples of 16.
+pub(super) fn plan(problem: &Attention) -> Option<AttentionPlan> {
+    let fits = |dim: u32| dim.is_multiple_of(16) && dim <= MOST_DIM;
+    let narrow = problem.value != FloatType::F32 && problem.value == problem.cache;
+    let is_fit = narrow && problem.has_tiles() && fits(problem.head_dim) && fits(problem.value_dim);
+    is_fit.then(|| TensorAttention { problem: *problem }.plan())
+}
+
 impl TensorAttention {
-    /// `None` where [`Attention::launch`] must do: values of 32 bits, few rows, dimensions that are not multiples of 16.
-    pub fn new(problem: Attention) -> Option<TensorAttention> {
-        let fits = |dim: u32| dim.is_multiple_of(16) && dim <= MOST_DIM;
-        let narrow = problem.value != FloatType::F32 && problem.value == problem.cache;
-        let is_fit = narrow && problem.rows >= LEAST_ROWS && fits(problem.head_dim) && fits(problem.value_dim);
-        is_fit.then_some(TensorAttention { problem })
+    fn plan(&self) -> AttentionPlan {
+        let parts = self.parts();
+        AttentionPlan {
+            scratch_bytes: self.problem.partial_bytes(parts),
+            steps: [self.step()].into_iter().chain(self.problem.merge_of(parts)).collect(),
+        }
     }
 
-    /// The launch.
-    pub fn launch(&self) -> Launch {
+    fn step(&self) -> AttentionStep {
+        use AttentionBuffer::{Keys, Output, Partials, Places, Queries, Sinks, Slopes, Tables, Values};
         let Attention {
             rows,
+            first_row,
             heads,
             kv_heads,
-            first_position,
             window,
-            scale,
             softcap,
             alibi_factor,
             ..
@@ -69,31 +75,24 @@ impl TensorAttention {
             rows,
             heads,
             kv_heads,
-            first_position,
+            first_row,
             window: window.unwrap_or_default(),
-            scale,
+            scale: self.problem.scale_of_span(),
             softcap: softcap.unwrap_or_default(),
             alibi_factor: alibi_factor.unwrap_or_default(),
         };
-        Launch {
-            program: self.program(),
-            kernel: "tensor_attention",
-            threadgroups: [self.tiles(), kv_heads, self.parts()],
-            threads: THREADS,
-            buffers: 7,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
-            shared_bytes: self.shared_bytes(),
+        AttentionStep {
+            launch: Launch {
+                program: self.program(),
+                kernel: "tensor_attention",
+                threadgroups: [self.tiles(), kv_heads, self.parts()],
+                threads: THREADS,
+                buffers: 9,
+                constants: bytemuck::bytes_of(&problem).to_vec(),
+                shared_bytes: self.shared_bytes(),
+            },
+            buffers: &[Queries, Keys, Values, Sinks, Slopes, Places, Tables, Partials, Output],
         }
-    }
-
-    /// Joins the parts, as [`Attention::merge`].
-    pub fn merge(&self) -> Option<Launch> {
-        self.problem.merge_of(self.parts())
-    }
-
-    /// Bytes of the partials; 0 where nothing is split.
-    pub fn scratch_bytes(&self) -> usize {
-        self.problem.partial_bytes(self.parts())
     }
 
     fn tiles(&self) -> u32 {
@@ -116,13 +115,12 @@ impl TensorAttention {
     fn parts(&self) -> u32 {
         let Attention {
             rows,
-            first_position,
+            longest,
             kv_heads,
             window,
             ..
         } = self.problem;
-        let seen = first_position + rows;
-        let seen = window.map_or(seen, |window| seen.min(window + rows));
+        let seen = window.map_or(longest, |window| longest.min(window + rows));
         let enough = ENOUGH / (self.tiles() * kv_heads).max(1);
         (seen / (4 * self.keys())).min(enough).clamp(1, MOST_PARTS)
     }

@@ -1,20 +1,22 @@
 //! Keys and values of a layer on the device, and attention over them.
 
-use planish_gpu::{Dialect, Error, Queue};
+use planish_gpu::{Error, Queue};
 
 use super::{GpuOps, lock};
-use crate::launch;
-use planish_ops::{Append, Attention, KeyValueSizes, ResidentKeyValues, RopePairs};
+use crate::launch::{self, AttentionBuffer, BLOCK, CopyBlocks, LEAST_TILE_ROWS, MOST_WORDS};
+use planish_ops::{Append, Attention, KeyValueSizes, Places, ResidentKeyValues, RopePairs, SequenceStore, Span};
 
-/// Positions that there is room for at first; room doubles from there.
-const FIRST_POSITIONS: usize = 256;
+/// Blocks that there is room for at first; room doubles from there.
+const FIRST_BLOCKS: usize = 4;
 
-/// Keys and values of one layer. Memory is taken as it fills.
+/// Keys and values of one layer, of all sequences: a pool of blocks. Memory is taken as it fills.
 pub struct GpuKeyValues<Q: Queue> {
     sizes: KeyValueSizes,
     element_bytes: usize,
-    positions: usize,
-    buffers: Option<(Q::Buffer, Q::Buffer)>, // (positions, heads, head_dim), (positions, heads, value_dim)
+    blocks: usize,
+    buffers: Option<(Q::Buffer, Q::Buffer)>, // (blocks, BLOCK, heads, head_dim), (blocks, BLOCK, heads, value_dim)
+    /// The pass whose blocks were copied.
+    copied: u64,
 }
 
 impl<Q: Queue> GpuKeyValues<Q> {
@@ -22,29 +24,24 @@ impl<Q: Queue> GpuKeyValues<Q> {
         GpuKeyValues {
             sizes,
             element_bytes,
-            positions: 0,
+            blocks: 0,
             buffers: None,
+            copied: 0,
         }
     }
 
-    /// Makes room for so many positions; the first `kept` stay.
-    fn reserve(
-        &mut self,
-        queue: &Q,
-        needed: usize,
-        kept: usize,
-        value_bytes: usize,
-    ) -> Result<&(Q::Buffer, Q::Buffer), Error> {
-        if needed > self.positions {
-            let positions = needed.next_power_of_two().max(FIRST_POSITIONS);
-            let (key, value) = self.row_bytes(value_bytes);
-            let larger = (queue.allocate(positions * key)?, queue.allocate(positions * value)?);
+    /// Makes room for so many blocks; what is there stays.
+    fn reserve(&mut self, queue: &Q, needed: usize) -> Result<&(Q::Buffer, Q::Buffer), Error> {
+        if needed > self.blocks {
+            let blocks = needed.next_power_of_two().max(FIRST_BLOCKS);
+            let (key, value) = self.block_bytes();
+            let larger = (queue.allocate(blocks * key)?, queue.allocate(blocks * value)?);
             if let Some((keys, values)) = &self.buffers {
-                queue.copy(keys, &larger.0, kept * key)?;
-                queue.copy(values, &larger.1, kept * value)?;
+                queue.copy(keys, &larger.0, self.blocks * key)?;
+                queue.copy(values, &larger.1, self.blocks * value)?;
             }
             self.buffers = Some(larger);
-            self.positions = positions;
+            self.blocks = blocks;
         }
         match &mut self.buffers {
             Some(buffers) => Ok(buffers),
@@ -53,30 +50,37 @@ impl<Q: Queue> GpuKeyValues<Q> {
         }
     }
 
-    /// Bytes of one position's keys, and of its values.
-    fn row_bytes(&self, value_bytes: usize) -> (usize, usize) {
+    /// Bytes of the keys of a block, and of its values.
+    fn block_bytes(&self) -> (usize, usize) {
         let KeyValueSizes {
             heads,
             head_dim,
             value_dim,
             ..
         } = self.sizes;
-        (heads * head_dim * value_bytes, heads * value_dim * value_bytes)
+        let of = |dim: usize| BLOCK * heads * dim * self.element_bytes;
+        (of(head_dim), of(value_dim))
     }
 }
 
 impl<Q: Queue> ResidentKeyValues for GpuKeyValues<Q> {
     fn position_bytes(&self) -> usize {
-        let (key, value) = self.row_bytes(self.element_bytes);
-        key + value
+        let (key, value) = self.block_bytes();
+        (key + value) / BLOCK
     }
+}
+
+/// Which blocks are whose is the same for all layers: [`super::GpuSequences`] knows it.
+impl<Q: Queue> SequenceStore for GpuKeyValues<Q> {
+    fn fork(&mut self, _from: usize, _to: usize) {}
+
+    fn clear(&mut self, _slot: usize) {}
 }
 
 impl<Q: Queue> GpuOps<Q> {
     pub(super) fn run_append(&self, problem: Append<'_, GpuOps<Q>>) -> Result<(), Error> {
         let Append {
-            rows,
-            first_position,
+            places,
             rotation,
             keys,
             values,
@@ -96,8 +100,8 @@ impl<Q: Queue> GpuOps<Q> {
                 .is_some_and(|rotation| rotation.pairs == RopePairs::Neighbours),
             value: keys.float_type,
             cache: self.cached,
-            rows: rows as u32,
-            first_position: first_position as u32,
+            rows: places.rows() as u32,
+            first_row: places.first_row() as u32,
             heads: heads as u32,
             kv_heads: kv_heads as u32,
             head_dim: head_dim as u32,
@@ -105,9 +109,11 @@ impl<Q: Queue> GpuOps<Q> {
             rotated: rotated as u32,
         }
         .launch();
-        let bytes = self.cached.size_bytes();
-        let (stored_keys, stored_values) =
-            key_values.reserve(&self.queue, first_position + rows, first_position, bytes)?;
+        key_values.reserve(&self.queue, places.sequences.most_blocks())?;
+        self.copy_blocks(&places, key_values);
+        let Some((stored_keys, stored_values)) = &key_values.buffers else {
+            return Ok(());
+        };
         let queries = rotation.as_ref().map(|rotation| &*rotation.queries);
         let angles = rotation.as_ref().map(|rotation| rotation.angles);
         let buffers = [
@@ -115,6 +121,7 @@ impl<Q: Queue> GpuOps<Q> {
             keys.all(),
             values.all(),
             self.optional(angles),
+            places.sequences.places(),
             (stored_keys, 0),
             (stored_values, 0),
         ];
@@ -122,13 +129,42 @@ impl<Q: Queue> GpuOps<Q> {
         Ok(())
     }
 
+    /// Blocks that a sequence of this pass writes while another has them, once.
+    fn copy_blocks(&self, places: &Places<'_, GpuOps<Q>>, key_values: &mut GpuKeyValues<Q>) {
+        let (pairs, pass) = places.sequences.copies();
+        if key_values.copied == pass {
+            return;
+        }
+        key_values.copied = pass;
+        let (key_bytes, value_bytes) = key_values.block_bytes();
+        let Some((keys, values)) = &key_values.buffers else {
+            return;
+        };
+        for pairs in pairs.chunks(MOST_WORDS) {
+            for (cache, block_bytes) in [(keys, key_bytes), (values, value_bytes)] {
+                let launch = CopyBlocks { pairs, block_bytes }.launch();
+                self.run(&launch, &[(cache, 0)]);
+            }
+        }
+    }
+
     pub(super) fn run_attention(&self, problem: &Attention<'_, GpuOps<Q>>) -> Result<(), Error> {
+        // Many rows of a sequence have a launch of their own; others share one with their neighbours.
+        let is_alone = |span: &Span| span.rows >= LEAST_TILE_ROWS as usize;
+        let runs = problem.places.spans.chunk_by(|a, b| !is_alone(a) && !is_alone(b));
+        for spans in runs {
+            self.run_attention_of(problem, spans)?;
+        }
+        Ok(())
+    }
+
+    fn run_attention_of(&self, problem: &Attention<'_, GpuOps<Q>>, spans: &[Span]) -> Result<(), Error> {
         let Attention {
-            rows,
-            first_position,
+            places,
             queries,
             heads,
             scale,
+            growth,
             window,
             softcap,
             alibi,
@@ -145,55 +181,45 @@ impl<Q: Queue> GpuOps<Q> {
             value_dim,
             ..
         } = key_values.sizes;
-        let kernel = launch::Attention {
+        let longest = spans.iter().map(Span::end_position).max().unwrap_or(0);
+        let plan = launch::Attention {
             value: queries.float_type,
             cache: self.cached,
-            rows: *rows as u32,
-            first_position: *first_position as u32,
+            rows: spans.iter().map(|span| span.rows as u32).sum(),
+            first_row: spans.first().map_or(0, |span| span.first_row as u32),
+            spans: spans.len() as u32,
+            longest: longest as u32,
             heads: *heads as u32,
             kv_heads: kv_heads as u32,
             head_dim: head_dim as u32,
             value_dim: value_dim as u32,
             scale: *scale,
+            growth: *growth,
             window: window.map(|window| window as u32),
             softcap: *softcap,
             alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
             sinks: sinks.is_some(),
-        };
-        let dialect = self.queue.dialect();
-        let tensor = match dialect {
-            Dialect::Metal => None,
-            Dialect::Cuda | Dialect::Host => launch::TensorAttention::new(kernel),
-        };
-        let tiles = match dialect {
-            Dialect::Cuda => None,
-            Dialect::Metal | Dialect::Host => launch::TileAttention::new(kernel),
-        };
-        let (launch, merge, scratch_bytes) = match tensor {
-            Some(tensor) => (tensor.launch(), tensor.merge(), tensor.scratch_bytes()),
-            None => (kernel.launch(), kernel.merge(), kernel.scratch_bytes()),
-        };
-        let sinks = self.optional(*sinks);
-        let slopes = self.optional(alibi.as_ref().map(|alibi| alibi.slopes));
-        if let (None, Some(tiles)) = (&tensor, tiles) {
-            let buffers = [queries.all(), (keys, 0), (values, 0), sinks, slopes, output.all()];
-            self.run(&tiles.launch(), &buffers);
-            return Ok(());
         }
+        .plan(self.queue.dialect());
         let mut scratch = lock(&self.partial);
-        let partials = (scratch.at_least(&self.queue, scratch_bytes)?, 0);
-        let buffers = [
-            queries.all(),
-            (keys, 0),
-            (values, 0),
-            sinks,
-            slopes,
-            partials,
-            output.all(),
-        ];
-        self.run(&launch, &buffers);
-        if let Some(merge) = merge {
-            self.run(&merge, &[partials, sinks, output.all()]);
+        let partials = match plan.scratch_bytes {
+            0 => &self.nothing,
+            bytes => scratch.at_least(&self.queue, bytes)?,
+        };
+        let bound = |buffer: &AttentionBuffer| match buffer {
+            AttentionBuffer::Queries => queries.all(),
+            AttentionBuffer::Keys => (keys, 0),
+            AttentionBuffer::Values => (values, 0),
+            AttentionBuffer::Sinks => self.optional(*sinks),
+            AttentionBuffer::Slopes => self.optional(alibi.as_ref().map(|alibi| alibi.slopes)),
+            AttentionBuffer::Places => places.sequences.places(),
+            AttentionBuffer::Tables => places.sequences.tables(),
+            AttentionBuffer::Partials => (partials, 0),
+            AttentionBuffer::Output => output.all(),
+        };
+        for step in &plan.steps {
+            let buffers: Vec<_> = step.buffers.iter().map(bound).collect();
+            self.run(&step.launch, &buffers);
         }
         Ok(())
     }

@@ -66,24 +66,35 @@ impl<Q: Queue> GpuOps<Q> {
         let Layout::Stored(stored) = &table.layout else {
             unreachable!("rows are taken of tables only")
         };
-        let launch = launch::Rows {
+        let rows = launch::Rows {
             weight: stored.kind,
             value: output.float_type,
             rows: table.rows as u32,
             cols: table.cols as u32,
             factor: *scale,
-        }
-        .embed(tokens.count() as u32);
+        };
+        let count = tokens.count() as u32;
         let [codes, scales, biases] = stored.buffers();
         match *tokens {
             Tokens::Known(tokens) => {
                 let mut scratch = lock(&self.tokens);
                 let buffer = scratch.at_least(&self.queue, 4 * tokens.len())?;
                 self.queue.upload(bytemuck::cast_slice(tokens), buffer, 0)?;
-                self.run(&launch, &[codes, scales, biases, (buffer, 0), output.all()]);
+                let bound = [codes, scales, biases, (buffer, 0), output.all()];
+                self.run(&rows.embed(count), &bound);
             }
-            Tokens::Chosen(chosen) => {
-                self.run(&launch, &[codes, scales, biases, chosen.last(), output.all()]);
+            Tokens::Chosen { places, known, chosen } => {
+                let (of_slots, slots) = chosen.of_slots();
+                assert!(places.spans.iter().all(|span| span.slot < slots) || known.iter().all(Option::is_some));
+                let mut tokens = lock(&self.known);
+                let buffer = tokens.upload(&self.queue, known)?;
+                let places = places.sequences.places();
+                let bound = [codes, scales, biases, (buffer, 0), places, (of_slots, 0), output.all()];
+                self.run(&rows.embed_chosen(count), &bound);
+            }
+            Tokens::Positions { places, offset } => {
+                let bound = [codes, scales, biases, places.sequences.places(), output.all()];
+                self.run(&rows.embed_positions(count, offset as u32), &bound);
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod linear;
 mod ops;
 mod pack;
 mod rows;
+mod sequences;
 mod stack;
 mod states;
 mod tensor;
@@ -20,9 +21,10 @@ use planish_format::FloatType;
 use planish_gpu::{Argument, Error, Queue, Source};
 use rustc_hash::FxHashMap;
 
-use crate::launch::{Launch, Program};
+use crate::launch::{Launch, NO_TOKEN, Program};
 pub use attention::GpuKeyValues;
 pub use choose::GpuChosen;
+pub use sequences::GpuSequences;
 pub use stack::GpuStack;
 pub use tensor::{GpuTensor, GpuWeight};
 
@@ -44,6 +46,8 @@ pub struct GpuOps<Q: Queue> {
     failure: Mutex<Option<Error>>,
     /// Rows of a table that [`Embed`](planish_ops::Embed) takes.
     tokens: Mutex<Scratch<Q>>,
+    /// The same, where some were chosen on the device.
+    known: Mutex<KnownTokens<Q>>,
     /// Inputs as warpgroups read them.
     arranged: Mutex<Scratch<Q>>,
     /// Between the two steps of attention.
@@ -66,6 +70,13 @@ struct Scratch<Q: Queue> {
     bytes: usize,
 }
 
+/// Tokens of rows, [`NO_TOKEN`] where the device chose them.
+struct KnownTokens<Q: Queue> {
+    /// What the device has.
+    words: Vec<u32>,
+    scratch: Scratch<Q>,
+}
+
 struct Frequencies<Q: Queue> {
     values: Vec<f32>,
     buffer: Arc<Q::Buffer>,
@@ -85,6 +96,10 @@ impl<Q: Queue> GpuOps<Q> {
             kernels: Mutex::default(),
             failure: Mutex::default(),
             tokens: Mutex::new(Scratch::new()),
+            known: Mutex::new(KnownTokens {
+                words: Vec::new(),
+                scratch: Scratch::new(),
+            }),
             arranged: Mutex::new(Scratch::new()),
             partial: Mutex::new(Scratch::new()),
             routed: Mutex::new(experts::RoutedScratch::new()),
@@ -201,6 +216,21 @@ impl<Q: Queue> Scratch<Q> {
             Some(buffer) => Ok(buffer),
             empty => Ok(empty.insert(queue.allocate(self.bytes)?)),
         }
+    }
+}
+
+impl<Q: Queue> KnownTokens<Q> {
+    /// The tokens on the device; nothing is copied while they stay the same.
+    fn upload(&mut self, queue: &Q, known: &[Option<u32>]) -> Result<&Q::Buffer, Error> {
+        let words = || known.iter().map(|token| token.unwrap_or(NO_TOKEN));
+        let is_there = known.len() <= self.words.len() && words().eq(self.words[..known.len()].iter().copied());
+        let buffer = self.scratch.at_least(queue, 4 * known.len())?;
+        if !is_there {
+            self.words.clear();
+            self.words.extend(words());
+            queue.upload(bytemuck::cast_slice(&self.words), buffer, 0)?;
+        }
+        Ok(buffer)
     }
 }
 

@@ -7,10 +7,10 @@ use planish_format::FloatType;
 use planish_gpu::{Error, Queue};
 use planish_ops::Matrix;
 
-use super::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
+use super::{GpuChosen, GpuKeyValues, GpuOps, GpuSequences, GpuStack, GpuTensor, GpuWeight};
 use planish_ops::{
-    Add, Append, Attention, Choose, Convolution, CopyHeads, Embed, Experts, Gate, HeadLinear, KeyValueSizes, Linear,
-    Norm, Ops, Packable, PassSize, Recurrence, Rope, RopeAngles,
+    Add, Append, Attention, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear, KeyValueSizes,
+    Linear, Norm, Ops, Packable, PassSize, Recurrence, Rope, RopeAngles, Span,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -18,12 +18,14 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     type Weight = GpuWeight<Q>;
     type Stack = GpuStack<Q>;
     type KeyValues = GpuKeyValues<Q>;
+    type Sequences = GpuSequences<Q>;
     type Chosen = GpuChosen<Q>;
     type Error = Error;
 
     /// Every pass reads all weights once.
     const PASS: PassSize = PassSize {
         rows: 2048,
+        batch: 64,
         bytes: 1 << 30,
     };
     const SYNCHRONOUS: bool = false;
@@ -102,8 +104,16 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         Ok(staging)
     }
 
-    fn chosen(&self) -> Result<Option<GpuChosen<Q>>, Error> {
-        GpuChosen::new(&self.queue).map(Some)
+    fn sequences(&self) -> Result<GpuSequences<Q>, Error> {
+        GpuSequences::new(&self.queue)
+    }
+
+    fn place(&self, spans: &[Span], sequences: &mut GpuSequences<Q>) -> Result<(), Error> {
+        self.run_place(spans, sequences)
+    }
+
+    fn chosen(&self) -> Result<GpuChosen<Q>, Error> {
+        GpuChosen::new(&self.queue)
     }
 
     fn choose(&self, problem: Choose<'_, GpuOps<Q>>) -> Result<(), Error> {
@@ -111,8 +121,8 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.run_choose(problem)
     }
 
-    fn take(&self, chosen: &mut GpuChosen<Q>) -> Result<Option<u32>, Error> {
-        self.take_token(chosen)
+    fn take(&self, chosen: &mut GpuChosen<Q>, tokens: &mut Vec<Option<u32>>) -> Result<(), Error> {
+        self.take_tokens(chosen, tokens)
     }
 
     fn used_bytes(&self) -> Option<u64> {
@@ -192,6 +202,11 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         if let Err(error) = self.run_head_linear(&problem) {
             self.fail(error);
         }
+    }
+
+    fn copy_rows(&self, problem: CopyRows<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_copy_rows(&problem);
     }
 
     fn copy_heads(&self, problem: CopyHeads<'_, GpuOps<Q>>) {

@@ -4,7 +4,7 @@ use planish_gpu::{Error, Queue};
 
 use super::{GpuOps, GpuTensor, lock};
 use crate::launch;
-use planish_ops::{Add, Gate, Norm, Rope, RopeAngles, RopePairs};
+use planish_ops::{Add, CopyRows, Gate, HeadPart, Norm, Rope, RopeAngles, RopePairs};
 
 impl<Q: Queue> GpuOps<Q> {
     pub(super) fn run_norm(&self, problem: &Norm<'_, GpuOps<Q>>) {
@@ -85,19 +85,18 @@ impl<Q: Queue> GpuOps<Q> {
         let RopeAngles {
             frequencies,
             factor,
-            first_position,
-            rows,
+            places,
             output,
         } = problem;
         let launch = launch::RopeAngles {
-            rows: *rows as u32,
+            rows: places.rows() as u32,
+            first_row: places.first_row() as u32,
             rotated: output.cols as u32,
-            first_position: *first_position as u32,
             factor: *factor,
         }
         .launch();
         let frequencies = self.frequencies(frequencies)?;
-        self.run(&launch, &[(&frequencies, 0), output.all()]);
+        self.run(&launch, &[(&frequencies, 0), places.sequences.places(), output.all()]);
         Ok(())
     }
 
@@ -122,6 +121,31 @@ impl<Q: Queue> GpuOps<Q> {
         let beside = lock(&self.rotated).is_some_and(|before| before != heads.id);
         self.run_beside(&launch, &[heads.all(), angles.all()], beside);
         *lock(&self.rotated) = Some(heads.id);
+    }
+
+    pub(super) fn run_copy_rows(&self, problem: &CopyRows<'_, GpuOps<Q>>) {
+        let CopyRows {
+            source,
+            from,
+            target,
+            to,
+            rows,
+        } = problem;
+        assert_eq!(source.float_type, target.float_type);
+        let width = source.cols;
+        let part = |row: &usize| HeadPart {
+            stride: width,
+            start: row * width,
+        };
+        let launch = launch::CopyHeads {
+            value: source.float_type,
+            parts: *rows as u32,
+            width: width as u32,
+            from: part(from),
+            to: part(to),
+        }
+        .launch();
+        self.run(&launch, &[source.all(), target.all()]);
     }
 
     /// What is bound for a tensor that may be absent.

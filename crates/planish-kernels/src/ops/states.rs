@@ -9,8 +9,7 @@ use planish_ops::{Activation, Convolution, Recurrence, Rule};
 impl<Q: Queue> GpuOps<Q> {
     pub(super) fn run_convolve(&self, problem: &Convolution<'_, GpuOps<Q>>) {
         let Convolution {
-            rows,
-            first_position,
+            places,
             input,
             input_gate,
             weight,
@@ -25,10 +24,9 @@ impl<Q: Queue> GpuOps<Q> {
         let later = activation.filter(|_| !silu);
         let launch = launch::Convolve {
             value: input.float_type,
-            rows: *rows as u32,
+            spans: places.spans.len() as u32,
             channels: input.cols as u32,
             taps: (weight.cols / input.cols) as u32,
-            begins: *first_position == 0,
             input_gated: input_gate.is_some(),
             biased: bias.is_some(),
             silu,
@@ -43,6 +41,7 @@ impl<Q: Queue> GpuOps<Q> {
                 weight.all(),
                 self.optional(*bias),
                 self.optional(*output_gate),
+                self.spans_of(places),
                 history.all(),
                 output.all(),
             ],
@@ -50,7 +49,7 @@ impl<Q: Queue> GpuOps<Q> {
         if let Some(activation) = later {
             let launch = launch::Gate {
                 value: output.float_type,
-                count: (rows * output.cols) as u32,
+                count: (places.end_row() * output.cols) as u32,
                 activation,
                 gated: output_gate.is_some(),
             }
@@ -61,8 +60,7 @@ impl<Q: Queue> GpuOps<Q> {
 
     pub(super) fn run_recur(&self, problem: &Recurrence<'_, GpuOps<Q>>) {
         let Recurrence {
-            rows,
-            first_position,
+            places,
             shape,
             inputs,
             steps,
@@ -76,10 +74,9 @@ impl<Q: Queue> GpuOps<Q> {
         };
         let launch = launch::Recur {
             value: inputs.float_type,
-            rows: *rows as u32,
+            spans: places.spans.len() as u32,
             shape: *shape,
             delta: strengths.is_some(),
-            begins: *first_position == 0,
             step_scale: steps.scale,
             limits: steps.limits,
         }
@@ -93,6 +90,7 @@ impl<Q: Queue> GpuOps<Q> {
                 steps.rates.all(),
                 self.optional(strengths),
                 self.optional(skip),
+                self.spans_of(places),
                 state.all(),
                 output.all(),
             ],

@@ -1,9 +1,11 @@
 //! The largest logit: ties, infinities and NaN included.
 
-use planish_kernels::launch::{Argmax, Launch, NO_TOKEN};
+use planish_kernels::launch::{Argmax, Launch, NO_TOKEN, settings_of};
+use planish_ops::Choice;
 
 use crate::data::{Random, TYPES, to_bytes};
 use crate::device::{Device, Watch};
+use crate::places::{bytes_of, words_of};
 
 fn problems() -> Vec<Argmax> {
     let shapes = [1, 255, 33_000].into_iter().zip(TYPES);
@@ -16,6 +18,13 @@ pub fn launches() -> Vec<Launch> {
     problems
         .flat_map(|problem| [problem.parts(), problem.tokens()])
         .collect()
+}
+
+/// Of the sequences of three rows.
+const SLOTS: [u32; 3] = [4, 0, 2];
+
+fn settings() -> Vec<u8> {
+    bytes_of(&SLOTS.map(|slot| settings_of(slot, Choice::Likeliest)).concat())
 }
 
 fn check(device: &Device, random: &mut Random, problem: &Argmax) {
@@ -33,7 +42,7 @@ fn check(device: &Device, random: &mut Random, problem: &Argmax) {
     let mut buffers = [to_bytes(&logits, problem.value), parts.clone(), parts];
     device.run(&problem.parts(), &mut buffers);
     let [_, values, indices] = buffers;
-    let mut buffers = [values, indices, vec![0xff; 12]];
+    let mut buffers = [values, indices, settings(), vec![7; 12], vec![7; 20]];
     device.run(&problem.tokens(), &mut buffers);
 
     let first = &logits[..cols];
@@ -43,13 +52,14 @@ fn check(device: &Device, random: &mut Random, problem: &Argmax) {
         places[0],
         NO_TOKEN as usize,
     ];
-    let found: Vec<usize> = buffers[2]
-        .as_chunks()
-        .0
-        .iter()
-        .map(|&token| u32::from_le_bytes(token) as usize)
-        .collect();
+    let found: Vec<usize> = words_of(&buffers[3]).into_iter().map(|token| token as usize).collect();
     assert_eq!(found, expected, "{problem:?}");
+    let of_slots = words_of(&buffers[4]);
+    for slot in 0..5 {
+        let row = SLOTS.iter().position(|&other| other == slot);
+        let expected = row.map_or(0x0707_0707, |row| expected[row] as u32);
+        assert_eq!(of_slots[slot as usize], expected, "slot {slot} of {problem:?}");
+    }
 }
 
 #[test]
@@ -73,5 +83,8 @@ fn argmax_has_no_races() {
     launch.threadgroups[1] = 4;
     device.run(&launch, &mut buffers);
     let [_, values, indices] = buffers;
-    device.run(&problem.tokens(), &mut [values, indices, vec![0xff; 12]]);
+    device.run(
+        &problem.tokens(),
+        &mut [values, indices, settings(), vec![0xff; 12], vec![0xff; 20]],
+    );
 }

@@ -1,248 +1,349 @@
-//! Attention over a cache, against the formula in f64.
+//! Attention over the caches of several sequences, against the formula in f64: every row of the table of variants.
 
 use planish_format::FloatType;
-use planish_kernels::launch::{Attention, Launch};
+use planish_kernels::launch::{ATTENTION_VARIANTS, Attention, AttentionBuffer, AttentionPlan, Launch};
+use planish_ops::{AttentionHead, ScaleGrowth, attention_reference};
 
-use crate::data::{Random, TYPES, assert_close, from_bytes, poison, round_to, to_bytes};
+use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
+use crate::places::Scene;
 
 pub const PLAIN: Attention = Attention {
     value: FloatType::F32,
     cache: FloatType::F16,
-    rows: 1,
-    first_position: 36,
+    rows: 0,
+    first_row: 0,
+    spans: 0,
+    longest: 0,
     heads: 2,
     kv_heads: 2,
     head_dim: 32,
     value_dim: 32,
     scale: 0.3,
+    growth: None,
     window: None,
     softcap: None,
     alibi_factor: None,
     sinks: false,
 };
 
-fn problems() -> Vec<Attention> {
-    let mut problems = vec![
-        PLAIN,
-        Attention {
-            first_position: 0,
-            ..PLAIN
-        },
-        Attention {
-            rows: 7,
-            heads: 6,
-            head_dim: 80,
-            value_dim: 80,
-            ..PLAIN
-        },
-        Attention {
-            rows: 3,
-            heads: 8,
-            head_dim: 24,
-            value_dim: 40,
-            window: Some(5),
-            ..PLAIN
-        },
-        Attention {
-            rows: 19,
-            first_position: 0,
-            window: Some(16),
-            softcap: Some(1.5),
-            heads: 3,
-            kv_heads: 1,
-            ..PLAIN
-        },
-        Attention {
-            first_position: 300,
-            heads: 4,
-            sinks: true,
-            ..PLAIN
-        },
-        Attention {
-            rows: 2,
-            first_position: 700,
-            window: Some(600),
-            sinks: true,
-            alibi_factor: Some(0.5),
-            ..PLAIN
-        },
-        Attention {
-            rows: 2,
-            first_position: 700,
-            window: Some(600),
-            sinks: true,
-            heads: 8,
-            ..PLAIN
-        },
-        Attention {
-            first_position: 900,
-            heads: 3,
-            kv_heads: 1,
-            head_dim: 20,
-            value_dim: 12,
-            ..PLAIN
-        },
-        Attention {
-            rows: 2,
-            head_dim: 264,
-            value_dim: 8,
-            ..PLAIN
-        },
-        Attention {
-            rows: 5,
-            sinks: true,
-            alibi_factor: Some(1.0),
-            head_dim: 128,
-            value_dim: 128,
-            heads: 8,
-            ..PLAIN
-        },
-    ];
-    for (index, problem) in problems.iter_mut().enumerate() {
-        (problem.value, problem.cache) = (TYPES[index % 3], TYPES[(index + index / 3) % 3]);
+/// A problem with its sequences.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub problem: Attention,
+    /// Rows and first position of each span.
+    pub sizes: Vec<(u32, u32)>,
+}
+
+impl Case {
+    pub fn new(sizes: &[(u32, u32)], problem: Attention) -> Case {
+        let end = |&(rows, first): &(u32, u32)| rows + first;
+        Case {
+            problem: Attention {
+                rows: sizes.iter().map(|&(rows, _)| rows).sum(),
+                spans: sizes.len() as u32,
+                longest: sizes.iter().map(end).max().unwrap_or(0),
+                ..problem
+            },
+            sizes: sizes.to_vec(),
+        }
     }
-    problems
+
+    pub fn with_types(self, value: FloatType, cache: FloatType) -> Case {
+        Case {
+            problem: Attention {
+                value,
+                cache,
+                ..self.problem
+            },
+            ..self
+        }
+    }
+
+    /// As the variant of that name computes it.
+    pub fn plan(&self, name: &str) -> Option<AttentionPlan> {
+        let variant = ATTENTION_VARIANTS.iter().find(|variant| variant.name == name);
+        (variant.expect("a row of the table").plan)(&self.problem)
+    }
+}
+
+pub fn launches_of(plans: impl IntoIterator<Item = AttentionPlan>) -> Vec<Launch> {
+    let steps = plans.into_iter().flat_map(|plan| plan.steps);
+    steps.map(|step| step.launch).collect()
+}
+
+fn cases() -> Vec<Case> {
+    let cases = [
+        Case::new(&[(1, 36)], PLAIN),
+        Case::new(&[(1, 0)], PLAIN),
+        Case::new(
+            &[(7, 36)],
+            Attention {
+                heads: 6,
+                head_dim: 80,
+                value_dim: 80,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(3, 36)],
+            Attention {
+                heads: 8,
+                head_dim: 24,
+                value_dim: 40,
+                window: Some(5),
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(19, 0)],
+            Attention {
+                window: Some(16),
+                softcap: Some(1.5),
+                heads: 3,
+                kv_heads: 1,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(1, 300)],
+            Attention {
+                heads: 4,
+                sinks: true,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(2, 700)],
+            Attention {
+                window: Some(600),
+                sinks: true,
+                alibi_factor: Some(0.5),
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(2, 700)],
+            Attention {
+                window: Some(600),
+                sinks: true,
+                heads: 8,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(1, 900)],
+            Attention {
+                heads: 3,
+                kv_heads: 1,
+                head_dim: 20,
+                value_dim: 12,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(2, 36)],
+            Attention {
+                head_dim: 264,
+                value_dim: 8,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(5, 36)],
+            Attention {
+                sinks: true,
+                alibi_factor: Some(1.0),
+                head_dim: 128,
+                value_dim: 128,
+                heads: 8,
+                ..PLAIN
+            },
+        ),
+        // Several sequences: of one part and of more, with sinks; a whole pass and a part of it.
+        Case::new(
+            &[(1, 63), (1, 64), (2, 127), (1, 0), (1, 399), (1, 256)],
+            Attention {
+                sinks: true,
+                heads: 4,
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(1, 520), (3, 8), (1, 1100)],
+            Attention {
+                first_row: 3,
+                heads: 4,
+                window: Some(600),
+                growth: Some(ScaleGrowth { rate: 0.1, period: 7 }),
+                ..PLAIN
+            },
+        ),
+        Case::new(
+            &[(1, 130); 33],
+            Attention {
+                heads: 8,
+                kv_heads: 2,
+                head_dim: 16,
+                value_dim: 16,
+                ..PLAIN
+            },
+        ),
+    ];
+    let typed = |(index, case): (usize, Case)| case.with_types(TYPES[index % 3], TYPES[(index + index / 3) % 3]);
+    cases.into_iter().enumerate().map(typed).collect()
 }
 
 /// What the kernels read, in f32.
 pub struct Input {
-    pub queries: Vec<f32>, // (rows, heads, head_dim)
-    pub keys: Vec<f32>,    // (positions, kv_heads, head_dim)
-    pub values: Vec<f32>,  // (positions, kv_heads, value_dim)
-    pub sinks: Vec<f32>,   // (heads)
-    pub slopes: Vec<f32>,  // (heads)
+    pub scene: Scene,
+    pub queries: Vec<f32>,   // (rows, heads, head_dim)
+    pub keys: Vec<Vec<f32>>, // of each span's sequence: (positions, kv_heads, head_dim)
+    pub values: Vec<Vec<f32>>,
+    pub sinks: Vec<f32>,  // (heads)
+    pub slopes: Vec<f32>, // (heads)
 }
 
 impl Input {
-    pub fn new(random: &mut Random, problem: &Attention) -> Input {
-        let positions = (problem.first_position + problem.rows) as usize;
+    pub fn new(random: &mut Random, case: &Case) -> Input {
+        let problem = &case.problem;
+        let scene = Scene::new(&mut Random(17), &case.sizes, problem.first_row);
         let (heads, kv_heads) = (problem.heads as usize, problem.kv_heads as usize);
         let (head_dim, value_dim) = (problem.head_dim as usize, problem.value_dim as usize);
+        let queries = random.values(scene.rows() * heads * head_dim, problem.value);
+        let mut of_positions = |width: usize| {
+            let spans = scene.spans.iter();
+            spans
+                .map(|span| random.values(span.end_position() * width, problem.cache))
+                .collect()
+        };
         Input {
-            queries: random.values(problem.rows as usize * heads * head_dim, problem.value),
-            keys: random.values(positions * kv_heads * head_dim, problem.cache),
-            values: random.values(positions * kv_heads * value_dim, problem.cache),
+            queries,
+            keys: of_positions(kv_heads * head_dim),
+            values: of_positions(kv_heads * value_dim),
             sinks: random.values(heads, FloatType::F32),
             slopes: random.values(heads, FloatType::F32),
+            scene,
         }
     }
-}
 
-/// One row and head, in f64. // (value_dim)
-fn reference(problem: &Attention, input: &Input, row: usize, head: usize) -> Vec<f64> {
-    let (heads, kv_heads) = (problem.heads as usize, problem.kv_heads as usize);
-    let (head_dim, value_dim) = (problem.head_dim as usize, problem.value_dim as usize);
-    let kv_head = head / (heads / kv_heads);
-    let end = problem.first_position as usize + row + 1;
-    let begin = problem.window.map_or(0, |window| end.saturating_sub(window as usize));
-    let query = &input.queries[(row * heads + head) * head_dim..][..head_dim];
-    let score = |position: usize| {
-        let key = &input.keys[(position * kv_heads + kv_head) * head_dim..][..head_dim];
-        let products = query.iter().zip(key).map(|(&a, &b)| f64::from(a) * f64::from(b));
-        let mut score = products.sum::<f64>() * f64::from(problem.scale);
-        if let Some(cap) = problem.softcap.map(f64::from) {
-            score = cap * (score / cap).tanh();
-        }
-        if let Some(factor) = problem.alibi_factor {
-            let position = round_to(position as f32, FloatType::BF16);
-            score += f64::from(factor) * f64::from(round_to(input.slopes[head] * position, FloatType::BF16));
-        }
-        score
-    };
-    let scores: Vec<f64> = (begin..end).map(score).collect();
-    let sink = if problem.sinks {
-        f64::from(input.sinks[head])
-    } else {
-        f64::NEG_INFINITY
-    };
-    let maximum = scores.iter().copied().fold(sink, f64::max);
-    let total: f64 = scores.iter().map(|score| (score - maximum).exp()).sum::<f64>() + (sink - maximum).exp();
-    let mut output = vec![0.0; value_dim];
-    for (position, score) in (begin..end).zip(scores) {
-        let value = &input.values[(position * kv_heads + kv_head) * value_dim..][..value_dim];
-        let weight = (score - maximum).exp() / total;
-        output
-            .iter_mut()
-            .zip(value)
-            .for_each(|(sum, &value)| *sum += weight * f64::from(value));
+    /// One row and head, in f64. // (value_dim)
+    fn reference(&self, problem: &Attention, row: usize, head: usize) -> Vec<f64> {
+        let (heads, kv_heads) = (problem.heads as usize, problem.kv_heads as usize);
+        let (head_dim, value_dim) = (problem.head_dim as usize, problem.value_dim as usize);
+        let kv_head = head / (heads / kv_heads);
+        let (span, position) = self.scene.place(row);
+        let end = position + 1;
+        let begin = problem.window.map_or(0, |window| end.saturating_sub(window as usize));
+        let of_head = |values: &[f32], dim: usize| -> Vec<f32> {
+            let positions = values.chunks_exact(kv_heads * dim);
+            positions.flat_map(|all| all[kv_head * dim..][..dim].to_vec()).collect()
+        };
+        attention_reference(&AttentionHead {
+            query: &self.queries[(row * heads + head) * head_dim..][..head_dim],
+            keys: &of_head(&self.keys[span], head_dim),
+            values: &of_head(&self.values[span], value_dim),
+            seen: begin..end,
+            scale: problem.growth.map_or(1.0, |growth| growth.factor(position)) * problem.scale,
+            softcap: problem.softcap,
+            alibi: problem.alibi_factor.map(|factor| (self.slopes[head], factor)),
+            sink: problem.sinks.then(|| self.sinks[head]),
+        })
     }
-    output
-}
 
-/// All rows and heads, in f64. // (rows, heads, value_dim)
-pub fn reference_of(problem: &Attention, input: &Input) -> Vec<f64> {
-    let rows = 0..problem.rows as usize;
-    let heads = |row| (0..problem.heads as usize).flat_map(move |head| reference(problem, input, row, head));
-    rows.flat_map(heads).collect()
+    /// What the kernels make of it, and what the formula does. // (rows, heads, value_dim)
+    pub fn compare(&self, device: &Device, problem: &Attention, plan: &AttentionPlan) -> (Vec<f32>, Vec<f64>) {
+        let width = (problem.heads * problem.value_dim) as usize;
+        let kv_heads = problem.kv_heads as usize;
+        let scene = &self.scene;
+        let pool =
+            |values: &[Vec<f32>], dim: u32| to_bytes(&scene.store(values, kv_heads * dim as usize), problem.cache);
+        use AttentionBuffer::{Keys, Output, Partials, Places, Queries, Sinks, Slopes, Tables, Values};
+        let mut all = [
+            (Queries, to_bytes(&self.queries, problem.value)),
+            (Keys, pool(&self.keys, problem.head_dim)),
+            (Values, pool(&self.values, problem.value_dim)),
+            (Sinks, to_bytes(&self.sinks, FloatType::F32)),
+            (Slopes, to_bytes(&self.slopes, FloatType::F32)),
+            (Places, scene.places()),
+            (Tables, scene.tables()),
+            (Partials, vec![0xff; plan.scratch_bytes]),
+            (Output, poison(scene.rows() * width, problem.value)),
+        ];
+        for step in &plan.steps {
+            let place = |buffer: &AttentionBuffer| all.iter().position(|(name, _)| name == buffer).expect("a buffer");
+            let places: Vec<usize> = step.buffers.iter().map(place).collect();
+            let mut buffers: Vec<Vec<u8>> = places.iter().map(|&place| all[place].1.clone()).collect();
+            device.run(&step.launch, &mut buffers);
+            places
+                .iter()
+                .zip(buffers)
+                .for_each(|(&place, buffer)| all[place].1 = buffer);
+        }
+        let (other, own) = all[8]
+            .1
+            .split_at(problem.first_row as usize * width * problem.value.size_bytes());
+        assert!(other.iter().all(|&byte| byte == 0xff), "other rows stay: {problem:?}");
+        let found = from_bytes(own, problem.value);
+        let rows = problem.first_row as usize..scene.rows();
+        let heads = |row| (0..problem.heads as usize).flat_map(move |head| self.reference(problem, row, head));
+        (found, rows.flat_map(heads).collect())
+    }
 }
 
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
-    launches_of(&problems())
+    launches_of(cases().iter().filter_map(|case| case.plan("attention")))
 }
 
-fn launches_of(problems: &[Attention]) -> Vec<Launch> {
-    let launches = problems
-        .iter()
-        .flat_map(|problem| [Some(problem.launch()), problem.merge()]);
-    launches.flatten().collect()
-}
-
-/// The kernels of one problem, with the bytes of their partials.
-pub struct Run {
-    pub launch: Launch,
-    pub merge: Option<Launch>,
-    pub scratch_bytes: usize,
-}
-
-impl Run {
-    /// What the kernels make of the input, and what the formula does. // (rows, heads, value_dim)
-    pub fn compare(&self, device: &Device, problem: &Attention, input: &Input) -> (Vec<f32>, Vec<f64>) {
-        let count = problem.rows as usize * problem.heads as usize * problem.value_dim as usize;
-        let mut buffers = [
-            to_bytes(&input.queries, problem.value),
-            to_bytes(&input.keys, problem.cache),
-            to_bytes(&input.values, problem.cache),
-            to_bytes(&input.sinks, FloatType::F32),
-            to_bytes(&input.slopes, FloatType::F32),
-            vec![0xff; self.scratch_bytes],
-            poison(count, problem.value),
-        ];
-        device.run(&self.launch, &mut buffers);
-        let [_, _, _, sinks, _, partials, output] = buffers;
-        let mut merged = [partials, sinks, output];
-        if let Some(merge) = &self.merge {
-            device.run(merge, &mut merged);
-        }
-        (from_bytes(&merged[2], problem.value), reference_of(problem, input))
-    }
-}
-
-fn check(device: &Device, random: &mut Random, problem: &Attention) {
-    let run = Run {
-        launch: problem.launch(),
-        merge: problem.merge(),
-        scratch_bytes: problem.scratch_bytes(),
-    };
-    let (found, expected) = run.compare(device, problem, &Input::new(random, problem));
-    assert_close(&found, &expected, problem.value, problem);
-}
-
-fn check_all(watch: Watch, problems: &[Attention]) {
-    assert!(problems.iter().any(|problem| problem.merge().is_some()));
-    let launches = launches_of(problems);
-    let device = Device::new(&launches, watch);
+fn check_all(watch: Watch, cases: &[Case]) {
+    let plans: Vec<AttentionPlan> = cases.iter().filter_map(|case| case.plan("attention")).collect();
+    assert!(plans.iter().any(|plan| plan.steps.len() == 2));
+    let device = Device::new(&launches_of(plans.clone()), watch);
     let mut random = Random(8);
-    problems.iter().for_each(|problem| check(&device, &mut random, problem));
+    for (case, plan) in cases.iter().zip(&plans) {
+        let (found, expected) = Input::new(&mut random, case).compare(&device, &case.problem, plan);
+        assert_close(&found, &expected, case.problem.value, case);
+    }
 }
 
 #[test]
 fn attention_equals_the_formula() {
-    check_all(Watch::Memory, &problems());
+    check_all(Watch::Memory, &cases());
 }
 
 #[test]
 fn attention_has_no_races() {
-    check_all(Watch::Races, &problems()[4..6]);
+    let cases = cases();
+    check_all(Watch::Races, &[cases[4].clone(), cases[5].clone(), cases[11].clone()]);
+}
+
+/// With as many rows, whatever their lengths, a row is the same bits.
+#[test]
+fn a_row_does_not_depend_on_the_lengths_of_others() {
+    let problem = Attention {
+        heads: 4,
+        kv_heads: 1,
+        ..PLAIN
+    };
+    let cases = [[290, 3], [290, 900], [290, 0]].map(|firsts| Case::new(&firsts.map(|first| (1, first)), problem));
+    let plans = cases
+        .each_ref()
+        .map(|case| case.plan("attention").expect("any problem"));
+    let device = Device::new(&launches_of(plans.clone()), Watch::Memory);
+    let width = (problem.heads * problem.value_dim) as usize;
+    let found = cases.iter().zip(&plans).map(|(case, plan)| {
+        let mut input = Input::new(&mut Random(9), case);
+        // The first sequence is the same in all.
+        let mut random = Random(10);
+        input.keys[0].iter_mut().for_each(|key| *key = random.value());
+        input.values[0].iter_mut().for_each(|value| *value = random.value());
+        let queries = problem.heads as usize * problem.head_dim as usize;
+        input.queries[..queries]
+            .iter_mut()
+            .for_each(|query| *query = random.value());
+        input.compare(&device, &case.problem, plan).0[..width].to_vec()
+    });
+    let found: Vec<Vec<f32>> = found.collect();
+    assert!(found[1..].iter().all(|row| *row == found[0]));
 }

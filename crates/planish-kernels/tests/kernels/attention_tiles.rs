@@ -1,121 +1,122 @@
 //! Attention by tiles, against the formula in f64.
 
-use planish_format::FloatType;
-use planish_kernels::launch::{Attention, Launch, TileAttention};
+use planish_kernels::launch::{Attention, AttentionPlan, Launch};
+use planish_ops::ScaleGrowth;
 
-use crate::attention::{Input, PLAIN, reference_of};
-use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
+use crate::attention::{Case, Input, PLAIN, launches_of};
+use crate::data::{Random, TYPES, assert_close};
 use crate::device::{Device, Watch};
 
 /// Rows of one or more tiles, positions that end within and at tiles.
-fn problems() -> Vec<Attention> {
+fn cases() -> Vec<Case> {
     let plain = Attention {
-        rows: 35,
-        first_position: 0,
-        heads: 2,
-        kv_heads: 2,
         head_dim: 64,
         value_dim: 64,
         ..PLAIN
     };
-    let mut problems = vec![
-        Attention {
-            rows: 9,
-            first_position: 55,
-            head_dim: 24,
-            value_dim: 40,
-            ..plain
-        },
-        plain,
-        Attention {
-            rows: 33,
-            first_position: 3,
-            heads: 6,
-            head_dim: 80,
-            value_dim: 80,
-            ..plain
-        },
-        Attention {
-            rows: 64,
-            window: Some(19),
-            heads: 4,
-            head_dim: 40,
-            value_dim: 48,
-            kv_heads: 1,
-            ..plain
-        },
-        Attention {
-            rows: 17,
-            first_position: 3,
-            window: Some(200),
-            softcap: Some(1.5),
-            heads: 3,
-            kv_heads: 1,
-            head_dim: 32,
-            value_dim: 96,
-            ..plain
-        },
-        Attention {
-            rows: 12,
-            sinks: true,
-            head_dim: 128,
-            value_dim: 128,
-            heads: 4,
-            kv_heads: 1,
-            ..plain
-        },
-        Attention {
-            rows: 8,
-            first_position: 60,
-            sinks: true,
-            alibi_factor: Some(0.5),
-            head_dim: 256,
-            value_dim: 256,
-            ..plain
-        },
+    let cases = [
+        Case::new(
+            &[(9, 55)],
+            Attention {
+                head_dim: 24,
+                value_dim: 40,
+                ..plain
+            },
+        ),
+        Case::new(&[(35, 0)], plain),
+        Case::new(
+            &[(33, 3)],
+            Attention {
+                heads: 6,
+                head_dim: 80,
+                value_dim: 80,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(64, 0)],
+            Attention {
+                window: Some(19),
+                heads: 4,
+                head_dim: 40,
+                value_dim: 48,
+                kv_heads: 1,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(17, 3)],
+            Attention {
+                window: Some(200),
+                softcap: Some(1.5),
+                heads: 3,
+                kv_heads: 1,
+                head_dim: 32,
+                value_dim: 96,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(12, 0)],
+            Attention {
+                sinks: true,
+                head_dim: 128,
+                value_dim: 128,
+                heads: 4,
+                kv_heads: 1,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(8, 60)],
+            Attention {
+                sinks: true,
+                alibi_factor: Some(0.5),
+                head_dim: 256,
+                value_dim: 256,
+                ..plain
+            },
+        ),
+        // After rows of another sequence; the scale grows from span to span.
+        Case::new(
+            &[(12, 90)],
+            Attention {
+                first_row: 5,
+                heads: 4,
+                growth: Some(ScaleGrowth { rate: 0.1, period: 30 }),
+                window: Some(40),
+                ..plain
+            },
+        ),
     ];
-    for (index, problem) in problems.iter_mut().enumerate() {
-        (problem.value, problem.cache) = (TYPES[index % 3], TYPES[(index + index / 3) % 3]);
-    }
-    problems
+    let typed = |(index, case): (usize, Case)| case.with_types(TYPES[index % 3], TYPES[(index + index / 3) % 3]);
+    cases.into_iter().enumerate().map(typed).collect()
 }
 
-fn launch(problem: &Attention) -> Launch {
-    TileAttention::new(*problem).expect("a problem for tiles").launch()
+fn plan(case: &Case) -> AttentionPlan {
+    case.plan("attention_tiles").expect("a problem for tiles")
 }
 
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
-    problems().iter().map(launch).collect()
+    launches_of(cases().iter().map(plan))
 }
 
-fn check_all(watch: Watch, problems: &[Attention]) {
-    let launches: Vec<Launch> = problems.iter().map(launch).collect();
-    let device = Device::new(&launches, watch);
+fn check_all(watch: Watch, cases: &[Case]) {
+    let device = Device::new(&launches_of(cases.iter().map(plan)), watch);
     let mut random = Random(19);
-    for (problem, launch) in problems.iter().zip(&launches) {
-        let input = Input::new(&mut random, problem);
-        let count = (problem.rows * problem.heads * problem.value_dim) as usize;
-        let mut buffers = [
-            to_bytes(&input.queries, problem.value),
-            to_bytes(&input.keys, problem.cache),
-            to_bytes(&input.values, problem.cache),
-            to_bytes(&input.sinks, FloatType::F32),
-            to_bytes(&input.slopes, FloatType::F32),
-            poison(count, problem.value),
-        ];
-        device.run(launch, &mut buffers);
-        let found = from_bytes(&buffers[5], problem.value);
-        assert_close(&found, &reference_of(problem, &input), problem.value, problem);
+    for case in cases {
+        let (found, expected) = Input::new(&mut random, case).compare(&device, &case.problem, &plan(case));
+        assert_close(&found, &expected, case.problem.value, case);
     }
 }
 
 #[test]
 fn attention_by_tiles_equals_the_formula() {
-    check_all(Watch::Memory, &problems());
+    check_all(Watch::Memory, &cases());
 }
 
 #[test]
 fn attention_by_tiles_has_no_races() {
-    check_all(Watch::Races, &problems()[..1]);
+    check_all(Watch::Races, &cases()[..1]);
 }

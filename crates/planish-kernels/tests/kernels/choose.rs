@@ -1,11 +1,12 @@
 //! Tokens drawn by their probability, against the formula in f64.
 
 use planish_format::FloatType;
-use planish_kernels::launch::{Argmax, Choose, Launch, NO_TOKEN};
-use planish_ops::{Draw, choose_reference};
+use planish_kernels::launch::{Argmax, Choose, Launch, NO_TOKEN, settings_of};
+use planish_ops::{Choice, Draw, choose_reference};
 
 use crate::data::{Random, to_bytes};
 use crate::device::{Device, Watch};
+use crate::places::{bytes_of, words_of};
 
 const PLAIN: Draw = Draw {
     temperature: 1.0,
@@ -40,30 +41,23 @@ fn draws() -> Vec<Draw> {
     ]
 }
 
-fn largest(cols: u32) -> Argmax {
+fn largest(choose: &Choose) -> Argmax {
     Argmax {
         value: FloatType::F32,
-        rows: 1,
-        cols,
+        rows: choose.rows,
+        cols: choose.cols,
     }
-}
-
-fn launches_of(choose: &Choose) -> Vec<Launch> {
-    let searches = choose.searches();
-    let mut launches = vec![largest(choose.cols).parts(), choose.weigh(), choose.token()];
-    for search in searches {
-        launches.extend(choose.search(search));
-        launches.push(choose.settle(search));
-    }
-    launches
 }
 
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
-    let draws = draws().into_iter();
-    draws
-        .flat_map(|draw| launches_of(&Choose { cols: 700, draw }))
-        .collect()
+    let choose = Choose { rows: 1, cols: 700 };
+    let mut launches = vec![largest(&choose).parts(), choose.weigh(), choose.tokens()];
+    for search in choose.searches(draws().iter()) {
+        launches.extend(choose.search(search));
+        launches.push(choose.settle(search));
+    }
+    launches
 }
 
 /// How much of a draw is run.
@@ -82,7 +76,10 @@ const WHOLE: Share = Share {
 
 impl Share {
     fn of(self, mut launch: Launch) -> Launch {
-        launch.threadgroups = launch.threadgroups.map(|count| count.min(self.parts));
+        launch.threadgroups[0] = launch.threadgroups[0].min(self.parts);
+        if launch.kernel == "argmax_parts" {
+            launch.threadgroups[1] = launch.threadgroups[1].min(self.parts);
+        }
         launch
     }
 }
@@ -97,13 +94,20 @@ fn run(device: &Device, launch: &Launch, all: &mut [Vec<u8>], which: &[usize]) {
         .for_each(|(&index, buffer)| all[index] = buffer);
 }
 
-/// The token that the kernels draw.
-fn draw(device: &Device, choose: &Choose, logits: &[f32], share: Share) -> u32 {
-    let parts = largest(choose.cols);
+/// What stands where nothing is drawn.
+const UNTOUCHED: u32 = 0x0707_0707;
+
+/// The tokens that the kernels draw: of rows, each of which has a slot.
+fn draw(device: &Device, choose: &Choose, logits: &[f32], choices: &[Choice], share: Share) -> Vec<u32> {
+    let parts = largest(choose);
+    let rows = choose.rows as usize;
+    assert_eq!(rows, choices.len());
     let fill = if share.parts == u32::MAX { 0xff } else { 0 };
-    let sums = || vec![fill; Choose::SUM_BYTES];
-    let found = || vec![0; Choose::FOUND_BYTES];
-    // Logits, largest, their indices, thresholds (3), sums and findings of two searches, the token.
+    let sums = || vec![fill; choose.sum_bytes()];
+    let found = || vec![0; choose.found_bytes()];
+    let slot = |row: usize| (rows - row) as u32;
+    let settings: Vec<u32> = (0..rows).flat_map(|row| settings_of(slot(row), choices[row])).collect();
+    // Logits, largest, their indices, thresholds (3), sums and findings of two searches, tokens of rows and of slots, settings.
     let mut all = vec![
         to_bytes(logits, FloatType::F32),
         vec![fill; parts.part_bytes()],
@@ -115,17 +119,20 @@ fn draw(device: &Device, choose: &Choose, logits: &[f32], share: Share) -> u32 {
         found(),
         sums(),
         found(),
-        vec![0; 4],
+        vec![7; 4 * rows],
+        vec![7; 4 * (rows + 1)],
+        bytes_of(&settings),
     ];
+    let draws: Vec<Draw> = choices.iter().filter_map(|choice| drawn(*choice)).collect();
     run(device, &share.of(parts.parts()), &mut all, &[0, 1, 2]);
     let (mut before, mut next, mut floor) = ([6, 7], [8, 9], 3);
-    for search in choose.searches() {
-        for launch in choose.search(search).into_iter().take(share.digits) {
+    for search in choose.searches(draws.iter()) {
+        for launch in choose.search(search).take(share.digits) {
             run(
                 device,
                 &share.of(launch),
                 &mut all,
-                &[0, 1, floor, before[0], before[1], next[0], next[1]],
+                &[0, 1, 12, floor, before[0], before[1], next[0], next[1]],
             );
             std::mem::swap(&mut before, &mut next);
         }
@@ -133,59 +140,112 @@ fn draw(device: &Device, choose: &Choose, logits: &[f32], share: Share) -> u32 {
             device,
             &choose.settle(search),
             &mut all,
-            &[before[0], before[1], floor, floor + 1],
+            &[12, before[0], before[1], floor, floor + 1],
         );
         floor += 1;
     }
-    run(device, &share.of(choose.weigh()), &mut all, &[0, 1, floor, before[0]]);
-    run(device, &choose.token(), &mut all, &[0, 1, floor, before[0], 10]);
-    u32::from_le_bytes(all[10][..].try_into().unwrap())
+    run(
+        device,
+        &share.of(choose.weigh()),
+        &mut all,
+        &[0, 1, 12, floor, before[0]],
+    );
+    run(
+        device,
+        &choose.tokens(),
+        &mut all,
+        &[0, 1, 12, floor, before[0], 10, 11],
+    );
+    let (tokens, of_slots) = (words_of(&all[10]), words_of(&all[11]));
+    assert_eq!(of_slots[0], UNTOUCHED, "no row has this slot");
+    for (row, &token) in tokens.iter().enumerate() {
+        assert_eq!(of_slots[slot(row) as usize], token, "row {row}");
+    }
+    tokens
 }
 
-/// Where a unit lies between the sums of two tokens, rounding to f32 cannot matter.
-fn check(device: &Device, random: &mut Random, draw_by: Draw, cols: u32) {
-    let mut logits: Vec<f32> = (0..cols).map(|_| 6.0 * random.value()).collect();
+fn drawn(choice: Choice) -> Option<Draw> {
+    match choice {
+        Choice::Drawn(draw) => Some(draw),
+        Choice::Likeliest => None,
+    }
+}
+
+/// Where a unit lies between the sums of two tokens, rounding to f32 cannot matter. All rows are drawn together, beside one that is not.
+fn check(device: &Device, random: &mut Random, draws: &[Draw], cols: u32) {
+    let rows = draws.len() + 1;
+    let mut logits: Vec<f32> = (0..rows * cols as usize).map(|_| 6.0 * random.value()).collect();
     // Equals at the top, and what is no number.
-    if cols > 100 {
+    for logits in logits.chunks_exact_mut(cols as usize).filter(|row| row.len() > 100) {
         (logits[17], logits[90], logits[91]) = (6.5, 6.5, f32::NAN);
         (logits[5], logits[6]) = (f32::NEG_INFINITY, 6.4);
     }
-    let mut same = 0;
+    let choose = Choose {
+        rows: rows as u32,
+        cols,
+    };
+    let mut same = vec![0; draws.len()];
     let units = [0.31, 0.999_999_9];
     for unit in units {
-        let choose = Choose {
-            cols,
-            draw: Draw { unit, ..draw_by },
-        };
-        let found = draw(device, &choose, &logits, WHOLE);
-        let near = [unit - 2e-6, unit, unit + 2e-6]
-            .map(|unit| choose_reference(&logits, &Draw { unit, ..draw_by }).map_or(NO_TOKEN, |token| token as u32));
-        assert!(near.contains(&found), "{found} is none of {near:?}: {choose:?}");
-        same += usize::from(near[1] == found);
+        let at_unit = draws.iter().map(|draw| Choice::Drawn(Draw { unit, ..*draw }));
+        let choices: Vec<Choice> = [Choice::Likeliest].into_iter().chain(at_unit).collect();
+        let tokens = draw(device, &choose, &logits, &choices, WHOLE);
+        assert_eq!(tokens[0], UNTOUCHED, "the likeliest is chosen by another kernel");
+        let of_rows = logits.chunks_exact(cols as usize).skip(1).zip(&tokens[1..]);
+        for (row, ((logits, &found), draw)) in of_rows.zip(draws).enumerate() {
+            let near = [unit - 2e-6, unit, unit + 2e-6]
+                .map(|unit| choose_reference(logits, &Draw { unit, ..*draw }).map_or(NO_TOKEN, |token| token as u32));
+            assert!(near.contains(&found), "{found} is none of {near:?}: {draw:?} {unit}");
+            same[row] += usize::from(near[1] == found);
+        }
     }
-    assert!(same > 0, "no token is exactly that of the formula: {draw_by:?}");
+    for (draw, same) in draws.iter().zip(same) {
+        assert!(same > 0, "no token is exactly that of the formula: {draw:?}");
+    }
 }
 
 #[test]
 fn draws_equal_the_formula() {
     let device = Device::new(&launches(), Watch::Memory);
     let mut random = Random(21);
-    for draw in draws() {
-        check(&device, &mut random, draw, 700);
+    check(&device, &mut random, &draws(), 700);
+    check(&device, &mut random, &draws()[2..3], 3);
+    check(&device, &mut random, &draws()[4..5], 20_011);
+}
+
+/// A row is drawn as it is alone, bit for bit.
+#[test]
+fn a_row_is_drawn_as_it_is_alone() {
+    const COLS: usize = 700;
+    let device = Device::new(&launches(), Watch::Memory);
+    let mut random = Random(23);
+    let choices: Vec<Choice> = draws()
+        .into_iter()
+        .map(|draw| {
+            let unit = f64::from(random.value()).abs();
+            Choice::Drawn(Draw { unit, ..draw })
+        })
+        .collect();
+    let logits: Vec<f32> = (0..choices.len() * COLS).map(|_| 6.0 * random.value()).collect();
+    let choose = |rows: usize| Choose {
+        rows: rows as u32,
+        cols: COLS as u32,
+    };
+    let together = draw(&device, &choose(choices.len()), &logits, &choices, WHOLE);
+    for (row, logits) in logits.chunks_exact(COLS).enumerate() {
+        let alone = draw(&device, &choose(1), logits, &choices[row..=row], WHOLE);
+        assert_eq!(together[row], alone[0], "{:?}", choices[row]);
     }
-    check(&device, &mut random, draws()[2], 3);
-    check(&device, &mut random, draws()[4], 20_011);
 }
 
 #[test]
 fn without_a_number_there_is_no_token() {
     let device = Device::new(&launches(), Watch::Memory);
-    let choose = Choose {
-        cols: 70,
-        draw: draws()[4],
-    };
-    assert_eq!(draw(&device, &choose, &[f32::NAN; 70], WHOLE), NO_TOKEN);
-    assert_eq!(draw(&device, &choose, &[f32::NEG_INFINITY; 70], WHOLE), NO_TOKEN);
+    let choose = Choose { rows: 1, cols: 70 };
+    let choices = [Choice::Drawn(draws()[4])];
+    for logit in [f32::NAN, f32::NEG_INFINITY] {
+        assert_eq!(draw(&device, &choose, &[logit; 70], &choices, WHOLE), [NO_TOKEN]);
+    }
 }
 
 /// All digits but the first are searched by the same code, and all parts: two of 8 and four of 64 show its races. Watching each
@@ -195,14 +255,11 @@ fn draws_have_no_races() {
     let device = Device::new(&launches(), Watch::Races);
     let mut random = Random(22);
     let logits: Vec<f32> = (0..700).map(|_| 6.0 * random.value()).collect();
-    let draw_by = Draw {
+    let choice = Choice::Drawn(Draw {
         unit: 0.31,
         ..draws()[4]
-    };
-    let choose = Choose {
-        cols: 700,
-        draw: draw_by,
-    };
-    let token = draw(&device, &choose, &logits, Share { digits: 2, parts: 4 });
-    assert!(token < 700, "{token} is none");
+    });
+    let choose = Choose { rows: 1, cols: 700 };
+    let tokens = draw(&device, &choose, &logits, &[choice], Share { digits: 2, parts: 4 });
+    assert!(tokens[0] < 700, "{} is none", tokens[0]);
 }

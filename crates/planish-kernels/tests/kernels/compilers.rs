@@ -11,8 +11,8 @@ use libloading::{Library, Symbol};
 use planish_kernels::launch::{Dialect, Launch, Program};
 
 use crate::{
-    argmax, attention, attention_tiles, choose, elementwise, experts, matmul, matvec, norm, quantize, rope, route,
-    rows, stack, stack_tensor, states, tensor, tensor_attention, warpgroup,
+    adjust, argmax, attention, attention_tiles, choose, elementwise, experts, matmul, matvec, norm, places, quantize,
+    rope, route, rows, stack, stack_tensor, states, tensor, tensor_attention, warpgroup,
 };
 
 const CHECK_HEADER: &str = include_str!("../../text/address_spaces.h");
@@ -31,7 +31,8 @@ const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 19] = [
+    let launches: [Vec<Launch>; 21] = [
+        adjust::launches(),
         argmax::launches(),
         attention::launches(),
         attention_tiles::launches(),
@@ -41,6 +42,7 @@ fn programs() -> Vec<Program> {
         matmul::launches(),
         matvec::launches(),
         norm::launches(),
+        places::launches(),
         quantize::launches(),
         rope::launches(),
         route::launches(),

@@ -1,6 +1,7 @@
 //! The text of the GPU kernels, compiled for the CPU and compared with the f64 references: every kernel, width and type at odd
 //! shapes, once under the address and undefined-behaviour sanitizers and once under the race detector.
 
+mod adjust;
 mod argmax;
 mod attention;
 mod attention_tiles;
@@ -15,6 +16,7 @@ mod faults;
 mod matmul;
 mod matvec;
 mod norm;
+mod places;
 mod products;
 mod quantize;
 mod rope;

@@ -5,6 +5,7 @@ use planish_kernels::launch::{Launch, Place, Rope, RopeAngles};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
+use crate::places::Scene;
 
 fn problems() -> Vec<Rope> {
     let mut problems = Vec::new();
@@ -24,9 +25,10 @@ fn problems() -> Vec<Rope> {
 }
 
 /// `factor` times the sine and cosine of each angle. // (rows, rotated)
-fn angles_reference(frequencies: &[f32], problem: &RopeAngles) -> Vec<f64> {
+fn angles_reference(frequencies: &[f32], problem: &RopeAngles, scene: &Scene) -> Vec<f64> {
     let row = |row: u32| {
-        let angle = move |&frequency: &f32| f64::from((problem.first_position + row) as f32 * frequency);
+        let (_, position) = scene.place((problem.first_row + row) as usize);
+        let angle = move |&frequency: &f32| f64::from(position as f32 * frequency);
         let cosines = frequencies.iter().map(move |frequency| angle(frequency).cos());
         let sines = frequencies.iter().map(move |frequency| angle(frequency).sin());
         cosines.chain(sines).map(|value| value * f64::from(problem.factor))
@@ -60,8 +62,8 @@ fn places() -> Vec<Place> {
                 neighbours,
                 value: TYPES[(index + usize::from(neighbours)) % 3],
                 cache: TYPES[(2 * index + usize::from(neighbours)) % 3],
-                rows: 3,
-                first_position: 2,
+                rows: 5,
+                first_row: 2,
                 heads,
                 kv_heads,
                 head_dim,
@@ -98,10 +100,10 @@ fn widen(values: &[f32]) -> Vec<f64> {
 }
 
 fn check_place(device: &Device, random: &mut Random, problem: &Place) {
-    const POSITIONS: usize = 6;
-    let [rows, first, heads, kv_heads, head_dim, value_dim, rotated] = [
-        problem.rows,
-        problem.first_position,
+    // Two rows of another sequence before those that are placed.
+    let scene = Scene::new(random, &[(1, 63), (3, 127), (1, 0)], problem.first_row);
+    let (all, first) = (scene.rows(), problem.first_row as usize);
+    let [heads, kv_heads, head_dim, value_dim, rotated] = [
         problem.heads,
         problem.kv_heads,
         problem.head_dim,
@@ -110,21 +112,29 @@ fn check_place(device: &Device, random: &mut Random, problem: &Place) {
     ]
     .map(|size| size as usize);
     let widths = [heads * head_dim, kv_heads * head_dim, kv_heads * value_dim];
-    let [queries, keys, values] = widths.map(|width| random.values(rows * width, problem.value));
-    let angles = random.values(rows * rotated, FloatType::F32);
+    let [queries, keys, values] = widths.map(|width| random.values(all * width, problem.value));
+    let angles = random.values(all * rotated, FloatType::F32);
     let mut buffers = [
         to_bytes(&queries, problem.value),
         to_bytes(&keys, problem.value),
         to_bytes(&values, problem.value),
         to_bytes(&angles, FloatType::F32),
-        poison(POSITIONS * widths[1], problem.cache),
-        poison(POSITIONS * widths[2], problem.cache),
+        scene.places(),
+        poison(scene.stored_rows() * widths[1], problem.cache),
+        poison(scene.stored_rows() * widths[2], problem.cache),
     ];
     device.run(&problem.launch(), &mut buffers);
     let [mut queries, mut keys, values] = [queries, keys, values].map(|values| widen(&values));
     if rotated > 0 {
+        let angles = widen(&angles[first * rotated..]);
         for (values, width) in [(&mut queries, widths[0]), (&mut keys, widths[1])] {
-            rotate(values, width, head_dim, problem.neighbours, &widen(&angles));
+            rotate(
+                &mut values[first * width..],
+                width,
+                head_dim,
+                problem.neighbours,
+                &angles,
+            );
         }
     }
     if heads > 0 {
@@ -135,13 +145,21 @@ fn check_place(device: &Device, random: &mut Random, problem: &Place) {
             problem,
         );
     }
-    for (cache, width, expected) in [(&buffers[4], widths[1], &keys), (&buffers[5], widths[2], &values)] {
+    for (cache, width, expected) in [(&buffers[5], widths[1], &keys), (&buffers[6], widths[2], &values)] {
         let bytes = width * problem.cache.size_bytes();
-        let (begin, end) = (first * bytes, (first + rows) * bytes);
-        let found = from_bytes(&cache[begin..end], problem.cache);
-        assert_close(&found, expected, problem.cache, problem);
-        let mut others = cache[..begin].iter().chain(&cache[end..]);
-        assert!(others.all(|&byte| byte == 0xff), "other positions stay: {problem:?}");
+        let mut others = cache.clone();
+        let mut found = Vec::new();
+        for row in first..all {
+            let (span, position) = scene.place(row);
+            let stored = scene.stored(span, position) * bytes..(scene.stored(span, position) + 1) * bytes;
+            found.extend(from_bytes(&cache[stored.clone()], problem.cache));
+            others[stored].fill(0xff);
+        }
+        assert_close(&found, &expected[first * width..], problem.cache, problem);
+        assert!(
+            others.iter().all(|&byte| byte == 0xff),
+            "other positions stay: {problem:?}"
+        );
     }
 }
 
@@ -160,7 +178,7 @@ fn placed_rows_are_rotated_and_lie_at_their_positions() {
 fn angles(problem: &Rope) -> RopeAngles {
     RopeAngles {
         rows: problem.rows,
-        first_position: 4090,
+        first_row: 1,
         rotated: problem.rotated,
         factor: 1.25,
     }
@@ -180,17 +198,22 @@ fn rope_equals_the_formula() {
         );
         let half = rotated / 2;
         let frequencies: Vec<f32> = (0..half).map(|i| 10000f32.powf(-(i as f32) / half as f32)).collect();
+        // After a row of another sequence.
+        let scene = Scene::new(&mut random, &[(2, 4090), (1, 4097), (1, 0)], 1);
         let mut buffers = [
             to_bytes(&frequencies, FloatType::F32),
-            poison(rows * rotated, FloatType::F32),
+            scene.places(),
+            poison((1 + rows) * rotated, FloatType::F32),
         ];
         device.run(&angles(problem).launch(), &mut buffers);
-        let found = from_bytes(&buffers[1], FloatType::F32);
-        let expected = angles_reference(&frequencies, &angles(problem));
+        let (other, own) = buffers[2].split_at(4 * rotated);
+        assert!(other.iter().all(|&byte| byte == 0xff), "other rows stay: {problem:?}");
+        let found = from_bytes(own, FloatType::F32);
+        let expected = angles_reference(&frequencies, &angles(problem), &scene);
         assert_close(&found, &expected, FloatType::F32, problem);
 
         let values = random.values(rows * problem.heads as usize * dim, problem.value);
-        let mut rotation = [to_bytes(&values, problem.value), buffers[1].clone()];
+        let mut rotation = [to_bytes(&values, problem.value), own.to_vec()];
         device.run(&problem.launch(), &mut rotation);
         let mut rotated_values = widen(&values);
         let width = problem.heads as usize * dim;

@@ -1,4 +1,6 @@
-//! Convolutions and recurrences with a state, the sequence in two passes.
+//! Convolutions and recurrences with a state: two sequences, one of them in two passes, the other beside its second.
+
+use std::ops::Range;
 
 use planish_format::FloatType;
 use planish_kernels::launch::{Convolve, Launch, Recur};
@@ -6,25 +8,74 @@ use planish_ops::{Activation, Order, RecurrenceRow, RecurrenceShape, convolution
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
+use crate::places::bytes_of;
 
-/// Rows of the first pass and of the second.
-const PASSES: [usize; 2] = [2, 5];
-const ROWS: usize = PASSES[0] + PASSES[1];
+/// Rows of the two sequences, and of all.
+const SEQUENCES: [Range<usize>; 2] = [0..7, 7..11];
+const ROWS: usize = 11;
+const SLOTS: usize = 3;
+
+/// Rows of a sequence in one pass.
+struct Piece {
+    slot: usize,
+    rows: Range<usize>,
+    first_position: usize,
+}
+
+const PASSES: [&[Piece]; 2] = [
+    &[Piece {
+        slot: 2,
+        rows: 0..2,
+        first_position: 0,
+    }],
+    &[
+        Piece {
+            slot: 0,
+            rows: 7..11,
+            first_position: 0,
+        },
+        Piece {
+            slot: 2,
+            rows: 2..7,
+            first_position: 2,
+        },
+    ],
+];
 
 /// The rows of a pass, as bytes.
-fn part(values: &[f32], cols: usize, pass: usize, float_type: FloatType) -> Vec<u8> {
-    let first = if pass == 0 { 0 } else { PASSES[0] };
-    to_bytes(&values[first * cols..(first + PASSES[pass]) * cols], float_type)
+fn part(values: &[f32], cols: usize, pass: &[Piece], float_type: FloatType) -> Vec<u8> {
+    let rows = pass
+        .iter()
+        .flat_map(|piece| &values[piece.rows.start * cols..piece.rows.end * cols]);
+    to_bytes(&rows.copied().collect::<Vec<f32>>(), float_type)
+}
+
+/// Slot, first row, rows and first position of each piece.
+fn spans(pass: &[Piece]) -> Vec<u8> {
+    let mut first_row = 0;
+    let words = pass.iter().flat_map(|piece| {
+        let span = [piece.slot, first_row, piece.rows.len(), piece.first_position];
+        first_row += piece.rows.len();
+        span.map(|word| word as u32)
+    });
+    bytes_of(&words.collect::<Vec<u32>>())
+}
+
+/// Puts the rows that a pass made among all.
+fn collect(found: &mut [f32], made: &[f32], cols: usize, pass: &[Piece]) {
+    let mut made = made.chunks_exact(cols);
+    for row in pass.iter().flat_map(|piece| piece.rows.clone()) {
+        found[row * cols..][..cols].copy_from_slice(made.next().expect("a row for each"));
+    }
 }
 
 fn convolutions() -> Vec<Convolve> {
     let sizes = [(1, 2, false), (130, 4, true), (64, 3, false), (33, 9, true)];
     let problem = |(index, (channels, taps, biased)): (usize, (u32, u32, bool))| Convolve {
         value: TYPES[index % 3],
-        rows: 0,
+        spans: 0,
         channels,
         taps,
-        begins: false,
         input_gated: index % 2 == 0,
         biased,
         silu: biased,
@@ -61,14 +112,16 @@ fn convolutions_equal_the_formula() {
             let weights: Vec<f32> = (0..taps).map(|tap| weight[tap * channels + channel]).collect();
             let added = if problem.biased { bias[channel] } else { 0.0 };
             let activation = problem.silu.then_some(Activation::Silu);
-            let sums = convolution_reference(&x, &weights, added, activation);
-            for (row, sum) in sums.into_iter().enumerate() {
-                expected[at(row)] = sum * f64::from(gate(problem.output_gated, &output_gate, row));
+            for rows in SEQUENCES {
+                let sums = convolution_reference(&x[rows.clone()], &weights, added, activation);
+                for (row, sum) in rows.zip(sums) {
+                    expected[at(row)] = sum * f64::from(gate(problem.output_gated, &output_gate, row));
+                }
             }
         }
-        let mut history = poison((taps - 1) * channels, FloatType::F32);
-        let mut found = Vec::new();
-        for (pass, rows) in PASSES.into_iter().enumerate() {
+        let mut history = poison(SLOTS * (taps - 1) * channels, FloatType::F32);
+        let mut found = vec![f32::NAN; ROWS * channels];
+        for pass in PASSES {
             let part = |values: &[f32]| part(values, channels, pass, value);
             let mut buffers = [
                 part(&input),
@@ -76,17 +129,17 @@ fn convolutions_equal_the_formula() {
                 to_bytes(&weight, FloatType::F32),
                 to_bytes(&bias, FloatType::F32),
                 part(&output_gate),
+                spans(pass),
                 history,
-                poison(rows * channels, value),
+                poison(part(&input).len() / value.size_bytes(), value),
             ];
             let launch = Convolve {
-                rows: rows as u32,
-                begins: pass == 0,
+                spans: pass.len() as u32,
                 ..*problem
             };
             device.run(&launch.launch(), &mut buffers);
-            found.extend(from_bytes(&buffers[6], value));
-            history = buffers[5].clone();
+            collect(&mut found, &from_bytes(&buffers[7], value), channels, pass);
+            history = buffers[6].clone();
         }
         assert_close(&found, &expected, value, problem);
     }
@@ -99,7 +152,7 @@ fn recurrences() -> Vec<Recur> {
         for (delta, order) in [(true, Order::QueryKeyValue), (false, Order::ValueKeyQuery)] {
             problems.push(Recur {
                 value: TYPES[index % 3],
-                rows: 0,
+                spans: 0,
                 shape: RecurrenceShape {
                     heads,
                     groups,
@@ -108,7 +161,6 @@ fn recurrences() -> Vec<Recur> {
                     order,
                 },
                 delta,
-                begins: false,
                 step_scale: 0.75,
                 limits: (0.25, 1.25),
             });
@@ -144,11 +196,13 @@ fn expected(problem: &Recur, given: &Given) -> Vec<f64> {
                 strength: problem.delta.then(|| given.strengths[row * heads + head]),
             }
         };
-        let rows: Vec<RecurrenceRow> = (0..ROWS).map(row).collect();
         let skip = if problem.delta { 0.0 } else { given.skip[head] };
-        let outputs = recurrence_reference(&rows, given.rates[head], skip, problem.limits);
-        for (row, outputs) in outputs.chunks_exact(shape.value_dim).enumerate() {
-            expected[(row * heads + head) * shape.value_dim..][..shape.value_dim].copy_from_slice(outputs);
+        for rows in SEQUENCES {
+            let given_rows: Vec<RecurrenceRow> = rows.clone().map(row).collect();
+            let outputs = recurrence_reference(&given_rows, given.rates[head], skip, problem.limits);
+            for (row, outputs) in rows.zip(outputs.chunks_exact(shape.value_dim)) {
+                expected[(row * heads + head) * shape.value_dim..][..shape.value_dim].copy_from_slice(outputs);
+            }
         }
     }
     expected
@@ -173,9 +227,10 @@ fn recurrences_equal_the_formula() {
         };
         let f32_bytes = |values: &[f32]| to_bytes(values, FloatType::F32);
         let (state_rows, state_cols) = shape.state();
-        let mut state = poison(state_rows * state_cols, FloatType::F32);
-        let mut found = Vec::new();
-        for (pass, rows) in PASSES.into_iter().enumerate() {
+        let mut state = poison(SLOTS * state_rows * state_cols, FloatType::F32);
+        let width = heads * shape.value_dim;
+        let mut found = vec![f32::NAN; ROWS * width];
+        for pass in PASSES {
             let part = |values: &[f32], cols: usize| part(values, cols, pass, value);
             let mut buffers = [
                 part(&given.inputs, shape.cols()),
@@ -184,17 +239,17 @@ fn recurrences_equal_the_formula() {
                 f32_bytes(&given.rates),
                 part(&given.strengths, heads),
                 f32_bytes(&given.skip),
+                spans(pass),
                 state,
-                poison(rows * heads * shape.value_dim, value),
+                poison(pass.iter().map(|piece| piece.rows.len() * width).sum(), value),
             ];
             let launch = Recur {
-                rows: rows as u32,
-                begins: pass == 0,
+                spans: pass.len() as u32,
                 ..*problem
             };
             device.run(&launch.launch(), &mut buffers);
-            found.extend(from_bytes(&buffers[7], value));
-            state = buffers[6].clone();
+            collect(&mut found, &from_bytes(&buffers[8], value), width, pass);
+            state = buffers[7].clone();
         }
         assert_close(&found, &expected(problem, &given), value, problem);
     }

@@ -1,174 +1,184 @@
 //! Attention on tensor cores, against the formula in f64.
 
 use planish_format::FloatType;
-use planish_kernels::launch::{Attention, Launch, TensorAttention};
+use planish_kernels::launch::{Attention, AttentionPlan, Launch};
+use planish_ops::ScaleGrowth;
 
-use crate::attention::{Input, PLAIN, Run};
+use crate::attention::{Case, Input, PLAIN, launches_of};
 use crate::data::Random;
 use crate::device::{Device, Watch};
 
 /// Rows of one or more tiles, positions that end within and at tiles.
-fn problems() -> Vec<Attention> {
+fn cases() -> Vec<Case> {
     let plain = Attention {
-        rows: 70,
-        first_position: 0,
-        heads: 2,
-        kv_heads: 2,
         head_dim: 64,
         value_dim: 64,
         ..PLAIN
     };
-    let mut problems = vec![
-        plain,
-        Attention {
-            rows: 9,
-            first_position: 55,
-            ..plain
-        },
-        Attention {
-            rows: 33,
-            first_position: 100,
-            heads: 6,
-            head_dim: 80,
-            value_dim: 80,
-            ..plain
-        },
-        Attention {
-            rows: 64,
-            window: Some(19),
-            heads: 4,
-            head_dim: 96,
-            value_dim: 48,
-            kv_heads: 1,
-            ..plain
-        },
-        Attention {
-            rows: 17,
-            first_position: 3,
-            window: Some(200),
-            softcap: Some(1.5),
-            heads: 3,
-            kv_heads: 1,
-            head_dim: 32,
-            value_dim: 96,
-            ..plain
-        },
-        Attention {
-            rows: 20,
-            sinks: true,
-            head_dim: 128,
-            value_dim: 128,
-            heads: 4,
-            kv_heads: 1,
-            ..plain
-        },
-        Attention {
-            rows: 8,
-            first_position: 600,
-            sinks: true,
-            alibi_factor: Some(0.5),
-            head_dim: 16,
-            value_dim: 32,
-            ..plain
-        },
-        Attention {
-            rows: 10,
-            first_position: 900,
-            window: Some(700),
-            head_dim: 32,
-            value_dim: 16,
-            ..plain
-        },
-        Attention {
-            rows: 40,
-            first_position: 30,
-            head_dim: 256,
-            value_dim: 256,
-            heads: 2,
-            kv_heads: 1,
-            ..plain
-        },
+    let cases = [
+        Case::new(&[(70, 0)], plain),
+        Case::new(&[(9, 55)], Attention { ..plain }),
+        Case::new(
+            &[(33, 100)],
+            Attention {
+                heads: 6,
+                head_dim: 80,
+                value_dim: 80,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(64, 0)],
+            Attention {
+                window: Some(19),
+                heads: 4,
+                head_dim: 96,
+                value_dim: 48,
+                kv_heads: 1,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(17, 3)],
+            Attention {
+                window: Some(200),
+                softcap: Some(1.5),
+                heads: 3,
+                kv_heads: 1,
+                head_dim: 32,
+                value_dim: 96,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(20, 0)],
+            Attention {
+                sinks: true,
+                head_dim: 128,
+                value_dim: 128,
+                heads: 4,
+                kv_heads: 1,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(8, 600)],
+            Attention {
+                sinks: true,
+                alibi_factor: Some(0.5),
+                head_dim: 16,
+                value_dim: 32,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(10, 900)],
+            Attention {
+                window: Some(700),
+                head_dim: 32,
+                value_dim: 16,
+                ..plain
+            },
+        ),
+        Case::new(
+            &[(40, 30)],
+            Attention {
+                head_dim: 256,
+                value_dim: 256,
+                heads: 2,
+                kv_heads: 1,
+                ..plain
+            },
+        ),
+        // After rows of another sequence; the scale grows from span to span.
+        Case::new(
+            &[(12, 90)],
+            Attention {
+                first_row: 5,
+                heads: 4,
+                growth: Some(ScaleGrowth { rate: 0.1, period: 30 }),
+                window: Some(40),
+                ..plain
+            },
+        ),
     ];
-    for (index, problem) in problems.iter_mut().enumerate() {
-        problem.value = [FloatType::BF16, FloatType::F16][index % 2];
-        problem.cache = problem.value;
-    }
-    problems
+    let types = [FloatType::BF16, FloatType::F16];
+    let typed = |(index, case): (usize, Case)| case.with_types(types[index % 2], types[index % 2]);
+    cases.into_iter().enumerate().map(typed).collect()
 }
 
-fn run(problem: &Attention) -> Run {
-    let tensor = TensorAttention::new(*problem).expect("a problem for tensor cores");
-    Run {
-        launch: tensor.launch(),
-        merge: tensor.merge(),
-        scratch_bytes: tensor.scratch_bytes(),
-    }
+fn plan(case: &Case) -> AttentionPlan {
+    case.plan("tensor_attention").expect("a problem for tensor cores")
 }
 
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
-    let runs = problems().into_iter().map(|problem| run(&problem));
-    runs.flat_map(|run| [Some(run.launch), run.merge]).flatten().collect()
+    launches_of(cases().iter().map(plan))
 }
 
 /// Weights of values and results are rounded to 16 bits: the error of all values together, relative to their size.
-fn check_all(watch: Watch, problems: &[Attention]) {
-    let launches: Vec<Launch> = problems
-        .iter()
-        .map(run)
-        .flat_map(|run| [Some(run.launch), run.merge])
-        .flatten()
-        .collect();
-    let device = Device::new(&launches, watch);
+fn check_all(watch: Watch, cases: &[Case]) {
+    let device = Device::new(&launches_of(cases.iter().map(plan)), watch);
     let mut random = Random(18);
-    for problem in problems {
-        let input = Input::new(&mut random, problem);
-        let (found, expected) = run(problem).compare(&device, problem, &input);
+    for case in cases {
+        let (found, expected) = Input::new(&mut random, case).compare(&device, &case.problem, &plan(case));
         let differences = found
             .iter()
             .zip(&expected)
             .map(|(&found, &expected)| (f64::from(found) - expected).powi(2));
         let size: f64 = expected.iter().map(|value| value * value).sum();
         let error = (differences.sum::<f64>() / size).sqrt();
-        let bound = match problem.value {
+        let bound = match case.problem.value {
             FloatType::F16 => 4e-4,
             _ => 3e-3,
         };
-        println!("{error:.1e} of {problem:?}");
+        println!("{error:.1e} of {case:?}");
         // A NaN is not below anything.
-        assert!(error < bound, "{error} of {problem:?}");
+        assert!(error < bound, "{error} of {case:?}");
     }
 }
 
 #[test]
 fn tensor_attention_equals_the_formula() {
-    let problems = problems();
-    assert!(problems.iter().any(|problem| run(problem).merge.is_some()));
-    check_all(Watch::Memory, &problems);
+    let cases = cases();
+    assert!(cases.iter().any(|case| plan(case).steps.len() == 2));
+    check_all(Watch::Memory, &cases);
 }
 
 #[test]
 fn tensor_attention_has_no_races() {
-    check_all(Watch::Races, &problems()[1..2]);
+    check_all(Watch::Races, &cases()[1..2]);
 }
 
 #[test]
 fn other_problems_are_left_to_the_other_kernel() {
-    let problem = problems()[0];
+    let case = cases().swap_remove(0);
+    let Case { problem, sizes } = &case;
     let others = [
-        Attention { rows: 1, ..problem },
-        Attention {
-            value: FloatType::F32,
-            ..problem
-        },
-        Attention {
-            head_dim: 72,
-            ..problem
-        },
-        Attention {
-            value_dim: 512,
-            ..problem
-        },
+        Case::new(&[(1, 0)], *problem),
+        Case::new(&[(70, 0), (70, 0)], *problem),
+        Case::new(
+            sizes,
+            Attention {
+                value: FloatType::F32,
+                ..*problem
+            },
+        ),
+        Case::new(
+            sizes,
+            Attention {
+                head_dim: 72,
+                ..*problem
+            },
+        ),
+        Case::new(
+            sizes,
+            Attention {
+                value_dim: 512,
+                ..*problem
+            },
+        ),
     ];
-    assert!(others.into_iter().all(|other| TensorAttention::new(other).is_none()));
+    assert!(others.iter().all(|other| other.plan("tensor_attention").is_none()));
+    assert!(case.plan("tensor_attention").is_some());
 }
