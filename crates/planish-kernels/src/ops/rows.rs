@@ -131,6 +131,7 @@ impl<Q: Queue> GpuOps<Q> {
             to,
             rows,
         } = problem;
+        let source = source.unwrap_or(target);
         assert_eq!(source.float_type, target.float_type);
         let width = source.cols;
         let part = |row: &usize| HeadPart {

@@ -146,7 +146,6 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         let [queries, keys, values, attended, gates @ ..] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        let ops = pass.ops;
         pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
