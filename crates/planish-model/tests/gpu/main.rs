@@ -7,6 +7,8 @@ mod emulated;
 #[path = "../common/golden.rs"]
 mod golden;
 mod logits;
+#[path = "../common/schedule.rs"]
+mod schedule;
 
 use std::path::Path;
 
@@ -16,10 +18,11 @@ use golden::{Golden, error, run};
 use logits::{likeliest, logits_at_once, mean_error};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Choice, Device, Draw, Error, LoadOptions, Model, NextInput};
+use planish_model::{Adjustment, Cache, Choice, Chunk, Device, Draw, Error, Input, LoadOptions, Model, Want};
 use planish_ops::choose_reference;
 use planish_quantize::{Recipe, Target};
 use safetensors::SafeTensors;
+use schedule::{Event, schedule};
 
 /// Between them: softmax, sigmoid and SparseMixer routers, weights divided by their sum or not, shared experts with and without a
 /// gate, bias vectors and clamped SwiGLU.
@@ -39,6 +42,16 @@ const LATENT: [&str; 3] = ["deepseek_v2/metal", "deepseek_v2_groups/plain", "dee
 const PACKED: [(&str, Target, u32, usize); 2] = [
     ("gpt_oss/plain", Target::Metal, 4, 8),
     ("deepseek_v2/plain", Target::Mlx, 6, 32),
+];
+
+/// Plain attention, windows and caps, learned positions, latent attention, both kinds of state.
+const SEVERAL: [&str; 6] = [
+    "llama_tied/metal",
+    "gemma2_caps/metal",
+    "gpt2/plain",
+    "deepseek_v2/metal",
+    "lfm2/metal",
+    "falcon_h1/metal",
 ];
 
 fn load(case: &str, options: &LoadOptions) -> Result<Model, Error> {
@@ -206,10 +219,92 @@ fn every_family_agrees_with_transformers() {
     }
 }
 
-/// Tokens chosen by the kernels are those of the logits that the same model computes, also where a step begins before the token
-/// before it is known.
+/// Every way to share blocks and states: whatever the schedule, a sequence gives what the processor makes of it alone. Pieces that
+/// attention takes by tiles, rows of several sequences, latent attention, windows, states, positions.
+#[test]
+fn sequences_in_one_pass_agree_with_each_alone() {
+    const CAPACITY: usize = 100;
+    for (seed, case) in SEVERAL.into_iter().enumerate() {
+        let mut model = load(case, &exact()).unwrap();
+        let capacity = CAPACITY.min(model.architecture().context);
+        let histories = schedule(&mut model, capacity, 9, seed as u64);
+        let on_processor = LoadOptions {
+            device: Device::Cpu,
+            ..exact()
+        };
+        let checkpoint = Checkpoint::open(&folder(case)).unwrap();
+        let mut alone = Model::load(&checkpoint, &on_processor).unwrap();
+        let (mut worst, mut compared) = (0.0f32, 0);
+        for events in &histories {
+            let mut cache = alone.cache(capacity);
+            for event in events {
+                match event {
+                    Event::Cut(length) => {
+                        cache.truncate(*length);
+                    }
+                    Event::Ran(tokens, found) => {
+                        let expected = alone.forward(tokens, &mut cache).unwrap();
+                        if let Some(found) = found {
+                            worst = worst.max(error(found, expected));
+                            compared += 1;
+                        }
+                    }
+                }
+            }
+        }
+        println!(
+            "{case}: {compared} logits of {} sequences differ by {worst:.1e}",
+            histories.len()
+        );
+        assert!(compared > 9 && worst < 1e-4, "{case}: {worst:.1e} of {compared}");
+    }
+}
+
+/// How one of several sequences chooses.
+struct Chooser {
+    prompt: &'static [u32],
+    choice: Choice,
+    adjustments: Vec<Adjustment>,
+    mask: Option<Vec<u32>>,
+}
+
+impl Chooser {
+    fn want(&self) -> Want<'_> {
+        Want::Choice {
+            choice: self.choice,
+            adjustments: &self.adjustments,
+            mask: self.mask.as_deref(),
+        }
+    }
+
+    /// By the formula.
+    fn token(&self, logits: &[f32]) -> u32 {
+        let mut logits = logits.to_vec();
+        for adjustment in &self.adjustments {
+            let logit = &mut logits[adjustment.token as usize];
+            *logit = adjustment.of(*logit);
+        }
+        for (token, logit) in logits.iter_mut().enumerate() {
+            if self
+                .mask
+                .as_ref()
+                .is_some_and(|mask| mask[token / 32] >> (token % 32) & 1 == 0)
+            {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        match self.choice {
+            Choice::Drawn(draw) => choose_reference(&logits, &draw).unwrap() as u32,
+            Choice::Likeliest => likeliest(&logits),
+        }
+    }
+}
+
+/// Tokens chosen by the kernels are those of the logits that the same model computes, each row by its own settings, also where a step
+/// begins before the tokens before it are known.
 #[test]
 fn chosen_tokens_are_those_of_the_logits() {
+    const STEPS: usize = 5;
     let draw = Draw {
         temperature: 0.9,
         top_k: 20,
@@ -217,27 +312,68 @@ fn chosen_tokens_are_those_of_the_logits() {
         min_p: 0.0,
         unit: 0.4,
     };
-    let prompt = [5, 9, 2, 40];
-    for choice in [Choice::Likeliest, Choice::Drawn(draw)] {
-        let mut model = load("llama_tied/metal", &exact()).unwrap();
-        assert!(model.chooses());
-        let mut cache = model.cache(16);
-        model.choose(NextInput::Tokens(&prompt), &mut cache, choice).unwrap();
-        let mut found = Vec::new();
-        for _ in 0..5 {
-            model.choose(NextInput::Chosen, &mut cache, choice).unwrap();
-            found.push(model.take().unwrap().unwrap());
-        }
-        assert_eq!((cache.len(), model.take().unwrap().is_some()), (9, true));
-
-        let (mut cache, mut input) = (model.cache(16).unwrap(), prompt.to_vec());
-        for token in found {
+    let mut model = load("llama_tied/metal", &exact()).unwrap();
+    let vocabulary = model.architecture().vocabulary;
+    let plain = |prompt, choice| Chooser {
+        prompt,
+        choice,
+        adjustments: Vec::new(),
+        mask: None,
+    };
+    let adjustments = (0..40).map(|token| Adjustment {
+        token,
+        penalty: 1.3,
+        bias: if token % 3 == 0 { -0.5 } else { 0.25 },
+    });
+    let every_third = (0..vocabulary.div_ceil(32) as u32).map(|word| 0x4924_9249u32.rotate_left(word));
+    let choosers = [
+        plain(&[5, 9, 2, 40], Choice::Likeliest),
+        plain(&[7], Choice::Drawn(draw)),
+        Chooser {
+            adjustments: adjustments.collect(),
+            ..plain(
+                &[3, 3, 60, 8, 1, 2, 12, 9, 30, 31],
+                Choice::Drawn(Draw { top_k: 0, ..draw }),
+            )
+        },
+        Chooser {
+            mask: Some(every_third.collect()),
+            ..plain(&[11, 12], Choice::Likeliest)
+        },
+    ];
+    let mut caches: Vec<Cache> = choosers.iter().map(|_| model.cache(20)).collect();
+    let mut step = |model: &mut Model, is_first: bool| {
+        let input = |chooser: &Chooser| match is_first {
+            true => Input::Tokens(chooser.prompt),
+            false => Input::Chosen,
+        };
+        let chunks = choosers.iter().zip(&mut caches).map(|(chooser, cache)| Chunk {
+            cache,
+            input: input(chooser),
+            want: chooser.want(),
+        });
+        let mut chunks: Vec<Chunk<'_>> = chunks.collect();
+        model
+            .run(&mut chunks, &mut |_| panic!("no logits"))
+            .unwrap()
+            .expect("a ticket")
+    };
+    let mut ticket = step(&mut model, true);
+    let mut found = vec![Vec::new(); choosers.len()];
+    for _ in 0..STEPS {
+        let next = step(&mut model, false);
+        let mut tokens = Vec::new();
+        model.take(std::mem::replace(&mut ticket, next), &mut tokens).unwrap();
+        found
+            .iter_mut()
+            .zip(tokens)
+            .for_each(|(found, token)| found.push(token.unwrap()));
+    }
+    for (index, chooser) in choosers.iter().enumerate() {
+        let (mut cache, mut input) = (model.cache(20), chooser.prompt.to_vec());
+        for &token in &found[index] {
             let logits = model.forward(&input, &mut cache).unwrap();
-            let expected = match choice {
-                Choice::Drawn(draw) => choose_reference(logits, &draw).unwrap(),
-                Choice::Likeliest => likeliest(logits) as usize,
-            };
-            assert_eq!(token as usize, expected, "{choice:?}");
+            assert_eq!(token, chooser.token(logits), "sequence {index}");
             input = vec![token];
         }
     }
