@@ -17,23 +17,55 @@
 //! # }
 //! ```
 //!
+//! | for | open |
+//! |---|---|
+//! | text that comes word by word, a prefix that is computed once | [`Session`] |
+//! | conversations | [`ChatSession`] |
+//! | logits, perplexity, divergence from another model | [`CausalLM::logits_from`], [`CausalLM::evaluate`] |
+//! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`inspect`] |
+//! | rates | [`CausalLM::bench`] |
+//!
 //! Without a network, [`AutoModelForCausalLM::demo`] and [`AutoTokenizer::demo`] open a small story model that the library
 //! carries inside (feature `demo-model`, on by default).
-//!
-//! Whole checkpoints are quantized and converted by the functions of planish-quantize, which the `planish` program wraps.
 
 mod auto_tokenizer;
+mod bench;
+mod builder;
 mod causal_lm;
+mod convert;
 #[cfg(feature = "demo-model")]
 mod demo_model;
 mod error;
+mod evaluate;
 mod metal_config;
+mod session;
+mod source;
 
 pub use auto_tokenizer::AutoTokenizer;
-pub use causal_lm::{AutoModelForCausalLM, CausalLM, ModelBuilder};
+pub use bench::{BenchOptions, Limits, Profile, Rates};
+pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
+pub use causal_lm::CausalLM;
+pub use convert::{convert, dequantize, inspect, quantize, relative_error};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
+pub use evaluate::{Comparison, Evaluation, EvaluationOptions, EvaluationProgress};
 pub use metal_config::MetalConfig;
-pub use planish_generate::{Answer, Finish, GenerationConfig, Message, Step, Tokenizer};
-pub use planish_model::{Architecture, CacheType, Device};
+pub use session::{ChatSession, Session, TextAnswer, TextStep};
+pub use source::Source;
+
+pub use planish_checkpoint::hub::{Download, HubError};
+pub use planish_checkpoint::{Checkpoint, Error as CheckpointError};
+pub use planish_format::{Encoder, FloatType, FormatError, Packing};
+pub use planish_generate::{
+    Answer, Error as GenerateError, Finish, GenerationConfig, GenerationPlan, Message, Step, Tokenizer,
+};
+pub use planish_gpu::Error as DeviceError;
+pub use planish_model::{
+    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases, SHAPES, Spent,
+    Tested,
+};
+pub use planish_quantize::{
+    Cost, Error as QuantizeError, Inspection, OnProgress, Output, Override, Progress, Recipe, Remedy, Report, Target,
+    TensorRow, WIDTHS,
+};
