@@ -1,7 +1,8 @@
 //! Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 //!
 //! ```no_run
-//! use planish::{AutoModelForCausalLM, AutoTokenizer, Device, GenerationConfig, MetalConfig};
+//! use std::ops::ControlFlow;
+//! use planish::{AutoModelForCausalLM, AutoTokenizer, Device, GenerationConfig, MetalConfig, TextStep};
 //!
 //! # fn main() -> Result<(), planish::Error> {
 //! let config = MetalConfig { bits: 4, group_size: 64, ..MetalConfig::default() };
@@ -13,6 +14,14 @@
 //! let options = GenerationConfig { max_new_tokens: 50, ..Default::default() };
 //! let output = model.generate(&tokenizer.encode("Metal is")?, &options)?;
 //! println!("{}", tokenizer.decode(&output)?);
+//!
+//! let mut chat = model.chat()?;
+//! chat.generate("Why is the sky blue?", &options, &mut |step| {
+//!     if let TextStep::Text(text) = step {
+//!         print!("{text}");
+//!     }
+//!     ControlFlow::Continue(())
+//! })?;
 //! # Ok(())
 //! # }
 //! ```

@@ -1,6 +1,6 @@
 //! Sequences that are remembered, as tokens or as text that comes piece by piece; and conversations.
 //!
-//! The only file that generates: everything else in the library and the program goes through [`Session`].
+//! Everything that generates, here and in the program, goes through [`Session`]; this file alone knows planish-generate's.
 
 use std::ops::ControlFlow;
 

@@ -25,7 +25,7 @@ fn a_model_goes_from_form_to_form() {
 
     let recipe = Recipe::new(Target::Mlx, Packing::checked(8, 64).unwrap());
     let report = quantize(&plain, &recipe, &output("mlx"), &mut |_| {}).unwrap();
-    assert!(report.packed > 0 && report.bits_per_weight() < 9.0, "{report:?}");
+    assert!(report.packed > 0 && report.bits_per_weight() < 9.2, "{report:?}");
     let mlx = open("mlx");
     assert!(relative_error(&plain, &mlx).unwrap() < 0.01);
     assert_eq!(
