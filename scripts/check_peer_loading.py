@@ -6,7 +6,7 @@
 - `planish quantize --format mlx --method mlx-cpu` writes the very tensors and the config of `mlx_lm.convert`;
 - planish converts and dequantizes what `mlx_lm.convert` wrote.
 
-    cargo build --release -p planish
+    cargo build --release -p planish-cli
     python scripts/check_peer_loading.py
 
 Needs transformers 5.23, torch, mlx-lm 0.32. Exits with 1 at the first difference.

@@ -3,7 +3,7 @@
 Each weight must have the value that `planish dequantize` gives it. transformers unpacks as it loads, for there is no Apple GPU.
 Prints what differs; the exit code is the number of those. Flags after the labels go to `planish quantize`, e.g.
 
-    cargo build --release -p planish
+    cargo build --release -p planish-cli
     python scripts/check_transformers_loading.py
     python scripts/check_transformers_loading.py "*moe" mixtral -- --include-experts
 

@@ -5,7 +5,7 @@ For each model of golden/layer_models.py: a random float32 checkpoint by transfo
 checkpoint, and against those of transformers on what `planish dequantize` makes of it. Prints both differences for each; the
 exit code is the number of models where one of them is too large. Needs mlx-lm, transformers, torch.
 
-    cargo build --release -p planish --bins --example logits
+    cargo build --release -p planish-cli -p planish --bins --example logits
     python scripts/compare_mlx_lm.py [--target target/release] [LABEL ..]
 """
 

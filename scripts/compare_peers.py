@@ -6,7 +6,7 @@ planish in f32 arithmetic. Where greedy tokens part, the last column says how cl
 of their logits, relative to the standard deviation of all logits. Scales are float32 (--dtype), so that all three compute with the very same weights; one row for each
 dialect has the scales of a user's default instead.
 
-    cargo build --release -p planish --bins --example logits
+    cargo build --release -p planish-cli -p planish --bins --example logits
     python scripts/compare_peers.py MODEL.gguf [--only mlx-4]
 
 Needs transformers 5.23, torch, mlx-lm 0.32. Exits with 1 where, with float32 scales, logits differ by more than 1e-3 or greedy

@@ -40,7 +40,7 @@ def load(folder):
 def compare_logits(planish, folder, text, model):
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch, "logits.safetensors")
-        command = [planish, "evaluate", folder, "--text", text, "--exact", "--pieces", "1", "--logits", path, "--json"]
+        command = [planish, "evaluate", folder, "--text", text, "--exact", "--chunks", "1", "--logits", path, "--json"]
         report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         ours = safetensors.torch.load_file(path)
     with torch.no_grad():

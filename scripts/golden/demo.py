@@ -1,7 +1,7 @@
 """Golden continuations of the demo model: what transformers' generate() writes greedily with models/demo, in float32.
 
     python scripts/golden/demo.py
-        writes crates/planish/tests/golden/demo.json; run it again whenever models/demo changes
+        writes crates/planish-cli/tests/golden/demo.json; run it again whenever models/demo changes
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models/demo"
-TARGET = ROOT / "crates/planish/tests/golden/demo.json"
+TARGET = ROOT / "crates/planish-cli/tests/golden/demo.json"
 
 # The usual prompt, and the first 60 words of stories not learned from: what follows these is nearly fixed.
 STORIES = 8

@@ -31,6 +31,11 @@ pub enum Dialect {
     },
 }
 
+impl Dialect {
+    /// The bits that a code may have in the metal dialect.
+    pub const METAL_WIDTHS: [u32; 3] = [2, 4, 8];
+}
+
 /// What an MLX config says about one module.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Override {

@@ -41,7 +41,19 @@ pub enum Error {
         /// The method, type or mode, and what is read instead.
         what: String,
     },
-    /// An output that must not be, or cannot be, replaced.
+    /// An output folder that is there already, where replacing it was not allowed.
+    #[error("{}: exists already; give another folder", path.display())]
+    OutputExists {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// An output folder that is there already and holds something else than a model: it is never replaced.
+    #[error("{}: exists and does not look like a model (no config.json), so it is not replaced", path.display())]
+    OutputNotAModel {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// An output that cannot be written.
     #[error("{}: {what}", path.display())]
     Output {
         /// The output folder.

@@ -332,7 +332,7 @@ fn local_paths_are_themselves() {
     assert_eq!(user.get(&settings, &folder, None).unwrap(), Path::new(&folder));
     let error = user.get(&settings, &folder, Some("main")).unwrap_err();
     assert!(
-        error.ends_with("is a local path: --revision applies to Hub ids only"),
+        error.ends_with("is a local path: a revision applies to Hub ids only"),
         "{error}"
     );
     let error = user.get(&settings, "./nothing/here", None).unwrap_err();

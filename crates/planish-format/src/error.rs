@@ -4,6 +4,18 @@
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
+    /// Bits that a code cannot have.
+    #[error("a code has 2, 3, 4, 5, 6 or 8 bits, not {bits}")]
+    Width {
+        /// As they were asked for.
+        bits: u32,
+    },
+    /// A group that does not fill whole bytes at every width.
+    #[error("a group is a positive multiple of 8, not {group}")]
+    Group {
+        /// As it was asked for.
+        group: usize,
+    },
     /// Groups do not fill a row.
     #[error("{cols} columns are not a multiple of the group size {group}")]
     GroupDoesNotDivide {

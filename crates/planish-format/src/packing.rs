@@ -10,10 +10,28 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// `bits` is 2, 3, 4, 5, 6 or 8; `group` is a positive multiple of 8. `None` otherwise.
+    /// The bits that a code may have.
+    pub const WIDTHS: [u32; 6] = [2, 3, 4, 5, 6, 8];
+    /// The group where nobody asks for another, in transformers and MLX alike.
+    pub const DEFAULT_GROUP: usize = 64;
+
+    /// `bits` is one of [`Packing::WIDTHS`]; `group` is a positive multiple of 8. `None` otherwise.
     pub fn new(bits: u32, group: usize) -> Option<Packing> {
-        let fits = matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) && group > 0 && group.is_multiple_of(8);
-        fits.then_some(Packing { bits, group })
+        Packing::checked(bits, group).ok()
+    }
+
+    /// As [`Packing::new`], for numbers that a user gave.
+    ///
+    /// # Errors
+    /// [`FormatError::Width`] or [`FormatError::Group`] says what is allowed.
+    pub fn checked(bits: u32, group: usize) -> Result<Packing, FormatError> {
+        if !Packing::WIDTHS.contains(&bits) {
+            return Err(FormatError::Width { bits });
+        }
+        if group == 0 || !group.is_multiple_of(8) {
+            return Err(FormatError::Group { group });
+        }
+        Ok(Packing { bits, group })
     }
 
     /// Bits per code.
@@ -54,4 +72,21 @@ pub enum Encoder {
     MlxCpu,
     /// The kernels of MLX on Metal and CUDA, which made the published MLX checkpoints.
     MlxMetal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_and_groups_are_checked_apart() {
+        for bits in 0..40 {
+            let allowed = matches!(bits, 2 | 3 | 4 | 5 | 6 | 8);
+            assert_eq!(Packing::new(bits, 64).is_some(), allowed, "{bits}");
+        }
+        let message = |bits, group| Packing::checked(bits, group).unwrap_err().to_string();
+        assert_eq!(message(7, 64), "a code has 2, 3, 4, 5, 6 or 8 bits, not 7");
+        assert_eq!(message(4, 12), "a group is a positive multiple of 8, not 12");
+        assert_eq!(message(4, 0), "a group is a positive multiple of 8, not 0");
+    }
 }

@@ -1,11 +1,11 @@
-//! What can go wrong with a GPU, each with what a user can do about it.
+//! What can go wrong with a GPU, each with what can be done about it.
 
 /// Why a GPU cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No driver is installed.
-    #[error("no {vendor} driver was found: install it, or compute with --device cpu")]
+    #[error("no {vendor} driver was found: install it")]
     NoDriver {
         /// Whose driver.
         vendor: &'static str,
@@ -13,7 +13,7 @@ pub enum Error {
     /// The driver sees no device.
     #[error(
         "the {vendor} driver reports no device that can be used ({reason}): check that one is visible (nvidia-smi shows it, \
-         CUDA_VISIBLE_DEVICES hides it), after an update of the driver start the machine again, or compute with --device cpu"
+         CUDA_VISIBLE_DEVICES hides it), and after an update of the driver start the machine again"
     )]
     NoDevice {
         /// Whose driver.
@@ -22,9 +22,7 @@ pub enum Error {
         reason: String,
     },
     /// The driver is older than the calls that planish makes.
-    #[error(
-        "the driver supports CUDA {found}, planish needs {needed} or later: update the driver, or compute with --device cpu"
-    )]
+    #[error("the driver supports CUDA {found}, planish needs {needed} or later: update the driver")]
     OldDriver {
         /// What is installed.
         found: String,
@@ -34,13 +32,13 @@ pub enum Error {
     /// The run-time compiler is not installed and the kernel is not in the cache.
     #[error(
         "NVRTC, the compiler of CUDA kernels, was not found: install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` \
-         and put its lib folder on LD_LIBRARY_PATH, or compute with --device cpu"
+         and put its lib folder on LD_LIBRARY_PATH"
     )]
     NoCompiler,
     /// The run-time compiler does not know the device.
     #[error(
         "NVRTC {version} cannot compile for {device} ({architecture}): install a newer CUDA toolkit, or a newer \
-         nvidia-cuda-nvrtc by pip, or compute with --device cpu"
+         nvidia-cuda-nvrtc by pip"
     )]
     OldCompiler {
         /// Of the compiler.
@@ -51,9 +49,7 @@ pub enum Error {
         architecture: String,
     },
     /// The compiler refuses the text.
-    #[error(
-        "kernel {name} does not compile for {device}: compute with --device cpu, and please report this with the log:\n{log}"
-    )]
+    #[error("kernel {name} does not compile for {device}, please report this with the log:\n{log}")]
     Compile {
         /// The kernel.
         name: String,
@@ -63,9 +59,7 @@ pub enum Error {
         log: String,
     },
     /// Compiled code that the driver does not take.
-    #[error(
-        "the driver of {device} refuses the compiled kernel {name} ({reason}): update the driver, or compute with --device cpu"
-    )]
+    #[error("the driver of {device} refuses the compiled kernel {name} ({reason}): update the driver")]
     Load {
         /// The kernel.
         name: String,
@@ -75,14 +69,14 @@ pub enum Error {
         reason: String,
     },
     /// Nobody has written this kernel yet.
-    #[error("{operation} has no GPU kernel yet: compute with --device cpu")]
+    #[error("{operation} has no GPU kernel yet")]
     NoKernel {
         /// What was asked for.
         operation: &'static str,
     },
     /// Memory is used up.
     #[error(
-        "{device} is out of memory: {}. Close other programs that use it, take fewer bits (--bits 4), or compute with --device cpu",
+        "{device} is out of memory: {}. Close other programs that use it, or take fewer bits",
         amounts(*needed_bytes, *free_bytes, *total_bytes)
     )]
     OutOfMemory {
@@ -97,7 +91,7 @@ pub enum Error {
     },
     /// The device does not answer any more, or a kernel crashed; nothing on it can be used again.
     #[error(
-        "{device} was lost while planish computed on it ({reason}): start planish again; if it happens again, compute with --device cpu"
+        "{device} was lost while planish computed on it ({reason}): nothing on it can be used again before a new start"
     )]
     Lost {
         /// The device.
@@ -106,7 +100,7 @@ pub enum Error {
         reason: String,
     },
     /// A call that should not fail.
-    #[error("{device}: {call} failed ({reason}); compute with --device cpu, and please report this")]
+    #[error("{device}: {call} failed ({reason}), please report this")]
     Call {
         /// The device.
         device: String,

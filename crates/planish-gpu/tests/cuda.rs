@@ -28,7 +28,8 @@ fn queue() -> Option<CudaQueue> {
                 error,
                 Error::NoDriver { .. } | Error::NoDevice { .. } | Error::OldDriver { .. }
             ));
-            assert!(error.to_string().contains("--device cpu"), "{error}");
+            let cure = ["install it", "check that one is visible", "update the driver"];
+            assert!(cure.iter().any(|cure| error.to_string().contains(cure)), "{error}");
             None
         }
     }
@@ -116,5 +117,5 @@ fn what_cannot_work_is_said() {
     let Err(error @ Error::OutOfMemory { .. }) = queue.allocate(1 << 50) else {
         panic!("a petabyte")
     };
-    assert!(error.to_string().contains("--bits"), "{error}");
+    assert!(error.to_string().contains("fewer bits"), "{error}");
 }

@@ -38,7 +38,7 @@ pub(crate) struct Loaded {
     pub(crate) device: String,
     pub(crate) threads: usize,
     /// Why not the GPU that is there.
-    pub(crate) notice: Option<String>,
+    pub(crate) notice: Option<Error>,
 }
 
 /// What is loaded.
@@ -68,11 +68,11 @@ impl Job<'_> {
             Ok(loaded) => Ok(loaded),
             Err(error) if is_absence(&error) => self.on_cpu(None),
             // A broken checkpoint is broken on the processor too: the same error comes again.
-            Err(error) => self.on_cpu(Some(format!("computing on the CPU: {error}"))),
+            Err(error) => self.on_cpu(Some(error)),
         }
     }
 
-    fn on_cpu(&self, notice: Option<String>) -> Result<Loaded, Error> {
+    fn on_cpu(&self, notice: Option<Error>) -> Result<Loaded, Error> {
         let cpu = Cpu::new(self.options.threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
         let (threads, device) = (cpu.pool().threads(), format!("cpu ({})", cpu.instructions()));
         let precision = match self.options.exact {

@@ -99,13 +99,13 @@ pub enum Error {
     #[error(transparent)]
     Device(Box<dyn std::error::Error + Send + Sync>),
     /// The device was asked for by name and is not there.
-    #[error("device {device} is not available in this build on this machine; use --device cpu")]
+    #[error("device {device} is not available in this build on this machine")]
     DeviceAbsent {
         /// Its name.
         device: &'static str,
     },
     /// The cache of a GPU is of the type that it computes in.
-    #[error("--cache: {device} keeps keys and values in the type that it computes in; use --device cpu")]
+    #[error("{device} keeps keys and values in the type that it computes in: no other can be chosen")]
     CacheType {
         /// Its name.
         device: String,

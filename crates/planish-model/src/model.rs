@@ -32,7 +32,7 @@ pub struct Model {
     architecture: Architecture,
     device: String,
     threads: usize,
-    notice: Option<String>,
+    notice: Option<Error>,
     engine: Box<dyn Engine>,
     logits: Vec<f32>, // of the last [`Model::forward`]
 }
@@ -108,9 +108,9 @@ impl Model {
         &self.device
     }
 
-    /// Why [`Device::Auto`] did not take the GPU that is there.
-    pub fn notice(&self) -> Option<&str> {
-        self.notice.as_deref()
+    /// Why [`Device::Auto`] did not take the GPU that is there; handed out once.
+    pub fn take_notice(&mut self) -> Option<Error> {
+        self.notice.take()
     }
 
     /// Threads of the CPU.

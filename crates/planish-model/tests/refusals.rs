@@ -181,7 +181,7 @@ fn absent_devices_are_named() {
     for (device, name) in [(Device::Metal, "metal"), (Device::Cuda, "NVIDIA")] {
         if let Err(error) = Model::load(&checkpoint, &LoadOptions { device, ..exact() }) {
             let message = error.to_string();
-            assert!(message.contains(name) && message.contains("--device cpu"), "{message}");
+            assert!(message.contains(name) && !message.contains("--"), "{message}");
         }
     }
 }

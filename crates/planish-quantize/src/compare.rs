@@ -29,7 +29,7 @@ fn compare(original: &Checkpoint, packed: &Checkpoint, entry: &Entry, squares: &
         .filter(|source| source.shape == entry.shape)
         .ok_or_else(|| {
             let (path, name, shape) = (original.path().display(), &entry.name, &entry.shape);
-            Error::Source(format!("{path} has no weight `{name}` of shape {shape:?}"))
+            Error::source(format!("{path} has no weight `{name}` of shape {shape:?}"), None)
         })?;
     let (before, after) = (original.read(source)?, packed.read(entry)?);
     let before = Floats::new(&entry.name, &before, Some(FloatType::F32))?;

@@ -13,7 +13,7 @@ use crate::plan::{Fate, Listed, OutputTensor, modules_to_not_convert};
 use crate::recipe::check_mlx_group;
 use crate::report::Report;
 use crate::transfer::{OnProgress, Output, Transfer};
-use crate::{Error, Target, source};
+use crate::{Error, Remedy, Target, source};
 
 /// Writes `checkpoint` in the dialect `target`; packed words are moved untouched.
 ///
@@ -46,19 +46,16 @@ pub fn convert(
 
 fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
     let path = checkpoint.path().display();
-    let name = target.name();
     let same = match (checkpoint.dialect(), target) {
         (Dialect::Plain, _) => {
-            let what = format!("{path} is not packed: make a packed one with `planish quantize --format {name}`");
-            return Err(Error::Source(what));
+            return Err(Error::source(format!("{path} is not packed"), Remedy::Quantize(target)));
         }
         (Dialect::Metal { .. }, Target::Metal) | (Dialect::Mlx { .. }, Target::Mlx) => true,
         _ => false,
     };
     if same {
-        return Err(Error::Source(format!(
-            "{path} is in the {name} format already: nothing to convert"
-        )));
+        let what = format!("{path} is in the {} format already: nothing to convert", target.name());
+        return Err(Error::source(what, None));
     }
     Ok(())
 }
@@ -76,14 +73,14 @@ fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         unreachable!("checked before")
     };
     check_mlx_group(packing.group()).map_err(|_| {
-        Error::Inexpressible(format!(
-            "MLX has kernels for groups of 32, 64 and 128, and this checkpoint has groups of {}: \
-             `planish dequantize` it, then `planish quantize --format mlx`",
+        let what = format!(
+            "MLX has kernels for groups of 32, 64 and 128, and this checkpoint has groups of {}",
             packing.group()
-        ))
+        );
+        Error::inexpressible(what, Remedy::Requantize(Target::Mlx))
     })?;
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
-    let tensors = mlx::arrange(checkpoint.config(), checkpoint.entries()).map_err(Error::Source)?;
+    let tensors = mlx::arrange(checkpoint.config(), checkpoint.entries()).map_err(|what| Error::source(what, None))?;
     let entry_of = |tensor: &Arranged| &checkpoint.entries()[tensor.parts[0].entry];
     let is_plain_layer = |tensor: &&Arranged| {
         let entry = entry_of(tensor);
@@ -172,44 +169,44 @@ fn shared_packing(checkpoint: &Checkpoint, classifier: &Classifier) -> Result<Pa
             Role::Expert => {}
             _ => continue,
         }
-        if !matches!(packing.bits(), 2 | 4 | 8) {
-            return Err(Error::Inexpressible(format!(
-                "{}: the metal format holds 2, 4 and 8 bits, not {}: {WAY_OUT}",
+        if !Target::Metal.widths().contains(&packing.bits()) {
+            let what = format!(
+                "{}: the metal format holds 2, 4 and 8 bits, not {}",
                 entry.name,
                 packing.bits()
-            )));
+            );
+            return Err(Error::inexpressible(what, Remedy::Requantize(Target::Metal)));
         }
         match shared {
             Some((first, name)) if first != packing => {
-                return Err(Error::Inexpressible(format!(
-                    "the metal format has one packing for all layers, but {name} has {} and {} has {}: {WAY_OUT}",
+                let what = format!(
+                    "the metal format has one packing for all layers, but {name} has {} and {} has {}",
                     words(first),
                     entry.name,
                     words(packing)
-                )));
+                );
+                return Err(Error::inexpressible(what, Remedy::Requantize(Target::Metal)));
             }
             _ => shared = shared.or(Some((packing, &entry.name))),
         }
     }
     shared.map(|(packing, _)| packing).ok_or_else(|| {
-        Error::Inexpressible(
-            "no linear layer is packed, and the metal format packs nothing else: `planish dequantize` it".to_owned(),
-        )
+        let what = "no linear layer is packed, and the metal format packs nothing else";
+        Error::inexpressible(what, Remedy::Dequantize)
     })
 }
-
-const WAY_OUT: &str = "`planish dequantize` it, then `planish quantize --format metal`";
 
 fn words(packing: Packing) -> String {
     format!("{} bits in groups of {}", packing.bits(), packing.group())
 }
 
 fn unsupported_mode(entry: &Entry, mode: Mode) -> Error {
-    Error::Inexpressible(format!(
+    let what = format!(
         "{}: the metal format has no {} mode, only affine",
         entry.name,
         mode.name()
-    ))
+    );
+    Error::inexpressible(what, None)
 }
 
 fn is_mlx_stack(entry: &Entry) -> bool {
@@ -218,11 +215,11 @@ fn is_mlx_stack(entry: &Entry) -> bool {
 }
 
 fn stacked_experts(entry: &Entry) -> Error {
-    Error::Inexpressible(format!(
-        "{}: transformers holds these experts in another order than MLX, which packed words cannot be brought into: \
-         quantize the plain checkpoint with `planish quantize --format metal`",
+    let what = format!(
+        "{}: transformers holds these experts in another order than MLX, which packed words cannot be brought into",
         entry.name
-    ))
+    );
+    Error::inexpressible(what, Remedy::QuantizePlain(Target::Metal))
 }
 
 fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Output) -> Card {

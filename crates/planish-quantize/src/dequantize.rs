@@ -10,7 +10,7 @@ use crate::pack::type_name;
 use crate::plan::{Fate, OutputTensor};
 use crate::report::Report;
 use crate::transfer::{OnProgress, Output, Transfer};
-use crate::{Error, source};
+use crate::{Error, Remedy, source};
 
 /// Writes every packed weight of `checkpoint` as plain floats: of `float_type`, else of the type of its scales (bfloat16 for
 /// GGUF blocks whose scales need f32). With a `float_type` the plain tensors are cast as well.
@@ -31,10 +31,8 @@ pub fn dequantize(
         .filter(|entry| matches!(entry.layout, Layout::Packed { .. }))
         .count();
     if packed == 0 && float_type.is_none() && !source::is_gguf(checkpoint) {
-        let path = checkpoint.path().display();
-        return Err(Error::Source(format!(
-            "{path} is plain already: --dtype would change the type of its tensors"
-        )));
+        let what = format!("{} is plain already", checkpoint.path().display());
+        return Err(Error::source(what, Remedy::ChangeType));
     }
     let float_type = source::float_type(checkpoint, float_type);
     let transfer = Transfer {

@@ -1,6 +1,10 @@
 //! What can stop a quantization or conversion, in words a user can act on.
 
-/// Names the tensor, key or flag, what was expected and what was found.
+use planish_format::FormatError;
+
+use crate::Target;
+
+/// Names the tensor or key, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,13 +27,25 @@ pub enum Error {
         /// Which part is wrong.
         what: String,
     },
-    /// Something that the target dialect has no words for; the message names the way out.
-    #[error("{0}")]
-    Inexpressible(String),
-    /// A weight with a value that no code can stand for.
+    /// Bits or a group that no dialect has.
+    #[error(transparent)]
+    Packing(#[from] FormatError),
+    /// A dialect with one packing for all layers was asked for exceptions.
     #[error(
-        "{tensor} holds {value} at row {row}, column {col}: mend the source, or pass --allow-nan to go on all the same"
+        "the metal format has one bit-width for all layers, so it cannot hold other widths for some of them: it can only \
+         leave layers plain"
     )]
+    MetalOverrides,
+    /// Something else that the target dialect has no words for.
+    #[error("{what}")]
+    Inexpressible {
+        /// What it is.
+        what: String,
+        /// What would do instead.
+        remedy: Option<Remedy>,
+    },
+    /// A weight with a value that no code can stand for.
+    #[error("{tensor} holds {value} at row {row}, column {col}: mend the source")]
     NonFinite {
         /// The tensor.
         tensor: String,
@@ -41,9 +57,7 @@ pub enum Error {
         col: usize,
     },
     /// A finite value that the type asked for cannot hold.
-    #[error(
-        "{tensor} holds {value} at row {row}, column {col}, which {float_type} cannot hold: choose another --dtype"
-    )]
+    #[error("{tensor} holds {value} at row {row}, column {col}, which {float_type} cannot hold: choose another type")]
     Overflow {
         /// The tensor.
         tensor: String,
@@ -64,7 +78,56 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
-    /// The source is not the kind of checkpoint that this operation starts from; the message names the way out.
-    #[error("{0}")]
-    Source(String),
+    /// The source is not the kind of checkpoint that this operation starts from.
+    #[error("{what}")]
+    Source {
+        /// What it is instead.
+        what: String,
+        /// What would do instead.
+        remedy: Option<Remedy>,
+    },
+}
+
+/// What helps where a conversion was refused. A program says it in the words of its own commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Write this dialect instead, which can hold it.
+    Dialect(Target),
+    /// Write this dialect instead, which packs output head and embeddings.
+    PackBoth(Target),
+    /// Dequantize the checkpoint.
+    Dequantize,
+    /// Dequantize the checkpoint, then quantize it for this dialect.
+    Requantize(Target),
+    /// Dequantize the checkpoint, then quantize it for the same dialect.
+    QuantizeAnew,
+    /// Quantize the plain checkpoint for this dialect.
+    QuantizePlain(Target),
+    /// Quantize this checkpoint, which is plain, for this dialect.
+    Quantize(Target),
+    /// Quantize the plain checkpoint, dequantize this one first, or convert it.
+    StartFromPlain,
+    /// Ask for another float type.
+    ChangeType,
+    /// Give the same exception to all of them, or none.
+    SameException,
+    /// Run it as it is; its other layers can be packed while it is loaded.
+    PackWhileLoading,
+}
+
+impl Error {
+    pub(crate) fn inexpressible(what: impl Into<String>, remedy: impl Into<Option<Remedy>>) -> Error {
+        Error::Inexpressible {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    pub(crate) fn source(what: impl Into<String>, remedy: impl Into<Option<Remedy>>) -> Error {
+        Error::Source {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
 }

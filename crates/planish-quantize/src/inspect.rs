@@ -11,7 +11,7 @@ use crate::transfer::{OnProgress, Progress};
 use crate::{Error, Recipe, Target, source};
 
 /// The bit-widths whose cost is measured.
-pub const WIDTHS: [u32; 6] = [2, 3, 4, 5, 6, 8];
+pub const WIDTHS: [u32; 6] = Packing::WIDTHS;
 
 /// Weights of a tensor that are measured at most: whole rows, evenly spread.
 const SAMPLE_WEIGHTS: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! Which layers are packed, how their codes are chosen, and whole-checkpoint conversion in bounded memory.
 //!
 //! A [`Recipe`] says what is wanted, [`Recipe::plan`] decides it for every entry of a checkpoint without reading weights, and
-//! [`pack_weight`] does one entry. The commands `quantize`, `dequantize`, `convert` and `inspect` are built from these.
+//! [`pack_weight`] does one entry. [`quantize`], [`dequantize`], [`convert`] and [`inspect`] are built from these.
 
 mod card;
 mod compare;
@@ -25,7 +25,7 @@ mod transfer;
 pub use compare::relative_error;
 pub use convert::convert;
 pub use dequantize::dequantize;
-pub use error::Error;
+pub use error::{Error, Remedy};
 pub use inspect::{Cost, Inspection, TensorRow, WIDTHS, inspect};
 pub use pack::pack_weight;
 pub use patterns::Patterns;

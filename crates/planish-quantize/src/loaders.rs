@@ -4,7 +4,7 @@ use planish_checkpoint::Checkpoint;
 use serde_json::{Map, Value};
 
 use crate::layers::{Classifier, Role};
-use crate::{Error, Plan, Target, mlx_models};
+use crate::{Error, Plan, Remedy, Target, mlx_models};
 
 /// What the user should know of the loaders of the output, one sentence each.
 pub(crate) fn notes(target: Target, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
@@ -41,7 +41,7 @@ fn packed_experts(checkpoint: &Checkpoint, plan: &Plan) -> Option<String> {
 /// Refuses what would load and compute something else.
 ///
 /// # Errors
-/// [`Error::Inexpressible`] names the way out.
+/// [`Error::Inexpressible`].
 pub(crate) fn check(target: Target, config: &Map<String, Value>) -> Result<(), Error> {
     let is_falcon_h1 = config.get("model_type").and_then(Value::as_str) == Some("falcon_h1");
     if target == Target::Metal || !is_falcon_h1 {
@@ -58,9 +58,12 @@ pub(crate) fn check(target: Target, config: &Map<String, Value>) -> Result<(), E
         .find(|(key, value)| (key.contains("multiplier")) && !all_one(value));
     match multiplier {
         None => Ok(()),
-        Some((key, value)) => Err(Error::Inexpressible(format!(
-            "mlx-lm multiplies `{key}` = {value} into float weights of Falcon-H1 as it loads them, and expects packed ones to \
-             be so already, which planish does not do: use --format metal, or mlx_lm.convert"
-        ))),
+        Some((key, value)) => {
+            let what = format!(
+                "mlx-lm multiplies `{key}` = {value} into float weights of Falcon-H1 as it loads them, and expects packed ones \
+                 to be so already, which planish does not do: use mlx_lm.convert"
+            );
+            Err(Error::inexpressible(what, Remedy::Dialect(Target::Metal)))
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::pack::type_name;
 use crate::plan::{OutputTensor, Plan};
 use crate::report::Report;
 use crate::transfer::{OnProgress, Output, Transfer};
-use crate::{Error, Recipe, Target, loaders, source};
+use crate::{Error, Recipe, Remedy, Target, loaders, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
 ///
@@ -24,11 +24,8 @@ pub fn quantize(
     recipe.check()?;
     source::check_plain(checkpoint)?;
     if let Some(packed) = source::packed_as(checkpoint.dialect()) {
-        return Err(Error::Source(format!(
-            "{} is packed already ({packed}): quantize the plain checkpoint it was made from, `planish dequantize` it first, \
-             or change its dialect with `planish convert`",
-            checkpoint.path().display()
-        )));
+        let what = format!("{} is packed already ({packed})", checkpoint.path().display());
+        return Err(Error::source(what, Remedy::StartFromPlain));
     }
     let recipe = Recipe {
         dtype: source::float_type(checkpoint, recipe.dtype),

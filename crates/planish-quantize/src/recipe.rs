@@ -1,9 +1,10 @@
 //! What a user asks of a quantization: the dialect, bits and group, the rule for codes, exceptions.
 
 use fancy_regex::Regex;
+use planish_checkpoint::Dialect;
 use planish_format::{Encoder, FloatType, Packing};
 
-use crate::Error;
+use crate::{Error, Remedy};
 
 /// The dialect that a packed checkpoint is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +16,19 @@ pub enum Target {
 }
 
 impl Target {
-    /// The dialect's name on the command line.
+    /// The dialect's name in files and cards.
     pub fn name(self) -> &'static str {
         match self {
             Target::Metal => "metal",
             Target::Mlx => "mlx",
+        }
+    }
+
+    /// The bits that a code may have in the dialect.
+    pub fn widths(self) -> &'static [u32] {
+        match self {
+            Target::Metal => &Dialect::METAL_WIDTHS,
+            Target::Mlx => &Packing::WIDTHS,
         }
     }
 
@@ -86,8 +95,7 @@ impl Override {
             Some(group) => group.trim().parse().map_err(|_| wrong("the group is not a number"))?,
             None => packing.group(),
         };
-        let packing = Packing::new(bits, group)
-            .ok_or_else(|| wrong("bits are 2, 3, 4, 5, 6 or 8 and a group is a positive multiple of 8"))?;
+        let packing = Packing::checked(bits, group).map_err(|error| wrong(&error.to_string()))?;
         Ok(Override {
             pattern: regex,
             packing: Some(packing),
@@ -134,22 +142,36 @@ impl Recipe {
         }
     }
 
+    /// A recipe for weights that are packed while they are loaded, where the dialect is no end in itself: the rules of metal, or
+    /// those of MLX where metal cannot hold what is asked.
+    ///
+    /// # Errors
+    /// As [`Recipe::check`], where MLX cannot hold it either.
+    pub fn for_loading(packing: Packing, exclude: Vec<String>, overrides: Vec<Override>) -> Result<Recipe, Error> {
+        let holds = Target::Metal.widths().contains(&packing.bits()) && overrides.is_empty();
+        let target = if holds { Target::Metal } else { Target::Mlx };
+        let recipe = Recipe {
+            exclude,
+            overrides,
+            ..Recipe::new(target, packing)
+        };
+        recipe.check()?;
+        Ok(recipe)
+    }
+
     /// What the target dialect cannot hold is refused here.
     ///
     /// # Errors
-    /// [`Error::Inexpressible`] names the way out.
+    /// [`Error::Inexpressible`] or [`Error::MetalOverrides`].
     pub fn check(&self) -> Result<(), Error> {
         let bits = self.packing.bits();
         let group = self.packing.group();
         match self.target {
-            Target::Metal if !matches!(bits, 2 | 4 | 8) => Err(Error::Inexpressible(format!(
-                "the metal format holds 2, 4 and 8 bits, not {bits}: choose one of these, or --format mlx"
-            ))),
-            Target::Metal if !self.overrides.is_empty() => Err(Error::Inexpressible(
-                "the metal format has one bit-width for all layers, so it cannot hold --override: \
-                 use --format mlx, or --exclude to keep layers plain"
-                    .to_owned(),
+            Target::Metal if !self.target.widths().contains(&bits) => Err(Error::inexpressible(
+                format!("the metal format holds 2, 4 and 8 bits, not {bits}: choose one of these"),
+                Remedy::Dialect(Target::Mlx),
             )),
+            Target::Metal if !self.overrides.is_empty() => Err(Error::MetalOverrides),
             Target::Mlx => std::iter::once(group)
                 .chain(
                     self.overrides
@@ -167,7 +189,8 @@ pub(crate) fn check_mlx_group(group: usize) -> Result<(), Error> {
     if matches!(group, 32 | 64 | 128) {
         return Ok(());
     }
-    Err(Error::Inexpressible(format!(
-        "MLX has kernels for groups of 32, 64 and 128, not {group}: choose one of these, or --format metal"
-    )))
+    Err(Error::inexpressible(
+        format!("MLX has kernels for groups of 32, 64 and 128, not {group}: choose one of these"),
+        Remedy::Dialect(Target::Metal),
+    ))
 }

@@ -14,7 +14,7 @@ use crate::card::Card;
 use crate::pack::Floats;
 use crate::plan::{Fate, OutputTensor};
 use crate::report::Report;
-use crate::{Error, Recipe};
+use crate::{Error, Recipe, Remedy};
 
 /// Weights that are read, computed and written at once.
 const CHUNK_WEIGHTS: usize = 4 << 20;
@@ -31,6 +31,15 @@ pub struct Output {
 }
 
 impl Output {
+    /// A new folder; none is replaced.
+    pub fn new(folder: impl Into<PathBuf>) -> Output {
+        Output {
+            folder: folder.into(),
+            force: false,
+            base_model: None,
+        }
+    }
+
     /// The last part of the folder's path.
     pub(crate) fn folder_name(&self) -> String {
         let name = self.folder.file_name().unwrap_or(self.folder.as_os_str());
@@ -161,11 +170,11 @@ impl Transfer<'_> {
             (Fate::Copy, Layout::Plain(_)) => {}
             (Fate::Move, Layout::Packed { .. }) if view.is_rows() => {}
             (Fate::Move, Layout::Packed { .. }) => {
-                return Err(Error::Inexpressible(format!(
-                    "{}: the target holds it in another order, which packed words cannot be brought into: \
-                     `planish dequantize` it, then `planish quantize` it anew",
+                let what = format!(
+                    "{}: the target holds it in another order, which packed words cannot be brought into",
                     entry.name
-                )));
+                );
+                return Err(Error::inexpressible(what, Remedy::QuantizeAnew));
             }
             (Fate::Copy | Fate::Move, _) => {
                 // The reader names the mode that it does not know.

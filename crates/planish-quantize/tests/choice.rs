@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use planish_checkpoint::{Dtype, Entry, Layout};
 use planish_format::Packing;
-use planish_quantize::{Override, Patterns, Plan, Reason, Recipe, Target};
+use planish_quantize::{Error, Override, Patterns, Plan, Reason, Recipe, Remedy, Target};
 use serde_json::{Map, Value, json};
 
 fn golden(file: &str) -> Value {
@@ -239,20 +239,20 @@ fn overrides_choose_by_layer_in_mlx_only() {
         target: Target::Metal,
         ..mixed
     };
-    let message = metal.plan(&config, &tensors).unwrap_err().to_string();
-    assert!(message.contains("--format mlx"), "{message}");
+    let error = metal.plan(&config, &tensors).unwrap_err();
+    assert!(matches!(error, Error::MetalOverrides), "{error}");
 }
 
 #[test]
 fn what_cannot_be_is_refused_with_the_way_out() {
     let (config, tensors) = llama(true);
     for bits in [3, 5, 6] {
-        let message = Recipe::new(Target::Metal, Packing::new(bits, 64).unwrap()).plan(&config, &tensors);
-        let message = message.unwrap_err().to_string();
-        assert!(
-            message.contains("2, 4 and 8 bits") && message.contains("--format mlx"),
-            "{message}"
-        );
+        let plan = Recipe::new(Target::Metal, Packing::new(bits, 64).unwrap()).plan(&config, &tensors);
+        let Error::Inexpressible { what, remedy } = plan.unwrap_err() else {
+            panic!("{bits} bits are not a matter of the dialect")
+        };
+        assert!(what.contains("2, 4 and 8 bits"), "{what}");
+        assert_eq!(remedy, Some(Remedy::Dialect(Target::Mlx)));
     }
     let message = Recipe::new(Target::Mlx, Packing::new(4, 16).unwrap())
         .plan(&config, &tensors)

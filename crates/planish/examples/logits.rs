@@ -7,8 +7,7 @@
 use std::io::{Read, Write};
 
 use anyhow::Context;
-use planish_checkpoint::Checkpoint;
-use planish_model::{LoadOptions, Model};
+use planish::{AutoModelForCausalLM, GenerationConfig};
 use serde_json::json;
 
 fn main() -> anyhow::Result<()> {
@@ -21,47 +20,28 @@ fn main() -> anyhow::Result<()> {
     let input: serde_json::Value = serde_json::from_str(&text)?;
     let prompts: Vec<Vec<u32>> = serde_json::from_value(input["prompts"].clone()).context("prompts")?;
     let new_tokens: usize = serde_json::from_value(input["new_tokens"].clone()).context("new_tokens")?;
-
-    let checkpoint = Checkpoint::open(model.as_ref())?;
-    let mut model = Model::load(
-        &checkpoint,
-        &LoadOptions {
-            exact: true,
-            ..LoadOptions::default()
-        },
-    )?;
+    let model = AutoModelForCausalLM::from_pretrained(model).exact(true).load()?;
+    let options = GenerationConfig {
+        max_new_tokens: new_tokens,
+        do_sample: Some(false),
+        repetition_penalty: Some(1.0),
+        eos_token_id: Some(vec![]),
+        ..GenerationConfig::default()
+    };
     let mut file = std::io::BufWriter::new(std::fs::File::create(out)?);
     let mut greedy = Vec::new();
     for prompt in &prompts {
-        let mut cache = model.cache(prompt.len() + new_tokens)?;
-        let (mut written, mut last) = (Ok(()), 0);
-        model.forward_all(prompt, &mut cache, &mut |_, logits| {
-            last = largest(logits);
+        let mut written = Ok(());
+        model.logits_from(prompt, 0, &mut |_, logits| {
             let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
             if written.is_ok() {
                 written = file.write_all(&bytes);
             }
         })?;
         written?;
-        let mut tokens = vec![last];
-        while tokens.len() < new_tokens {
-            last = largest(model.forward(&[last], &mut cache)?);
-            tokens.push(last);
-        }
-        greedy.push(tokens);
+        greedy.push(model.generate(prompt, &options)?.split_off(prompt.len()));
     }
     file.flush()?;
     println!("{}", json!({ "greedy": greedy }));
     Ok(())
-}
-
-/// The first token with the largest logit.
-fn largest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = token;
-        }
-    }
-    best as u32
 }

@@ -1,10 +1,8 @@
 //! A tokenizer by name, with the chat template of its model.
 
-use planish_checkpoint::Checkpoint;
 use planish_generate::{ChatTemplate, Files, Message, TemplateInput, Tokenizer};
 
-use crate::Error;
-use crate::causal_lm::open;
+use crate::{Error, Source};
 
 /// The tokenizer of a model and its chat template.
 #[derive(Debug)]
@@ -14,12 +12,21 @@ pub struct AutoTokenizer {
 }
 
 impl AutoTokenizer {
-    /// Reads the tokenizer of `model`: a local folder, a `.gguf` file, or a Hub id (`org/name`).
+    /// Reads the tokenizer of `model`: a local folder, a `.gguf` file, or a Hub id (`org/name`). A loaded model has its own:
+    /// [`CausalLM::tokenizer`](crate::CausalLM::tokenizer).
     ///
     /// # Errors
     /// What is missing or malformed; see [`Error`].
     pub fn from_pretrained(model: impl AsRef<str>) -> Result<AutoTokenizer, Error> {
-        AutoTokenizer::of(&open(model.as_ref(), None)?)
+        AutoTokenizer::from_source(&Source::open(model.as_ref())?)
+    }
+
+    /// Reads the tokenizer of an opened model.
+    ///
+    /// # Errors
+    /// As [`AutoTokenizer::from_pretrained`].
+    pub fn from_source(source: &Source) -> Result<AutoTokenizer, Error> {
+        AutoTokenizer::read(&Files::of(source.checkpoint())?)
     }
 
     /// Reads the tokenizer of the model that the library carries inside.
@@ -28,15 +35,19 @@ impl AutoTokenizer {
     /// As [`AutoTokenizer::from_pretrained`].
     #[cfg(feature = "demo-model")]
     pub fn demo() -> Result<AutoTokenizer, Error> {
-        AutoTokenizer::of(&crate::demo_checkpoint()?)
+        AutoTokenizer::from_source(&Source::demo()?)
     }
 
-    fn of(checkpoint: &Checkpoint) -> Result<AutoTokenizer, Error> {
-        let files = Files::of(checkpoint)?;
+    pub(crate) fn read(files: &Files) -> Result<AutoTokenizer, Error> {
         Ok(AutoTokenizer {
-            tokenizer: Tokenizer::new(&files)?,
-            template: ChatTemplate::new(&files)?,
+            tokenizer: Tokenizer::new(files)?,
+            template: ChatTemplate::new(files)?,
         })
+    }
+
+    /// Whether the model was trained for conversations.
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
     }
 
     /// The tokens of a conversation, up to where the model's answer begins.
@@ -44,19 +55,14 @@ impl AutoTokenizer {
     /// # Errors
     /// When the model has no chat template, or its template refuses these messages.
     pub fn apply_chat_template(&self, messages: &[Message]) -> Result<Vec<u32>, Error> {
-        let template = self.template.as_ref().ok_or(planish_generate::Error::MissingFile {
-            file: "chat template",
-            need: "turns messages into text",
-        })?;
+        let template = self.template.as_ref().ok_or(Error::NoChatTemplate)?;
         let input = TemplateInput {
             add_generation_prompt: true,
             ..TemplateInput::default()
         };
         Ok(self.tokenizer.encode_plain(&template.render(messages, &input)?)?)
     }
-}
 
-impl AutoTokenizer {
     /// The ids of `text`, with the special tokens that the model expects around a text.
     ///
     /// # Errors
@@ -71,6 +77,32 @@ impl AutoTokenizer {
     /// As [`Tokenizer::decode`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
         Ok(self.tokenizer.decode(ids)?)
+    }
+
+    /// The text as whole chunks of `length` tokens, for [`CausalLM::evaluate`](crate::CausalLM::evaluate); what is left over is
+    /// dropped. A token that the tokenizer puts before every text also starts every chunk, in place of its first.
+    ///
+    /// # Errors
+    /// A text that is too short for one chunk; as [`Tokenizer::encode`].
+    pub fn chunks(&self, text: &str, length: usize) -> Result<Vec<Vec<u32>>, Error> {
+        const SHORTEST: usize = 4;
+        if length < SHORTEST {
+            return Err(Error::config("the length of a chunk", length, "at least 4 tokens"));
+        }
+        let tokens = self.encode(text)?;
+        let first = self.encode("")?.first().copied();
+        let first = first.filter(|first| tokens.first() == Some(first));
+        let mut chunks: Vec<Vec<u32>> = tokens.chunks_exact(length).map(<[u32]>::to_vec).collect();
+        if chunks.is_empty() {
+            return Err(Error::ShortText {
+                tokens: tokens.len(),
+                chunk: length,
+            });
+        }
+        if let Some(first) = first {
+            chunks.iter_mut().for_each(|chunk| chunk[0] = first);
+        }
+        Ok(chunks)
     }
 
     /// The tokenizer itself, for streaming and special tokens.

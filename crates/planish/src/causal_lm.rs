@@ -1,134 +1,47 @@
-//! A language model by name: `AutoModelForCausalLM::from_pretrained(..).load()`, then `generate`.
+//! A loaded model: generates from tokens, computes logits, opens sessions. Clones share the weights.
 
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use planish_checkpoint::{Checkpoint, resolve};
-use planish_generate::{Answer, Files, GenerationConfig, GenerationDefaults, Session, Step, Tokenizer};
-use planish_model::{Architecture, CacheType, Device, LoadOptions, Model};
+use planish_generate::{Answer, GenerationConfig, GenerationDefaults, GenerationPlan, Step};
+use planish_model::{Architecture, DeviceMemory, Model};
 
-use crate::{Error, MetalConfig};
+use crate::{AutoTokenizer, ChatSession, Error, Session};
 
-/// Loads causal language models of any supported architecture.
-#[derive(Clone, Copy, Debug)]
-pub struct AutoModelForCausalLM;
-
-impl AutoModelForCausalLM {
-    /// Begins to load `model`: a local folder, a `.gguf` file, or a Hub id (`org/name`). Nothing is read before
-    /// [`ModelBuilder::load`].
-    pub fn from_pretrained(model: impl Into<String>) -> ModelBuilder {
-        ModelBuilder::new(Origin::Named(model.into()))
-    }
-
-    /// Begins to load the small story model that the library carries inside: it continues texts, and needs no network.
-    #[cfg(feature = "demo-model")]
-    pub fn demo() -> ModelBuilder {
-        ModelBuilder::new(Origin::Demo)
-    }
-}
-
-/// Where a model comes from.
-#[derive(Clone, Debug)]
-enum Origin {
-    /// A folder, a `.gguf` file, or a Hub id.
-    Named(String),
-    /// The model inside the library.
-    #[cfg(feature = "demo-model")]
-    Demo,
-}
-
-/// How to load a model.
-#[derive(Clone, Debug)]
-pub struct ModelBuilder {
-    origin: Origin,
-    revision: Option<String>,
-    quantization: Option<MetalConfig>,
-    options: LoadOptions,
-}
-
-impl ModelBuilder {
-    fn new(origin: Origin) -> ModelBuilder {
-        ModelBuilder {
-            origin,
-            revision: None,
-            quantization: None,
-            options: LoadOptions::default(),
-        }
-    }
-
-    /// Branch, tag or commit of a Hub model. Default: `main`.
-    pub fn revision(mut self, revision: impl Into<String>) -> ModelBuilder {
-        self.revision = Some(revision.into());
-        self
-    }
-
-    /// Where to compute. Default: [`Device::auto`].
-    pub fn device(mut self, device: Device) -> ModelBuilder {
-        self.options.device = device;
-        self
-    }
-
-    /// Threads of the CPU. Default: one per physical core.
-    pub fn threads(mut self, threads: usize) -> ModelBuilder {
-        self.options.threads = Some(threads);
-        self
-    }
-
-    /// Compute in f32 throughout, for comparing with other implementations. Default: false.
-    pub fn exact(mut self, exact: bool) -> ModelBuilder {
-        self.options.exact = exact;
-        self
-    }
-
-    /// How keys and values are stored, on the CPU. Default: f16, or f32 if exact.
-    pub fn cache(mut self, cache: CacheType) -> ModelBuilder {
-        self.options.cache = Some(cache);
-        self
-    }
-
-    /// Quantize plain weights while loading. Weights that are packed already stay as they are.
-    pub fn quantization(mut self, config: MetalConfig) -> ModelBuilder {
-        self.quantization = Some(config);
-        self
-    }
-
-    /// Loads the model, fetching it first if it is on the Hub and not in the cache.
-    ///
-    /// # Errors
-    /// What is missing, malformed or not supported; see [`Error`].
-    pub fn load(self) -> Result<CausalLM, Error> {
-        let mut options = self.options;
-        let checkpoint = match &self.origin {
-            Origin::Named(model) => open(model, self.revision.as_deref())?,
-            #[cfg(feature = "demo-model")]
-            Origin::Demo => crate::demo_checkpoint()?,
-        };
-        if let Some(config) = self.quantization {
-            options.quantize = config.recipe(&checkpoint)?;
-            options.dequantize |= config.dequantize;
-        }
-        let files = Files::of(&checkpoint)?;
-        // Only the end token is taken from it: a model without a tokenizer still runs.
-        let tokenizer = Tokenizer::new(&files).ok();
-        let defaults = GenerationDefaults::read(&files, tokenizer.as_ref())?;
-        let model = Model::load(&checkpoint, &options)?;
-        Ok(CausalLM {
-            architecture: model.architecture().clone(),
-            model: Mutex::new(model),
-            defaults,
-        })
-    }
-}
-
-/// A model ready to generate. Can be shared between threads; they take turns.
+/// A model ready to generate. Cheap to clone; clones, sessions and threads share it and take turns, one call at a time.
+#[derive(Clone)]
 pub struct CausalLM {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     architecture: Architecture,
-    model: Mutex<Model>,
+    device: String,
+    threads: usize,
+    notice: Option<Error>,
+    tokenizer: Option<AutoTokenizer>,
     defaults: GenerationDefaults,
+    model: Mutex<Model>,
 }
 
 impl CausalLM {
-    /// Continues `prompt`: returns its tokens followed by the new ones, without the token that ended the text.
+    pub(crate) fn new(mut model: Model, tokenizer: Option<AutoTokenizer>, defaults: GenerationDefaults) -> CausalLM {
+        let shared = Shared {
+            architecture: model.architecture().clone(),
+            device: model.device().to_owned(),
+            threads: model.threads(),
+            notice: model.take_notice().map(Error::from),
+            tokenizer,
+            defaults,
+            model: Mutex::new(model),
+        };
+        CausalLM {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Continues `prompt`: returns its tokens followed by the new ones, without the token that ended the text. Nothing is
+    /// remembered between calls; a [`Session`] does remember.
     ///
     /// # Errors
     /// An empty prompt or one that the context cannot hold, an option out of its range, a failing device.
@@ -137,7 +50,7 @@ impl CausalLM {
         Ok([prompt, &answer.tokens].concat())
     }
 
-    /// Continues `prompt` and reports each step as it happens; the receiver may break off.
+    /// Continues `prompt` and reports each step as it happens; the receiver may break off. It must not use the model.
     ///
     /// # Errors
     /// As [`CausalLM::generate`].
@@ -147,21 +60,123 @@ impl CausalLM {
         config: &GenerationConfig,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
-        let plan = config.resolve(&self.defaults)?;
-        // A panic elsewhere leaves the model usable: every answer starts from an empty cache.
-        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut session = Session::new(&model)?;
-        Ok(session.generate(&mut model, prompt, &plan, on_step)?)
+        self.session()?.generate(prompt, config, on_step)
+    }
+
+    /// A sequence that is remembered: a prompt that begins as the last one and its answer did costs only its new tokens. A model
+    /// can have many.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn session(&self) -> Result<Session, Error> {
+        Session::new(self)
+    }
+
+    /// A conversation.
+    ///
+    /// # Errors
+    /// A model without a tokenizer or chat template; as [`CausalLM::session`].
+    pub fn chat(&self) -> Result<ChatSession, Error> {
+        ChatSession::new(self)
+    }
+
+    /// The logits after the last of `tokens`. // (vocabulary)
+    ///
+    /// # Errors
+    /// No token, a token outside of the vocabulary, more than the context holds, a failing device.
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let mut model = self.lock();
+        let mut cache = model.cache(tokens.len())?;
+        Ok(model.forward(tokens, &mut cache)?.to_vec())
+    }
+
+    /// Hands the logits after every token of `tokens` from index `first` on to `each(index, logits)`. // (vocabulary)
+    ///
+    /// # Errors
+    /// As [`CausalLM::logits`].
+    ///
+    /// # Panics
+    /// If `first` is beyond the tokens.
+    pub fn logits_from(&self, tokens: &[u32], first: usize, each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.feed(tokens, first, Feed::AtOnce, each)
+    }
+
+    pub(crate) fn feed(
+        &self,
+        tokens: &[u32],
+        first: usize,
+        feed: Feed,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
+        let (before, asked) = tokens.split_at(first);
+        let mut model = self.lock();
+        let mut cache = model.cache(tokens.len())?;
+        if !before.is_empty() {
+            model.append(before, &mut cache)?;
+        }
+        match feed {
+            Feed::AtOnce => model.forward_all(asked, &mut cache, &mut |index, logits| each(first + index, logits))?,
+            Feed::OneByOne => {
+                for (index, token) in asked.iter().enumerate() {
+                    each(first + index, model.forward(std::slice::from_ref(token), &mut cache)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every choice of a generation made: by `config`, else by the checkpoint, else as transformers does.
+    ///
+    /// # Errors
+    /// An option out of its range.
+    pub fn plan(&self, config: &GenerationConfig) -> Result<GenerationPlan, Error> {
+        Ok(config.resolve(&self.shared.defaults)?)
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// When the checkpoint has none.
+    pub fn tokenizer(&self) -> Result<&AutoTokenizer, Error> {
+        self.shared.tokenizer.as_ref().ok_or(Error::NoTokenizer)
     }
 
     /// What the model is made of.
     pub fn architecture(&self) -> &Architecture {
-        &self.architecture
+        &self.shared.architecture
+    }
+
+    /// The device and its instruction set, for reports.
+    pub fn device(&self) -> &str {
+        &self.shared.device
+    }
+
+    /// Threads of the CPU.
+    pub fn threads(&self) -> usize {
+        self.shared.threads
+    }
+
+    /// Why [`Device::Auto`](crate::Device::Auto) took the processor and not the GPU that is there.
+    pub fn notice(&self) -> Option<&Error> {
+        self.shared.notice.as_ref()
+    }
+
+    /// Device memory in use; `None` where it is the processor's.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        self.lock().device_memory()
+    }
+
+    /// A panic elsewhere leaves the model usable: what a session remembers is its own.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Model> {
+        self.shared.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Opens a checkpoint by path or Hub id, downloading quietly.
-pub(crate) fn open(model: &str, revision: Option<&str>) -> Result<Checkpoint, Error> {
-    let path = resolve(model, revision, &mut |_| {})?;
-    Ok(Checkpoint::open(&path)?)
+/// How tokens go through a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// Many at once, as a prompt.
+    AtOnce,
+    /// One after the other, as they are generated.
+    OneByOne,
 }

@@ -1,6 +1,6 @@
-//! The errors of the library's front door: those of the layers below, and of a configuration.
+//! The errors of the library's front door: those of the layers below, and of what is asked here.
 
-/// What went wrong, in words a user can act on.
+/// What went wrong, in words a user can act on. Programs that know a cure in words of their own match on the inner errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -10,12 +10,18 @@ pub enum Error {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] planish_checkpoint::Error),
+    /// A conversion is refused or failed.
+    #[error(transparent)]
+    Quantize(#[from] planish_quantize::Error),
     /// The model cannot be built or run.
     #[error(transparent)]
     Model(#[from] planish_model::Error),
     /// Text, tokens or sampling.
     #[error(transparent)]
     Generate(#[from] planish_generate::Error),
+    /// Bits or a group that the format does not have.
+    #[error(transparent)]
+    Packing(#[from] planish_format::FormatError),
     /// A configuration with a value that is not allowed.
     #[error("{key} is {found}, expected {expected}")]
     Config {
@@ -25,6 +31,28 @@ pub enum Error {
         found: String,
         /// The values it may have.
         expected: &'static str,
+    },
+    /// The checkpoint has no tokenizer.
+    #[error("the checkpoint has no tokenizer.json, which turns text into tokens")]
+    NoTokenizer,
+    /// A conversation with a model that has no chat template.
+    #[error("the model has no chat template: it was not trained for conversations")]
+    NoChatTemplate,
+    /// A text that is too short to be evaluated.
+    #[error("{tokens} tokens are too few for a chunk of {chunk}: give a longer text or shorter chunks")]
+    ShortText {
+        /// Of the text.
+        tokens: usize,
+        /// Tokens of a chunk.
+        chunk: usize,
+    },
+    /// Two models whose logits cannot be compared.
+    #[error("a vocabulary of {reference} cannot be compared with one of {model}")]
+    Vocabularies {
+        /// Tokens of the reference.
+        reference: usize,
+        /// Tokens of the model.
+        model: usize,
     },
 }
 

@@ -1,7 +1,8 @@
 //! Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 //!
 //! ```no_run
-//! use planish::{AutoModelForCausalLM, AutoTokenizer, Device, GenerationConfig, MetalConfig};
+//! use std::ops::ControlFlow;
+//! use planish::{AutoModelForCausalLM, AutoTokenizer, Device, GenerationConfig, MetalConfig, TextStep};
 //!
 //! # fn main() -> Result<(), planish::Error> {
 //! let config = MetalConfig { bits: 4, group_size: 64, ..MetalConfig::default() };
@@ -13,27 +14,67 @@
 //! let options = GenerationConfig { max_new_tokens: 50, ..Default::default() };
 //! let output = model.generate(&tokenizer.encode("Metal is")?, &options)?;
 //! println!("{}", tokenizer.decode(&output)?);
+//!
+//! let mut chat = model.chat()?;
+//! chat.generate("Why is the sky blue?", &options, &mut |step| {
+//!     if let TextStep::Text(text) = step {
+//!         print!("{text}");
+//!     }
+//!     ControlFlow::Continue(())
+//! })?;
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! | for | open |
+//! |---|---|
+//! | text that comes word by word, a prefix that is computed once | [`Session`] |
+//! | conversations | [`ChatSession`] |
+//! | logits, perplexity, divergence from another model | [`CausalLM::logits_from`], [`CausalLM::evaluate`] |
+//! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`inspect`] |
+//! | rates | [`CausalLM::bench`] |
+//!
 //! Without a network, [`AutoModelForCausalLM::demo`] and [`AutoTokenizer::demo`] open a small story model that the library
 //! carries inside (feature `demo-model`, on by default).
-//!
-//! Whole checkpoints are quantized and converted by the functions of planish-quantize, which the `planish` program wraps.
 
 mod auto_tokenizer;
+mod bench;
+mod builder;
 mod causal_lm;
+mod convert;
 #[cfg(feature = "demo-model")]
 mod demo_model;
 mod error;
+mod evaluate;
 mod metal_config;
+mod session;
+mod source;
 
 pub use auto_tokenizer::AutoTokenizer;
-pub use causal_lm::{AutoModelForCausalLM, CausalLM, ModelBuilder};
+pub use bench::{BenchOptions, Limits, Profile, Rates};
+pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
+pub use causal_lm::CausalLM;
+pub use convert::{convert, dequantize, inspect, quantize, relative_error};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
+pub use evaluate::{Comparison, Evaluation, EvaluationOptions, EvaluationProgress};
 pub use metal_config::MetalConfig;
-pub use planish_generate::{Answer, Finish, GenerationConfig, Message, Step, Tokenizer};
-pub use planish_model::{Architecture, CacheType, Device};
+pub use session::{ChatSession, Session, TextAnswer, TextStep};
+pub use source::Source;
+
+pub use planish_checkpoint::hub::{Download, HubError};
+pub use planish_checkpoint::{Checkpoint, Error as CheckpointError};
+pub use planish_format::{Encoder, FloatType, FormatError, Packing};
+pub use planish_generate::{
+    Answer, Error as GenerateError, Finish, GenerationConfig, GenerationPlan, Message, Step, Tokenizer,
+};
+pub use planish_gpu::Error as DeviceError;
+pub use planish_model::{
+    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases, SHAPES, Spent,
+    Tested,
+};
+pub use planish_quantize::{
+    Cost, Error as QuantizeError, Inspection, OnProgress, Output, Override, Progress, Recipe, Remedy, Report, Target,
+    TensorRow, WIDTHS,
+};

@@ -36,7 +36,7 @@ impl Default for MetalConfig {
     fn default() -> MetalConfig {
         MetalConfig {
             bits: 4,
-            group_size: 64,
+            group_size: Packing::DEFAULT_GROUP,
             modules_to_not_convert: None,
             dequantize: false,
         }
@@ -47,7 +47,7 @@ impl MetalConfig {
     /// # Errors
     /// [`Error::Config`] if transformers would refuse bits or group size.
     pub fn validate(&self) -> Result<(), Error> {
-        if !matches!(self.bits, 2 | 4 | 8) {
+        if !Target::Metal.widths().contains(&self.bits) {
             return Err(Error::config("bits", self.bits, "2, 4 or 8"));
         }
         if self.group_size == 0 {

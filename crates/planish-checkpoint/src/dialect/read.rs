@@ -78,10 +78,10 @@ impl Section<'_> {
     /// Missing keys take the defaults of transformers' `MetalConfig`.
     fn metal(&self) -> Result<Dialect, Error> {
         let bits = self.integer("bits")?.unwrap_or(4);
-        if !matches!(bits, 2 | 4 | 8) {
+        if !Dialect::METAL_WIDTHS.iter().any(|&width| u64::from(width) == bits) {
             return Err(self.malformed("bits", "2, 4 or 8", &bits.into()));
         }
-        let group = self.integer("group_size")?.unwrap_or(64);
+        let group = self.integer("group_size")?.unwrap_or(Packing::DEFAULT_GROUP as u64);
         let packing = self.packing(bits, group)?;
         let modules_to_not_convert = match self.values.get("modules_to_not_convert") {
             None | Some(Value::Null) => None,

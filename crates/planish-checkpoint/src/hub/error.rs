@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub enum HubError {
     #[error("{model}: no such file or folder, and not a Hub id (org/name)")]
     NotFoundLocally { model: String },
-    #[error("{model} is a local path: --revision applies to Hub ids only")]
+    #[error("{model} is a local path: a revision applies to Hub ids only")]
     RevisionOfLocal { model: String },
     #[error("{id} at revision {revision} is not in the cache {} and HF_HUB_OFFLINE is set: unset it once to download", cache.display())]
     Offline {

@@ -99,15 +99,15 @@ fn check_target(target: &Path, force: bool) -> Result<PathBuf, Error> {
         return Err(Error::output(target, "is a file; the output is a folder"));
     }
     if !force {
-        return Err(Error::output(
-            target,
-            "exists already; give another folder, or --force to replace it",
-        ));
+        return Err(Error::OutputExists {
+            path: target.to_path_buf(),
+        });
     }
     let mut items = std::fs::read_dir(&real).map_err(Error::io(target))?;
     if items.next().is_some() && !real.join("config.json").is_file() {
-        let what = "exists and does not look like a model (no config.json), so it is not replaced even with --force";
-        return Err(Error::output(target, what));
+        return Err(Error::OutputNotAModel {
+            path: target.to_path_buf(),
+        });
     }
     Ok(real)
 }

@@ -159,7 +159,7 @@ fn an_unfinished_folder_is_removed() {
 #[test]
 fn targets_that_exist() {
     let (parent, target) = target();
-    let exists = "OUT: exists already; give another folder, or --force to replace it";
+    let exists = "OUT: exists already; give another folder";
     std::fs::create_dir(&target).unwrap();
     assert_eq!(refusal(&target, &WriterOptions::default()), exists);
     write_plan(&target, &forced()).unwrap();
@@ -181,7 +181,7 @@ fn force_does_not_replace_what_is_no_model() {
     std::fs::write(target.join("thesis.tex"), b"").unwrap();
     assert_eq!(
         refusal(&target, &forced()),
-        "OUT: exists and does not look like a model (no config.json), so it is not replaced even with --force"
+        "OUT: exists and does not look like a model (no config.json), so it is not replaced"
     );
     assert_eq!(names(&target), ["thesis.tex"]);
     let file = parent.path().join("file");

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Plan, Planner, Reason, fit, module};
 use crate::layers::{Role, TIED_HEADS};
-use crate::{Error, Patterns};
+use crate::{Error, Patterns, Remedy, Target};
 
 impl Planner<'_> {
     /// A listed name may, as a pattern, match more modules than the one it names: those become plain as well, because
@@ -15,11 +15,9 @@ impl Planner<'_> {
     pub(super) fn metal(&self, entries: &[Entry]) -> Result<Plan, Error> {
         let roles: Vec<Role> = entries.iter().map(|entry| self.classifier.role(entry)).collect();
         if self.recipe.include_head && !roles.contains(&Role::Head) {
-            return Err(Error::Inexpressible(
-                "there is no output head to pack: it is tied to the embeddings, which the metal format leaves plain; \
-                 --format mlx packs both"
-                    .to_owned(),
-            ));
+            let what =
+                "there is no output head to pack: it is tied to the embeddings, which the metal format leaves plain";
+            return Err(Error::inexpressible(what, Remedy::PackBoth(Target::Mlx)));
         }
         let packings = entries.iter().zip(&roles);
         let packings: Vec<_> = packings.map(|(entry, role)| self.metal_packing(entry, *role)).collect();

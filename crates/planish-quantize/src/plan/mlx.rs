@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::{Plan, Planner, Reason, fit, module};
 use crate::layers::Role;
-use crate::{Error, mlx_rules};
+use crate::{Error, Remedy, mlx_rules};
 
 impl Planner<'_> {
     pub(super) fn mlx(&self, entries: &[Entry]) -> Result<Plan, Error> {
-        let tensors = mlx::arrange(self.config, entries).map_err(Error::Source)?;
+        let tensors = mlx::arrange(self.config, entries).map_err(|what| Error::source(what, None))?;
         let decided = |tensor: Arranged| {
             let packing = self.mlx_packing(&tensor, entries)?;
             let entry = &entries[tensor.parts[0].entry];
@@ -48,11 +48,12 @@ impl Planner<'_> {
         };
         let chosen = choice(first);
         if let Some(other) = tensor.parts.iter().find(|part| choice(part) != chosen) {
-            return Err(Error::Inexpressible(format!(
-                "all experts of `{name}` are one tensor in MLX, but --exclude or --override tells {} from {}",
+            let what = format!(
+                "all experts of `{name}` are one tensor in MLX, but an exception tells {} from {}",
                 module(&entry.name),
                 module(&entries[other.entry].name),
-            )));
+            );
+            return Err(Error::inexpressible(what, Remedy::SameException));
         }
         Ok(match chosen {
             None => Err(Reason::Excluded),

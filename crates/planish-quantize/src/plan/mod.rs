@@ -200,7 +200,7 @@ impl Recipe {
             Target::Mlx => planner.mlx(entries)?,
         };
         if plan.packed_count() == 0 {
-            return Err(Error::Source(format!(
+            let what = format!(
                 "none of the {} tensors would be packed: there is no linear layer whose columns a group of {} divides{}",
                 entries.len(),
                 self.packing.group(),
@@ -209,7 +209,8 @@ impl Recipe {
                 } else {
                     " and that is not excluded"
                 },
-            )));
+            );
+            return Err(Error::source(what, None));
         }
         Ok(plan)
     }

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use planish_generate::{Finish, GenerationPlan, Message};
+use planish::{CausalLM, ChatSession, Finish, GenerationConfig, Session};
 
+use super::answer::{statistics, stream};
 use super::chat_input::{Input, Line};
 use super::run_flags::RunFlags;
-use super::sampling_flags::SamplingFlags;
-use super::speaker::{Speaker, statistics};
+use super::sampling_flags::{SamplingFlags, new_tokens};
+use crate::hints::describe;
 
 const HELP: &str = "\
 /reset         begin a new conversation
@@ -22,11 +23,11 @@ Ctrl-C stops an answer. A line that ends with \\ goes on in the next one, and so
 pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
     pub model: Option<String>,
-    /// Most tokens of one answer
-    #[arg(long, value_name = "N", default_value_t = 2048)]
+    /// Maximum number of tokens of one answer
+    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value = "2048", value_parser = new_tokens)]
     pub max_new_tokens: usize,
-    /// A message that tells the model how to behave
-    #[arg(long, value_name = "TEXT")]
+    /// A message that tells the model how to behave [default: none]
+    #[arg(long, visible_alias = "system-prompt", value_name = "TEXT")]
     pub system: Option<String>,
     /// Report rates on standard error after each answer
     #[arg(long)]
@@ -41,21 +42,22 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let speaker = Speaker::load(arguments.model.as_deref(), &arguments.run)?;
-    let plan = arguments
-        .sampling
-        .config(arguments.max_new_tokens)
-        .resolve(&speaker.defaults)?;
+    let model = arguments.run.load(arguments.model.as_deref())?;
+    let config = arguments.sampling.config(arguments.max_new_tokens);
+    let config = GenerationConfig {
+        seed: Some(model.plan(&config)?.sampling.seed),
+        ..config
+    };
     let tells_stories = arguments.model.is_none();
     // Any other model without a template is refused before anything is typed.
-    if let (false, None) = (tells_stories, &speaker.template) {
-        speaker.chat_tokens(&[Message::new("user", "")])?;
-    }
+    let partner = match tells_stories {
+        true => Partner::Storyteller(model.session()?),
+        false => Partner::Chat(model.chat()?),
+    };
     let mut conversation = Conversation {
-        speaker,
-        plan,
-        messages: Vec::new(),
-        tells_stories,
+        model,
+        partner,
+        config,
         verbose: arguments.verbose,
     };
     conversation.restart(arguments.system.as_deref());
@@ -90,21 +92,34 @@ impl Next {
     }
 }
 
-struct Conversation {
-    speaker: Speaker,
-    plan: GenerationPlan,
-    messages: Vec<Message>,
+/// Who answers.
+enum Partner {
+    Chat(ChatSession),
     /// The demo model has no template: each message is a text to continue.
-    tells_stories: bool,
+    Storyteller(Session),
+}
+
+struct Conversation {
+    model: CausalLM,
+    partner: Partner,
+    config: GenerationConfig,
     verbose: bool,
 }
 
 impl Conversation {
     /// Forgets all but the system message.
     fn restart(&mut self, system: Option<&str>) {
-        self.messages.clear();
-        self.messages.extend(system.map(|text| Message::new("system", text)));
-        self.speaker.forget();
+        match &mut self.partner {
+            Partner::Chat(chat) => chat.reset(system),
+            Partner::Storyteller(session) => session.reset(),
+        }
+    }
+
+    fn system(&self) -> Option<String> {
+        match &self.partner {
+            Partner::Chat(chat) => chat.system().map(str::to_owned),
+            Partner::Storyteller(_) => None,
+        }
     }
 
     /// A command or a message.
@@ -117,8 +132,7 @@ impl Conversation {
         let rest = rest.trim();
         match name {
             "reset" => {
-                let system = self.messages.first().filter(|message| message.role() == "system");
-                let system = system.and_then(Message::content).map(str::to_owned);
+                let system = self.system();
                 self.restart(system.as_deref());
                 eprintln!("A new conversation.");
             }
@@ -138,36 +152,35 @@ impl Conversation {
 
     /// Asks the model. What it refuses (a message that does not fit, a template that objects) is told, and forgotten.
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
-        self.messages.push(Message::new("user", text));
         let mut stdout = io::stdout().lock();
-        let tokens = if self.tells_stories {
-            self.speaker.tokenizer.encode(text).map_err(anyhow::Error::from)
-        } else {
-            self.speaker.chat_tokens(&self.messages)
-        };
-        match tokens.and_then(|tokens| self.speaker.speak(&tokens, &self.plan, &mut stdout)) {
-            Ok(spoken) => {
+        let (model, config) = (&self.model, &self.config);
+        let partner = &mut self.partner;
+        let told = stream(&mut stdout, |on_step| match partner {
+            Partner::Chat(chat) => chat.generate(text, config, on_step),
+            Partner::Storyteller(session) => {
+                let tokens = model.tokenizer()?.encode(text)?;
+                session.generate_text(&tokens, config, on_step)
+            }
+        });
+        match told {
+            Ok(told) => {
                 writeln!(stdout)?;
-                let context = self.speaker.model.architecture().context;
-                match spoken.answer.finish {
+                let context = self.model.architecture().context;
+                match told.answer.finish {
                     Finish::Interrupted => eprintln!("(stopped)"),
-                    Finish::MaxNewTokens => eprintln!("(stopped after {} tokens)", self.plan.max_new_tokens),
+                    Finish::MaxNewTokens => eprintln!("(stopped after {} tokens)", self.config.max_new_tokens),
                     Finish::ContextFull => eprintln!("(the context of {context} tokens is full: /reset begins anew)"),
                     Finish::EndToken => {}
                 }
                 if self.verbose {
-                    eprintln!("{}", statistics(&spoken.answer));
+                    eprintln!("{}", statistics(&told.answer));
                 }
-                self.messages.push(Message::new("assistant", spoken.text));
             }
             Err(error) if error.downcast_ref::<io::Error>().is_some() => return Err(error),
-            Err(error) => {
-                self.messages.pop();
-                eprintln!("error: {error:#}");
-            }
+            Err(error) => eprintln!("error: {}", describe(&error)),
         }
         // Each answer draws anew, but one seed fixes the whole conversation.
-        self.plan.sampling.seed = self.plan.sampling.seed.wrapping_add(1);
+        self.config.seed = self.config.seed.map(|seed| seed.wrapping_add(1));
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `planish dequantize`: a packed checkpoint or GGUF file to plain floats.
 
-use planish_quantize::dequantize;
+use planish::dequantize;
 
 use super::output_flags::{DtypeFlag, OutputFlags};
 
@@ -19,5 +19,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let float_type = arguments.dtype.map(DtypeFlag::float_type);
     arguments
         .files
-        .run(|source, output, on_progress| dequantize(&source.checkpoint, float_type, output, on_progress))
+        .run(|source, output, on_progress| dequantize(source, float_type, output, on_progress))
 }

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use planish_format::FloatType;
-use planish_quantize::{Error, OnProgress, Output, Report};
+use planish::{Error, FloatType, OnProgress, Output, Report, Source, Target};
 
 use super::progress::{Bar, bytes};
-use super::source::{Source, open};
+use super::source::open;
 
 /// The dialects that can be written.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +19,10 @@ pub enum FormatFlag {
 
 impl FormatFlag {
     /// The dialect.
-    pub fn target(self) -> planish_quantize::Target {
+    pub fn target(self) -> Target {
         match self {
-            FormatFlag::Metal => planish_quantize::Target::Metal,
-            FormatFlag::Mlx => planish_quantize::Target::Mlx,
+            FormatFlag::Metal => Target::Metal,
+            FormatFlag::Mlx => Target::Mlx,
         }
     }
 }
@@ -75,9 +74,8 @@ impl OutputFlags {
     ) -> anyhow::Result<()> {
         let source = open(&self.model, self.revision.as_deref())?;
         let output = Output {
-            folder: self.out.clone(),
             force: self.force,
-            base_model: source.hub_id.clone(),
+            ..Output::new(&self.out)
         };
         let start = Instant::now();
         let bar = Bar::new();

@@ -3,8 +3,7 @@
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use planish_checkpoint::hub::Download;
-use planish_quantize::Progress;
+use planish::{Download, Progress};
 
 /// A bar that counts bytes, with a word about what is being done. Disappears when dropped.
 pub struct Bar {

@@ -1,9 +1,9 @@
 //! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
 
-use planish_format::{Encoder, Packing};
-use planish_quantize::{Override, Recipe, quantize};
+use planish::{Encoder, QuantizeError, Recipe, quantize};
 
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
+use super::packing_flags::{bits, overrides, packing};
 
 /// How scale, bias and codes of a group are chosen.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +21,13 @@ pub enum MethodFlag {
 pub struct Arguments {
     #[command(flatten)]
     files: OutputFlags,
-    /// Bits per weight
-    #[arg(long, value_name = "BITS", default_value = "4", value_parser = ["2", "3", "4", "5", "6", "8"])]
-    bits: String,
-    /// Weights that share a scale and a bias: a multiple of 8 (MLX: 32, 64 or 128)
-    #[arg(long, value_name = "SIZE", default_value_t = 64)]
-    group_size: usize,
-    /// Who shall load the result
+    /// Bits per weight: 2, 3, 4, 5, 6 or 8 (metal: 2, 4 or 8)
+    #[arg(long, value_name = "BITS", default_value = "4", value_parser = bits)]
+    bits: u32,
+    /// Weights that share a scale and a bias: a multiple of 8 (MLX: 32, 64 or 128) [default: 64]
+    #[arg(long, value_name = "SIZE")]
+    group_size: Option<usize>,
+    /// Target format
     #[arg(long, value_enum, default_value = "metal")]
     format: FormatFlag,
     /// How scales, biases and codes are chosen
@@ -56,25 +56,26 @@ pub struct Arguments {
 
 impl Arguments {
     fn recipe(&self) -> anyhow::Result<Recipe> {
-        let packing = Packing::new(self.bits.parse()?, self.group_size);
-        let packing = packing
-            .ok_or_else(|| anyhow::anyhow!("--group-size {}: a group is a positive multiple of 8", self.group_size))?;
+        let packing = packing(self.bits, self.group_size)?;
         let recipe = Recipe::new(self.format.target(), packing);
-        let overrides: Result<Vec<Override>, _> = self
-            .overrides
-            .iter()
-            .map(|text| Override::parse(text, packing))
-            .collect();
-        Ok(Recipe {
+        let recipe = Recipe {
             encoder: self.method.map_or(recipe.encoder, MethodFlag::encoder),
             exclude: self.exclude.clone(),
             include_head: self.include_head,
             include_experts: self.include_experts,
-            overrides: overrides?,
+            overrides: overrides(&self.overrides, packing)?,
             dtype: self.dtype.map(DtypeFlag::float_type),
             allow_non_finite: self.allow_nan,
             ..recipe
-        })
+        };
+        match recipe.check() {
+            Err(QuantizeError::MetalOverrides) => anyhow::bail!(
+                "the metal format has one bit-width for all layers, so it cannot hold --override: use --format mlx, or \
+                 --exclude to keep layers plain"
+            ),
+            checked => checked?,
+        }
+        Ok(recipe)
     }
 }
 
@@ -91,8 +92,7 @@ impl MethodFlag {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let recipe = arguments.recipe()?;
-    recipe.check()?;
     arguments
         .files
-        .run(|source, output, on_progress| quantize(&source.checkpoint, &recipe, output, on_progress))
+        .run(|source, output, on_progress| quantize(source, &recipe, output, on_progress))
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use planish_model::{Architecture, FamilyInfo, Tested};
+use planish::{Architecture, FamilyInfo, Tested};
 use serde_json::{Map, Value, json};
 
 /// Flags of `planish models`.

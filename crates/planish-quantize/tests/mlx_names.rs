@@ -1,14 +1,12 @@
 //! Checkpoints of every family packed for MLX, where mlx-lm's names and stacks differ from Hugging Face's, and unpacked again:
 //! each tensor must be back under its name, in its shape and, but for 8-bit rounding, with its values.
 
-mod support;
-
 use std::path::PathBuf;
 
 use planish_checkpoint::{Checkpoint, Layout, Weight};
 use planish_format::{FloatType, Packing, dequantize as unpack};
 use planish_quantize::{Output, Recipe, Target, convert, dequantize, quantize};
-use support::Scratch;
+use tempfile::TempDir;
 
 /// The plain checkpoints of the families' golden files.
 fn sources() -> Vec<(String, PathBuf)> {
@@ -23,9 +21,13 @@ fn sources() -> Vec<(String, PathBuf)> {
     found
 }
 
-fn output(scratch: &Scratch, name: &str) -> Output {
+fn open(scratch: &TempDir, name: &str) -> Checkpoint {
+    Checkpoint::open(&scratch.path().join(name)).unwrap()
+}
+
+fn output(scratch: &TempDir, name: &str) -> Output {
     Output {
-        folder: scratch.path(name),
+        folder: scratch.path().join(name),
         force: true,
         base_model: None,
     }
@@ -63,7 +65,7 @@ fn assert_same(case: &str, source: &Checkpoint, back: &Checkpoint) {
 
 #[test]
 fn every_tensor_comes_back() {
-    let scratch = Scratch::new();
+    let scratch = TempDir::new().unwrap();
     let recipe = Recipe {
         dtype: Some(FloatType::F32),
         ..Recipe::new(Target::Mlx, Packing::new(8, 32).unwrap())
@@ -80,12 +82,12 @@ fn every_tensor_comes_back() {
             assert!(too_small || folded, "{case}: {message}");
             continue;
         }
-        let packed = scratch.open("mlx");
+        let packed = open(&scratch, "mlx");
         if model_type == "gpt_oss" {
             continue; // its stacks keep the names of MLX
         }
         dequantize(&packed, None, &output(&scratch, "back"), &mut |_| {}).unwrap();
-        assert_same(&case, &source, &scratch.open("back"));
+        assert_same(&case, &source, &open(&scratch, "back"));
         compared += 1;
     }
     assert!(compared >= 30, "only {compared} checkpoints were compared");
@@ -94,7 +96,7 @@ fn every_tensor_comes_back() {
 /// One expert each is packed for metal; converted, all of them are one stack, word for word, and back.
 #[test]
 fn packed_experts_move_between_the_dialects() {
-    let scratch = Scratch::new();
+    let scratch = TempDir::new().unwrap();
     let (_, folder) = sources().into_iter().find(|(case, _)| case == "mixtral").unwrap();
     let source = Checkpoint::open(&folder).unwrap();
     let recipe = Recipe {
@@ -107,9 +109,9 @@ fn packed_experts_move_between_the_dialects() {
         "{:?}",
         report.notes
     );
-    let metal = scratch.open("metal");
+    let metal = open(&scratch, "metal");
     convert(&metal, Target::Mlx, &output(&scratch, "mlx"), &mut |_| {}).unwrap();
-    let mlx = scratch.open("mlx");
+    let mlx = open(&scratch, "mlx");
     let name = "model.layers.1.block_sparse_moe.experts.3.w1.weight";
     assert!(matches!(metal.entry(name).unwrap().layout, Layout::Packed { .. }));
     let stack = mlx
@@ -118,7 +120,7 @@ fn packed_experts_move_between_the_dialects() {
     let experts = source.config()["num_local_experts"].as_u64().unwrap() as usize;
     assert_eq!(stack.shape[0], experts);
     convert(&mlx, Target::Metal, &output(&scratch, "back"), &mut |_| {}).unwrap();
-    let back = scratch.open("back");
+    let back = open(&scratch, "back");
     for entry in metal.entries() {
         let [before, during, after] = [&metal, &mlx, &back].map(|checkpoint| values(checkpoint, &entry.name));
         assert!(before == during && before == after, "{}", entry.name);

@@ -3,13 +3,10 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use planish_checkpoint::Checkpoint;
-use planish_format::Packing;
-use planish_model::Architecture;
-use planish_quantize::{Cost, Inspection, TensorRow, WIDTHS, inspect};
-
+use planish::{Cost, Error, Inspection, ModelError, Source, TensorRow, WIDTHS, inspect};
 use serde::Serialize;
 
+use super::packing_flags::packing;
 use super::progress::{Bar, bytes};
 use super::source::open;
 
@@ -22,9 +19,9 @@ pub struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// The group for which the error of packing plain layers is measured
-    #[arg(long, value_name = "SIZE", default_value_t = 64)]
-    group_size: usize,
+    /// The group for which the error of packing plain layers is measured [default: 64]
+    #[arg(long, value_name = "SIZE")]
+    group_size: Option<usize>,
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
@@ -32,16 +29,12 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let group = arguments.group_size;
-    anyhow::ensure!(
-        Packing::new(4, group).is_some(),
-        "--group-size {group}: a group is a positive multiple of 8"
-    );
+    let group = packing(WIDTHS[0], arguments.group_size)?.group();
     let source = open(&arguments.model, arguments.revision.as_deref())?;
     let bar = Bar::new();
-    let inspection = inspect(&source.checkpoint, group, &mut |progress| bar.conversion(progress))?;
+    let inspection = inspect(&source, group, &mut |progress| bar.conversion(progress))?;
     drop(bar);
-    let support = Support::of(&source.checkpoint);
+    let support = Support::of(&source);
     let text = if arguments.json {
         let report = Report { inspection, support };
         format!("{}\n", serde_json::to_string(&report)?)
@@ -75,16 +68,16 @@ struct Report {
 }
 
 impl Support {
-    fn of(checkpoint: &Checkpoint) -> Support {
-        let config = checkpoint.config();
+    fn of(source: &Source) -> Support {
+        let config = source.checkpoint().config();
         let name = config.get("architectures").and_then(|names| names.get(0)?.as_str());
-        let refusal = Architecture::from_config(config).err();
+        let refusal = source.architecture().err();
         Support {
             architecture: name.map(str::to_owned),
             supported: refusal.is_none(),
             unsupported_because: refusal.as_ref().map(|refusal| match refusal {
                 // Its message lists all families, as `planish models` does.
-                planish_model::Error::UnknownArchitecture { found, .. } => format!("no family is called `{found}`"),
+                Error::Model(ModelError::UnknownArchitecture { found, .. }) => format!("no family is called `{found}`"),
                 other => other.to_string(),
             }),
         }

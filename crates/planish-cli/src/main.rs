@@ -1,6 +1,7 @@
 //! The `planish` program: one command per file in `commands`.
 
 mod commands;
+mod hints;
 
 use std::io;
 use std::panic::{self, PanicHookInfo};
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
         // Who reads the output has seen enough.
         Ok(Err(error)) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", hints::describe(&error));
             ExitCode::from(1)
         }
         Err(panic) if panic_text(&*panic).is_some_and(is_failed_print) => ExitCode::SUCCESS,

@@ -8,21 +8,18 @@ use std::time::Instant;
 
 use anyhow::Context;
 use console::style;
-use planish::DEMO_HELD_OUT;
-use planish_checkpoint::Checkpoint;
-use planish_format::Packing;
-use planish_generate::{Finish, GenerationConfig, Tokenizer};
-use planish_model::{LoadOptions, Model};
-use planish_quantize::{Output, Recipe, Target, dequantize, inspect, quantize, relative_error};
+use planish::{
+    AutoModelForCausalLM, CausalLM, DEMO_HELD_OUT, Evaluation, EvaluationOptions, Finish, GenerationConfig, Output,
+    Packing, Recipe, Source, Target, dequantize, inspect, quantize, relative_error,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::answer::stream;
 use super::demo_chart::{Row, chart};
 use super::inspect::summary;
 use super::interrupt;
-use super::scoring::{Feed, Surprise, log_sum_exp, logits_from};
-use super::source::demo;
-use super::speaker::Speaker;
+use super::source::{demo, open};
 
 /// Flags of `planish demo`.
 #[derive(clap::Args, Debug)]
@@ -37,8 +34,8 @@ pub struct Arguments {
     /// The same seed gives the same stories
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// Threads of the CPU [default: one per core]
-    #[arg(long, value_name = "N")]
+    /// Threads of the CPU [default: one per physical core]
+    #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
@@ -47,7 +44,7 @@ pub struct Arguments {
 
 const ORIGINAL: &str = "models/demo-float";
 const WIDTHS: [u32; 3] = [8, 4, 2];
-const GROUP: usize = 64;
+const GROUP: usize = Packing::DEFAULT_GROUP;
 /// Held-out text that is scored: more would change the perplexities little.
 const HELD_OUT_BYTES: usize = 20_000;
 const BETWEEN_STORIES: &str = "<|end|><|begin|>";
@@ -57,7 +54,7 @@ const STORY_TOKENS: usize = 240;
 struct Version {
     row: Row,
     bits: Option<u32>,
-    speaker: Speaker,
+    model: CausalLM,
     story: String,
 }
 
@@ -130,26 +127,28 @@ fn hint(output: &mut dyn Write, named: &Option<String>, command: impl Fn(&str) -
 }
 
 /// The float model, and its folder if it is the reader's.
-fn open_original(arguments: &Arguments, folder: &Path) -> anyhow::Result<(Checkpoint, Option<String>)> {
+fn open_original(arguments: &Arguments, folder: &Path) -> anyhow::Result<(Source, Option<String>)> {
     let given = arguments.original.as_deref();
     let found = given.or_else(|| Some(Path::new(ORIGINAL)).filter(|path| path.is_dir()));
     if let Some(path) = found {
-        return Ok((Checkpoint::open(path)?, Some(path.display().to_string())));
+        let path = path.to_str().context("a folder whose name is not UTF-8")?;
+        return Ok((open(path, None)?, Some(path.to_owned())));
     }
     eprintln!(
         "There is no folder {ORIGINAL} here (--original names another): the packed demo model is dequantized instead."
     );
-    let output = output(folder.join("float"));
+    let output = Output::new(folder.join("float"));
     dequantize(&demo()?, None, &output, &mut |_| {})?;
-    Ok((Checkpoint::open(&output.folder)?, None))
+    Ok((reopen(&output)?, None))
 }
 
-fn output(folder: PathBuf) -> Output {
-    Output {
-        folder,
-        force: false,
-        base_model: None,
-    }
+/// What was just written.
+fn reopen(output: &Output) -> anyhow::Result<Source> {
+    let folder = output
+        .folder
+        .to_str()
+        .context("a temporary folder whose name is not UTF-8")?;
+    Ok(Source::open(folder)?)
 }
 
 /// Whole stories from the beginning of the held-out text.
@@ -166,66 +165,63 @@ fn held_out(text: &str) -> Vec<&str> {
 /// Quantizes the original (or takes it as it is), loads and scores it; also returns how many tokens were scored.
 fn make(
     arguments: &Arguments,
-    original: &Checkpoint,
+    original: &Source,
     bits: Option<u32>,
     folder: &Path,
     stories: &[&str],
 ) -> anyhow::Result<(Version, usize)> {
-    let options = LoadOptions {
-        threads: arguments.threads,
-        ..LoadOptions::default()
+    let load = |source: &Source| {
+        let builder = AutoModelForCausalLM::from_source(source);
+        match arguments.threads {
+            Some(threads) => builder.threads(threads).load(),
+            None => builder.load(),
+        }
     };
-    let (mut speaker, name, bytes, error) = match bits {
+    let (model, name, bytes, error) = match bits {
         None => {
-            let bytes = original.entries().iter().map(|entry| entry.stored_bytes).sum();
-            (Speaker::of(original, &options)?, "float".to_owned(), bytes, None)
+            let entries = original.checkpoint().entries();
+            let bytes = entries.iter().map(|entry| entry.stored_bytes).sum();
+            (load(original)?, "float".to_owned(), bytes, None)
         }
         Some(bits) => {
-            let packing = Packing::new(bits, GROUP).context("a width that cannot be packed")?;
-            let output = output(folder.join(bits.to_string()));
-            let report = quantize(original, &Recipe::new(Target::Metal, packing), &output, &mut |_| {})?;
-            let packed = Checkpoint::open(&output.folder)?;
+            let recipe = Recipe::new(Target::Metal, Packing::checked(bits, GROUP)?);
+            let output = Output::new(folder.join(bits.to_string()));
+            let report = quantize(original, &recipe, &output, &mut |_| {})?;
+            let packed = reopen(&output)?;
             let error = relative_error(original, &packed)?;
-            let speaker = Speaker::of(&packed, &options)?;
-            (speaker, format!("{bits} bits"), report.output_bytes, Some(error))
+            (load(&packed)?, format!("{bits} bits"), report.output_bytes, Some(error))
         }
     };
-    let surprise = score(&mut speaker.model, &speaker.tokenizer, stories)?;
+    let score = score(&model, stories)?;
     let row = Row {
         name,
         bytes,
         error,
-        perplexity: surprise.perplexity(),
+        perplexity: score.perplexity,
     };
-    let story = String::new();
-    Ok((
-        Version {
-            row,
-            bits,
-            speaker,
-            story,
-        },
-        surprise.count,
-    ))
+    let version = Version {
+        row,
+        bits,
+        model,
+        story: String::new(),
+    };
+    Ok((version, score.scored_tokens))
 }
 
 /// Each story from its beginning, its end token included.
-fn score(model: &mut Model, tokenizer: &Tokenizer, stories: &[&str]) -> anyhow::Result<Surprise> {
-    let mut surprise = Surprise::default();
+fn score(model: &CausalLM, stories: &[&str]) -> anyhow::Result<Evaluation> {
+    let tokenizer = model.tokenizer()?;
+    let mut chunks = Vec::new();
     for story in stories {
         let mut tokens = tokenizer.encode(story)?;
-        tokens.extend(tokenizer.eos_id());
-        let Some(following) = tokens.get(1..).filter(|following| !following.is_empty()) else {
-            continue;
-        };
-        let mut following = following.iter();
-        logits_from(model, &tokens, 0, Feed::AtOnce, |logits| {
-            if let Some(token) = following.next() {
-                surprise.add(logits, log_sum_exp(logits), *token);
-            }
-        })?;
+        tokens.extend(tokenizer.tokenizer().eos_id());
+        chunks.push(tokens);
     }
-    Ok(surprise)
+    let options = EvaluationOptions {
+        from_start: true,
+        ..EvaluationOptions::default()
+    };
+    Ok(model.evaluate(&chunks, &options, &mut |_| {})?)
 }
 
 /// Writes a story as it comes.
@@ -235,20 +231,19 @@ fn tell(arguments: &Arguments, version: &mut Version, output: &mut dyn Write) ->
         seed: Some(arguments.seed),
         ..GenerationConfig::default()
     };
-    let speaker = &mut version.speaker;
-    let plan = config.resolve(&speaker.defaults)?;
-    let tokens = speaker.tokenizer.encode(&arguments.prompt)?;
+    let tokens = version.model.tokenizer()?.encode(&arguments.prompt)?;
     writeln!(output, "{}", style(format!("-- {} --", version.row.name)).cyan())?;
     write!(output, "{}", arguments.prompt)?;
-    let spoken = speaker.speak(&tokens, &plan, output)?;
-    let cut = if spoken.answer.finish == Finish::EndToken {
+    let mut session = version.model.session()?;
+    let told = stream(output, |on_step| session.generate_text(&tokens, &config, on_step))?;
+    let cut = if told.answer.finish == Finish::EndToken {
         ""
     } else {
         " ..."
     };
     writeln!(output, "{cut}\n")?;
-    version.story = arguments.prompt.clone() + &spoken.text;
-    Ok(spoken.answer.finish)
+    version.story = arguments.prompt.clone() + &told.text;
+    Ok(told.answer.finish)
 }
 
 fn report(

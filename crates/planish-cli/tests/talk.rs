@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../planish/tests/golden/tiny")
 }
 
 fn program() -> Command {

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod answer;
 pub mod bench;
 mod bench_kernels;
 pub mod chat;
@@ -16,10 +17,9 @@ pub mod inspect;
 pub mod interrupt;
 pub mod models;
 pub mod output_flags;
+pub mod packing_flags;
 pub mod progress;
 pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;
-pub mod scoring;
 pub mod source;
-pub mod speaker;

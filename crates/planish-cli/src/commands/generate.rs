@@ -2,15 +2,17 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use planish_generate::{Answer, Finish, GenerationPlan, Message};
+use planish::{Answer, CausalLM, Finish, GenerationConfig, Message, TextAnswer};
 use serde_json::json;
 
+use super::answer::{statistics, stream};
 use super::interrupt;
-use super::run_flags::RunFlags;
-use super::sampling_flags::SamplingFlags;
-use super::speaker::{Speaker, Spoken, statistics};
+use super::run_flags::{RunFlags, load};
+use super::sampling_flags::{SamplingFlags, new_tokens};
+use super::source::open_or_demo;
 
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
@@ -18,10 +20,10 @@ pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
     pub model: Option<String>,
     /// The text to answer, or with --raw to continue; `-` reads it from standard input
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: String,
-    /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    /// Maximum number of new tokens
+    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value = "512", value_parser = new_tokens)]
     pub max_new_tokens: usize,
     /// Continue the text itself, without the model's chat template
     #[arg(long)]
@@ -43,15 +45,23 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let prompt = prompt_text(&arguments.prompt)?;
-    let mut speaker = Speaker::load(arguments.model.as_deref(), &arguments.run)?;
-    let plan = arguments
-        .sampling
-        .config(arguments.max_new_tokens)
-        .resolve(&speaker.defaults)?;
-    let tokens = if speaker.template.is_some() && !arguments.raw {
-        speaker.chat_tokens(&[Message::new("user", &prompt)])?
+    let options = arguments.run.load_options()?;
+    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let start = Instant::now();
+    let model = load(&source, options)?;
+    let load = start.elapsed();
+    let config = arguments.sampling.config(arguments.max_new_tokens);
+    // The seed is told, also where nobody gave one.
+    let seed = model.plan(&config)?.sampling.seed;
+    let config = GenerationConfig {
+        seed: Some(seed),
+        ..config
+    };
+    let tokenizer = model.tokenizer()?;
+    let tokens = if tokenizer.has_chat_template() && !arguments.raw {
+        tokenizer.apply_chat_template(&[Message::new("user", &prompt)])?
     } else {
-        speaker.tokenizer.encode(&prompt)?
+        tokenizer.encode(&prompt)?
     };
     let mut silent = io::sink();
     let mut stdout = io::stdout().lock();
@@ -60,17 +70,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         // Whoever just tries the program sees a whole story.
         write!(output, "{prompt}")?;
     }
-    let spoken = speaker.speak(&tokens, &plan, output)?;
+    let mut session = model.session()?;
+    let told = stream(output, |on_step| session.generate_text(&tokens, &config, on_step))?;
     if arguments.json {
-        writeln!(stdout, "{}", report(&speaker, &plan, &spoken))?;
+        writeln!(stdout, "{}", report(&model, &told, seed, load))?;
     } else {
         writeln!(stdout)?;
     }
     if arguments.verbose || io::stderr().is_terminal() {
-        eprintln!("{}; seed {}", statistics(&spoken.answer), plan.sampling.seed);
+        eprintln!("{}; seed {}", statistics(&told.answer), seed);
     }
-    explain_end(&spoken.answer, &speaker);
-    Ok(match spoken.answer.finish {
+    explain_end(&told.answer, &model);
+    Ok(match told.answer.finish {
         Finish::Interrupted => ExitCode::from(interrupt::EXIT_CODE),
         _ => ExitCode::SUCCESS,
     })
@@ -91,15 +102,15 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
 }
 
 /// A notice where the answer stops for a reason that the user may not expect.
-fn explain_end(answer: &Answer, speaker: &Speaker) {
+fn explain_end(answer: &Answer, model: &CausalLM) {
     if answer.finish == Finish::ContextFull {
-        let context = speaker.model.architecture().context;
+        let context = model.architecture().context;
         eprintln!("the answer stops here: the model's context of {context} tokens is full");
     }
 }
 
-fn report(speaker: &Speaker, plan: &GenerationPlan, spoken: &Spoken) -> serde_json::Value {
-    let answer = &spoken.answer;
+fn report(model: &CausalLM, told: &TextAnswer, seed: u64, load: Duration) -> serde_json::Value {
+    let answer = &told.answer;
     let finish = match answer.finish {
         Finish::EndToken => "end_token",
         Finish::MaxNewTokens => "max_new_tokens",
@@ -107,17 +118,17 @@ fn report(speaker: &Speaker, plan: &GenerationPlan, spoken: &Spoken) -> serde_js
         Finish::Interrupted => "interrupted",
     };
     json!({
-        "text": spoken.text,
+        "text": told.text,
         "tokens": answer.tokens,
         "finish": finish,
         "prompt_tokens": answer.prompt_tokens,
         "generated_tokens": answer.tokens.len(),
-        "seed": plan.sampling.seed,
+        "seed": seed,
         "prefill_tokens_per_s": answer.prefill_tokens_per_s(),
         "decode_tokens_per_s": answer.decode_tokens_per_s(),
         "first_token_s": answer.prefill.as_secs_f64(),
-        "load_s": speaker.load.as_secs_f64(),
-        "device": speaker.model.device(),
-        "threads": speaker.model.threads(),
+        "load_s": load.as_secs_f64(),
+        "device": model.device(),
+        "threads": model.threads(),
     })
 }

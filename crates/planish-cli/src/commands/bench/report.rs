@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use planish_model::{Phases, Spent};
+use planish::{Limits, Phases, Profile, Spent};
 use serde_json::{Map, Value, json};
-
-use super::runs::{Limits, Profile};
 
 /// Adds where time goes and the limits of the machine to a result.
 pub(super) fn add(result: &mut Value, profile: &Profile) {

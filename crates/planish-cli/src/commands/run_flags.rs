@@ -1,9 +1,10 @@
 //! Flags shared by every command that runs a model: device, threads, quantizing while loading, precision.
 
-use anyhow::Context;
-use planish_format::Packing;
-use planish_model::{CacheType, Device, LoadOptions};
-use planish_quantize::{Override, Recipe, Target};
+use planish::{AutoModelForCausalLM, CacheType, CausalLM, Device, LoadOptions, Recipe, Source};
+
+use super::answer::print_notice;
+use super::packing_flags::{overrides, packing};
+use super::source::open_or_demo;
 
 /// Where to compute.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,10 @@ pub struct RunFlags {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceFlag,
-    /// Threads of the CPU [default: one per core]
-    #[arg(long, value_name = "N")]
+    /// Threads of the CPU [default: one per physical core]
+    #[arg(short, long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Quantize plain weights to this many bits while loading
+    /// Quantize plain weights to 2, 3, 4, 5, 6 or 8 bits while loading [default: not]
     #[arg(long, value_name = "BITS")]
     pub bits: Option<u32>,
     /// Weights that share a scale and a bias, with --bits [default: 64]
@@ -63,8 +64,6 @@ pub struct RunFlags {
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
 }
-
-const DEFAULT_GROUP: usize = 64;
 
 impl RunFlags {
     /// How to load the model that these flags ask for.
@@ -94,34 +93,25 @@ impl RunFlags {
         })
     }
 
-    /// The rules of the metal dialect, or of MLX where metal has no words for what is asked.
     fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
         let Some(bits) = self.bits else { return Ok(None) };
-        let group = self.group_size.unwrap_or(DEFAULT_GROUP);
-        let packing = Packing::new(bits, group).with_context(|| {
-            format!(
-                "--bits {bits} --group-size {group}: bits are 2, 3, 4, 5, 6 or 8, a group is a positive multiple of 8"
-            )
-        })?;
-        let overrides = self
-            .overrides
-            .iter()
-            .map(|text| Override::parse(text, packing))
-            .collect::<Result<Vec<_>, _>>()?;
-        let metal = Recipe {
-            exclude: self.exclude.clone(),
-            overrides,
-            ..Recipe::new(Target::Metal, packing)
-        };
-        if metal.check().is_ok() {
-            return Ok(Some(metal));
-        }
-        let mlx = Recipe {
-            target: Target::Mlx,
-            encoder: Target::Mlx.default_encoder(),
-            ..metal
-        };
-        mlx.check()?;
-        Ok(Some(mlx))
+        let packing = packing(bits, self.group_size)?;
+        let overrides = overrides(&self.overrides, packing)?;
+        Ok(Some(Recipe::for_loading(packing, self.exclude.clone(), overrides)?))
     }
+
+    /// Opens and loads MODEL, or the demo model.
+    pub fn load(&self, model: Option<&str>) -> anyhow::Result<CausalLM> {
+        // Bad flags are told before anything is fetched.
+        let options = self.load_options()?;
+        let source = open_or_demo(model, self.revision.as_deref())?;
+        load(&source, options)
+    }
+}
+
+/// Loads an opened model, and says if it is not where one would expect it.
+pub fn load(source: &Source, options: LoadOptions) -> anyhow::Result<CausalLM> {
+    let model = AutoModelForCausalLM::from_source(source).options(options).load()?;
+    print_notice(&model);
+    Ok(model)
 }

@@ -1,6 +1,6 @@
 //! `planish convert`: a packed checkpoint from one dialect to the other, codes untouched.
 
-use planish_quantize::convert;
+use planish::convert;
 
 use super::output_flags::{FormatFlag, OutputFlags};
 
@@ -9,7 +9,7 @@ use super::output_flags::{FormatFlag, OutputFlags};
 pub struct Arguments {
     #[command(flatten)]
     files: OutputFlags,
-    /// Who shall load the result
+    /// Target format
     #[arg(long, value_enum)]
     to: FormatFlag,
 }
@@ -19,5 +19,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let target = arguments.to.target();
     arguments
         .files
-        .run(|source, output, on_progress| convert(&source.checkpoint, target, output, on_progress))
+        .run(|source, output, on_progress| convert(source, target, output, on_progress))
 }

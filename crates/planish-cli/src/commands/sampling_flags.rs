@@ -1,0 +1,58 @@
+//! Flags by which `generate` and `chat` choose tokens. What is not given comes from the model's generation_config.json.
+
+use planish::GenerationConfig;
+
+/// How tokens are chosen.
+#[derive(clap::Args, Clone, Debug)]
+pub struct SamplingFlags {
+    /// Sample with this temperature; 0 always takes the likeliest token [default: from generation_config.json, else 0]
+    #[arg(long, visible_alias = "temp", value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+    /// Sample only from the likeliest tokens that together reach this probability [default: from generation_config.json,
+    /// else 1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Sample only from this many likeliest tokens; 0 is all [default: from generation_config.json, else 50]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Sample only tokens at least this probable relative to the likeliest [default: from generation_config.json,
+    /// else 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f32>,
+    /// Divide the scores of tokens that occurred by this [default: from generation_config.json, else 1]
+    #[arg(
+        long,
+        visible_alias = "repeat-penalty",
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
+    pub repetition_penalty: Option<f32>,
+    /// The same seed gives the same text [default: a new one each time]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+}
+
+impl SamplingFlags {
+    /// The flags as a configuration.
+    pub fn config(&self, max_new_tokens: usize) -> GenerationConfig {
+        GenerationConfig {
+            max_new_tokens,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            ..GenerationConfig::default()
+        }
+    }
+}
+
+/// For clap: a number of tokens. `-ngl 99` of llama.cpp arrives here as `-n gl`.
+pub fn new_tokens(text: &str) -> Result<usize, String> {
+    if text == "gl" {
+        let hint = "there is no -ngl: a model runs whole on one device, a GPU where there is one that it fits (--device chooses)";
+        return Err(hint.to_owned());
+    }
+    text.parse().map_err(|_| "expected a whole number".to_owned())
+}

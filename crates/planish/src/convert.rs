@@ -1,0 +1,110 @@
+//! Whole checkpoints: quantize, dequantize, convert, inspect. Memory does not grow with the model, and an output folder appears
+//! only when it is whole.
+
+use planish_format::FloatType;
+use planish_quantize::{Inspection, OnProgress, Output, Recipe, Report, Target};
+
+use crate::{Error, Source};
+
+/// Packs a plain model as `recipe` says, into a new folder.
+///
+/// ```no_run
+/// use planish::{Output, Packing, Recipe, Source, Target, quantize};
+///
+/// # fn main() -> Result<(), planish::Error> {
+/// let source = Source::open("HuggingFaceTB/SmolLM2-135M-Instruct")?;
+/// let recipe = Recipe::new(Target::Mlx, Packing::checked(4, 64)?);
+/// let report = quantize(&source, &recipe, &Output::new("smollm2-4bit"), &mut |progress| {
+///     eprintln!("{} of {} bytes", progress.done_bytes, progress.total_bytes);
+/// })?;
+/// println!("{:.3} bits per weight", report.bits_per_weight());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// A source that is packed already; what the dialect cannot hold; NaN or infinity in the weights; an output that exists or
+/// cannot be written.
+pub fn quantize(
+    source: &Source,
+    recipe: &Recipe,
+    output: &Output,
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    let output = from(source, output);
+    Ok(planish_quantize::quantize(
+        source.checkpoint(),
+        recipe,
+        &output,
+        on_progress,
+    )?)
+}
+
+/// Writes a packed model or a GGUF file as plain floats: of `float_type`, else of the type of its scales.
+///
+/// # Errors
+/// A source that is plain already and of the type asked for; a value that the type cannot hold; an output that exists or
+/// cannot be written.
+pub fn dequantize(
+    source: &Source,
+    float_type: Option<FloatType>,
+    output: &Output,
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    let output = from(source, output);
+    Ok(planish_quantize::dequantize(
+        source.checkpoint(),
+        float_type,
+        &output,
+        on_progress,
+    )?)
+}
+
+/// Moves a packed model to another dialect; codes, scales and biases stay as they are.
+///
+/// # Errors
+/// A source that is not packed or is in that dialect already; what the target cannot hold; an output that exists or cannot be
+/// written.
+pub fn convert(
+    source: &Source,
+    target: Target,
+    output: &Output,
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    let output = from(source, output);
+    Ok(planish_quantize::convert(
+        source.checkpoint(),
+        target,
+        &output,
+        on_progress,
+    )?)
+}
+
+/// Lists every tensor; of a plain model, measures the error of packing its layers at each width in groups of `group`.
+///
+/// # Errors
+/// A group that is no positive multiple of 8; a tensor that cannot be read.
+pub fn inspect(source: &Source, group: usize, on_progress: &mut OnProgress) -> Result<Inspection, Error> {
+    planish_format::Packing::checked(4, group)?;
+    Ok(planish_quantize::inspect(source.checkpoint(), group, on_progress)?)
+}
+
+/// The relative root mean square error of a packed model's packed weights against those they were made of.
+///
+/// # Errors
+/// A packed weight that `original` lacks or has in another shape; a tensor that cannot be read.
+pub fn relative_error(original: &Source, packed: &Source) -> Result<f64, Error> {
+    Ok(planish_quantize::relative_error(
+        original.checkpoint(),
+        packed.checkpoint(),
+    )?)
+}
+
+/// The output with the Hub id of its source, which the model card names.
+fn from(source: &Source, output: &Output) -> Output {
+    let base_model = output.base_model.clone().or(source.hub_id().map(str::to_owned));
+    Output {
+        base_model,
+        ..output.clone()
+    }
+}

@@ -1,0 +1,84 @@
+//! A model opened by name: a folder, a `.gguf` file, or a Hub id that is fetched first. Headers are read, weights are not.
+
+use std::fmt;
+use std::path::Path;
+
+use planish_checkpoint::hub::Download;
+use planish_checkpoint::{Checkpoint, resolve};
+use planish_model::Architecture;
+
+use crate::Error;
+
+/// An opened model: what is loaded, quantized, converted or inspected.
+pub struct Source {
+    checkpoint: Checkpoint,
+    hub_id: Option<String>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("Source");
+        text.field("path", &self.checkpoint.path())
+            .field("hub_id", &self.hub_id);
+        text.finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Opens `model`: a local folder, a `.gguf` file, or a Hub id (`org/name`), which is downloaded quietly unless it is in the
+    /// cache.
+    ///
+    /// # Errors
+    /// What is missing or malformed; see [`Error`].
+    pub fn open(model: &str) -> Result<Source, Error> {
+        Source::open_revision(model, None, &mut |_| {})
+    }
+
+    /// Opens a branch, tag or commit of a Hub model (`None` is `main`), reporting the download as it goes.
+    ///
+    /// # Errors
+    /// As [`Source::open`]; a revision of a local path.
+    pub fn open_revision(
+        model: &str,
+        revision: Option<&str>,
+        on_download: &mut dyn FnMut(Download),
+    ) -> Result<Source, Error> {
+        let is_local = Path::new(model).exists();
+        let path = resolve(model, revision, on_download)?;
+        let repository = model.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
+        Ok(Source {
+            checkpoint: Checkpoint::open(&path)?,
+            hub_id: (!is_local).then_some(repository),
+        })
+    }
+
+    /// Opens the small story model that the library carries inside.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::from_memory`].
+    #[cfg(feature = "demo-model")]
+    pub fn demo() -> Result<Source, Error> {
+        Ok(Source {
+            checkpoint: crate::demo_checkpoint()?,
+            hub_id: None,
+        })
+    }
+
+    /// The Hub id `org/name`, if the model came from the Hub.
+    pub fn hub_id(&self) -> Option<&str> {
+        self.hub_id.as_deref()
+    }
+
+    /// The named weights and the files beside them.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// What the model is made of, if its family can be run.
+    ///
+    /// # Errors
+    /// [`planish_model::Error`] names the architecture or the key of config.json that is not known.
+    pub fn architecture(&self) -> Result<Architecture, Error> {
+        Ok(Architecture::from_config(self.checkpoint.config())?)
+    }
+}
