@@ -1,5 +1,7 @@
 //! Tokens in, tokens out: tokenizer, chat templates, sampling, stop rules.
 
+mod answer;
+mod batch;
 mod config;
 mod detokenizer;
 mod error;
@@ -12,12 +14,14 @@ mod special;
 mod template;
 mod tokenizer;
 
+pub use answer::{Answer, Finish, Step};
+pub use batch::{Batch, Member};
 pub use config::{GenerationConfig, GenerationDefaults, GenerationPlan};
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use files::Files;
 pub use message::Message;
-pub use sampler::{Candidate, Sampler, Sampling};
-pub use session::{Answer, Finish, Session, Step};
+pub use sampler::{Sampler, Sampling};
+pub use session::{Next, Session};
 pub use template::{ChatTemplate, TemplateInput};
 pub use tokenizer::Tokenizer;

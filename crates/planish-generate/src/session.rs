@@ -1,166 +1,125 @@
-//! From a prompt's tokens to an answer's: prefill, then one token at a time until a stop rule holds.
+//! One sequence as a state machine: it says which tokens it wants computed next and takes what was chosen, until a stop rule holds.
+//! Whoever drives it puts the chunks of many sessions into one pass; [`crate::Batch`] does.
 //!
-//! A session keeps the key-value cache of what it has computed, so that a prompt that begins as the last one and its answer
-//! did, as the next turn of a conversation does, costs only its new tokens.
+//! A session keeps the cache of what it has computed, so that a prompt that begins as the last one and its answer did, as the
+//! next turn of a conversation does, costs only its new tokens.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use planish_model::{Cache, Model, NextInput};
+use planish_model::{Cache, Chunk, Input, Model, Want};
 
-use crate::{Error, GenerationPlan, Sampler};
+use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step};
 
 /// Prompt tokens computed at once: enough for full speed, few enough to react to an interruption.
-const PREFILL_TOKENS: usize = 512;
+pub(crate) const PREFILL_TOKENS: usize = 512;
 
-/// A model's memory of one sequence.
+/// A model's memory of one sequence, and the answer that is being given.
 pub struct Session {
     cache: Cache,
-    /// The tokens in the cache. // (positions)
+    /// All tokens that are known. The cache holds the first of them; ahead of them, at most one that is not known yet. // (tokens)
     tokens: Vec<u32>,
+    run: Option<Run>,
 }
 
-/// What happens while a session generates. The receiver may break off at any of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// So many tokens of the prompt are computed.
-    Prefill {
-        /// Tokens computed or found in the cache.
-        done: usize,
-        /// Tokens of the prompt.
-        total: usize,
-    },
-    /// The next token of the answer; the one that ends it is not reported.
-    Token(u32),
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model chose an end token.
-    EndToken,
-    /// `max_new_tokens` are there.
-    MaxNewTokens,
-    /// The model's context is full.
-    ContextFull,
-    /// The receiver of the steps broke off.
-    Interrupted,
-}
-
-/// An answer and how long it took.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The tokens, without the end token.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Of these, tokens whose keys and values were still in the cache.
-    pub reused_tokens: usize,
-    /// Time for the prompt's other tokens.
-    pub prefill: Duration,
-    /// Time for the answer after its first token.
-    pub decode: Duration,
-}
-
-impl Answer {
-    /// Prompt tokens computed per second.
-    pub fn prefill_tokens_per_s(&self) -> f64 {
-        (self.prompt_tokens - self.reused_tokens) as f64 / self.prefill.as_secs_f64().max(1e-9)
-    }
-
-    /// Tokens of the answer per second, the first left out: it comes with the prompt. 0 if there was no second.
-    pub fn decode_tokens_per_s(&self) -> f64 {
-        let later = self.tokens.len().saturating_sub(1);
-        later as f64 / self.decode.as_secs_f64().max(1e-9)
-    }
-}
-
-/// An answer on its way.
-struct Run<'a> {
-    model: &'a mut Model,
-    plan: &'a GenerationPlan,
+/// An answer on its way, or one that waits to be taken.
+struct Run {
+    plan: GenerationPlan,
     sampler: Sampler,
     start: Instant,
     answer: Answer,
-    on_step: &'a mut dyn FnMut(Step) -> ControlFlow<()>,
+    /// Tokens that are being chosen: 2 where the next pass began before the token of the last was known.
+    expected: usize,
+    outcome: Option<Result<Finish, Error>>,
 }
 
-impl Run<'_> {
-    /// Why there can be no further token when `positions` are in the cache or about to be.
-    fn is_full(&self, positions: usize, cache: &Cache) -> Option<Finish> {
-        self.is_full_at(self.answer.tokens.len(), positions, cache)
-    }
+/// What a session wants of the next pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// So many tokens of the prompt.
+    Prefill(usize),
+    /// One token.
+    Decode,
+}
 
-    /// As [`Run::is_full`], once the token that is on its way is there.
-    fn is_full_after_next(&self, positions: usize, cache: &Cache) -> Option<Finish> {
-        self.is_full_at(self.answer.tokens.len() + 1, positions, cache)
-    }
-
-    fn is_full_at(&self, tokens: usize, positions: usize, cache: &Cache) -> Option<Finish> {
+impl Run {
+    /// Why no token follows `tokens` of the answer when `positions` would be in the cache for it.
+    fn is_full(&self, tokens: usize, positions: usize, cache: &Cache) -> Option<Finish> {
         if tokens >= self.plan.max_new_tokens {
             return Some(Finish::MaxNewTokens);
         }
         (positions > cache.capacity()).then_some(Finish::ContextFull)
     }
-
-    /// Begins a step on the device.
-    fn choose(&mut self, input: NextInput<'_>, cache: &mut Cache) -> Result<(), Error> {
-        let choice = self.sampler.choice().expect("asked of choices without a penalty only");
-        Ok(self.model.choose(input, cache, choice)?)
-    }
-
-    /// Takes up a token; says why it is the last, if it is.
-    fn add(&mut self, token: u32) -> Option<Finish> {
-        if self.answer.tokens.is_empty() {
-            self.answer.prefill = self.start.elapsed();
-        }
-        self.answer.decode = self.start.elapsed() - self.answer.prefill;
-        if self.plan.eos_token_id.contains(&token) {
-            return Some(Finish::EndToken);
-        }
-        self.answer.tokens.push(token);
-        (self.on_step)(Step::Token(token))
-            .is_break()
-            .then_some(Finish::Interrupted)
-    }
 }
 
 impl Session {
     /// An empty session for this model, for as many positions as the model's context holds.
+    pub fn new(model: &Model) -> Session {
+        Session::with_capacity(model, model.architecture().context)
+    }
+
+    /// An empty session for at most `capacity` positions.
+    pub fn with_capacity(model: &Model, capacity: usize) -> Session {
+        Session {
+            cache: model.cache(capacity),
+            tokens: Vec::new(),
+            run: None,
+        }
+    }
+
+    /// Tokens in the cache.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len().min(self.cache.len())]
+    }
+
+    /// Forgets everything, an answer on its way too.
+    pub fn clear(&mut self) {
+        self.run = None;
+        self.truncate(0);
+    }
+
+    /// Forgets the tokens from `length` on. Returns how many are kept: none where the model's state cannot go back.
+    ///
+    /// # Panics
+    /// While an answer is on its way.
+    pub fn truncate(&mut self, length: usize) -> usize {
+        assert!(!self.is_running(), "an answer on its way is stopped first");
+        let kept = self.cache.truncate(length.min(self.tokens().len()));
+        self.tokens.truncate(kept);
+        kept
+    }
+
+    /// Another session that remembers the same tokens; an answer on its way stays with this one. What both share is stored once.
     ///
     /// # Errors
-    /// When the device is out of memory.
-    pub fn new(model: &Model) -> Result<Session, Error> {
-        let cache = model.cache(model.architecture().context)?;
+    /// The device is out of memory.
+    pub fn fork(&self, model: &mut Model) -> Result<Session, Error> {
+        let mut cache = model.fork(&self.cache)?;
+        let kept = cache.truncate(self.tokens.len());
         Ok(Session {
             cache,
-            tokens: Vec::new(),
+            tokens: self.tokens[..kept].to_vec(),
+            run: None,
         })
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.cache.truncate(0);
-        self.tokens.clear();
-    }
-
-    /// Continues `prompt` by the plan, reporting each step.
+    /// Begins to answer `prompt` by the plan. Only what it does not share with the tokens in the cache will be computed.
     ///
     /// # Errors
-    /// A prompt that is empty or leaves no room in the context, a token that the model does not know, or a failing model.
-    pub fn generate(
-        &mut self,
-        model: &mut Model,
-        prompt: &[u32],
-        plan: &GenerationPlan,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
-    ) -> Result<Answer, Error> {
+    /// A prompt that is empty or leaves no room in the context, a token that the model does not know: the session is as before.
+    ///
+    /// # Panics
+    /// While an answer is on its way.
+    pub fn begin(&mut self, model: &Model, prompt: &[u32], plan: &GenerationPlan) -> Result<(), Error> {
+        assert!(!self.is_running(), "one answer at a time");
         self.check(model, prompt)?;
         let start = Instant::now();
         let reused_tokens = self.keep_common(model, prompt);
-        let mut answer = Answer {
+        self.tokens.clear();
+        self.tokens.extend_from_slice(prompt);
+        let mut sampler = Sampler::new(plan.sampling.clone());
+        sampler.observe(prompt);
+        let answer = Answer {
             tokens: Vec::new(),
             finish: Finish::Interrupted,
             prompt_tokens: prompt.len(),
@@ -168,76 +127,171 @@ impl Session {
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
         };
-        if self.prefill(model, prompt, on_step)?.is_break() {
-            answer.prefill = start.elapsed();
-            return Ok(answer);
-        }
-        let sampler = Sampler::new(plan.sampling.clone());
         let mut run = Run {
-            model,
-            plan,
+            plan: plan.clone(),
             sampler,
             start,
             answer,
-            on_step,
+            expected: 0,
+            outcome: None,
         };
-        let input = &prompt[self.tokens.len()..];
-        let finish = match run.model.chooses() {
-            true if plan.sampling.repetition_penalty == 1.0 => self.continue_ahead(&mut run, input)?,
-            _ => self.continue_step_by_step(&mut run, prompt)?,
-        };
-        Ok(Answer { finish, ..run.answer })
+        run.outcome = run.is_full(0, prompt.len(), &self.cache).map(Ok);
+        self.run = Some(run);
+        Ok(())
     }
 
-    /// Each token is chosen here, from its logits.
-    fn continue_step_by_step(&mut self, run: &mut Run<'_>, prompt: &[u32]) -> Result<Finish, Error> {
-        let mut seen = prompt.to_vec();
-        let mut input = prompt[self.tokens.len()..].to_vec();
-        loop {
-            if let Some(finish) = run.is_full(self.tokens.len() + input.len(), &self.cache) {
-                return Ok(finish);
-            }
-            let logits = run.model.forward(&input, &mut self.cache)?;
-            self.tokens.append(&mut input);
-            let token = run.sampler.choose(logits, &seen)?;
-            if let Some(finish) = run.add(token) {
-                return Ok(finish);
-            }
-            seen.push(token);
-            input.push(token);
+    /// Whether an answer is on its way.
+    pub fn is_running(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.outcome.is_none())
+    }
+
+    /// Ends the answer where it is.
+    pub fn stop(&mut self) {
+        if self.is_running() {
+            self.end(Ok(Finish::Interrupted));
         }
     }
 
-    /// The device chooses each token and goes on with it before it is known here.
-    fn continue_ahead(&mut self, run: &mut Run<'_>, input: &[u32]) -> Result<Finish, Error> {
-        if let Some(finish) = run.is_full(self.tokens.len() + input.len(), &self.cache) {
-            return Ok(finish);
+    /// The answer that is finished.
+    ///
+    /// # Errors
+    /// [`Error::NoFiniteLogit`] in place of an answer: damaged weights.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn take_answer(&mut self) -> Result<Answer, Error> {
+        let finished = self.run.take_if(|run| run.outcome.is_some());
+        let Run { answer, outcome, .. } = finished.expect("an answer that is finished");
+        let finish = outcome.expect("finished")?;
+        Ok(Answer { finish, ..answer })
+    }
+
+    /// What the next pass should compute; `None` when nothing is to be done, or not before a token is taken. `ahead` lets the pass
+    /// begin before the token of the last is known.
+    pub fn next(&self, ahead: bool) -> Option<Next> {
+        let run = self.run.as_ref().filter(|run| run.outcome.is_none())?;
+        match self.tokens.len() - self.cache.len().min(self.tokens.len()) {
+            0 => {
+                let (tokens, positions) = (run.answer.tokens.len() + 1, self.tokens.len() + 1);
+                let goes_on = run.is_full(tokens, positions, &self.cache).is_none();
+                (ahead && run.expected == 1 && goes_on && self.may_run_ahead()).then_some(Next::Decode)
+            }
+            1 => Some(Next::Decode),
+            rest => Some(Next::Prefill(rest.min(PREFILL_TOKENS))),
         }
-        // A state that cannot go back must not see the token after the last.
-        let may_run_ahead = self.cache.rewinds();
-        run.choose(NextInput::Tokens(input), &mut self.cache)?;
-        self.tokens.extend_from_slice(input);
-        loop {
-            let full = run.is_full_after_next(self.tokens.len() + 1, &self.cache);
-            let ahead = may_run_ahead && full.is_none();
-            if ahead {
-                run.choose(NextInput::Chosen, &mut self.cache)?;
+    }
+
+    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token, nor where the state
+    /// could not go back if it is the last.
+    pub fn may_run_ahead(&self) -> bool {
+        let depends = |run: &Run| run.sampler.depends_on_tokens();
+        self.cache.rewinds() && !self.run.as_ref().is_some_and(depends)
+    }
+
+    /// The chunk for the next pass. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
+    /// [`Session::take`] for one that wants a choice.
+    ///
+    /// # Panics
+    /// If the session wants nothing, see [`Session::next`].
+    pub fn chunk(&mut self) -> Chunk<'_> {
+        let Session { cache, tokens, run } = self;
+        let run = run.as_mut().expect("an answer on its way");
+        let rest = tokens.get(cache.len()..).unwrap_or_default();
+        let piece = &rest[..rest.len().min(PREFILL_TOKENS)];
+        let whole = piece.len() == rest.len();
+        let input = match piece {
+            [] => Input::Chosen,
+            _ => Input::Tokens(piece),
+        };
+        let want = match whole {
+            false => Want::Nothing,
+            true => {
+                run.expected += 1;
+                Want::Choice {
+                    choice: run.sampler.next_choice(),
+                    adjustments: run.sampler.adjustments(),
+                    mask: None,
+                }
             }
-            let token = run.model.take()?;
-            let finish = token.and_then(|token| run.add(token));
-            if ahead && (finish.is_some() || token.is_none()) {
-                run.model.take()?;
-                self.cache.truncate(self.tokens.len());
-            }
-            let token = token.ok_or(Error::NoFiniteLogit)?;
-            if let Some(finish) = finish.or(full) {
-                return Ok(finish);
-            }
-            if !ahead {
-                run.choose(NextInput::Chosen, &mut self.cache)?;
-            }
-            self.tokens.push(token);
+        };
+        Chunk { cache, input, want }
+    }
+
+    /// A piece of the prompt was computed that is not its last.
+    pub fn took_prefill(&self) -> Step {
+        Step::Prefill {
+            done: self.cache.len(),
+            total: self.tokens.len(),
         }
+    }
+
+    /// Takes the token that the earliest chunk without one chose; `None` where it could not. The step to report, if it is one.
+    pub fn take(&mut self, token: Option<u32>) -> Option<Step> {
+        let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
+        run.expected -= 1;
+        if run.answer.tokens.is_empty() {
+            run.answer.prefill = run.start.elapsed();
+        }
+        run.answer.decode = run.start.elapsed() - run.answer.prefill;
+        let Some(token) = token else {
+            self.end(Err(Error::NoFiniteLogit));
+            return None;
+        };
+        if run.plan.eos_token_id.contains(&token) {
+            self.end(Ok(Finish::EndToken));
+            return None;
+        }
+        run.answer.tokens.push(token);
+        run.sampler.observe(&[token]);
+        self.tokens.push(token);
+        if let Some(finish) = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache) {
+            self.end(Ok(finish));
+        }
+        Some(Step::Token(token))
+    }
+
+    /// Ends the answer; what was computed ahead of it is forgotten.
+    fn end(&mut self, outcome: Result<Finish, Error>) {
+        self.cache.truncate(self.tokens.len());
+        let run = self.run.as_mut().expect("an answer on its way");
+        if run.answer.tokens.is_empty() {
+            run.answer.prefill = run.start.elapsed();
+        }
+        run.outcome = Some(outcome);
+    }
+
+    /// The receiver of the steps broke off. Its last token may have ended the answer already.
+    pub(crate) fn interrupt(&mut self) {
+        self.stop();
+        if let Some(Run { outcome, .. }) = &mut self.run {
+            *outcome = Some(Ok(Finish::Interrupted));
+        }
+    }
+
+    /// Answers `prompt` by the plan alone, reporting each step.
+    ///
+    /// # Errors
+    /// As [`Session::begin`]; a failing model.
+    ///
+    /// # Panics
+    /// While an answer is on its way.
+    pub fn generate(
+        &mut self,
+        model: &mut Model,
+        prompt: &[u32],
+        plan: &GenerationPlan,
+        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Answer, Error> {
+        self.begin(model, prompt, plan)?;
+        let mut batch = Batch::default();
+        batch.add(&mut *self);
+        let run = batch.run(model, &mut |_, step| on_step(step));
+        drop(batch);
+        if let Err(error) = run {
+            self.run = None;
+            return Err(error);
+        }
+        self.take_answer()
     }
 
     fn check(&self, model: &Model, prompt: &[u32]) -> Result<(), Error> {
@@ -261,34 +315,9 @@ impl Session {
     /// Cuts the cache back to what it shares with `prompt`, its last token left out: that one's logits are needed. Nothing is
     /// left of it where the model's state cannot go back, or where positions of a prompt of this length are encoded otherwise.
     fn keep_common(&mut self, model: &Model, prompt: &[u32]) -> usize {
-        let shared = self.tokens.iter().zip(prompt).take_while(|(old, new)| old == new);
+        let shared = self.tokens().iter().zip(prompt).take_while(|(old, new)| old == new);
         let common = shared.count().min(prompt.len() - 1);
         self.cache.truncate(common);
-        let kept = model.expect(&mut self.cache, prompt.len());
-        self.tokens.truncate(kept);
-        kept
-    }
-
-    /// Computes the prompt up to its last piece, whose logits the first choice needs.
-    fn prefill(
-        &mut self,
-        model: &mut Model,
-        prompt: &[u32],
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Error> {
-        while prompt.len() - self.tokens.len() > PREFILL_TOKENS {
-            let done = self.tokens.len();
-            let piece = &prompt[done..done + PREFILL_TOKENS];
-            model.append(piece, &mut self.cache)?;
-            self.tokens.extend_from_slice(piece);
-            let step = Step::Prefill {
-                done: self.tokens.len(),
-                total: prompt.len(),
-            };
-            if on_step(step).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
+        model.expect(&mut self.cache, prompt.len())
     }
 }

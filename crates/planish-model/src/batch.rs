@@ -67,7 +67,8 @@ impl Want<'_> {
         }
     }
 
-    pub(crate) fn is_choice(&self) -> bool {
+    /// Whether a token is to be chosen.
+    pub fn is_choice(&self) -> bool {
         matches!(self, Want::Choice { .. })
     }
 }

@@ -27,6 +27,7 @@ pub(crate) trait Engine: Send {
     fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error>;
     fn expect(&self, cache: &mut Cache, length: usize) -> usize;
     fn batch(&self) -> usize;
+    fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
@@ -465,6 +466,10 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn batch(&self) -> usize {
         O::PASS.batch
+    }
+
+    fn runs_ahead(&self) -> bool {
+        !O::SYNCHRONOUS
     }
 
     fn memory(&self) -> Option<DeviceMemory> {

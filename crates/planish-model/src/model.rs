@@ -217,6 +217,12 @@ impl Model {
         self.engine.batch()
     }
 
+    /// Whether the device works by itself, so that it has something to do while a token is on its way here: a pass that begins with
+    /// [`crate::Input::Chosen`] pays, though the pass after the last token of an answer is in vain.
+    pub fn runs_ahead(&self) -> bool {
+        self.engine.runs_ahead()
+    }
+
     /// Device memory in use; `None` where it is the processor's.
     pub fn device_memory(&self) -> Option<DeviceMemory> {
         self.engine.memory()

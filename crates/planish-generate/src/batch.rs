@@ -1,0 +1,202 @@
+//! Many sessions on one model, pass by pass: every pass takes one token of each session that answers, and a piece of the prompt of
+//! one that does not yet, so that an answer never waits for more than one piece of another's prompt.
+//!
+//! Sessions join and leave between passes. Each gives the answer that it gives alone: on the CPU to the bit, as long as no more
+//! than [`Model::batch`] are there.
+
+use std::borrow::BorrowMut;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use planish_model::{Chunk, Model, Ticket};
+use smallvec::SmallVec;
+
+use crate::session::PREFILL_TOKENS;
+use crate::{Error, Next, Session, Step};
+
+/// Sessions for which a pass takes no memory.
+const FEW: usize = 64;
+
+/// Names a session of a batch; never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member(u64);
+
+/// Sessions that are answered together: owned ones, or borrowed as `Batch<&mut Session>`.
+pub struct Batch<S> {
+    members: Vec<(Member, S)>, // in the order in which they joined
+    passes: VecDeque<Pass>,    // whose tokens are on their way
+    tokens: Vec<Option<u32>>,
+    joined: u64,
+}
+
+/// A pass that chooses tokens.
+struct Pass {
+    ticket: Ticket,
+    members: SmallVec<[Member; FEW]>, // in the order of their tokens
+}
+
+impl<S> Default for Batch<S> {
+    fn default() -> Batch<S> {
+        Batch {
+            members: Vec::new(),
+            passes: VecDeque::new(),
+            tokens: Vec::new(),
+            joined: 0,
+        }
+    }
+}
+
+impl<S: BorrowMut<Session>> Batch<S> {
+    /// Lets a session join, which has begun an answer.
+    pub fn add(&mut self, session: S) -> Member {
+        let member = Member(self.joined);
+        self.joined += 1;
+        self.members.push((member, session));
+        member
+    }
+
+    /// Lets a session leave at once, its answer on its way or finished. `None` if it is not here.
+    pub fn remove(&mut self, member: Member) -> Option<S> {
+        let index = self.position(member)?;
+        let (_, mut session) = self.members.remove(index);
+        // Tokens that are on their way find it no more.
+        session.borrow_mut().stop();
+        Some(session)
+    }
+
+    /// A session whose answer is finished leaves, the one that joined first.
+    pub fn take_finished(&mut self) -> Option<(Member, S)> {
+        let finished = |(_, session): &(Member, S)| !session.borrow().is_running();
+        let index = self.members.iter().position(finished)?;
+        Some(self.members.remove(index))
+    }
+
+    /// Sessions that are here.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Passes until all answers are finished.
+    ///
+    /// # Errors
+    /// As [`Batch::step`].
+    pub fn run(
+        &mut self,
+        model: &mut Model,
+        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        while self.members.iter().any(|(_, session)| session.borrow().is_running()) {
+            self.step(model, on_step)?;
+        }
+        Ok(())
+    }
+
+    /// One pass: computes what the sessions want and hands out what was chosen. A session whose receiver breaks off ends alone.
+    ///
+    /// # Errors
+    /// A failing model: no session goes on then.
+    pub fn step(
+        &mut self,
+        model: &mut Model,
+        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        // All or none: who cannot begin before its token is known would miss every second pass.
+        let may_run_ahead = |(_, session): &(Member, S)| session.borrow().may_run_ahead();
+        let ahead = model.runs_ahead() && self.members.iter().all(may_run_ahead);
+        let result = self.launch(model, ahead, on_step).and_then(|launched| {
+            while self.passes.len() > usize::from(ahead && launched) {
+                self.take(model, on_step)?;
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            self.passes.clear();
+            self.members
+                .iter_mut()
+                .for_each(|(_, session)| session.borrow_mut().stop());
+        }
+        result
+    }
+
+    /// Begins a pass of what the sessions want; `false` if that is nothing.
+    fn launch(
+        &mut self,
+        model: &mut Model,
+        ahead: bool,
+        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        let mut chunks: SmallVec<[Chunk<'_>; FEW]> = SmallVec::new();
+        let mut choosing: SmallVec<[Member; FEW]> = SmallVec::new();
+        let mut reading: SmallVec<[Member; 1]> = SmallVec::new();
+        // Tokens of prompts, besides a first piece of any length.
+        let mut room = None;
+        for (member, session) in &mut self.members {
+            let session = session.borrow_mut();
+            match session.next(ahead) {
+                None => continue,
+                Some(Next::Prefill(count)) if room.is_some_and(|room| count > room) => continue,
+                Some(Next::Prefill(count)) => room = Some(room.unwrap_or(PREFILL_TOKENS) - count),
+                Some(Next::Decode) => {}
+            }
+            let chunk = session.chunk();
+            match chunk.want.is_choice() {
+                true => choosing.push(*member),
+                false => reading.push(*member),
+            }
+            chunks.push(chunk);
+        }
+        if chunks.is_empty() {
+            return Ok(false);
+        }
+        let ticket = model.run(&mut chunks, &mut |_| {})?;
+        drop(chunks);
+        self.passes.extend(ticket.map(|ticket| Pass {
+            ticket,
+            members: choosing,
+        }));
+        for member in reading {
+            let session = self.session(member).expect("took part");
+            let step = session.took_prefill();
+            if on_step(member, step).is_break() {
+                session.interrupt();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands out the tokens of the earliest pass.
+    fn take(
+        &mut self,
+        model: &mut Model,
+        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let pass = self.passes.pop_front().expect("a pass under way");
+        let mut tokens = std::mem::take(&mut self.tokens);
+        model.take(pass.ticket, &mut tokens)?;
+        for (&member, &token) in pass.members.iter().zip(&tokens) {
+            // Gone, or finished before this pass.
+            let Some(session) = self.session(member) else { continue };
+            let step = session.take(token);
+            if step.is_some_and(|step| on_step(member, step).is_break()) {
+                session.interrupt();
+            }
+        }
+        self.tokens = tokens;
+        Ok(())
+    }
+
+    fn position(&self, member: Member) -> Option<usize> {
+        // Members are named in the order in which they join.
+        self.members.binary_search_by_key(&member, |(member, _)| *member).ok()
+    }
+
+    fn session(&mut self, member: Member) -> Option<&mut Session> {
+        let index = self.position(member)?;
+        Some(self.members[index].1.borrow_mut())
+    }
+}
