@@ -22,6 +22,8 @@ const MOST_LAUNCHES: usize = 4096;
 pub struct Work {
     /// Bytes of each buffer of the set.
     pub buffers: Vec<usize>,
+    /// What further buffers hold, the same in all sets: numbers that kernels find their way by. Numbered after `buffers`.
+    pub fixed: Vec<Vec<u32>>,
     pub steps: Vec<Step>,
 }
 
@@ -117,13 +119,26 @@ impl<Q: Queue> Bench<Q> {
             .iter()
             .map(|step| self.compile(&step.launch))
             .collect::<Result<_, _>>()?;
+        let fixed: Vec<Q::Buffer> = work
+            .fixed
+            .iter()
+            .map(|words| {
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let buffer = self.queue.allocate(bytes.len())?;
+                self.queue.upload(&bytes, &buffer, 0)?;
+                Ok(buffer)
+            })
+            .collect::<Result<_, planish_gpu::Error>>()?;
         let mut turn = 0;
         let mut once = || {
             let start = turn % copies * each;
             turn += 1;
             work.steps.iter().zip(&kernels).try_for_each(|(step, kernel)| {
                 let buffers = step.buffers.iter();
-                let arguments = buffers.map(|&index| Argument::Buffer(&self.pool, start + offsets[index]));
+                let arguments = buffers.map(|&index| match offsets.get(index) {
+                    Some(offset) => Argument::Buffer(&self.pool, start + offset),
+                    None => Argument::Buffer(&fixed[index - offsets.len()], 0),
+                });
                 let arguments: Vec<Argument<'_, Q>> =
                     arguments.chain([Argument::Value(&step.launch.constants)]).collect();
                 self.queue.launch(&of_launch(&step.launch, kernel, &arguments))

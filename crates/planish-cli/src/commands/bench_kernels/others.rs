@@ -3,7 +3,8 @@
 use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
 use planish_kernels::launch::{
-    Add, Argmax, Attention, Dialect, Gate, Launch, Norm, Place, Quantize, Rope, Rows, TensorAttention, WeightKind,
+    ATTENTION_VARIANTS, Add, Argmax, Attention, AttentionBuffer, AttentionPlan, BLOCK, Dialect, Gate, Launch, Norm,
+    Place, Quantize, Rope, Rows, WeightKind, settings_of,
 };
 use planish_ops::{Activation, NormKind};
 use serde_json::{Value, json};
@@ -22,6 +23,10 @@ const ROWS: [u32; 2] = [1, 2048];
 /// Positions that the row of a decode sees.
 const DEPTHS: [u32; 3] = [512, 4096, 32_768];
 const PREFILLS: [u32; 2] = [512, 2048];
+/// Sequences of a batch, and positions that each row of it sees.
+const BATCHES: [[u32; 2]; 4] = [[8, 640], [32, 640], [64, 128], [64, 640]];
+/// Rows whose tokens are chosen together.
+const CHOICES: [u32; 2] = [1, 64];
 
 /// One measurement.
 struct Case {
@@ -48,6 +53,7 @@ impl Case {
             sizes,
             work: Work {
                 buffers,
+                fixed: Vec::new(),
                 steps: vec![step],
             },
             floor_bytes,
@@ -90,18 +96,31 @@ fn cases(choice: &Choice, dialect: Dialect) -> Vec<Case> {
             add(value, rows),
         ]);
     }
-    cases.extend(DEPTHS.map(|positions| attention(&query(value, 1, positions - 1))));
+    cases.extend(DEPTHS.map(|positions| {
+        let problem = query(value, [1, 1], positions);
+        attention("attention, decode", &problem, &problem.plan(dialect))
+    }));
+    cases.extend(BATCHES.map(|[sequences, positions]| {
+        let problem = query(value, [sequences, 1], positions);
+        attention("attention, batch", &problem, &problem.plan(dialect))
+    }));
     for rows in PREFILLS {
-        let prefill = query(value, rows, 0);
-        cases.push(attention(&prefill));
-        let tensor = TensorAttention::new(prefill).filter(|_| dialect != Dialect::Metal);
-        cases.extend(tensor.map(|tensor| tensor_attention(&prefill, &tensor)));
+        let problem = query(value, [1, rows], rows);
+        let running = ATTENTION_VARIANTS.iter().filter(|variant| (variant.runs_on)(dialect));
+        cases.extend(running.filter_map(|variant| {
+            let name = if variant.name == "attention" {
+                "attention, prefill"
+            } else {
+                variant.name
+            };
+            Some(attention(name, &problem, &(variant.plan)(&problem)?))
+        }));
     }
     for &packing in &choice.packings {
         cases.extend(ROWS.map(|rows| embed(value, packing, rows)));
         cases.extend([dequantize(value, packing), quantize(packing)]);
     }
-    cases.push(argmax());
+    cases.extend(CHOICES.map(argmax));
     cases
 }
 
@@ -173,7 +192,7 @@ fn place(value: FloatType, rows: u32) -> Case {
         value,
         cache: value,
         rows,
-        first_position: 0,
+        first_row: 0,
         heads: HEADS,
         kv_heads: KV_HEADS,
         head_dim: HEAD_DIM,
@@ -186,16 +205,35 @@ fn place(value: FloatType, rows: u32) -> Case {
         bytes(rows * KV_HEADS * HEAD_DIM, value),
     );
     let angles = bytes(rows * HEAD_DIM, FloatType::F32);
-    let case = Case::single(
-        "place",
-        format!("{rows} x {HEADS} + 2 x {KV_HEADS} heads of {HEAD_DIM}"),
+    let cache = keys.next_multiple_of(bytes(BLOCK as u32 * KV_HEADS * HEAD_DIM, value));
+    let step = Step {
         launch,
-        vec![queries, keys, keys, angles, keys, keys],
-    );
+        buffers: vec![0, 1, 2, 3, 6, 4, 5],
+    };
+    let [places, _] = places([1, rows], rows);
     Case {
+        name: "place",
+        sizes: format!("{rows} x {HEADS} + 2 x {KV_HEADS} heads of {HEAD_DIM}"),
+        work: Work {
+            buffers: vec![queries, keys, keys, angles, cache, cache],
+            fixed: vec![places],
+            steps: vec![step],
+        },
         floor_bytes: 2 * queries + 4 * keys + angles,
-        ..case
+        operations: 0.0,
     }
+}
+
+/// Places of the last rows of sequences of so many positions, whose blocks follow one another, and the tables of these.
+fn places([sequences, rows]: [u32; 2], positions: u32) -> [Vec<u32>; 2] {
+    let block = BLOCK as u32;
+    let stride = positions.div_ceil(block);
+    let of_rows = (0..sequences).flat_map(|slot| (positions - rows..positions).map(move |position| (slot, position)));
+    let words = of_rows.flat_map(|(slot, position)| {
+        let table = slot * stride;
+        [slot, position, table * block + position, table]
+    });
+    [words.collect(), (0..sequences * stride).collect()]
 }
 
 fn gate(value: FloatType, rows: u32) -> Case {
@@ -229,18 +267,21 @@ fn add(value: FloatType, rows: u32) -> Case {
     }
 }
 
-/// Rows of queries after some positions.
-fn query(value: FloatType, rows: u32, first_position: u32) -> Attention {
+/// The last rows of sequences of so many positions.
+fn query(value: FloatType, [sequences, rows]: [u32; 2], positions: u32) -> Attention {
     Attention {
         value,
         cache: value,
-        rows,
-        first_position,
+        rows: sequences * rows,
+        first_row: 0,
+        spans: sequences,
+        longest: positions,
         heads: HEADS,
         kv_heads: KV_HEADS,
         head_dim: HEAD_DIM,
         value_dim: HEAD_DIM,
         scale: 0.088,
+        growth: None,
         window: None,
         softcap: None,
         alibi_factor: None,
@@ -248,57 +289,32 @@ fn query(value: FloatType, rows: u32, first_position: u32) -> Attention {
     }
 }
 
-fn attention(problem: &Attention) -> Case {
-    let name = if problem.rows == 1 {
-        "attention, decode"
-    } else {
-        "attention, prefill"
-    };
-    attention_case(
-        name,
-        problem,
-        problem.scratch_bytes(),
-        (problem.launch(), problem.merge()),
-    )
-}
-
-fn tensor_attention(problem: &Attention, tensor: &TensorAttention) -> Case {
-    attention_case(
-        "tensor_attention",
-        problem,
-        tensor.scratch_bytes(),
-        (tensor.launch(), tensor.merge()),
-    )
-}
-
 /// The join of split positions is part of it.
-fn attention_case(
-    name: &'static str,
-    problem: &Attention,
-    scratch_bytes: usize,
-    launches: (Launch, Option<Launch>),
-) -> Case {
-    let (rows, first_position) = (problem.rows, problem.first_position);
-    let positions = first_position + rows;
-    let queries = bytes(rows * HEADS * HEAD_DIM, problem.value);
-    let cache = bytes(positions * KV_HEADS * HEAD_DIM, problem.cache);
+fn attention(name: &'static str, problem: &Attention, plan: &AttentionPlan) -> Case {
+    use AttentionBuffer::{Keys, Output, Partials, Places, Queries, Sinks, Slopes, Tables, Values};
+    const ORDER: [AttentionBuffer; 9] = [Queries, Keys, Values, Sinks, Slopes, Partials, Output, Places, Tables];
+    let (sequences, positions) = (problem.spans, problem.longest);
+    let rows = problem.rows / sequences;
+    let queries = bytes(problem.rows * HEADS * HEAD_DIM, problem.value);
+    let width = bytes(KV_HEADS * HEAD_DIM, problem.cache);
+    let pool = sequences as usize * (positions as usize).next_multiple_of(BLOCK) * width;
+    let cache = (sequences * positions) as usize * width;
     let vector = bytes(HEADS, FloatType::F32);
-    // Queries, keys, values, sinks, slopes, partials, output.
-    let buffers = vec![queries, cache, cache, vector, vector, scratch_bytes, queries];
-    let (launch, merge) = launches;
-    let mut steps = vec![Step {
-        launch,
-        buffers: (0..7).collect(),
-    }];
-    steps.extend(merge.map(|launch| Step {
-        launch,
-        buffers: vec![5, 3, 6],
-    }));
-    let seen = f64::from(rows) * (f64::from(first_position) + f64::from(rows + 1) / 2.0);
+    let number = |buffer: &AttentionBuffer| ORDER.iter().position(|other| other == buffer);
+    let steps = plan.steps.iter().map(|step| Step {
+        launch: step.launch.clone(),
+        buffers: step.buffers.iter().filter_map(number).collect(),
+    });
+    let before = f64::from(positions - rows);
+    let seen = f64::from(problem.rows) * (before + f64::from(rows + 1) / 2.0);
     Case {
         name,
-        sizes: format!("{rows} rows, {positions} positions"),
-        work: Work { buffers, steps },
+        sizes: format!("{} rows, {positions} positions", problem.rows),
+        work: Work {
+            buffers: vec![queries, pool, pool, vector, vector, plan.scratch_bytes, queries],
+            fixed: places([sequences, rows], positions).into(),
+            steps: steps.collect(),
+        },
         floor_bytes: 2 * (queries + cache),
         operations: 4.0 * seen * f64::from(HEADS * HEAD_DIM),
     }
@@ -364,13 +380,14 @@ fn quantize(packing: Packing) -> Case {
     Case::single("quantize", sizes, launch, buffers)
 }
 
-fn argmax() -> Case {
+/// The likeliest tokens of rows.
+fn argmax(rows: u32) -> Case {
     let argmax = Argmax {
         value: FloatType::F32,
-        rows: 1,
+        rows,
         cols: VOCABULARY,
     };
-    let logits = bytes(VOCABULARY, FloatType::F32);
+    let logits = bytes(rows * VOCABULARY, FloatType::F32);
     let steps = vec![
         Step {
             launch: argmax.parts(),
@@ -378,14 +395,17 @@ fn argmax() -> Case {
         },
         Step {
             launch: argmax.tokens(),
-            buffers: vec![1, 2, 3],
+            buffers: vec![1, 2, 5, 3, 4],
         },
     ];
+    let settings = (0..rows).flat_map(|row| settings_of(row, planish_ops::Choice::Likeliest));
+    let tokens = 4 * rows as usize;
     Case {
         name: "argmax",
-        sizes: format!("{VOCABULARY}"),
+        sizes: format!("{rows} x {VOCABULARY}"),
         work: Work {
-            buffers: vec![logits, argmax.part_bytes(), argmax.part_bytes(), 4],
+            buffers: vec![logits, argmax.part_bytes(), argmax.part_bytes(), tokens, tokens],
+            fixed: vec![settings.collect()],
             steps,
         },
         floor_bytes: logits,

@@ -80,6 +80,7 @@ fn work(product: &Product, plan: &ProductPlan) -> Work {
     });
     Work {
         buffers,
+        fixed: Vec::new(),
         steps: steps.collect(),
     }
 }
