@@ -2,17 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{File, Launch, Program};
+use super::{File, Launch, Program, kernel_file};
 
-const FILE: File = File {
-    name: "arrange",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/reduce.metal"),
-        include_str!("../../text/arrange.metal"),
-    ],
-};
+const FILE: File = kernel_file!("hopper/arrange", "shared/values", "cuda/tiles", "shared/reduce");
 const THREADS: u32 = 512;
 /// Inputs come in multiples of this.
 const BLOCK: u32 = 8;

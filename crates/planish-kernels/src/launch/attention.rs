@@ -3,15 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "attention",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/attention.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/attention", "shared/values");
 const THREADS: u32 = 256;
 const SIMDGROUPS: u32 = THREADS / 32;
 /// Floats of threadgroup memory that the simdgroups' results may take.

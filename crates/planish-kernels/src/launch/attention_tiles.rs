@@ -2,15 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Attention, File, Launch, Program, value_number};
+use super::{Attention, File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "attention_tiles",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/attention_tiles.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/attention_tiles", "shared/values");
 /// Fewer query rows leave most of a tile empty.
 const LEAST_ROWS: u32 = 8;
 /// Threadgroup memory that every Apple GPU has.

@@ -3,16 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "matmul",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/matmul.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/matmul", "shared/values", "shared/codes");
 const THREADS: u32 = 128;
 const TILE: u32 = 32;
 

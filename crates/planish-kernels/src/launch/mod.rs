@@ -1,6 +1,6 @@
 //! GPU kernels: their text, and for each a problem struct that makes its [`Launch`].
 //!
-//! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
+//! The text is in the Metal Shading Language (`text/*/*.metal`); `text/README.md` is the contract with the hosts that run it.
 
 mod activation;
 mod argmax;
@@ -47,7 +47,8 @@ pub use norm::Norm;
 pub use planish_gpu::Dialect;
 pub use product::{PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductStep, ProductVariant};
 pub use product_stacks::STACK_VARIANTS;
-pub use program::{File, Launch, Program, value_number};
+use program::kernel_file;
+pub use program::{File, Launch, Program, RunsOn, value_number};
 pub use quantize::{NonFinite, Quantize};
 pub use read::Read;
 pub use rope::{Place, Rope, RopeAngles};

@@ -4,18 +4,10 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
 use planish_ops::HeadPart;
 
-const FILE: File = File {
-    name: "stack",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/meeting.metal"),
-        include_str!("../../text/stack.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/stack", "shared/values", "shared/codes", "shared/meeting");
 const THREADS: u32 = 128;
 const TILE: u32 = 32;
 

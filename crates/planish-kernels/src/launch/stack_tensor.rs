@@ -6,18 +6,15 @@ use planish_ops::Activation;
 
 use super::activation::activation_number;
 use super::stack::StackProblem;
-use super::{File, Launch, Program, StackInputs, StackMatmul, WeightKind, value_number};
+use super::{File, Launch, Program, StackInputs, StackMatmul, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "stack_tensor",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/activation.metal"),
-        include_str!("../../text/meeting.metal"),
-        include_str!("../../text/stack_tensor.metal"),
-    ],
-};
+const FILE: File = kernel_file!(
+    "cuda/stack_tensor",
+    "shared/values",
+    "shared/codes",
+    "shared/activation",
+    "shared/meeting"
+);
 const THREADS: u32 = 128;
 /// That a multiprocessor holds at once, which bounds the registers.
 const THREADGROUPS: u32 = 3;

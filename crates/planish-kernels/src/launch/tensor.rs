@@ -5,16 +5,9 @@ use planish_format::FloatType;
 use super::tensor_narrow::narrow_launch;
 use super::tensor_wide::{WIDE_FROM, wide_launch};
 use super::tiles::{TILE_ROWS, TensorProblem, TensorWeight};
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "tensor",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/tensor.metal"),
-    ],
-};
+const FILE: File = kernel_file!("cuda/tensor", "shared/values", "cuda/tiles");
 /// Inputs of one product.
 const BLOCK: u32 = 8;
 const MOST_BLOCKS: u32 = 4;

@@ -5,17 +5,9 @@ use planish_format::FloatType;
 
 use super::arrange::Arrange;
 use super::tensor::TensorMatmul;
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "warpgroup",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/stages.metal"),
-        include_str!("../../text/warpgroup.metal"),
-    ],
-};
+const FILE: File = kernel_file!("hopper/warpgroup", "shared/values", "cuda/tiles", "hopper/stages");
 /// Threads of a warpgroup, and rows that it takes.
 const WARPGROUP: u32 = 128;
 const ROWS: u32 = 64;

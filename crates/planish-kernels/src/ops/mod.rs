@@ -148,7 +148,7 @@ impl<Q: Queue> GpuOps<Q> {
         }
         let text = launch.program.text(self.queue.dialect());
         let kernel = Arc::new(self.queue.compile(&Source {
-            name: launch.program.file.name,
+            name: launch.program.file.name(),
             text: &text,
             entry: launch.kernel,
         })?);

@@ -173,7 +173,7 @@ impl<Q: Queue> Gpu<Q> {
         let kernel = kernels.entry(key).or_insert_with(|| {
             let text = launch.program.text(self.queue.dialect());
             let source = Source {
-                name: launch.program.file.name,
+                name: launch.program.file.name(),
                 text: &text,
                 entry: launch.kernel,
             };
