@@ -1,17 +1,17 @@
 //! A program is a kernel file with defines; a launch is one kernel of it with a grid and constants.
 
 use planish_format::FloatType;
-use planish_gpu::Dialect;
+use planish_gpu::KernelLanguage;
 
 /// Spells the words of the kernels.
-fn header(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Metal => include_str!("../../text/metal.h"),
-        Dialect::Cuda => concat!(
+fn header(language: KernelLanguage) -> &'static str {
+    match language {
+        KernelLanguage::Metal => include_str!("../../text/metal.h"),
+        KernelLanguage::Cuda => concat!(
             include_str!("../../text/cuda/cuda.h"),
             include_str!("../../text/hopper/hopper.h")
         ),
-        Dialect::Host => include_str!("../../text/emulation.h"),
+        KernelLanguage::Other(header) => header,
     }
 }
 
@@ -94,9 +94,9 @@ pub struct Program {
 
 impl Program {
     /// The whole source: defines, header, text.
-    pub fn text(&self, dialect: Dialect) -> String {
+    pub fn text(&self, language: KernelLanguage) -> String {
         let mut text = self.define_lines();
-        text.push_str(header(dialect));
+        text.push_str(header(language));
         self.file.texts.iter().for_each(|part| text.push_str(part));
         text
     }

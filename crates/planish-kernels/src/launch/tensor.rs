@@ -5,7 +5,7 @@ use planish_format::FloatType;
 use super::tensor_narrow::narrow_launch;
 use super::tensor_wide::{WIDE_FROM, wide_launch};
 use super::tiles::{TILE_ROWS, TensorProblem, TensorWeight};
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, ProductBuffer, Program, kernel_file, value_number};
 
 const FILE: File = kernel_file!("cuda/tensor", "shared/values", "cuda/tiles");
 /// Inputs of one product.
@@ -60,8 +60,7 @@ impl Sharing {
     }
 }
 
-/// `output = input x weight^T + added`. Buffers: tiles and tile scales of the weight, input (inputs, cols) of `value`, added (rows)
-/// of f32, output (inputs, rows) of `output`.
+/// `output = input x weight^T + added`. Buffers: [`TensorMatmul::BUFFERS`].
 #[derive(Clone, Copy, Debug)]
 pub struct TensorMatmul {
     /// The weight.
@@ -77,6 +76,12 @@ pub struct TensorMatmul {
 }
 
 impl TensorMatmul {
+    /// Its buffers in order; codes and scales are the weight's tiles.
+    pub const BUFFERS: [ProductBuffer; 5] = {
+        use ProductBuffer::{Added, Codes, Input, Output, Scales};
+        [Codes, Scales, Input, Added, Output]
+    };
+
     /// The launch.
     pub fn launch(&self) -> Launch {
         self.launch_after(false)
@@ -105,7 +110,7 @@ impl TensorMatmul {
                 1,
             ],
             threads: groups.threads,
-            buffers: 5,
+            buffers: TensorMatmul::BUFFERS.len() as u32,
             constants: self.constants(),
             shared_bytes: 0,
         }

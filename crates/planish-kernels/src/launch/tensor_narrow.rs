@@ -146,7 +146,7 @@ pub(super) fn narrow_launch(matmul: &TensorMatmul, beside: bool) -> Launch {
         kernel: "tensor_narrow",
         threadgroups: [sharing.threadgroups, matmul.inputs.div_ceil(sharing.side), 1],
         threads: sharing.room.threads,
-        buffers: 5,
+        buffers: TensorMatmul::BUFFERS.len() as u32,
         constants: bytemuck::bytes_of(&problem).to_vec(),
         shared_bytes: sharing.shared_bytes,
     }

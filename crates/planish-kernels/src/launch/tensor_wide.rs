@@ -21,7 +21,7 @@ pub(super) fn wide_launch(matmul: &TensorMatmul) -> Launch {
         kernel: "tensor_matmul_wide",
         threadgroups: [matmul.inputs.div_ceil(WIDE), matmul.weight.rows.div_ceil(WIDE), 1],
         threads: THREADS,
-        buffers: 5,
+        buffers: TensorMatmul::BUFFERS.len() as u32,
         constants: matmul.constants(),
         shared_bytes: 0,
     }

@@ -1,6 +1,6 @@
 //! Keys and values of a layer on the device, and attention over them.
 
-use planish_gpu::{Dialect, Error, Queue};
+use planish_gpu::{Error, Queue};
 
 use super::{GpuOps, lock};
 use crate::launch;
@@ -160,15 +160,9 @@ impl<Q: Queue> GpuOps<Q> {
             alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
             sinks: sinks.is_some(),
         };
-        let dialect = self.queue.dialect();
-        let tensor = match dialect {
-            Dialect::Metal => None,
-            Dialect::Cuda | Dialect::Host => launch::TensorAttention::new(kernel),
-        };
-        let tiles = match dialect {
-            Dialect::Cuda => None,
-            Dialect::Metal | Dialect::Host => launch::TileAttention::new(kernel),
-        };
+        let features = self.queue.features();
+        let tensor = launch::TensorAttention::new(kernel).filter(|_| features.tensor_cores);
+        let tiles = launch::TileAttention::new(kernel).filter(|_| features.simdgroup_matrices);
         let (launch, merge, scratch_bytes) = match tensor {
             Some(tensor) => (tensor.launch(), tensor.merge(), tensor.scratch_bytes()),
             None => (kernel.launch(), kernel.merge(), kernel.scratch_bytes()),

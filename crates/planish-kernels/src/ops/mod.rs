@@ -44,8 +44,8 @@ pub struct GpuOps<Q: Queue> {
     failure: Mutex<Option<Error>>,
     /// Rows of a table that [`Embed`](planish_ops::Embed) takes.
     tokens: Mutex<Scratch<Q>>,
-    /// Inputs as warpgroups read them.
-    arranged: Mutex<Scratch<Q>>,
+    /// Plans of products, and what lies between their steps.
+    products: linear::Products<Q>,
     /// Between the two steps of attention.
     partial: Mutex<Scratch<Q>>,
     /// Between the kernels of experts.
@@ -85,7 +85,7 @@ impl<Q: Queue> GpuOps<Q> {
             kernels: Mutex::default(),
             failure: Mutex::default(),
             tokens: Mutex::new(Scratch::new()),
-            arranged: Mutex::new(Scratch::new()),
+            products: linear::Products::new(),
             partial: Mutex::new(Scratch::new()),
             routed: Mutex::new(experts::RoutedScratch::new()),
             turned: Mutex::new(Scratch::new()),
@@ -146,7 +146,7 @@ impl<Q: Queue> GpuOps<Q> {
         if let Some((_, kernel)) = known.into_iter().find(|(name, _)| *name == launch.kernel) {
             return Ok(Arc::clone(kernel));
         }
-        let text = launch.program.text(self.queue.dialect());
+        let text = launch.program.text(self.queue.language());
         let kernel = Arc::new(self.queue.compile(&Source {
             name: launch.program.file.name(),
             text: &text,

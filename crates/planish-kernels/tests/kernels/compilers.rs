@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::ptr::null_mut;
 
 use libloading::{Library, Symbol};
-use planish_kernels::launch::{Dialect, Launch, Program, RunsOn};
+use planish_kernels::launch::{KernelLanguage, Launch, Program, RunsOn};
 
 use crate::{
     argmax, attention, attention_tiles, choose, elementwise, experts, matmul, matvec, norm, quantize, rope, route,
@@ -139,7 +139,7 @@ fn nvrtc_compiles_every_kernel() {
             (0, RunsOn::AnyGpu) => "sm_75",
             _ => "sm_90a",
         };
-        if let Err(log) = compiler.compile(&program.text(Dialect::Cuda), architecture) {
+        if let Err(log) = compiler.compile(&program.text(KernelLanguage::Cuda), architecture) {
             panic!("{architecture}, {program:?}:\n{log}");
         }
     }

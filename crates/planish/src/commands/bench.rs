@@ -17,7 +17,6 @@ use serde_json::json;
 
 use self::runs::{decode, median, prefill, profile};
 
-use super::bench_kernels::KernelFlags;
 use super::run_flags::RunFlags;
 use super::source::open_or_demo;
 use super::speaker::print_notice;
@@ -31,11 +30,6 @@ pub struct Arguments {
     /// Random packed weights of this shape instead of a model (--bits and --group-size say how; 4 and 64 by default)
     #[arg(long, conflicts_with = "model", value_parser = SHAPES)]
     shape: Option<String>,
-    /// Measure the GPU's kernels one by one instead of a model
-    #[arg(long, conflicts_with_all = ["model", "shape"])]
-    kernels: bool,
-    #[command(flatten)]
-    kernel_flags: KernelFlags,
     /// Tokens of a prefill
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt_tokens: usize,
@@ -58,9 +52,6 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.repeat > 0, "--repeat 0: there must be at least one run");
-    if arguments.kernels {
-        return super::bench_kernels::run(&arguments.flags, &arguments.kernel_flags, arguments.json);
-    }
     let start = Instant::now();
     let mut model = load(arguments)?;
     let load_s = start.elapsed().as_secs_f64();

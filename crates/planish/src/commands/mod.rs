@@ -1,7 +1,6 @@
 //! One file per command.
 
 pub mod bench;
-mod bench_kernels;
 pub mod chat;
 pub mod chat_input;
 pub mod convert;

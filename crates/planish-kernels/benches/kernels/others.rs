@@ -3,7 +3,7 @@
 use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
 use planish_kernels::launch::{
-    Add, Argmax, Attention, Dialect, Gate, Launch, Norm, Place, Quantize, Rope, Rows, TensorAttention, WeightKind,
+    Add, Argmax, Attention, Features, Gate, Launch, Norm, Place, Quantize, Rope, Rows, TensorAttention, WeightKind,
 };
 use planish_ops::{Activation, NormKind};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ impl Case {
 
 pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Vec<Value>> {
     let mut measured = Vec::new();
-    for case in cases(choice, bench.queue.dialect()) {
+    for case in cases(choice, &bench.queue.features()) {
         if !choice.takes(case.name) {
             continue;
         }
@@ -78,7 +78,7 @@ pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Ve
     Ok(measured)
 }
 
-fn cases(choice: &Choice, dialect: Dialect) -> Vec<Case> {
+fn cases(choice: &Choice, features: &Features) -> Vec<Case> {
     let value = choice.value;
     let mut cases = Vec::new();
     for rows in ROWS {
@@ -94,7 +94,7 @@ fn cases(choice: &Choice, dialect: Dialect) -> Vec<Case> {
     for rows in PREFILLS {
         let prefill = query(value, rows, 0);
         cases.push(attention(&prefill));
-        let tensor = TensorAttention::new(prefill).filter(|_| dialect != Dialect::Metal);
+        let tensor = TensorAttention::new(prefill).filter(|_| features.tensor_cores);
         cases.extend(tensor.map(|tensor| tensor_attention(&prefill, &tensor)));
     }
     for &packing in &choice.packings {
