@@ -224,7 +224,7 @@ class Warpgroup(Tensor):
 
     @staticmethod
     def sharing(inputs, weight, multiprocessors):
-        """As `WarpgroupMatmul::sharing` in src/launch/warpgroup.rs."""
+        """As `WarpgroupMatmul::sharing` in src/launch/warpgroup.rs, without parts of the columns."""
 
         def cost(taken):
             tiles = up(weight.rows, 64 * taken[1]) * up(inputs, taken[0])
@@ -236,7 +236,7 @@ class Warpgroup(Tensor):
         if self.arranges:
             self.compiler.launch(self.arrange, (self.inputs, 1, 1), 512, [x, self.arranged], [self.weight.cols, self.padded])
         buffers = [*prepared, self.arranged, x, output]
-        constants = [self.weight.rows, self.weight.cols, self.inputs, self.padded]
+        constants = [self.weight.rows, self.weight.cols, self.inputs, self.padded, 1]  # one part of the columns
         self.compiler.launch(self.function, self.grid, self.threads, buffers, constants, self.shared)
 
 

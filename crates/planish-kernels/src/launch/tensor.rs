@@ -131,6 +131,13 @@ impl TensorMatmul {
         turns <= 2 || turns <= 4 && (blocks < MOST_BLOCKS || self.weight.packing.bits() < 8)
     }
 
+    /// How much longer this takes than parts of the columns by warpgroups, which need something beside: time, up to a factor, that
+    /// grows with the columns.
+    pub(super) fn column_cost(&self) -> u32 {
+        let Sharing { blocks, turns } = Sharing::of(&self.weight, self.inputs);
+        (turns * (blocks + 2)).saturating_sub(10) * self.weight.cols
+    }
+
     pub(super) fn constants(&self) -> Vec<u8> {
         let problem = TensorProblem {
             rows: self.weight.rows,

@@ -27,9 +27,13 @@ const INPUTS: [u32; 5] = [32, 64, 128, 192, 256];
 /// Fewer inputs are always for [`TensorMatmul`].
 const WARPGROUPS_FROM: u32 = 17;
 
-/// Parts of the columns, at most, and stages of each, at least.
-const MOST_PARTS: u32 = 8;
-const FEWEST_STAGES: u32 = 8;
+/// What parts cost beside [`TensorMatmul::column_cost`]: arranging, adding up (4096 x 4096 and 4096 x 14336 on an H100, 2026-11).
+const PARTS_COST: u32 = 44_000;
+
+/// Parts of the columns, at most: more sums cost more than they save, even where multiprocessors are left over (H100, 2026-11).
+const MOST_PARTS: u32 = 4;
+/// With fewer columns there is too little to share out.
+const FEWEST_PARTED_COLS: u32 = 4096;
 /// Beyond so many inputs there are threadgroups enough.
 const MOST_PARTED_INPUTS: u32 = 128;
 const SUM_THREADS: u32 = 128;
@@ -107,7 +111,8 @@ impl WarpgroupMatmul {
 
     /// Whether this takes less time than [`TensorMatmul`].
     pub fn is_faster(&self) -> bool {
-        self.matmul.inputs >= WARPGROUPS_FROM && !self.matmul.runs_at_once()
+        let parts_pay = self.parts > 1 && self.matmul.column_cost() > PARTS_COST;
+        self.matmul.inputs >= WARPGROUPS_FROM && (parts_pay || !self.matmul.runs_at_once())
     }
 
     /// What brings the inputs in order.
@@ -268,12 +273,11 @@ impl WarpgroupMatmul {
 
 /// As many as give every multiprocessor something to do.
 fn parts_for(weight: &TensorWeight, inputs: u32) -> u32 {
-    if inputs > MOST_PARTED_INPUTS {
+    if inputs > MOST_PARTED_INPUTS || weight.cols < FEWEST_PARTED_COLS {
         return 1;
     }
     let row_tiles = weight.rows.div_ceil(2 * ROWS);
-    let most = MOST_PARTS.min(weight.cols / (COLS * FEWEST_STAGES));
-    (weight.processors / row_tiles).min(most).max(1)
+    (weight.processors / row_tiles).clamp(1, MOST_PARTS)
 }
 
 impl Sharing {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use planish_format::{FloatType, Packing};
-use planish_kernels::launch::{Launch, ProductBuffer, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind};
+use planish_kernels::launch::{
+    Features, Launch, Product, ProductBuffer, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind,
+};
 use planish_ops::linear_reference;
 
 use crate::data::{Random, WIDTHS, assert_near, from_bytes, poison, to_bytes};
@@ -138,4 +140,51 @@ fn warpgroup_matmul_has_no_races() {
         .into_iter()
         .filter(|problem| problem.matmul.partial_bytes() > 0);
     check_all(Watch::Races, &parted.take(2).collect::<Vec<_>>());
+}
+
+/// The numbers are those of text/README.md, measured on an H100: what is chosen was the fastest, or within 2 us of it.
+#[test]
+fn parts_are_chosen_where_they_were_faster() {
+    let features = Features {
+        simdgroup_matrices: false,
+        tensor_cores: true,
+        warpgroups: true,
+        multiprocessors: 132,
+    };
+    let chosen = |rows, cols, inputs| {
+        let product = Product {
+            weight: WeightKind {
+                packing: Packing::new(4, 64),
+                float_type: FloatType::BF16,
+            },
+            value: FloatType::BF16,
+            output: FloatType::BF16,
+            rows,
+            cols,
+            inputs,
+            added: false,
+            overlaps: false,
+        };
+        let (variant, plan) = product.choose(&features);
+        (variant.name, plan.partial_bytes / (4 * (rows * inputs) as usize))
+    };
+    let (tensor, warpgroup) = ("tensor_matmul", "warpgroup_matmul");
+    for (rows, cols, inputs, expected) in [
+        (4096, 4096, 48, (tensor, 0)),
+        (4096, 4096, 64, (warpgroup, 4)),
+        (4096, 4096, 128, (warpgroup, 4)),
+        (4096, 4096, 129, (warpgroup, 0)),
+        (4096, 14336, 24, (tensor, 0)),
+        (4096, 14336, 48, (warpgroup, 4)),
+        (4096, 14336, 128, (warpgroup, 4)),
+        (1024, 4096, 64, (tensor, 0)),
+        (14336, 4096, 16, (tensor, 0)),
+        (14336, 4096, 64, (warpgroup, 0)),
+        (8192, 2048, 64, (warpgroup, 0)),
+        (8192, 8192, 64, (warpgroup, 2)),
+        (2048, 8192, 64, (tensor, 0)),
+        (2048, 8192, 96, (warpgroup, 4)),
+    ] {
+        assert_eq!(chosen(rows, cols, inputs), expected, "{rows} x {cols}, {inputs} inputs");
+    }
 }
