@@ -23,7 +23,7 @@ MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 
 class TensorAttention:
-    """tensor_attention.metal, as src/kernels/tensor_attention.rs launches it."""
+    """tensor_attention.metal, as src/launch/tensor_attention.rs launches it."""
 
     def __init__(self, compiler, shape, dtype, extra):
         self.rows, self.heads, self.kv_heads, self.dim = shape

@@ -1,12 +1,12 @@
 """Times planish's products of packed weights beside MLX's CUDA build and cuBLAS: the same shapes on the same GPU in one run, in turns.
 
-    python scripts/gpu/compare.py --planish target/release/planish [--limit SECONDS] [--out times.json]
+    python scripts/gpu/compare.py --planish KERNELS [--limit SECONDS] [--out times.json]
 
-Needs mlx with mlx-cuda-13, and torch with CUDA for cuBLAS; each runs in a process of its own, beside which planish is started for every
+KERNELS is what `cargo bench -p planish-kernels --bench kernels --no-run` names. Needs mlx with mlx-cuda-13, and torch with CUDA for cuBLAS; each runs in a process of its own, beside which planish is started for every
 shape. What is missing or takes too long is said and left out. Prints every time as it comes, then markdown tables.
 
 Values are bf16, groups hold 64, weights take turns so that the second-level cache does not serve them, times are medians over
-passes of many products, divided by their number. planish: `planish bench --kernels`, launches recorded in CUDA graphs by its own
+passes of many products, divided by their number. planish: that bench, launches recorded in CUDA graphs by its own
 queue, of its kernels those that models run on such a GPU. cuBLAS: torch.nn.functional.linear, recorded in a CUDA graph. MLX:
 quantized_matmul, the lazy graph built before the clock starts, one mx.eval of all outputs inside it; they depend on nothing, so MLX may
 overlap them.
@@ -156,14 +156,13 @@ class Library:
 
 
 class Planish:
-    """The program, started for every question."""
+    """The bench of kernels, started for every question."""
 
     def __init__(self, program):
         self.name, self.program, self.times, self.kernels, self.about = "planish", program, {}, {}, {}
 
     def time(self, rows, cols, inputs, bits):
-        kernels = "tensor" if inputs <= 16 else "tensor_matmul,warpgroup"
-        command = [self.program, "bench", "--kernels", "--json", "--device", "cuda", "--only", kernels]
+        command = [self.program, "--json", "--device", "cuda", "--only", "tensor_matmul,warpgroup_matmul"]
         command += ["--shapes", f"{rows}x{cols}", "--inputs", str(inputs), "--widths", str(bits)]
         try:
             report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=ANSWER).stdout)
@@ -171,8 +170,9 @@ class Planish:
             return print(f"**planish: {error}**", flush=True)
         problem = rows, cols, inputs, bits
         self.about = {key: report[key] for key in ("device", "copy_gb_per_s", "read_gb_per_s")}
-        for row in sorted(report["products"], key=lambda row: -row["us"]):
-            self.times[problem], self.kernels[problem] = row["us"], row["kernel"]
+        for row in report["products"]:
+            if row["chosen"]:
+                self.times[problem], self.kernels[problem] = row["us"], row["kernel"]
         if problem in self.times:
             say(self.name, problem, self.times[problem])
 
@@ -234,7 +234,7 @@ def print_tables(planish, cublas, mlx):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--planish", default="target/release/planish")
+    parser.add_argument("--planish", required=True, help="the bench of kernels")
     parser.add_argument("--limit", type=float, default=90, help="seconds after which nothing new is measured")
     parser.add_argument("--out", help="a file for all times, as JSON, written anew after every shape")
     parser.add_argument("--serve", choices=LIBRARIES, help=argparse.SUPPRESS)

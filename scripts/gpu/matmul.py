@@ -50,7 +50,8 @@ class Compiler:
     def compile(self, kernel, file, defines):
         text = "".join(f"#define {name} {value}\n" for name, value in defines.items())
         for part in ["cuda.h", "hopper.h"] + FILES[file]:
-            text += open(f"{self.folder}/{part if '.' in part else part + '.metal'}").read()
+            (path,) = glob.glob(f"{self.folder}/*/{part if '.' in part else part + '.metal'}")
+            text += open(path).read()
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         self.nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), file.encode(), 0, None, None)
         options = (ctypes.c_char_p * len(self.options))(*self.options)
@@ -123,7 +124,7 @@ class Tensor:
 
     @staticmethod
     def sharing(weight, inputs):
-        """As `Sharing` in src/kernels/tensor.rs: blocks of 8 inputs, and the threadgroups."""
+        """As `Sharing` in src/launch/tensor.rs: blocks of 8 inputs, and the threadgroups."""
         sharers = up(inputs, 32)
         blocks = up(up(inputs, 8), sharers)
         turns = up(up(weight.rows, 16) * sharers, torch.cuda.get_device_properties(0).multi_processor_count)
@@ -223,7 +224,7 @@ class Warpgroup(Tensor):
 
     @staticmethod
     def sharing(inputs, weight, multiprocessors):
-        """As `WarpgroupMatmul::sharing` in src/kernels/warpgroup.rs."""
+        """As `WarpgroupMatmul::sharing` in src/launch/warpgroup.rs, without parts of the columns."""
 
         def cost(taken):
             tiles = up(weight.rows, 64 * taken[1]) * up(inputs, taken[0])
@@ -235,7 +236,7 @@ class Warpgroup(Tensor):
         if self.arranges:
             self.compiler.launch(self.arrange, (self.inputs, 1, 1), 512, [x, self.arranged], [self.weight.cols, self.padded])
         buffers = [*prepared, self.arranged, x, output]
-        constants = [self.weight.rows, self.weight.cols, self.inputs, self.padded]
+        constants = [self.weight.rows, self.weight.cols, self.inputs, self.padded, 1]  # one part of the columns
         self.compiler.launch(self.function, self.grid, self.threads, buffers, constants, self.shared)
 
 

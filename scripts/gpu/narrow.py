@@ -57,7 +57,7 @@ class Narrow:
         compiler.must(compiler.driver.cuFuncSetAttribute(self.function, SHARED_BYTES, self.shared))
 
     def sharing(self, weight, chosen):
-        """As `Sharing::of` in src/kernels/tensor_narrow.rs."""
+        """As `Sharing::of` in src/launch/tensor_narrow.rs."""
         side, bits, group = self.side, weight.bits, weight.group
         processors = torch.cuda.get_device_properties(0).multi_processor_count
         tiles, words = up(weight.rows, 16), 2 if weight.scales.dtype == torch.float32 else 1

@@ -17,4 +17,4 @@ pub use cuda::{CudaBuffer, CudaKernel, CudaQueue, CudaTicket};
 pub use error::Error;
 #[cfg(target_vendor = "apple")]
 pub use metal::{MetalBuffer, MetalKernel, MetalQueue, MetalTicket};
-pub use queue::{Argument, Dialect, Launch, MOST_TICKETS, Memory, Queue, Source, TICKET_BYTES};
+pub use queue::{Argument, Features, KernelLanguage, Launch, MOST_TICKETS, Memory, Queue, Source, TICKET_BYTES};

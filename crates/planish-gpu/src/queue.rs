@@ -5,15 +5,28 @@ use bytes::Bytes;
 
 use crate::Error;
 
-/// The words that kernel text is written in.
+/// The language that [`Queue::compile`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dialect {
+pub enum KernelLanguage {
     /// The Metal Shading Language.
     Metal,
     /// CUDA C++.
     Cuda,
-    /// C++ for the processor, for tests.
-    Host,
+    /// A language of which only the queue knows: the header that spells the words of kernels in it.
+    Other(&'static str),
+}
+
+/// What a device can do. Kernels are chosen by this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Features {
+    /// A simdgroup multiplies 8 x 8 matrices in a unit of its own (Apple GPUs).
+    pub simdgroup_matrices: bool,
+    /// A simdgroup multiplies 16 x 16 by 16 x 8 matrices (`mma.sync` of CUDA's tensor cores).
+    pub tensor_cores: bool,
+    /// 4 simdgroups multiply matrices together (`wgmma` of CUDA's sm_90a).
+    pub warpgroups: bool,
+    /// Multiprocessors that threadgroups are shared out to; a guess where the device does not say.
+    pub multiprocessors: u32,
 }
 
 /// Device memory, in bytes.
@@ -37,7 +50,7 @@ pub const MOST_TICKETS: usize = 8;
 pub struct Source<'a> {
     /// What people call it, for messages.
     pub name: &'a str,
-    /// Complete text in the queue's dialect: header, definitions, kernels.
+    /// Complete text in the queue's language: header, definitions, kernels.
     pub text: &'a str,
     /// The kernel function in it.
     pub entry: &'a str,
@@ -76,21 +89,14 @@ pub trait Queue: Send + Sync + Sized + 'static {
     /// Some bytes on their way from the device.
     type Ticket: Send + Sync + 'static;
 
-    /// The words that [`Queue::compile`] reads.
-    fn dialect(&self) -> Dialect;
+    /// The language that [`Queue::compile`] reads.
+    fn language(&self) -> KernelLanguage;
 
     /// The device's name.
     fn device(&self) -> &str;
 
-    /// Multiprocessors that threadgroups are shared out to; a guess where the device does not say.
-    fn processors(&self) -> u32 {
-        32
-    }
-
-    /// Whether 4 simdgroups can multiply matrices together, and there are the words for it (CUDA's sm_90).
-    fn has_warpgroups(&self) -> bool {
-        false
-    }
+    /// What the device can do.
+    fn features(&self) -> Features;
 
     /// What can still be allocated.
     ///

@@ -10,7 +10,6 @@ use planish::{AutoModelForCausalLM, BenchOptions, CausalLM, LoadOptions, SHAPES}
 use serde_json::json;
 
 use super::answer::print_notice;
-use super::bench_kernels::KernelFlags;
 use super::packing_flags::packing;
 use super::run_flags::RunFlags;
 
@@ -23,11 +22,6 @@ pub struct Arguments {
     /// Random packed weights of this shape instead of a model (--bits and --group-size say how; 4 and 64 by default)
     #[arg(long, conflicts_with = "model", value_parser = SHAPES)]
     shape: Option<String>,
-    /// Measure the GPU's kernels one by one instead of a model
-    #[arg(long, conflicts_with_all = ["model", "shape"])]
-    kernels: bool,
-    #[command(flatten)]
-    kernel_flags: KernelFlags,
     /// Tokens of a prefill
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     prompt_tokens: usize,
@@ -53,9 +47,6 @@ const SHAPE_BITS: u32 = 4;
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.repeat > 0, "--repeat 0: there must be at least one run");
-    if arguments.kernels {
-        return super::bench_kernels::run(&arguments.flags, &arguments.kernel_flags, arguments.json);
-    }
     let options = BenchOptions {
         prompt_tokens: arguments.prompt_tokens,
         generate_tokens: arguments.generate_tokens,

@@ -2,7 +2,6 @@
 
 pub mod answer;
 pub mod bench;
-mod bench_kernels;
 pub mod chat;
 pub mod chat_input;
 pub mod convert;

@@ -18,7 +18,7 @@ pub(super) struct Device {
     pub(super) capability: u32,
     /// CUDA version of the driver, as 13000 for 13.0.
     pub(super) driver: i32,
-    pub(super) processors: u32,
+    pub(super) multiprocessors: u32,
     handle: sys::CUdevice,
     context: sys::CUcontext,
 }
@@ -55,7 +55,7 @@ impl Device {
             name: result::device::get_name(handle).map_err(absent)?,
             capability: (10 * major + minor).unsigned_abs(),
             driver,
-            processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?
                 .unsigned_abs()
                 .max(1),
             handle,

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use cudarc::driver::{result, sys};
 
-use crate::{Argument, CodeCache, Dialect, Error, Launch, Memory, Queue, Source};
+use crate::{Argument, CodeCache, Error, Features, KernelLanguage, Launch, Memory, Queue, Source};
 use driver::{Device, describe};
 use graph::Recorder;
 use staging::Staging;
@@ -190,20 +190,21 @@ impl Queue for CudaQueue {
     type Kernel = CudaKernel;
     type Ticket = CudaTicket;
 
-    fn dialect(&self) -> Dialect {
-        Dialect::Cuda
+    fn language(&self) -> KernelLanguage {
+        KernelLanguage::Cuda
     }
 
     fn device(&self) -> &str {
         &self.inner.device.name
     }
 
-    fn processors(&self) -> u32 {
-        self.inner.device.processors
-    }
-
-    fn has_warpgroups(&self) -> bool {
-        self.inner.device.capability == 90
+    fn features(&self) -> Features {
+        Features {
+            simdgroup_matrices: false,
+            tensor_cores: true,
+            warpgroups: self.inner.device.capability == 90,
+            multiprocessors: self.inner.device.multiprocessors,
+        }
     }
 
     fn memory(&self) -> Result<Memory, Error> {

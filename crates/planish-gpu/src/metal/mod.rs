@@ -20,12 +20,14 @@ use objc2_metal::{
     MTLResourceOptions,
 };
 
-use crate::{CodeCache, Dialect, Error, Launch, Memory, Queue, Source};
+use crate::{CodeCache, Error, Features, KernelLanguage, Launch, Memory, Queue, Source};
 use encode::{Committed, Encoder};
 pub use pipeline::MetalKernel;
 
 /// Kernels read tensors from addresses that are multiples of this.
 const ALIGNMENT_BYTES: usize = 16;
+/// Metal does not say how many cores a GPU has.
+const GUESSED_CORES: u32 = 32;
 
 // `MTLCreateSystemDefaultDevice` needs it on macOS.
 #[link(name = "CoreGraphics", kind = "framework")]
@@ -227,8 +229,17 @@ impl Queue for MetalQueue {
     type Kernel = MetalKernel;
     type Ticket = MetalTicket;
 
-    fn dialect(&self) -> Dialect {
-        Dialect::Metal
+    fn language(&self) -> KernelLanguage {
+        KernelLanguage::Metal
+    }
+
+    fn features(&self) -> Features {
+        Features {
+            simdgroup_matrices: true,
+            tensor_cores: false,
+            warpgroups: false,
+            multiprocessors: GUESSED_CORES,
+        }
     }
 
     fn device(&self) -> &str {

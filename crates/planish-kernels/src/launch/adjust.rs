@@ -2,15 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{File, Launch, Program};
+use super::{File, Launch, Program, kernel_file};
 
-const FILE: File = File {
-    name: "adjust",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/adjust.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/adjust", "shared/values");
 const THREADS: u32 = 256;
 
 /// Changes logits (rows, cols) of f32.

@@ -3,15 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "sample",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/sample.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/sample", "shared/values");
 const THREADS: u32 = 256;
 pub(super) const PARTS: u32 = 64;
 /// What stands for a token where no logit is a number.

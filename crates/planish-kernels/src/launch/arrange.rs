@@ -2,22 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{File, Launch, Program};
+use super::{File, Launch, ProductBuffer, Program, kernel_file};
 
-const FILE: File = File {
-    name: "arrange",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/reduce.metal"),
-        include_str!("../../text/arrange.metal"),
-    ],
-};
+const FILE: File = kernel_file!("hopper/arrange", "shared/values", "cuda/tiles", "shared/reduce");
 const THREADS: u32 = 512;
 /// Inputs come in multiples of this.
 const BLOCK: u32 = 8;
 
-/// Buffers: input (inputs, cols) of bf16, arranged ([`Arrange::bytes`]).
+/// Inputs (inputs, cols) of bf16. Buffers: [`Arrange::BUFFERS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrange {
     /// Columns of a tile that share a scale: the order depends on it.
@@ -35,6 +27,9 @@ struct ArrangeProblem {
 }
 
 impl Arrange {
+    /// Its buffers in order.
+    pub const BUFFERS: [ProductBuffer; 2] = [ProductBuffer::Input, ProductBuffer::Arranged];
+
     /// Bytes of the arranged inputs: f16, and an f32 for each.
     pub fn bytes(&self) -> usize {
         self.padded() as usize * (self.cols as usize * 2 + 4)
@@ -59,7 +54,7 @@ impl Arrange {
             kernel: "arrange_inputs",
             threadgroups: [self.inputs, 1, 1],
             threads: THREADS,
-            buffers: 2,
+            buffers: Arrange::BUFFERS.len() as u32,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }

@@ -5,16 +5,9 @@ use planish_format::FloatType;
 use planish_ops::ScaleGrowth;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "attention",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/blocks.metal"),
-        include_str!("../../text/attention.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/attention", "shared/values", "shared/blocks");
 const THREADS: u32 = 256;
 const SIMDGROUPS: u32 = THREADS / 32;
 /// Floats of threadgroup memory that the simdgroups' results may take.

@@ -3,16 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
-use super::{Attention, File, Launch, Program, value_number};
+use super::{Attention, File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "attention_tiles",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/blocks.metal"),
-        include_str!("../../text/attention_tiles.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/attention_tiles", "shared/values", "shared/blocks");
 /// Threadgroup memory that every Apple GPU has.
 const ROOM_BYTES: u32 = 32 << 10;
 

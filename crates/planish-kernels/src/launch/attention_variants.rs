@@ -1,6 +1,6 @@
 //! Every way to compute attention, as rows of one table: models take the first that fits, tests and measurements run each.
 
-use planish_gpu::Dialect;
+use planish_gpu::Features;
 
 use super::{Attention, Launch, attention, attention_tiles, tensor_attention};
 
@@ -10,7 +10,7 @@ pub struct AttentionVariant {
     /// Its name in tables.
     pub name: &'static str,
     /// Whether there are the words that it uses.
-    pub runs_on: fn(Dialect) -> bool,
+    pub runs_on: fn(&Features) -> bool,
     /// `None` where it cannot compute the problem, or another is faster.
     pub plan: fn(&Attention) -> Option<AttentionPlan>,
 }
@@ -63,12 +63,12 @@ pub const LEAST_TILE_ROWS: u32 = 8;
 pub const ATTENTION_VARIANTS: &[AttentionVariant] = &[
     AttentionVariant {
         name: "tensor_attention",
-        runs_on: |dialect| dialect != Dialect::Metal,
+        runs_on: |features| features.tensor_cores,
         plan: tensor_attention::plan,
     },
     AttentionVariant {
         name: "attention_tiles",
-        runs_on: |dialect| dialect != Dialect::Cuda,
+        runs_on: |features| features.simdgroup_matrices,
         plan: attention_tiles::plan,
     },
     AttentionVariant {
@@ -80,8 +80,8 @@ pub const ATTENTION_VARIANTS: &[AttentionVariant] = &[
 
 impl Attention {
     /// The first that runs there and takes the problem.
-    pub fn plan(&self, dialect: Dialect) -> AttentionPlan {
-        let mut running = ATTENTION_VARIANTS.iter().filter(|variant| (variant.runs_on)(dialect));
+    pub fn plan(&self, features: &Features) -> AttentionPlan {
+        let mut running = ATTENTION_VARIANTS.iter().filter(|variant| (variant.runs_on)(features));
         running
             .find_map(|variant| (variant.plan)(self))
             .expect("the last takes every problem")

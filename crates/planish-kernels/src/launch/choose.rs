@@ -4,16 +4,10 @@ use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
 use super::argmax::PARTS;
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 use planish_ops::{Choice, Draw};
 
-const FILE: File = File {
-    name: "choose",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/choose.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/choose", "shared/values");
 const THREADS: u32 = 256;
 /// As in choose.metal.
 const DIGIT_BITS: u32 = 4;

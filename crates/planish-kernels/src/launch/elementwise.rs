@@ -5,16 +5,9 @@ use planish_format::FloatType;
 use planish_ops::Activation;
 
 use super::activation::activation_number;
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "elementwise",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/activation.metal"),
-        include_str!("../../text/elementwise.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/elementwise", "shared/values", "shared/activation");
 const THREADS: u32 = 128;
 /// Values of a thread.
 const EACH: u32 = 8;

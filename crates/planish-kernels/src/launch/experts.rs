@@ -5,18 +5,15 @@ use planish_format::FloatType;
 use planish_ops::Activation;
 
 use super::activation::activation_number;
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "experts",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/chunk.metal"),
-        include_str!("../../text/activation.metal"),
-        include_str!("../../text/experts.metal"),
-    ],
-};
+const FILE: File = kernel_file!(
+    "portable/experts",
+    "shared/values",
+    "shared/codes",
+    "shared/chunk",
+    "shared/activation"
+);
 const INNER_THREADS: u32 = 64;
 const INNER_ROWS: u32 = 2; // of a simdgroup
 const OUTER_THREADS: u32 = 128;

@@ -3,17 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
 use planish_ops::HeadPart;
 
-const FILE: File = File {
-    name: "heads",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/heads.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/heads", "shared/values", "shared/codes");
 const THREADS: u32 = 128;
 const ROWS_EACH: u32 = 2;
 /// Rows of a threadgroup whose lanes take 8 each.

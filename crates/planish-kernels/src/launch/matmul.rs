@@ -3,21 +3,13 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, ProductBuffer, Program, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "matmul",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/matmul.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/matmul", "shared/values", "shared/codes");
 const THREADS: u32 = 128;
 const TILE: u32 = 32;
 
-/// `output = input x weight^T + added`. Buffers: codes, scales, biases, input (inputs, cols) of `value`, added (rows) of f32, output
-/// (inputs, rows) of `output`.
+/// `output = input x weight^T + added`. Buffers: [`Matmul::BUFFERS`].
 #[derive(Clone, Copy, Debug)]
 pub struct Matmul {
     /// The weight.
@@ -45,6 +37,12 @@ struct MatmulProblem {
 }
 
 impl Matmul {
+    /// Its buffers in order.
+    pub const BUFFERS: [ProductBuffer; 6] = {
+        use ProductBuffer::{Added, Biases, Codes, Input, Output, Scales};
+        [Codes, Scales, Biases, Input, Added, Output]
+    };
+
     /// The launch.
     pub fn launch(&self) -> Launch {
         let mut defines = vec![
@@ -65,7 +63,7 @@ impl Matmul {
             kernel: "matmul",
             threadgroups: [self.rows.div_ceil(TILE), self.inputs.div_ceil(TILE), 1],
             threads: THREADS,
-            buffers: 6,
+            buffers: Matmul::BUFFERS.len() as u32,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }

@@ -3,21 +3,14 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, ProductBuffer, Program, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "matvec",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/matvec.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/matvec", "shared/values", "shared/codes");
 const THREADS: u32 = 64;
 const MOST_BATCH: u32 = 8;
 
-/// `output = input x weight^T + added`. Buffers: codes, scales, biases, input (inputs, cols) of `value`, added (rows) of f32,
-/// experts (inputs) of u32, output (inputs, rows) of `output`.
+/// `output = input x weight^T + added`. Buffers: [`Matvec::BUFFERS`], where that not read is the experts
+/// (inputs) of u32.
 #[derive(Clone, Copy, Debug)]
 pub struct Matvec {
     /// The weight.
@@ -52,6 +45,15 @@ struct MatvecProblem {
 }
 
 impl Matvec {
+    /// Up to so many inputs reading the weight again for every few of them is faster than [`super::Matmul`].
+    pub const MOST_INPUTS: u32 = 8;
+
+    /// Its buffers in order.
+    pub const BUFFERS: [ProductBuffer; 7] = {
+        use ProductBuffer::{Added, Biases, Codes, Input, Nothing, Output, Scales};
+        [Codes, Scales, Biases, Input, Added, Nothing, Output]
+    };
+
     /// The launch.
     pub fn launch(&self) -> Launch {
         let batch = match self.experts {
@@ -86,7 +88,7 @@ impl Matvec {
                 1,
             ],
             threads: THREADS,
-            buffers: 7,
+            buffers: Matvec::BUFFERS.len() as u32,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }

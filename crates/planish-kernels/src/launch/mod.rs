@@ -1,6 +1,6 @@
 //! GPU kernels: their text, and for each a problem struct that makes its [`Launch`].
 //!
-//! The text is in the Metal Shading Language (`kernels/*.metal`); `kernels/README.md` is the contract with the hosts that run it.
+//! The text is in the Metal Shading Language (`text/*/*.metal`); `text/README.md` is the contract with the hosts that run it.
 
 mod activation;
 mod adjust;
@@ -18,7 +18,6 @@ mod matvec;
 mod norm;
 mod places;
 mod product;
-mod product_stacks;
 mod program;
 mod quantize;
 mod read;
@@ -27,6 +26,7 @@ mod route;
 mod rows;
 mod stack;
 mod stack_tensor;
+mod stack_variants;
 mod states;
 mod tensor;
 mod tensor_attention;
@@ -51,10 +51,10 @@ pub use matmul::Matmul;
 pub use matvec::{Matvec, Repeat};
 pub use norm::Norm;
 pub use places::{BLOCK, CopyBlocks, MOST_WORDS, PLACE_WORDS, PlaceRows, WriteWords};
-pub use planish_gpu::Dialect;
+pub use planish_gpu::{Features, KernelLanguage};
 pub use product::{PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductStep, ProductVariant};
-pub use product_stacks::STACK_VARIANTS;
-pub use program::{File, Launch, Program, value_number};
+use program::kernel_file;
+pub use program::{File, Launch, Program, RunsOn, value_number};
 pub use quantize::{NonFinite, Quantize};
 pub use read::Read;
 pub use rope::{Place, Rope, RopeAngles};
@@ -62,6 +62,7 @@ pub use route::Route;
 pub use rows::Rows;
 pub use stack::{StackInputs, StackMatmul};
 pub use stack_tensor::StackTensor;
+pub use stack_variants::{STACK_VARIANTS, StackBuffer, StackProduct, StackVariant};
 pub use states::{Convolve, Recur};
 pub use tensor::TensorMatmul;
 pub use tiles::TensorWeight;

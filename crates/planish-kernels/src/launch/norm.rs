@@ -4,16 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::NormKind;
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "norm",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/reduce.metal"),
-        include_str!("../../text/norm.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/norm", "shared/values", "shared/reduce");
 const MOST_THREADS: u32 = 512;
 /// Values that a thread reads at once.
 const VALUES_EACH: u32 = 8;

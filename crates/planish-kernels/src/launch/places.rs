@@ -1,16 +1,9 @@
 //! What a pass changes on the device before its first layer: places of its rows, tables of blocks, private copies of blocks, small
 //! settings. The words come with the launch, so that nothing waits for a copy.
 
-use super::{File, Launch, Program};
+use super::{File, Launch, Program, kernel_file};
 
-const FILE: File = File {
-    name: "places",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/blocks.metal"),
-        include_str!("../../text/places.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/places", "shared/values", "shared/blocks");
 const THREADS: u32 = 512;
 /// Threadgroups that copy one block.
 const COPYING: u32 = 8;

@@ -1,12 +1,12 @@
-//! Every way to compute a product with a weight, as rows of one table: tests and measurements run each that fits.
+//! Every way to compute a product with a weight, as rows of one table, the best first: models take the first that wins, tests and
+//! benchmarks run each that can.
 
 use planish_format::FloatType;
-use planish_gpu::Dialect;
 
-use super::{Launch, Matmul, Matvec, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind};
+use super::{Features, Launch, Matmul, Matvec, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind};
 
 /// `output = input x weight^T + added`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
     /// The weight.
     pub weight: WeightKind,
@@ -22,6 +22,8 @@ pub struct Product {
     pub inputs: u32,
     /// Whether the layer has a bias vector.
     pub added: bool,
+    /// It follows a product of the same input, for which it need not wait.
+    pub overlaps: bool,
 }
 
 /// One way to compute it.
@@ -29,10 +31,10 @@ pub struct Product {
 pub struct ProductVariant {
     /// Its name in tables.
     pub name: &'static str,
-    /// Whether there are the words that it uses, on a device with or without warpgroups that multiply.
-    pub runs_on: fn(Dialect, bool) -> bool,
-    /// `None` where it cannot compute the product.
-    pub plan: fn(&Product) -> Option<ProductPlan>,
+    /// `None` where it cannot compute the product, or the device lacks what it needs.
+    pub plan: fn(&Product, &Features) -> Option<ProductPlan>,
+    /// Whether it is the fastest of those that can, if no row before it is.
+    pub wins: fn(&Product, &Features) -> bool,
 }
 
 /// What to allocate and to launch.
@@ -40,10 +42,12 @@ pub struct ProductVariant {
 pub struct ProductPlan {
     /// Makes the weight's own order, where it has one. Buffers: codes, scales, biases, then those of `weight_bytes`.
     pub repack: Option<Launch>,
-    /// Bytes of each buffer of the weight.
+    /// Bytes of [`ProductBuffer::Codes`], [`ProductBuffer::Scales`] and [`ProductBuffer::Biases`], as many as there are.
     pub weight_bytes: Vec<usize>,
-    /// Bytes of buffers between the steps.
-    pub scratch_bytes: Vec<usize>,
+    /// Bytes of [`ProductBuffer::Arranged`].
+    pub arranged_bytes: usize,
+    /// Bytes of [`ProductBuffer::Partial`].
+    pub partial_bytes: usize,
     /// Launches in order.
     pub steps: Vec<ProductStep>,
 }
@@ -57,15 +61,21 @@ pub struct ProductStep {
     pub buffers: Vec<ProductBuffer>,
 }
 
-/// A buffer of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A buffer of a product. Each kernel lists its own, in order, beside its launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProductBuffer {
-    /// Number so and so of the weight.
-    Weight(usize),
-    /// Number so and so between the steps.
-    Scratch(usize),
+    /// Of the weight, as stored or as tiles; plain values.
+    Codes,
+    /// Of the weight; in tiles with the biases.
+    Scales,
+    /// Of the weight.
+    Biases,
     /// (inputs, cols) of the input's type.
     Input,
+    /// The input as warpgroups read it. Products of one input share it.
+    Arranged,
+    /// Sums over parts of the columns, of f32.
+    Partial,
     /// (rows) of f32.
     Added,
     /// Not read.
@@ -77,40 +87,38 @@ pub enum ProductBuffer {
 /// All of them.
 pub const PRODUCT_VARIANTS: &[ProductVariant] = &[
     ProductVariant {
-        name: "matvec",
-        runs_on: anywhere,
-        plan: plan_matvec,
-    },
-    ProductVariant {
-        name: "matmul",
-        runs_on: anywhere,
-        plan: plan_matmul,
+        name: "warpgroup_matmul",
+        plan: plan_warpgroup_matmul,
+        wins: |product, features| warpgroup_matmul(product, features).is_some_and(|warpgroup| warpgroup.is_faster()),
     },
     ProductVariant {
         name: "tensor_matmul",
-        runs_on: beside_metal,
         plan: plan_tensor_matmul,
+        wins: |_, _| true,
     },
     ProductVariant {
-        name: "warpgroup_matmul",
-        runs_on: with_warpgroups,
-        plan: plan_warpgroup_matmul,
+        name: "matvec",
+        plan: plan_matvec,
+        wins: |product, _| product.inputs <= Matvec::MOST_INPUTS,
+    },
+    ProductVariant {
+        name: "matmul",
+        plan: plan_matmul,
+        wins: |_, _| true,
     },
 ];
 
-fn anywhere(_dialect: Dialect, _has_warpgroups: bool) -> bool {
-    true
-}
-
-fn beside_metal(dialect: Dialect, _has_warpgroups: bool) -> bool {
-    dialect != Dialect::Metal
-}
-
-fn with_warpgroups(_dialect: Dialect, has_warpgroups: bool) -> bool {
-    has_warpgroups
-}
-
 impl Product {
+    /// The way that models take, and its plan.
+    ///
+    /// # Panics
+    /// Never: the last row takes every product.
+    pub fn choose(&self, features: &Features) -> (&'static ProductVariant, ProductPlan) {
+        let winners = PRODUCT_VARIANTS.iter().filter(|variant| (variant.wins)(self, features));
+        let mut plans = winners.filter_map(|variant| Some((variant, (variant.plan)(self, features)?)));
+        plans.next().expect("a way for every product")
+    }
+
     /// Bytes of the weight as checkpoints hold it: codes, scales, biases; or plain values and two buffers that are not read.
     pub fn stored_bytes(&self) -> Vec<usize> {
         let weights = self.rows as usize * self.cols as usize;
@@ -125,22 +133,20 @@ impl Product {
     }
 }
 
-/// The weight as it is stored, one launch.
-pub(super) fn one_step(launch: Launch, weight_bytes: Vec<usize>, others: &[ProductBuffer]) -> ProductPlan {
-    let weight = (0..weight_bytes.len()).map(ProductBuffer::Weight);
-    ProductPlan {
-        repack: None,
-        scratch_bytes: Vec::new(),
-        steps: vec![ProductStep {
-            launch,
-            buffers: weight.chain(others.iter().copied()).collect(),
-        }],
-        weight_bytes,
+impl ProductPlan {
+    /// One launch on the weight as it is stored.
+    pub(super) fn of_stored(product: &Product, launch: Launch, buffers: Vec<ProductBuffer>) -> ProductPlan {
+        ProductPlan {
+            repack: None,
+            weight_bytes: product.stored_bytes(),
+            arranged_bytes: 0,
+            partial_bytes: 0,
+            steps: vec![ProductStep { launch, buffers }],
+        }
     }
 }
 
-fn plan_matvec(product: &Product) -> Option<ProductPlan> {
-    use ProductBuffer::{Added, Input, Nothing, Output};
+fn plan_matvec(product: &Product, _features: &Features) -> Option<ProductPlan> {
     let launch = Matvec {
         weight: product.weight,
         value: product.value,
@@ -152,15 +158,10 @@ fn plan_matvec(product: &Product) -> Option<ProductPlan> {
         experts: None,
     }
     .launch();
-    Some(one_step(
-        launch,
-        product.stored_bytes(),
-        &[Input, Added, Nothing, Output],
-    ))
+    Some(ProductPlan::of_stored(product, launch, Matvec::BUFFERS.to_vec()))
 }
 
-fn plan_matmul(product: &Product) -> Option<ProductPlan> {
-    use ProductBuffer::{Added, Input, Output};
+fn plan_matmul(product: &Product, _features: &Features) -> Option<ProductPlan> {
     let launch = Matmul {
         weight: product.weight,
         value: product.value,
@@ -171,58 +172,50 @@ fn plan_matmul(product: &Product) -> Option<ProductPlan> {
         added: product.added,
     }
     .launch();
-    Some(one_step(launch, product.stored_bytes(), &[Input, Added, Output]))
+    Some(ProductPlan::of_stored(product, launch, Matmul::BUFFERS.to_vec()))
 }
 
-fn plan_tensor_matmul(product: &Product) -> Option<ProductPlan> {
-    use ProductBuffer::{Added, Input, Output};
-    let matmul = tensor_matmul(product)?;
-    let weight = matmul.weight;
-    let plan = one_step(
-        matmul.launch(),
-        vec![weight.tile_bytes(), weight.scale_bytes()],
-        &[Input, Added, Output],
-    );
+fn plan_tensor_matmul(product: &Product, features: &Features) -> Option<ProductPlan> {
+    let matmul = tensor_matmul(product, features)?;
+    let launch = if product.overlaps {
+        matmul.launch_beside()
+    } else {
+        matmul.launch()
+    };
     Some(ProductPlan {
-        repack: Some(weight.repack()),
-        ..plan
+        repack: Some(matmul.weight.repack()),
+        weight_bytes: vec![matmul.weight.tile_bytes(), matmul.weight.scale_bytes()],
+        arranged_bytes: 0,
+        partial_bytes: 0,
+        steps: vec![ProductStep {
+            launch,
+            buffers: TensorMatmul::BUFFERS.to_vec(),
+        }],
     })
 }
 
-fn plan_warpgroup_matmul(product: &Product) -> Option<ProductPlan> {
-    use ProductBuffer::{Added, Input, Output, Scratch, Weight};
-    let TensorMatmul { weight, .. } = tensor_matmul(product)?;
-    let matmul = WarpgroupMatmul::new(tensor_matmul(product)?)?;
-    let arrange = matmul.arrange();
-    let steps = vec![
-        ProductStep {
-            launch: arrange.launch(),
-            buffers: vec![Input, Scratch(0)],
-        },
-        ProductStep {
-            launch: matmul.launch(),
-            buffers: vec![Weight(0), Weight(1), Scratch(0), Added, Output],
-        },
-    ];
-    Some(ProductPlan {
-        repack: Some(weight.repack()),
-        weight_bytes: vec![weight.tile_bytes(), weight.scale_bytes()],
-        scratch_bytes: vec![arrange.bytes()],
-        steps,
-    })
+fn plan_warpgroup_matmul(product: &Product, features: &Features) -> Option<ProductPlan> {
+    Some(warpgroup_matmul(product, features)?.plan())
 }
 
-fn tensor_matmul(product: &Product) -> Option<TensorMatmul> {
-    if product.value != FloatType::F32 && product.weight.float_type == FloatType::F32 {
+fn tensor_matmul(product: &Product, features: &Features) -> Option<TensorMatmul> {
+    // Many 16-bit inputs of weights with longer scales are left to the other kernels.
+    let is_mixed = product.value != FloatType::F32 && product.weight.float_type == FloatType::F32;
+    if !features.tensor_cores || is_mixed {
         return None;
     }
     let packing = product.weight.packing?;
     let weight = TensorWeight::new(packing, product.weight.float_type, product.rows, product.cols)?;
     Some(TensorMatmul {
-        weight,
+        weight: weight.shared_by(features.multiprocessors),
         value: product.value,
         output: product.output,
         inputs: product.inputs,
         added: product.added,
     })
+}
+
+fn warpgroup_matmul(product: &Product, features: &Features) -> Option<WarpgroupMatmul> {
+    let matmul = tensor_matmul(product, features).filter(|_| features.warpgroups)?;
+    WarpgroupMatmul::new(matmul)
 }

@@ -1,29 +1,77 @@
 //! A program is a kernel file with defines; a launch is one kernel of it with a grid and constants.
 
 use planish_format::FloatType;
-use planish_gpu::Dialect;
+use planish_gpu::KernelLanguage;
 
 /// Spells the words of the kernels.
-fn header(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Metal => include_str!("../../text/metal.h"),
-        Dialect::Cuda => concat!(include_str!("../../text/cuda.h"), include_str!("../../text/hopper.h")),
-        Dialect::Host => include_str!("../../text/emulation.h"),
+fn header(language: KernelLanguage) -> &'static str {
+    match language {
+        KernelLanguage::Metal => include_str!("../../text/metal.h"),
+        KernelLanguage::Cuda => concat!(
+            include_str!("../../text/cuda/cuda.h"),
+            include_str!("../../text/hopper/hopper.h")
+        ),
+        KernelLanguage::Other(header) => header,
     }
 }
 
 /// A kernel file.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// Its name, without the folder.
-    pub name: &'static str,
+    /// Its folder and name in `text`, without `.metal`: the folder says where it runs.
+    pub path: &'static str,
     /// Shared files it needs, then itself.
     pub texts: &'static [&'static str],
 }
 
+/// What a kernel file runs on, by its folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunsOn {
+    /// `portable`: every GPU.
+    AnyGpu,
+    /// `cuda`: GPUs of NVIDIA with tensor cores.
+    Cuda,
+    /// `hopper`: those whose warpgroups multiply.
+    Hopper,
+}
+
+/// The file at a path in `text`, after the files it needs.
+macro_rules! kernel_file {
+    ($path:literal $(, $needed:literal)*) => {
+        $crate::launch::File {
+            path: $path,
+            texts: &[
+                $(include_str!(concat!("../../text/", $needed, ".metal")),)*
+                include_str!(concat!("../../text/", $path, ".metal")),
+            ],
+        }
+    };
+}
+pub(super) use kernel_file;
+
+impl File {
+    /// Its name, without the folder.
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or(self.path)
+    }
+
+    /// What it runs on.
+    ///
+    /// # Panics
+    /// If its folder is none of those of kernel files.
+    pub fn runs_on(&self) -> RunsOn {
+        match self.path.split('/').next() {
+            Some("portable") => RunsOn::AnyGpu,
+            Some("cuda") => RunsOn::Cuda,
+            Some("hopper") => RunsOn::Hopper,
+            _ => panic!("no folder says where {} runs", self.path),
+        }
+    }
+}
+
 impl PartialEq for File {
     fn eq(&self, other: &File) -> bool {
-        self.name == other.name
+        self.path == other.path
     }
 }
 
@@ -31,7 +79,7 @@ impl Eq for File {}
 
 impl std::hash::Hash for File {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        self.path.hash(state);
     }
 }
 
@@ -46,9 +94,9 @@ pub struct Program {
 
 impl Program {
     /// The whole source: defines, header, text.
-    pub fn text(&self, dialect: Dialect) -> String {
+    pub fn text(&self, language: KernelLanguage) -> String {
         let mut text = self.define_lines();
-        text.push_str(header(dialect));
+        text.push_str(header(language));
         self.file.texts.iter().for_each(|part| text.push_str(part));
         text
     }

@@ -3,16 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::{Encoder, FloatType, Packing};
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "quantize",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/reduce.metal"),
-        include_str!("../../text/quantize.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/quantize", "shared/values", "shared/reduce");
 const THREADS: u32 = 128;
 
 /// Codes, scales and biases of plain weights, as `planish_format::quantize` makes them. Buffers: plain (rows, cols) of `value`,

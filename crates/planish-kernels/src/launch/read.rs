@@ -1,14 +1,8 @@
 //! Reading memory and nothing else: the rate that no kernel can pass.
 
-use super::{File, Launch, Program};
+use super::{File, Launch, Program, kernel_file};
 
-const FILE: File = File {
-    name: "read",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/read.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/read", "shared/values");
 const THREADS: u32 = 256;
 const READ_BYTES: u64 = 16;
 const READS_TOGETHER: u64 = 4;

@@ -3,16 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "rope",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/blocks.metal"),
-        include_str!("../../text/rope.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/rope", "shared/values", "shared/blocks");
 const THREADS: u32 = 64;
 /// Values that a thread of [`Place`] takes at once where all sizes are multiples of it.
 const EACH: u32 = 8;

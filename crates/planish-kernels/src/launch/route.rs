@@ -4,16 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::{Routing, Scoring};
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "route",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/reduce.metal"),
-        include_str!("../../text/route.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/route", "shared/values", "shared/reduce");
 const ROUTE_THREADS: u32 = 128;
 const SORT_THREADS: u32 = 256;
 

@@ -3,16 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "rows",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/rows.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/rows", "shared/values", "shared/codes");
 const THREADS: u32 = 64;
 const COLS_EACH: u32 = 8;
 

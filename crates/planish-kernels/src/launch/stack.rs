@@ -4,18 +4,10 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
-use super::{File, Launch, Program, WeightKind, value_number};
+use super::{File, Launch, Program, StackBuffer, WeightKind, kernel_file, value_number};
 use planish_ops::HeadPart;
 
-const FILE: File = File {
-    name: "stack",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/meeting.metal"),
-        include_str!("../../text/stack.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/stack", "shared/values", "shared/codes", "shared/meeting");
 const THREADS: u32 = 128;
 const TILE: u32 = 32;
 
@@ -45,8 +37,7 @@ pub enum StackInputs {
     },
 }
 
-/// `output = matrix x input + added`. Buffers: codes, scales, biases of the stack, input of `value`, bias vectors (count, rows) of f32,
-/// the order (entries) of u32, the tiles (tiles, 3) of u32, output of `value`.
+/// `output = matrix x input + added`. Buffers: [`StackMatmul::BUFFERS`].
 #[derive(Clone, Copy, Debug)]
 pub struct StackMatmul {
     /// The stack.
@@ -100,6 +91,12 @@ impl StackMatmul {
     /// Entries of a tile.
     pub const TILE: u32 = TILE;
 
+    /// Its buffers in order.
+    pub const BUFFERS: [StackBuffer; 8] = {
+        use StackBuffer::{Added, Biases, Codes, Input, Order, Output, Scales, Tiles};
+        [Codes, Scales, Biases, Input, Added, Order, Tiles, Output]
+    };
+
     /// The launch.
     pub fn launch(&self) -> Launch {
         let problem = self.problem();
@@ -124,7 +121,7 @@ impl StackMatmul {
             kernel: "stack_matmul",
             threadgroups: [self.rows.div_ceil(TILE), tiles, matrices],
             threads: THREADS,
-            buffers: 8,
+            buffers: StackMatmul::BUFFERS.len() as u32,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
         }

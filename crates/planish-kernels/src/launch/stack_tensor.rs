@@ -6,18 +6,15 @@ use planish_ops::Activation;
 
 use super::activation::activation_number;
 use super::stack::StackProblem;
-use super::{File, Launch, Program, StackInputs, StackMatmul, WeightKind, value_number};
+use super::{File, Launch, Program, StackBuffer, StackInputs, StackMatmul, WeightKind, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "stack_tensor",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/codes.metal"),
-        include_str!("../../text/activation.metal"),
-        include_str!("../../text/meeting.metal"),
-        include_str!("../../text/stack_tensor.metal"),
-    ],
-};
+const FILE: File = kernel_file!(
+    "cuda/stack_tensor",
+    "shared/values",
+    "shared/codes",
+    "shared/activation",
+    "shared/meeting"
+);
 const THREADS: u32 = 128;
 /// That a multiprocessor holds at once, which bounds the registers.
 const THREADGROUPS: u32 = 3;
@@ -25,9 +22,7 @@ const TILE: u32 = 64;
 const STEP: u32 = 64;
 const ROWS: u32 = 128;
 
-/// `output = matrix x input + added`; with a second stack `activation(gate) * up`. Buffers: codes, scales, biases of the stack, those
-/// of the second one, input of `value`, bias vectors (count, rows) of f32, those of the second stack, the order (entries) of u32, the
-/// tiles (tiles, 3) of u32, output of `value`.
+/// `output = matrix x input + added`; with a second stack `activation(gate) * up`. Buffers: [`StackTensor::BUFFERS`].
 #[derive(Clone, Copy, Debug)]
 pub struct StackTensor {
     /// The product of the first stack.
@@ -47,8 +42,30 @@ impl StackTensor {
     /// Entries of a tile.
     pub const TILE: u32 = TILE;
 
+    /// Its buffers in order.
+    pub const BUFFERS: [StackBuffer; 12] = {
+        use StackBuffer::{
+            Added, Biases, Codes, Input, Order, Output, PairedAdded, PairedBiases, PairedCodes, PairedScales, Scales,
+            Tiles,
+        };
+        [
+            Codes,
+            Scales,
+            Biases,
+            PairedCodes,
+            PairedScales,
+            PairedBiases,
+            Input,
+            Added,
+            PairedAdded,
+            Order,
+            Tiles,
+            Output,
+        ]
+    };
+
     /// Whether tensor cores can multiply by such a stack, of so many stored columns, with activations of type `value`.
-    pub fn fits(weight: WeightKind, cols: u32, value: FloatType) -> bool {
+    fn fits(weight: WeightKind, cols: u32, value: FloatType) -> bool {
         let group = |group: usize| group == 32 || group.is_multiple_of(64);
         let kind = match weight.packing {
             Some(packing) => group(packing.group()) && weight.float_type != FloatType::F32,
@@ -57,19 +74,21 @@ impl StackTensor {
         kind && value != FloatType::F32 && cols.is_multiple_of(STEP)
     }
 
-    /// The launch; `None` where the stack does not fit, is turned, or inputs do not lie at multiples of 16 bytes.
-    pub fn launch(&self) -> Option<Launch> {
+    /// Whether the stack fits, is not turned, and inputs lie at multiples of 16 bytes.
+    pub fn fits_all(&self) -> bool {
         let StackMatmul {
-            weight,
-            value,
-            rows,
-            cols,
-            ..
+            weight, value, cols, ..
+        } = self.product;
+        let aligned = !self.product.turned && self.product.problem().input_aligned();
+        aligned && StackTensor::fits(weight, cols, value)
+    }
+
+    /// The launch of what fits.
+    pub fn launch(&self) -> Launch {
+        let StackMatmul {
+            weight, value, rows, ..
         } = self.product;
         let stack = self.product.problem();
-        if self.product.turned || !stack.input_aligned() || !StackTensor::fits(weight, cols, value) {
-            return None;
-        }
         let (routed, tiles, matrices) = match self.product.meeting {
             StackInputs::Heads { heads, .. } => (0, self.product.inputs.div_ceil(TILE), heads),
             StackInputs::Rows { tiles, .. } => (1, tiles, 1),
@@ -90,14 +109,14 @@ impl StackTensor {
         defines.extend(weight.defines());
         let problem = StackTensorProblem { stack, factors };
         let rows_each = if self.paired.is_some() { ROWS / 2 } else { ROWS };
-        Some(Launch {
+        Launch {
             program: Program { file: FILE, defines },
             kernel: "stack_tensor",
             threadgroups: [rows.div_ceil(rows_each), tiles, matrices],
             threads: THREADS,
-            buffers: 12,
+            buffers: StackTensor::BUFFERS.len() as u32,
             constants: bytemuck::bytes_of(&problem).to_vec(),
             shared_bytes: 0,
-        })
+        }
     }
 }

@@ -4,15 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::RecurrenceShape;
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "states",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/states.metal"),
-    ],
-};
+const FILE: File = kernel_file!("portable/states", "shared/values");
 const THREADS: u32 = 128;
 /// Columns of the state that a threadgroup of `recur` takes.
 const COLUMNS: u32 = THREADS / 4;

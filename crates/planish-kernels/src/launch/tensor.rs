@@ -5,16 +5,9 @@ use planish_format::FloatType;
 use super::tensor_narrow::narrow_launch;
 use super::tensor_wide::{WIDE_FROM, wide_launch};
 use super::tiles::{TILE_ROWS, TensorProblem, TensorWeight};
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, ProductBuffer, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "tensor",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/tensor.metal"),
-    ],
-};
+const FILE: File = kernel_file!("cuda/tensor", "shared/values", "cuda/tiles");
 /// Inputs of one product.
 const BLOCK: u32 = 8;
 const MOST_BLOCKS: u32 = 4;
@@ -67,8 +60,7 @@ impl Sharing {
     }
 }
 
-/// `output = input x weight^T + added`. Buffers: tiles and tile scales of the weight, input (inputs, cols) of `value`, added (rows)
-/// of f32, output (inputs, rows) of `output`.
+/// `output = input x weight^T + added`. Buffers: [`TensorMatmul::BUFFERS`].
 #[derive(Clone, Copy, Debug)]
 pub struct TensorMatmul {
     /// The weight.
@@ -84,6 +76,12 @@ pub struct TensorMatmul {
 }
 
 impl TensorMatmul {
+    /// Its buffers in order; codes and scales are the weight's tiles.
+    pub const BUFFERS: [ProductBuffer; 5] = {
+        use ProductBuffer::{Added, Codes, Input, Output, Scales};
+        [Codes, Scales, Input, Added, Output]
+    };
+
     /// The launch.
     pub fn launch(&self) -> Launch {
         self.launch_after(false)
@@ -112,7 +110,7 @@ impl TensorMatmul {
                 1,
             ],
             threads: groups.threads,
-            buffers: 5,
+            buffers: TensorMatmul::BUFFERS.len() as u32,
             constants: self.constants(),
             shared_bytes: 0,
         }
@@ -131,6 +129,13 @@ impl TensorMatmul {
     pub(super) fn runs_at_once(&self) -> bool {
         let Sharing { blocks, turns } = Sharing::of(&self.weight, self.inputs);
         turns <= 2 || turns <= 4 && (blocks < MOST_BLOCKS || self.weight.packing.bits() < 8)
+    }
+
+    /// How much longer this takes than parts of the columns by warpgroups, which need something beside: time, up to a factor, that
+    /// grows with the columns.
+    pub(super) fn column_cost(&self) -> u32 {
+        let Sharing { blocks, turns } = Sharing::of(&self.weight, self.inputs);
+        (turns * (blocks + 2)).saturating_sub(10) * self.weight.cols
     }
 
     pub(super) fn constants(&self) -> Vec<u8> {

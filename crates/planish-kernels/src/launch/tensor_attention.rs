@@ -4,16 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
-use super::{Attention, File, Launch, Program, value_number};
+use super::{Attention, File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "tensor_attention",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/blocks.metal"),
-        include_str!("../../text/tensor_attention.metal"),
-    ],
-};
+const FILE: File = kernel_file!("cuda/tensor_attention", "shared/values", "shared/blocks");
 const THREADS: u32 = 128;
 /// Tile rows of a threadgroup.
 const ROWS: u32 = THREADS / 2;

@@ -4,16 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::tensor::TensorMatmul;
 use super::tiles::{TILE_COLS, TILE_ROWS, TensorWeight};
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "tensor_narrow",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/tensor_narrow.metal"),
-    ],
-};
+const FILE: File = kernel_file!("cuda/tensor_narrow", "shared/values", "cuda/tiles");
 /// Most inputs that share one read of the weight.
 const MOST_SIDE: u32 = 2;
 /// Row tiles of a threadgroup: few kinds of kernels, and their sums fit into static shared memory.
@@ -153,7 +146,7 @@ pub(super) fn narrow_launch(matmul: &TensorMatmul, beside: bool) -> Launch {
         kernel: "tensor_narrow",
         threadgroups: [sharing.threadgroups, matmul.inputs.div_ceil(sharing.side), 1],
         threads: sharing.room.threads,
-        buffers: 5,
+        buffers: TensorMatmul::BUFFERS.len() as u32,
         constants: bytemuck::bytes_of(&problem).to_vec(),
         shared_bytes: sharing.shared_bytes,
     }

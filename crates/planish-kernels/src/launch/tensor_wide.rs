@@ -1,16 +1,9 @@
 //! Products of packed weights in the order of tensor cores with many inputs, by mma.sync.
 
 use super::tensor::TensorMatmul;
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const FILE: File = File {
-    name: "tensor_wide",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/tensor_wide.metal"),
-    ],
-};
+const FILE: File = kernel_file!("cuda/tensor_wide", "shared/values", "cuda/tiles");
 /// Inputs and rows of a threadgroup.
 const WIDE: u32 = 128;
 const THREADS: u32 = 128;
@@ -28,7 +21,7 @@ pub(super) fn wide_launch(matmul: &TensorMatmul) -> Launch {
         kernel: "tensor_matmul_wide",
         threadgroups: [matmul.inputs.div_ceil(WIDE), matmul.weight.rows.div_ceil(WIDE), 1],
         threads: THREADS,
-        buffers: 5,
+        buffers: TensorMatmul::BUFFERS.len() as u32,
         constants: matmul.constants(),
         shared_bytes: 0,
     }

@@ -3,16 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::{FloatType, Packing};
 
-use super::{File, Launch, Program, value_number};
+use super::{File, Launch, Program, kernel_file, value_number};
 
-const REPACK: File = File {
-    name: "repack",
-    texts: &[
-        include_str!("../../text/values.metal"),
-        include_str!("../../text/tiles.metal"),
-        include_str!("../../text/repack.metal"),
-    ],
-};
+const REPACK: File = kernel_file!("cuda/repack", "shared/values", "cuda/tiles");
 pub(super) const TILE_ROWS: u32 = 16;
 pub(super) const TILE_COLS: u32 = 64;
 const PROCESSORS: u32 = 132;

@@ -200,7 +200,7 @@ impl<Q: Queue> GpuOps<Q> {
             alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
             sinks: sinks.is_some(),
         }
-        .plan(self.queue.dialect());
+        .plan(&self.queue.features());
         let mut scratch = lock(&self.partial);
         let partials = match plan.scratch_bytes {
             0 => &self.nothing,

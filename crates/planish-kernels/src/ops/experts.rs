@@ -1,11 +1,13 @@
 //! Routed experts: few rows read the weights of their experts each; many are sorted by expert, so that rows of an expert share
 //! them. Who computes what is decided on the device, and never comes back.
 
-use planish_gpu::{Dialect, Error, Queue};
+use planish_gpu::{Error, Queue};
 
 use super::stack::GpuStack;
 use super::{GpuOps, GpuTensor, Scratch, lock};
-use crate::launch::{self, ExpertsInner, ExpertsOuter, StackInputs, StackMatmul, StackTensor, SumBase};
+use crate::launch::{
+    self, ExpertsInner, ExpertsOuter, StackBuffer, StackInputs, StackMatmul, StackProduct, StackVariant, SumBase,
+};
 use planish_ops::{Base, ExpertLayer, Experts, Shape, StackShape};
 
 /// Up to so many rows each reads the weights of its experts.
@@ -48,8 +50,8 @@ struct Choices<'a, Q: Queue> {
 
 /// Entries by expert.
 struct Sorted<'a, Q: Queue> {
-    /// Whether tensor cores multiply.
-    tensor: bool,
+    /// What multiplies them.
+    variant: &'static StackVariant,
     tiles_count: u32,
     chosen: u32,
     order: Place<'a, Q>, // (entries)
@@ -71,14 +73,14 @@ impl<Q: Queue> GpuOps<Q> {
         if problem.rows == 0 {
             return Ok(());
         }
-        let tensor = self.experts_fit_tensor(problem);
+        let variant = self.best_for_experts(problem);
         let route = launch::Route {
             rule: problem.route.rule,
             value: problem.route.logits.float_type,
             rows: problem.rows as u32,
             experts: problem.up.weights.count() as u32,
             corrected: problem.route.correction.is_some(),
-            tile: if tensor { StackTensor::TILE } else { StackMatmul::TILE },
+            tile: variant.tile,
         };
         let entries = route.entries() as usize;
         let mut scratch = lock(&self.routed);
@@ -107,7 +109,7 @@ impl<Q: Queue> GpuOps<Q> {
             return Ok(());
         }
         let sorted = Sorted {
-            tensor,
+            variant,
             tiles_count: route.tiles(),
             chosen: route.rule.chosen as u32,
             order: (order.at_least(queue, 4 * entries)?, 0),
@@ -117,7 +119,9 @@ impl<Q: Queue> GpuOps<Q> {
         let product_bytes = entries * problem.output.cols * size;
         let products = (products.at_least(queue, product_bytes)?, 0);
         match &problem.gate {
-            Some(gate) if tensor && alike(problem) => self.run_paired(problem, gate, &sorted, inner),
+            Some(gate) if alike(problem) && self.fits_paired(problem, gate, &sorted) => {
+                self.run_paired(problem, gate, &sorted, inner);
+            }
             _ => self.run_apart(problem, &sorted, inner, (up.at_least(queue, inner_bytes)?, 0)),
         }
         let meeting = StackInputs::Places {
@@ -174,28 +178,45 @@ impl<Q: Queue> GpuOps<Q> {
         sorted: &Sorted<'_, Q>,
         inner: Place<'_, Q>,
     ) {
-        let tensor = StackTensor {
-            product: self.stack_product(gate, sorted.meeting_of_rows()),
-            paired: Some(problem.activation),
-        };
         let [gate_codes, gate_scales, gate_biases] = gate.weights.stored.buffers();
         let [up_codes, up_scales, up_biases] = problem.up.weights.stored.buffers();
-        let buffers = [
-            gate_codes,
-            gate_scales,
-            gate_biases,
-            up_codes,
-            up_scales,
-            up_biases,
-            problem.input.all(),
-            self.optional(gate.biases),
-            self.optional(problem.up.biases),
-            sorted.order,
-            sorted.tiles,
-            inner,
-        ];
-        let launch = tensor.launch().expect("experts that tensor cores take");
-        self.run(&launch, &buffers);
+        let product = self.paired(problem, gate, sorted);
+        self.run_stack(sorted.variant, &product, |buffer| match buffer {
+            StackBuffer::Codes => gate_codes,
+            StackBuffer::Scales => gate_scales,
+            StackBuffer::Biases => gate_biases,
+            StackBuffer::PairedCodes => up_codes,
+            StackBuffer::PairedScales => up_scales,
+            StackBuffer::PairedBiases => up_biases,
+            StackBuffer::Input => problem.input.all(),
+            StackBuffer::Added => self.optional(gate.biases),
+            StackBuffer::PairedAdded => self.optional(problem.up.biases),
+            StackBuffer::Order => sorted.order,
+            StackBuffer::Tiles => sorted.tiles,
+            StackBuffer::Output => inner,
+        });
+    }
+
+    fn paired(
+        &self,
+        problem: &Experts<'_, GpuOps<Q>>,
+        gate: &ExpertLayer<'_, GpuOps<Q>>,
+        sorted: &Sorted<'_, Q>,
+    ) -> StackProduct {
+        StackProduct {
+            paired: Some(problem.activation),
+            ..self.stack_product(gate, sorted.meeting_of_rows())
+        }
+    }
+
+    /// Whether what multiplies takes gate and up at once.
+    fn fits_paired(
+        &self,
+        problem: &Experts<'_, GpuOps<Q>>,
+        gate: &ExpertLayer<'_, GpuOps<Q>>,
+        sorted: &Sorted<'_, Q>,
+    ) -> bool {
+        (sorted.variant.fits)(&self.paired(problem, gate, sorted), &self.queue.features())
     }
 
     /// Gate and up one after the other, then the activation.
@@ -234,26 +255,22 @@ impl<Q: Queue> GpuOps<Q> {
     ) {
         let product = self.stack_product(layer, meeting);
         let [codes, scales, biases] = layer.weights.stored.buffers();
-        let (added, nothing) = (self.optional(layer.biases), self.optional(None));
-        let (order, tiles) = (sorted.order, sorted.tiles);
-        let paired = None;
-        match (StackTensor { product, paired }).launch().filter(|_| sorted.tensor) {
-            Some(launch) => self.run(
-                &launch,
-                &[
-                    codes, scales, biases, nothing, nothing, nothing, input, added, nothing, order, tiles, output,
-                ],
-            ),
-            None => self.run(
-                &product.launch(),
-                &[codes, scales, biases, input, added, order, tiles, output],
-            ),
-        }
+        self.run_stack(sorted.variant, &product, |buffer| match buffer {
+            StackBuffer::Codes => codes,
+            StackBuffer::Scales => scales,
+            StackBuffer::Biases => biases,
+            StackBuffer::Input => input,
+            StackBuffer::Added => self.optional(layer.biases),
+            StackBuffer::Order => sorted.order,
+            StackBuffer::Tiles => sorted.tiles,
+            StackBuffer::Output => output,
+            _ => self.optional(None),
+        });
     }
 
-    fn stack_product(&self, layer: &ExpertLayer<'_, GpuOps<Q>>, meeting: StackInputs) -> StackMatmul {
+    fn stack_product(&self, layer: &ExpertLayer<'_, GpuOps<Q>>, meeting: StackInputs) -> StackProduct {
         let stack: &GpuStack<Q> = layer.weights;
-        StackMatmul {
+        let first = StackMatmul {
             weight: stack.stored.kind,
             value: self.value,
             rows: stack.rows() as u32,
@@ -262,16 +279,20 @@ impl<Q: Queue> GpuOps<Q> {
             turned: false,
             added: layer.biases.is_some(),
             meeting,
-        }
+        };
+        StackProduct { first, paired: None }
     }
 
-    /// Whether the device has tensor cores that take every projection.
-    fn experts_fit_tensor(&self, problem: &Experts<'_, GpuOps<Q>>) -> bool {
+    /// The best way to compute every projection.
+    fn best_for_experts(&self, problem: &Experts<'_, GpuOps<Q>>) -> &'static StackVariant {
         let layers = [problem.gate.as_ref(), Some(&problem.up), Some(&problem.down)];
-        let fits = |layer: &ExpertLayer<'_, GpuOps<Q>>| {
-            StackTensor::fits(layer.weights.stored.kind, layer.weights.cols() as u32, self.value)
-        };
-        self.queue.dialect() != Dialect::Metal && layers.into_iter().flatten().all(fits)
+        // How many tiles there are changes nothing here.
+        let meeting = StackInputs::Places { tiles: 0 };
+        let layers = layers.into_iter().flatten();
+        let products: Vec<StackProduct> = layers.map(|layer| self.stack_product(layer, meeting)).collect();
+        let (_, best) =
+            StackVariant::best(products.iter(), &self.queue.features()).expect("a way for every projection");
+        best
     }
 
     fn inner(&self, problem: &Experts<'_, GpuOps<Q>>, route: &launch::Route) -> ExpertsInner {

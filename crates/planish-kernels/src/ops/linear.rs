@@ -1,59 +1,93 @@
-//! Weights: how they lie, rows of a table, products.
+//! Weights: how they lie, rows of a table, products. How a product is computed is read from [`crate::launch::PRODUCT_VARIANTS`], once
+//! for every kind, shape and number of rows.
 
-use planish_format::FloatType;
-use planish_gpu::{Dialect, Error, Queue};
-use planish_ops::Matrix;
+use std::array;
+use std::sync::{Arc, Mutex};
 
-use super::tensor::{Layout, Stored, Tiles};
-use super::{GpuOps, GpuTensor, GpuWeight, lock};
-use crate::launch::{self, Arrange, TensorMatmul, TensorWeight, WarpgroupMatmul};
-use planish_ops::{Embed, Linear, Tokens};
+use planish_gpu::{Argument, Error, Queue};
+use planish_ops::{Embed, Linear, Matrix, Tokens};
+use rustc_hash::FxHashMap;
 
-/// Up to so many rows a product reads the weight as [`launch::Matvec`] does, beyond as [`launch::Matmul`].
-const MOST_MATVEC_ROWS: usize = 8;
+use super::tensor::Stored;
+use super::{GpuOps, GpuTensor, GpuWeight, Scratch, lock};
+use crate::launch::{self, Launch, Product, ProductBuffer, ProductPlan};
+
+/// Plans that are kept: more than a model needs whose prompts have many lengths.
+const MOST_PLANS: usize = 4096;
+/// Buffers of a step, at most.
+const MOST_BUFFERS: usize = 12;
+
+/// What products need beside their operands.
+pub(super) struct Products<Q: Queue> {
+    plans: Mutex<FxHashMap<Product, Arc<Planned<Q>>>>,
+    arranged: Mutex<Scratch<Q>>,
+    partial: Mutex<Scratch<Q>>,
+}
+
+/// A plan with its compiled kernels.
+struct Planned<Q: Queue> {
+    plan: ProductPlan,
+    kernels: Vec<Arc<Q::Kernel>>, // (steps)
+}
+
+/// A buffer and where to begin in it.
+type Place<'a, Q> = (&'a <Q as Queue>::Buffer, usize);
 
 /// One weight of a [`Linear`] with what it reads and writes.
-struct Product<'a, Q: Queue> {
-    rows: usize,
+struct Operands<'a, Q: Queue> {
     input: &'a GpuTensor<Q>,
     weight: &'a GpuWeight<Q>,
     bias: Option<&'a GpuTensor<Q>>,
     output: &'a GpuTensor<Q>,
 }
 
+impl<Q: Queue> Products<Q> {
+    pub(super) fn new() -> Products<Q> {
+        Products {
+            plans: Mutex::default(),
+            arranged: Mutex::new(Scratch::new()),
+            partial: Mutex::new(Scratch::new()),
+        }
+    }
+}
+
 impl<Q: Queue> GpuOps<Q> {
-    /// In the order of tensor cores where the device has some that take it.
+    /// In the order that its products read.
     pub(super) fn place_weight(&self, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
         self.reorder(GpuWeight::stored(&self.queue, matrix)?)
     }
 
-    /// A weight as it is stored in the order of tensor cores, where the device has some that take it.
-    pub(super) fn reorder(&self, stored: GpuWeight<Q>) -> Result<GpuWeight<Q>, Error> {
-        let (Layout::Stored(parts), Some(weight)) = (&stored.layout, self.tensor_weight(&stored)) else {
-            return Ok(stored);
+    /// A weight as it is stored in the order that its products read, which is the same for all numbers of rows.
+    pub(super) fn reorder(&self, weight: GpuWeight<Q>) -> Result<GpuWeight<Q>, Error> {
+        let product = Product {
+            weight: weight.stored.kind,
+            value: self.value,
+            output: self.value,
+            rows: weight.rows as u32,
+            cols: weight.cols as u32,
+            inputs: 1,
+            added: false,
+            overlaps: false,
         };
-        let codes = self.queue.allocate(weight.tile_bytes())?;
-        let scales = self.queue.allocate(weight.scale_bytes())?;
-        let [from_codes, from_scales, from_biases] = parts.buffers();
-        let buffers = [from_codes, from_scales, from_biases, (&codes, 0), (&scales, 0)];
-        self.try_run(&weight.repack(), &buffers, false)?;
+        let (_, plan) = product.choose(&self.queue.features());
+        let Some(repack) = plan.repack else {
+            return Ok(weight);
+        };
+        let made = plan
+            .weight_bytes
+            .iter()
+            .map(|&bytes| Ok((self.queue.allocate(bytes)?, 0)));
+        let made: Vec<(Q::Buffer, usize)> = made.collect::<Result<_, Error>>()?;
+        let from = weight.stored.buffers().into_iter();
+        let buffers: Vec<Place<'_, Q>> = from
+            .chain(made.iter().map(|(buffer, start)| (buffer, *start)))
+            .collect();
+        self.try_run(&repack, &buffers, false)?;
         Ok(GpuWeight {
-            layout: Layout::Tiles(Tiles { weight, codes, scales }),
-            ..stored
+            stored: Stored::new(weight.stored.kind, made),
+            is_tiled: true,
+            ..weight
         })
-    }
-
-    fn tensor_weight(&self, stored: &GpuWeight<Q>) -> Option<TensorWeight> {
-        let Layout::Stored(Stored { kind, .. }) = &stored.layout else {
-            return None;
-        };
-        // Many 16-bit inputs of weights with longer scales are left to the other kernels.
-        let is_mixed = kind.float_type == FloatType::F32 && self.value != FloatType::F32;
-        if self.queue.dialect() == Dialect::Metal || is_mixed {
-            return None;
-        }
-        TensorWeight::new(kind.packing?, kind.float_type, stored.rows as u32, stored.cols as u32)
-            .map(|weight| weight.shared_by(self.queue.processors()))
     }
 
     pub(super) fn run_embed(&self, problem: &Embed<'_, GpuOps<Q>>) -> Result<(), Error> {
@@ -63,18 +97,16 @@ impl<Q: Queue> GpuOps<Q> {
             scale,
             output,
         } = problem;
-        let Layout::Stored(stored) = &table.layout else {
-            unreachable!("rows are taken of tables only")
-        };
+        assert!(!table.is_tiled, "rows are taken of tables only");
         let rows = launch::Rows {
-            weight: stored.kind,
+            weight: table.stored.kind,
             value: output.float_type,
             rows: table.rows as u32,
             cols: table.cols as u32,
             factor: *scale,
         };
         let count = tokens.count() as u32;
-        let [codes, scales, biases] = stored.buffers();
+        let [codes, scales, biases] = table.stored.buffers();
         match *tokens {
             Tokens::Known(tokens) => {
                 let mut scratch = lock(&self.tokens);
@@ -101,137 +133,134 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     pub(super) fn run_linear(&self, problem: &Linear<'_, GpuOps<Q>>) {
-        let weights = problem.weights.iter().zip(problem.biases).zip(problem.outputs.iter());
+        if problem.rows == 0 {
+            return;
+        }
+        lock(&self.rotated).take();
+        // What arranged the input that they share.
         let mut arranged = None;
-        for (index, ((weight, bias), output)) in weights.enumerate() {
+        let mut before: Option<&GpuWeight<Q>> = None;
+        let weights = problem.weights.iter().zip(problem.biases).zip(problem.outputs.iter());
+        for ((weight, bias), output) in weights {
             let product = Product {
-                rows: problem.rows,
+                weight: weight.stored.kind,
+                value: problem.input.float_type,
+                output: output.float_type,
+                rows: weight.rows as u32,
+                cols: weight.cols as u32,
+                inputs: problem.rows as u32,
+                added: bias.is_some(),
+                // They write outputs of their own. A tiled product may start before its predecessor ends only if that is tiled too:
+                // those kernels signal early.
+                overlaps: before.is_some_and(|before| before.is_tiled || !weight.is_tiled),
+            };
+            let operands = Operands {
                 input: problem.input,
                 weight,
                 bias: *bias,
                 output,
             };
-            // They share an input and write outputs of their own. One in the order of tensor cores may start before the one before it
-            // ends, which that one must be made for.
-            let before = index.checked_sub(1).map(|before| &problem.weights[before].layout);
-            let beside = match (&weight.layout, before) {
-                (Layout::Tiles(_), before) => matches!(before, Some(Layout::Tiles(_))),
-                (Layout::Stored(_), before) => before.is_some(),
-            };
-            match (&weight.layout, self.warpgroup_matmul(&product)) {
-                (Layout::Tiles(tiles), Some(matmul)) => {
-                    self.run_warpgroups(&product, tiles, &matmul, &mut arranged, beside);
-                }
-                _ => self.run_product(&product, beside),
+            let planned = self.planned(&product);
+            let done = planned.and_then(|planned| self.run_planned(&product, planned, &operands, &mut arranged));
+            if let Err(error) = done {
+                return self.fail(error);
             }
+            before = Some(weight);
         }
     }
 
-    /// Where warpgroups are there, take the product and are faster.
-    fn warpgroup_matmul(&self, product: &Product<'_, Q>) -> Option<WarpgroupMatmul> {
-        let Layout::Tiles(tiles) = &product.weight.layout else {
-            return None;
-        };
-        let has_warpgroups = self.queue.has_warpgroups();
-        let matmul = has_warpgroups.then(|| WarpgroupMatmul::new(tensor_matmul(product, tiles)))?;
-        matmul.filter(WarpgroupMatmul::is_faster)
+    /// The plan of a product, made when it is first asked for.
+    fn planned(&self, product: &Product) -> Result<Arc<Planned<Q>>, Error> {
+        if let Some(planned) = lock(&self.products.plans).get(product) {
+            return Ok(Arc::clone(planned));
+        }
+        let (_, plan) = product.choose(&self.queue.features());
+        let kernels = plan.steps.iter().map(|step| self.kernel(&step.launch));
+        let planned = Arc::new(Planned {
+            kernels: kernels.collect::<Result<_, Error>>()?,
+            plan,
+        });
+        let mut plans = lock(&self.products.plans);
+        if plans.len() >= MOST_PLANS {
+            plans.clear();
+        }
+        plans.insert(*product, Arc::clone(&planned));
+        Ok(planned)
     }
 
-    /// `arranged`: how the inputs in the scratch memory lie, for the products of one problem.
-    fn run_warpgroups(
+    /// `arranged`: the plan whose step arranged the input, if one did.
+    fn run_planned(
         &self,
-        product: &Product<'_, Q>,
-        tiles: &Tiles<Q>,
-        matmul: &WarpgroupMatmul,
-        arranged: &mut Option<Arrange>,
+        product: &Product,
+        planned: Arc<Planned<Q>>,
+        operands: &Operands<'_, Q>,
+        arranged: &mut Option<Arc<Planned<Q>>>,
+    ) -> Result<(), Error> {
+        let plan = &planned.plan;
+        assert_eq!(operands.weight.is_tiled, plan.repack.is_some(), "the weight's order");
+        let mut scratch = [lock(&self.products.arranged), lock(&self.products.partial)];
+        let [arranged_scratch, partial_scratch] = &mut scratch;
+        let arranged_input = (arranged_scratch.at_least(&self.queue, plan.arranged_bytes)?, 0);
+        let partial = (partial_scratch.at_least(&self.queue, plan.partial_bytes)?, 0);
+        let [codes, scales, biases] = operands.weight.stored.buffers();
+        let place = |buffer: ProductBuffer| match buffer {
+            ProductBuffer::Codes => codes,
+            ProductBuffer::Scales => scales,
+            ProductBuffer::Biases => biases,
+            ProductBuffer::Input => operands.input.all(),
+            ProductBuffer::Arranged => arranged_input,
+            ProductBuffer::Partial => partial,
+            ProductBuffer::Added => self.optional(operands.bias),
+            ProductBuffer::Nothing => self.optional(None),
+            ProductBuffer::Output => operands.output.all(),
+        };
+        // Partial sums are where those of the product before were.
+        let mut overlaps = product.overlaps && plan.partial_bytes == 0;
+        for (index, (step, kernel)) in plan.steps.iter().zip(&planned.kernels).enumerate() {
+            if step.buffers.last() == Some(&ProductBuffer::Arranged) {
+                let same = |other: &Arc<Planned<Q>>| other.plan.steps[index].launch == step.launch;
+                if arranged.as_ref().is_some_and(same) {
+                    continue;
+                }
+                *arranged = Some(Arc::clone(&planned));
+                overlaps = false;
+            }
+            let buffers = step.buffers.iter().map(|&buffer| place(buffer));
+            self.run_step(&step.launch, kernel, buffers, overlaps)?;
+            overlaps = false;
+        }
+        Ok(())
+    }
+
+    /// Launches a compiled kernel, unless something failed before.
+    fn run_step<'a>(
+        &self,
+        launch: &'a Launch,
+        kernel: &Q::Kernel,
+        mut buffers: impl ExactSizeIterator<Item = Place<'a, Q>>,
         beside: bool,
-    ) {
-        let arrange = matmul.arrange();
-        let mut scratch = lock(&self.arranged);
-        let memory = match scratch.at_least(&self.queue, arrange.bytes()) {
-            Ok(memory) => memory,
-            Err(error) => return self.fail(error),
-        };
-        let is_new = arranged.replace(arrange) != Some(arrange);
-        if is_new {
-            self.run(&arrange.launch(), &[product.input.all(), (memory, 0)]);
-        }
-        let (codes, scales) = ((&tiles.codes, 0), (&tiles.scales, 0));
-        let bias = self.optional(product.bias);
-        let buffers = [codes, scales, (memory, 0), bias, product.output.all()];
-        self.run_beside(&matmul.launch(), &buffers, beside && !is_new);
-    }
-
-    fn run_product(&self, product: &Product<'_, Q>, beside: bool) {
-        match &product.weight.layout {
-            Layout::Tiles(tiles) => self.run_tiles(product, tiles, beside),
-            Layout::Stored(stored) if product.rows <= MOST_MATVEC_ROWS => self.run_matvec(product, stored, beside),
-            Layout::Stored(stored) => self.run_matmul(product, stored, beside),
-        }
-    }
-
-    fn run_tiles(&self, product: &Product<'_, Q>, tiles: &Tiles<Q>, beside: bool) {
-        let matmul = tensor_matmul(product, tiles);
-        let launch = if beside {
-            matmul.launch_beside()
-        } else {
-            matmul.launch()
-        };
-        let (codes, scales) = ((&tiles.codes, 0), (&tiles.scales, 0));
-        let bias = self.optional(product.bias);
-        self.run_beside(
-            &launch,
-            &[codes, scales, product.input.all(), bias, product.output.all()],
-            beside,
+    ) -> Result<(), Error> {
+        let count = buffers.len();
+        assert!(
+            count == launch.buffers as usize && count <= MOST_BUFFERS,
+            "buffers of {}",
+            launch.kernel
         );
-    }
-
-    fn run_matvec(&self, product: &Product<'_, Q>, stored: &Stored<Q>, beside: bool) {
-        let launch = launch::Matvec {
-            weight: stored.kind,
-            value: product.input.float_type,
-            output: product.output.float_type,
-            rows: product.weight.rows as u32,
-            cols: product.weight.cols as u32,
-            inputs: product.rows as u32,
-            added: product.bias.is_some(),
-            experts: None,
+        if lock(&self.failure).is_some() {
+            return Ok(());
         }
-        .launch();
-        let [codes, scales, biases] = stored.buffers();
-        let (bias, no_experts) = (self.optional(product.bias), self.optional(None));
-        let (input, output) = (product.input.all(), product.output.all());
-        self.run_beside(
-            &launch,
-            &[codes, scales, biases, input, bias, no_experts, output],
+        // The constants follow the last buffer.
+        let arguments: [Argument<'a, Q>; MOST_BUFFERS + 1] = array::from_fn(|_| match buffers.next() {
+            Some((buffer, offset)) => Argument::Buffer(buffer, offset),
+            None => Argument::Value(&launch.constants),
+        });
+        self.queue.launch(&planish_gpu::Launch {
+            kernel,
+            grid: launch.threadgroups,
+            threads: [launch.threads, 1, 1],
+            threadgroup_bytes: launch.shared_bytes,
+            arguments: &arguments[..=count],
             beside,
-        );
-    }
-
-    fn run_matmul(&self, product: &Product<'_, Q>, stored: &Stored<Q>, beside: bool) {
-        let launch = launch::Matmul {
-            weight: stored.kind,
-            value: product.input.float_type,
-            output: product.output.float_type,
-            rows: product.weight.rows as u32,
-            cols: product.weight.cols as u32,
-            inputs: product.rows as u32,
-            added: product.bias.is_some(),
-        }
-        .launch();
-        let [codes, scales, biases] = stored.buffers();
-        let bias = self.optional(product.bias);
-        let (input, output) = (product.input.all(), product.output.all());
-        self.run_beside(&launch, &[codes, scales, biases, input, bias, output], beside);
-    }
-}
-
-fn tensor_matmul<Q: Queue>(product: &Product<'_, Q>, tiles: &Tiles<Q>) -> TensorMatmul {
-    TensorMatmul {
-        weight: tiles.weight,
-        value: product.input.float_type,
-        output: product.output.float_type,
-        inputs: product.rows as u32,
-        added: product.bias.is_some(),
+        })
     }
 }

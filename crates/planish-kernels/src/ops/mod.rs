@@ -48,8 +48,8 @@ pub struct GpuOps<Q: Queue> {
     tokens: Mutex<Scratch<Q>>,
     /// The same, where some were chosen on the device.
     known: Mutex<KnownTokens<Q>>,
-    /// Inputs as warpgroups read them.
-    arranged: Mutex<Scratch<Q>>,
+    /// Plans of products, and what lies between their steps.
+    products: linear::Products<Q>,
     /// Between the two steps of attention.
     partial: Mutex<Scratch<Q>>,
     /// Between the kernels of experts.
@@ -100,7 +100,7 @@ impl<Q: Queue> GpuOps<Q> {
                 words: Vec::new(),
                 scratch: Scratch::new(),
             }),
-            arranged: Mutex::new(Scratch::new()),
+            products: linear::Products::new(),
             partial: Mutex::new(Scratch::new()),
             routed: Mutex::new(experts::RoutedScratch::new()),
             turned: Mutex::new(Scratch::new()),
@@ -161,9 +161,9 @@ impl<Q: Queue> GpuOps<Q> {
         if let Some((_, kernel)) = known.into_iter().find(|(name, _)| *name == launch.kernel) {
             return Ok(Arc::clone(kernel));
         }
-        let text = launch.program.text(self.queue.dialect());
+        let text = launch.program.text(self.queue.language());
         let kernel = Arc::new(self.queue.compile(&Source {
-            name: launch.program.file.name,
+            name: launch.program.file.name(),
             text: &text,
             entry: launch.kernel,
         })?);

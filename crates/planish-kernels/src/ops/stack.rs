@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use planish_format::PackedMatrix;
-use planish_gpu::{Dialect, Error, Queue};
+use planish_gpu::{Error, Queue};
 use planish_ops::Matrix;
 
 use super::tensor::Stored;
 use super::{GpuOps, lock};
-use crate::launch::{self, StackInputs, StackMatmul, StackTensor, TurnHeads, WeightKind};
+use crate::launch::{self, StackBuffer, StackInputs, StackMatmul, StackProduct, StackVariant, TurnHeads, WeightKind};
 use planish_ops::{CopyHeads, HeadLinear, PlainMatrix, Resident, Shape, StackShape};
 
 /// Up to so many rows every head's matrix is read for each row, beyond for a tile of them.
@@ -94,37 +94,33 @@ impl<Q: Queue> GpuOps<Q> {
             self.run(&few.launch(), &[codes, scales, biases, input.all(), output.all()]);
             return Ok(());
         }
-        let product = StackMatmul {
-            weight: few.weight,
-            value,
-            rows: few.rows,
-            cols: few.cols,
-            inputs: few.inputs,
-            turned: few.turned,
-            added: false,
-            meeting: StackInputs::Heads {
-                heads: few.heads,
-                from: *from,
-                to: *to,
+        let product = |weight: WeightKind, turned: bool| StackProduct {
+            first: StackMatmul {
+                weight,
+                value,
+                rows: few.rows,
+                cols: few.cols,
+                inputs: few.inputs,
+                turned,
+                added: false,
+                meeting: StackInputs::Heads {
+                    heads: few.heads,
+                    from: *from,
+                    to: *to,
+                },
             },
+            paired: None,
         };
         let (input, output) = (input.all(), output.all());
-        if self.queue.dialect() == Dialect::Metal || !weights.turned {
-            self.run_heads(&product, stored, input, output);
-            return Ok(());
-        }
-        // Tensor cores take upright matrices: these are turned for each pass, which costs little beside many rows.
+        // A better row of the table may take upright matrices only: these are turned for each pass, which costs little beside many rows.
         let plain = WeightKind {
             packing: None,
             float_type: value,
         };
-        let upright = StackMatmul {
-            weight: plain,
-            turned: false,
-            ..product
-        };
-        if !StackTensor::fits(plain, few.cols, value) {
-            self.run_heads(&product, stored, input, output);
+        let (as_stored, upright) = (product(few.weight, few.turned), product(plain, false));
+        let [(stored_place, _), (upright_place, _)] = [self.best_stack(&as_stored), self.best_stack(&upright)];
+        if !weights.turned || stored_place <= upright_place {
+            self.run_heads(&as_stored, stored, input, output);
             return Ok(());
         }
         let mut scratch = lock(&self.turned);
@@ -136,32 +132,40 @@ impl<Q: Queue> GpuOps<Q> {
         Ok(())
     }
 
+    /// The way to compute a product, and its place in the table.
+    fn best_stack(&self, product: &StackProduct) -> (usize, &'static StackVariant) {
+        StackVariant::best([product].into_iter(), &self.queue.features())
+            .expect("a way for products that are not paired")
+    }
+
     /// Many rows through the matrix of every head.
     fn run_heads(
         &self,
-        product: &StackMatmul,
-        stored: [(&Q::Buffer, usize); 3],
+        product: &StackProduct,
+        [codes, scales, biases]: [(&Q::Buffer, usize); 3],
         input: (&Q::Buffer, usize),
         output: (&Q::Buffer, usize),
     ) {
-        let nothing = (&self.nothing, 0);
-        let [codes, scales, biases] = stored;
-        let tensor = StackTensor {
-            product: *product,
-            paired: None,
-        };
-        match tensor.launch().filter(|_| self.queue.dialect() != Dialect::Metal) {
-            Some(launch) => {
-                let mut buffers = [nothing; 12];
-                buffers[..3].copy_from_slice(&stored);
-                (buffers[6], buffers[11]) = (input, output);
-                self.run(&launch, &buffers);
-            }
-            None => self.run(
-                &product.launch(),
-                &[codes, scales, biases, input, nothing, nothing, nothing, output],
-            ),
-        }
+        let (_, variant) = self.best_stack(product);
+        self.run_stack(variant, product, |buffer| match buffer {
+            StackBuffer::Codes => codes,
+            StackBuffer::Scales => scales,
+            StackBuffer::Biases => biases,
+            StackBuffer::Input => input,
+            StackBuffer::Output => output,
+            _ => (&self.nothing, 0),
+        });
+    }
+
+    /// Launches a way to compute products with stacks, over the places of its buffers.
+    pub(super) fn run_stack<'a>(
+        &self,
+        variant: &StackVariant,
+        product: &StackProduct,
+        place: impl Fn(StackBuffer) -> (&'a Q::Buffer, usize),
+    ) {
+        let buffers: Vec<_> = variant.buffers.iter().map(|&buffer| place(buffer)).collect();
+        self.run(&(variant.launch)(product), &buffers);
     }
 
     pub(super) fn run_copy_heads(&self, problem: &CopyHeads<'_, GpuOps<Q>>) {

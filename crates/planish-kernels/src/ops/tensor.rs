@@ -6,7 +6,7 @@ use planish_format::{FloatType, PackedMatrix};
 use planish_gpu::{Error, Queue};
 use planish_ops::Matrix;
 
-use crate::launch::{TensorWeight, WeightKind};
+use crate::launch::WeightKind;
 use planish_ops::{PlainMatrix, Resident, Shape};
 
 /// Activations (rows, cols) on the device.
@@ -58,29 +58,16 @@ pub struct GpuWeight<Q: Queue> {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) bytes: usize, // in the checkpoint
-    pub(super) layout: Layout<Q>,
+    pub(super) stored: Stored<Q>,
+    /// Codes and scales lie in the order that tensor cores read, not as in the checkpoint.
+    pub(super) is_tiled: bool,
 }
 
-/// How a matrix lies on the device.
-pub(super) enum Layout<Q: Queue> {
-    /// As in the checkpoint.
-    Stored(Stored<Q>),
-    /// In the order that tensor cores read.
-    Tiles(Tiles<Q>),
-}
-
-/// The bytes of the checkpoint.
+/// The parts of a matrix, or of several of one kind.
 pub(super) struct Stored<Q: Queue> {
     pub(super) kind: WeightKind,
     /// Codes, scales and biases; or the values alone.
     parts: Vec<(Q::Buffer, usize)>,
-}
-
-/// Codes, and scales with biases, tile by tile.
-pub(super) struct Tiles<Q: Queue> {
-    pub(super) weight: TensorWeight,
-    pub(super) codes: Q::Buffer,
-    pub(super) scales: Q::Buffer,
 }
 
 impl<Q: Queue> GpuWeight<Q> {
@@ -90,7 +77,8 @@ impl<Q: Queue> GpuWeight<Q> {
             rows,
             cols,
             bytes,
-            layout: Layout::Stored(stored),
+            stored,
+            is_tiled: false,
         }
     }
 
@@ -111,10 +99,11 @@ impl<Q: Queue> GpuWeight<Q> {
             rows: matrix.rows(),
             cols: matrix.cols(),
             bytes: matrix.bytes(),
-            layout: Layout::Stored(Stored {
+            stored: Stored {
                 kind: WeightKind { packing, float_type },
                 parts: parts.collect::<Result<_, _>>()?,
-            }),
+            },
+            is_tiled: false,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::ptr::null_mut;
 
 use libloading::{Library, Symbol};
-use planish_kernels::launch::{Dialect, Launch, Program};
+use planish_kernels::launch::{KernelLanguage, Launch, Program, RunsOn};
 
 use crate::{
     adjust, argmax, attention, attention_tiles, choose, elementwise, experts, matmul, matvec, norm, places, quantize,
@@ -16,17 +16,6 @@ use crate::{
 };
 
 const CHECK_HEADER: &str = include_str!("../../text/address_spaces.h");
-/// Files for CUDA's tensor cores.
-const CUDA_ALONE: [&str; 8] = [
-    "arrange",
-    "repack",
-    "stack_tensor",
-    "tensor",
-    "tensor_attention",
-    "tensor_narrow",
-    "tensor_wide",
-    "warpgroup",
-];
 const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
@@ -94,7 +83,7 @@ fn every_pointer_names_its_address_space() {
             assert!(
                 named,
                 "{}: no address space in `{}`",
-                program.file.name,
+                program.file.name(),
                 declaration.trim()
             );
         }
@@ -106,7 +95,7 @@ fn every_pointer_names_its_address_space() {
 fn clang_finds_no_address_space_mixed_up() {
     let compiler = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     for program in programs() {
-        if CUDA_ALONE.contains(&program.file.name) {
+        if program.file.runs_on() != RunsOn::AnyGpu {
             continue;
         }
         let text = program.define_lines() + CHECK_HEADER + &program.file.texts.concat();
@@ -146,13 +135,13 @@ fn nvrtc_compiles_every_kernel() {
             continue;
         }
         // Tensor cores take bf16 from sm_80 on; the rest is for any GPU.
-        let architecture = match (index % 5, program.file.name) {
-            (_, "warpgroup") => "sm_90a",
-            (0, name) if CUDA_ALONE.contains(&name) => "sm_80",
-            (0, _) => "sm_75",
+        let architecture = match (index % 5, program.file.runs_on()) {
+            (_, RunsOn::Hopper) => "sm_90a",
+            (0, RunsOn::Cuda) => "sm_80",
+            (0, RunsOn::AnyGpu) => "sm_75",
             _ => "sm_90a",
         };
-        if let Err(log) = compiler.compile(&program.text(Dialect::Cuda), architecture) {
+        if let Err(log) = compiler.compile(&program.text(KernelLanguage::Cuda), architecture) {
             panic!("{architecture}, {program:?}:\n{log}");
         }
     }

@@ -8,7 +8,7 @@ use std::env;
 use std::sync::OnceLock;
 
 use planish_gpu::{Argument, Queue, Source};
-use planish_kernels::launch::{Dialect, Launch, Program};
+use planish_kernels::launch::{Features, Launch, Program};
 
 use crate::emulator::Emulator;
 pub use crate::emulator::Watch;
@@ -37,31 +37,40 @@ pub enum Buffer {
     Metal(planish_gpu::MetalBuffer, usize),
 }
 
+/// A GPU to run the tests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestDevice {
+    Cuda,
+    Metal,
+}
+
 /// Where the tests run: `None` is the emulation.
-pub fn chosen() -> Option<Dialect> {
+pub fn chosen() -> Option<TestDevice> {
     match env::var("PLANISH_TEST_DEVICE").as_deref() {
         Err(_) | Ok("" | "emulated") => None,
-        Ok("cuda") => Some(Dialect::Cuda),
-        Ok("metal") => Some(Dialect::Metal),
+        Ok("cuda") => Some(TestDevice::Cuda),
+        Ok("metal") => Some(TestDevice::Metal),
         Ok(other) => panic!("PLANISH_TEST_DEVICE is {other:?}: neither emulated, cuda nor metal"),
     }
 }
 
-/// The words that the tests' kernels are written in.
-pub fn dialect() -> Dialect {
-    chosen().unwrap_or(Dialect::Host)
-}
-
-/// Whether the device has warpgroups that multiply.
-pub fn has_warpgroups() -> bool {
+/// What the device can do. The emulation can do all, and has the multiprocessors of an H100.
+pub fn features() -> Features {
     match chosen() {
+        None => Features {
+            simdgroup_matrices: true,
+            tensor_cores: true,
+            warpgroups: true,
+            multiprocessors: 132,
+        },
         #[cfg(any(target_os = "linux", target_os = "windows"))]
-        Some(Dialect::Cuda) => {
-            static ANSWER: OnceLock<bool> = OnceLock::new();
-            *ANSWER.get_or_init(|| planish_gpu::CudaQueue::new().expect("a GPU").has_warpgroups())
+        Some(TestDevice::Cuda) => {
+            static ANSWER: OnceLock<Features> = OnceLock::new();
+            *ANSWER.get_or_init(|| planish_gpu::CudaQueue::new().expect("a GPU").features())
         }
-        Some(_) => false,
-        None => true,
+        #[cfg(target_vendor = "apple")]
+        Some(TestDevice::Metal) => planish_gpu::MetalQueue::new().expect("a GPU").features(),
+        Some(other) => panic!("this system has no {other:?}"),
     }
 }
 
@@ -71,9 +80,9 @@ impl Device {
         match chosen() {
             None => Device::Emulated(RefCell::new(Emulator::new(launches, watch))),
             #[cfg(any(target_os = "linux", target_os = "windows"))]
-            Some(Dialect::Cuda) => Device::Cuda(Gpu::new(planish_gpu::CudaQueue::new())),
+            Some(TestDevice::Cuda) => Device::Cuda(Gpu::new(planish_gpu::CudaQueue::new())),
             #[cfg(target_vendor = "apple")]
-            Some(Dialect::Metal) => Device::Metal(Gpu::new(planish_gpu::MetalQueue::new())),
+            Some(TestDevice::Metal) => Device::Metal(Gpu::new(planish_gpu::MetalQueue::new())),
             Some(other) => panic!("this system has no {other:?}"),
         }
     }
@@ -171,9 +180,9 @@ impl<Q: Queue> Gpu<Q> {
         let mut kernels = self.kernels.borrow_mut();
         let key = (launch.program.clone(), launch.kernel);
         let kernel = kernels.entry(key).or_insert_with(|| {
-            let text = launch.program.text(self.queue.dialect());
+            let text = launch.program.text(self.queue.language());
             let source = Source {
-                name: launch.program.file.name,
+                name: launch.program.file.name(),
                 text: &text,
                 entry: launch.kernel,
             };

@@ -136,7 +136,7 @@ const SOUND: Fault = Fault {
 
 fn run(fault: &Fault, threadgroups: u32, threads: u32) -> Result<(), String> {
     let file = File {
-        name: fault.name,
+        path: fault.name,
         texts: fault.texts,
     };
     let launch = Launch {

@@ -9,7 +9,7 @@ use std::thread;
 
 use planish_format::FloatType;
 use planish_kernels::launch::{
-    Launch, PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, ProductVariant, STACK_VARIANTS,
+    Features, Launch, PRODUCT_VARIANTS, Product, ProductBuffer, ProductPlan, STACK_VARIANTS, StackVariant,
 };
 
 use crate::data::{Random, TYPES, from_bytes, poison, round_to, to_bytes};
@@ -25,15 +25,43 @@ const MOST_COMPARED: usize = 17;
 const FIRST_AND_LAST: usize = 64;
 const EVERY: usize = 64;
 
-/// The variants that the device has words for, of those that were named.
-fn variants() -> impl Iterator<Item = &'static ProductVariant> {
+/// A row of either table.
+#[derive(Clone, Copy)]
+struct Variant {
+    name: &'static str,
+    row: Row,
+}
+
+#[derive(Clone, Copy)]
+enum Row {
+    Product(fn(&Product, &Features) -> Option<ProductPlan>),
+    Stack(&'static StackVariant),
+}
+
+impl Variant {
+    /// `None` where it cannot compute the product on this device.
+    fn plan(&self, product: &Product) -> Option<ProductPlan> {
+        match self.row {
+            Row::Product(plan) => plan(product, &device::features()),
+            Row::Stack(variant) => variant.plan(product, &device::features()),
+        }
+    }
+}
+
+/// The rows of both tables, of those that were named.
+fn variants() -> impl Iterator<Item = Variant> {
     let named = env::var("PLANISH_TEST_VARIANTS").ok();
-    let all = PRODUCT_VARIANTS.iter().chain(STACK_VARIANTS);
-    all.filter(move |variant| {
-        let is_named = named
-            .as_ref()
-            .is_none_or(|named| named.split(',').any(|name| name == variant.name));
-        is_named && (variant.runs_on)(device::dialect(), device::has_warpgroups())
+    let products = PRODUCT_VARIANTS.iter().map(|variant| Variant {
+        name: variant.name,
+        row: Row::Product(variant.plan),
+    });
+    let stacks = STACK_VARIANTS.iter().map(|variant| Variant {
+        name: variant.name,
+        row: Row::Stack(variant),
+    });
+    products.chain(stacks).filter(move |variant| {
+        let mut names = named.iter().flat_map(|named| named.split(','));
+        named.is_none() || names.any(|name| name == variant.name)
     })
 }
 
@@ -91,13 +119,16 @@ impl<'a> Setting<'a> {
         let added = device.place(&to_bytes(&self.added, FloatType::F32));
         let output = device.place(&poison(inputs * rows, self.case.output));
         let nothing = device.place(&[0; 16]);
-        let scratch = plan.scratch_bytes.iter().map(|&bytes| device.place(&vec![0xff; bytes]));
-        let scratch: Vec<Buffer> = scratch.collect();
+        let arranged = device.place(&vec![0xff; plan.arranged_bytes.max(16)]);
+        let partial = device.place(&vec![0xff; plan.partial_bytes.max(16)]);
         for step in &plan.steps {
             let buffers = step.buffers.iter().map(|buffer| match *buffer {
-                ProductBuffer::Weight(index) => &weight[index],
-                ProductBuffer::Scratch(index) => &scratch[index],
+                ProductBuffer::Codes => &weight[0],
+                ProductBuffer::Scales => &weight[1],
+                ProductBuffer::Biases => &weight[2],
                 ProductBuffer::Input => &input,
+                ProductBuffer::Arranged => &arranged,
+                ProductBuffer::Partial => &partial,
                 ProductBuffer::Added => &added,
                 ProductBuffer::Nothing => &nothing,
                 ProductBuffer::Output => &output,
@@ -126,13 +157,13 @@ impl<'a> Setting<'a> {
         made
     }
 
-    fn check(&self, variant: &ProductVariant, inputs: &[u32], worst: &mut Worst) {
+    fn check(&self, variant: Variant, inputs: &[u32], worst: &mut Worst) {
         let mut placed: Vec<(Option<Launch>, Vec<Buffer>)> = Vec::new();
         // The outputs of the kernels that ran, for as many rows as the longest batch had.
         let mut known: HashMap<String, Vec<u8>> = HashMap::new();
         for &count in inputs {
             let product = self.case.product(count);
-            let Some(plan) = (variant.plan)(&product) else {
+            let Some(plan) = variant.plan(&product) else {
                 continue;
             };
             let place = placed.iter().position(|(repack, _)| *repack == plan.repack);
@@ -148,7 +179,10 @@ impl<'a> Setting<'a> {
 
             // The last row alone.
             let row_bytes = output.len() / count;
-            if let Some(alone) = (variant.plan)(&self.case.product(1)).filter(|alone| alone.repack == plan.repack) {
+            if let Some(alone) = variant
+                .plan(&self.case.product(1))
+                .filter(|alone| alone.repack == plan.repack)
+            {
                 let row = self.run(&alone, weight, count - 1, 1);
                 self.compare(&row, count - 1, &what, worst);
                 if kernels(&alone) == kernels(&plan) {
@@ -303,7 +337,7 @@ fn check_all(watch: Watch, cases: &[Case], inputs: &[u32]) -> Vec<(&'static str,
         let mut launches = Vec::new();
         for case in cases {
             let products = [1].iter().chain(inputs).map(|&count| case.product(count));
-            let plans = products.flat_map(|product| variants().filter_map(move |variant| (variant.plan)(&product)));
+            let plans = products.flat_map(|product| variants().filter_map(move |variant| variant.plan(&product)));
             for plan in plans {
                 launches.extend(plan.repack);
                 launches.extend(plan.steps.into_iter().map(|step| step.launch));

@@ -7,8 +7,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use planish_gpu::{Argument, Dialect, Error, Launch, Memory, Queue, Source};
+use planish_gpu::{Argument, Error, Features, KernelLanguage, Launch, Memory, Queue, Source};
 
+/// The words of kernels in C++ for the processor.
+const HEADER: &str = include_str!("../../../planish-kernels/text/emulation.h");
 /// The scheduler of threads; appended to a kernel's text.
 const DRIVER: &str = include_str!("../../../planish-kernels/tests/kernels/driver.cpp");
 const ENTRY: &str = "planish_run_emulated";
@@ -74,21 +76,22 @@ impl Queue for EmulatedQueue {
     type Kernel = Arc<HostKernel>;
     type Ticket = Vec<u8>;
 
-    fn dialect(&self) -> Dialect {
-        Dialect::Host
+    fn language(&self) -> KernelLanguage {
+        KernelLanguage::Other(HEADER)
     }
 
     fn device(&self) -> &str {
         "emulated"
     }
 
-    /// So few that tiny models share their products out as large ones do.
-    fn processors(&self) -> u32 {
-        3
-    }
-
-    fn has_warpgroups(&self) -> bool {
-        true
+    /// The emulation has them all; so few multiprocessors that tiny models share their products out as large ones do.
+    fn features(&self) -> Features {
+        Features {
+            simdgroup_matrices: true,
+            tensor_cores: true,
+            warpgroups: true,
+            multiprocessors: 3,
+        }
     }
 
     fn memory(&self) -> Result<Memory, Error> {

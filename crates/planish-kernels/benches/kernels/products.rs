@@ -14,19 +14,22 @@ use super::measure::{Bench, Step, Work};
 const MOST_INPUTS: [(&str, u32); 2] = [("matvec", 64), ("matmul", 512)];
 
 pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Vec<Value>> {
-    let mut measured = Vec::new();
+    let (mut measured, features) = (Vec::new(), bench.queue.features());
     for product in products(choice) {
         for variant in PRODUCT_VARIANTS {
             let most = MOST_INPUTS.iter().find(|(name, _)| *name == variant.name);
             let left_out = most.is_some_and(|&(_, most)| product.inputs > most) || !choice.takes(variant.name);
-            if left_out || !(variant.runs_on)(bench.queue.dialect(), bench.queue.has_warpgroups()) {
+            if left_out {
                 continue;
             }
-            let Some(plan) = (variant.plan)(&product) else {
+            let Some(plan) = (variant.plan)(&product, &features) else {
                 continue;
             };
             if let Some(time) = bench.time(&work(&product, &plan))? {
-                measured.push(describe(variant.name, &product, &plan, time, bench.read_gb_per_s));
+                let (chosen, _) = product.choose(&features);
+                let mut row = describe(variant.name, &product, &plan, time, bench.read_gb_per_s);
+                row["chosen"] = json!(chosen.name == variant.name);
+                measured.push(row);
             }
         }
     }
@@ -51,37 +54,43 @@ fn products(choice: &Choice) -> Vec<Product> {
                 cols,
                 inputs,
                 added: false,
+                overlaps: false,
             }));
         }
     }
     products
 }
 
-/// Buffers of the set: the weight's, those between the steps, input, output, one that is not read.
+/// Buffers of the set: those between the steps, input, output, one that is not read, the weight's.
 fn work(product: &Product, plan: &ProductPlan) -> Work {
-    let (weights, scratch) = (plan.weight_bytes.len(), plan.scratch_bytes.len());
     let bytes = |count: u32| product.inputs as usize * count as usize * product.value.size_bytes();
-    let mut buffers = plan.weight_bytes.clone();
-    buffers.extend(&plan.scratch_bytes);
-    buffers.extend([bytes(product.cols), bytes(product.rows), 256]);
+    let mut buffers = vec![
+        plan.arranged_bytes,
+        plan.partial_bytes,
+        bytes(product.cols),
+        bytes(product.rows),
+        256,
+    ];
+    let weight = buffers.len();
+    buffers.extend(&plan.weight_bytes);
+    let place = |buffer: &ProductBuffer| match buffer {
+        ProductBuffer::Arranged => 0,
+        ProductBuffer::Partial => 1,
+        ProductBuffer::Input => 2,
+        ProductBuffer::Output => 3,
+        ProductBuffer::Added | ProductBuffer::Nothing => 4,
+        ProductBuffer::Codes => weight,
+        ProductBuffer::Scales => weight + 1,
+        ProductBuffer::Biases => weight + 2,
+    };
     let steps = plan.steps.iter().map(|step| Step {
         launch: step.launch.clone(),
-        buffers: step
-            .buffers
-            .iter()
-            .map(|buffer| match *buffer {
-                ProductBuffer::Weight(index) => index,
-                ProductBuffer::Scratch(index) => weights + index,
-                ProductBuffer::Input => weights + scratch,
-                ProductBuffer::Output => weights + scratch + 1,
-                ProductBuffer::Added | ProductBuffer::Nothing => weights + scratch + 2,
-            })
-            .collect(),
+        buffers: step.buffers.iter().map(place).collect(),
     });
     Work {
-        buffers,
         fixed: Vec::new(),
         steps: steps.collect(),
+        buffers,
     }
 }
 

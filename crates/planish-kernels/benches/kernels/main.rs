@@ -1,5 +1,5 @@
-//! `planish bench --kernels`: every GPU kernel on the shapes of well-known models, in µs, GB/s and TFLOP/s, beside the copy and read
-//! speed of the device's memory measured in the same run.
+//! Every GPU kernel on the shapes of well-known models, in µs, GB/s and TFLOP/s, beside the copy and read speed of the device's memory
+//! measured in the same run: `cargo bench -p planish-kernels --bench kernels -- --shapes 4096x14336 --inputs 64 --only warpgroup`.
 //!
 //! Buffers take turns so that no cache serves them. A time is the median over passes of many launches, divided by their number.
 
@@ -9,28 +9,55 @@ mod products;
 mod report;
 
 use anyhow::Context;
+use clap::Parser;
 use planish_format::{FloatType, Packing};
 use planish_gpu::Queue;
 use serde_json::{Value, json};
 
 use self::measure::Bench;
-use super::run_flags::{DeviceFlag, RunFlags};
 
-/// What to measure.
-#[derive(clap::Args, Clone, Debug)]
-pub struct KernelFlags {
-    /// Bits of the weights, with --kernels [default: --bits, else 4 and 8]
-    #[arg(long, value_name = "BITS,..", value_delimiter = ',', requires = "kernels")]
+/// What to measure, and on what.
+#[derive(Parser, Clone, Debug)]
+#[command(about = "Times every GPU kernel beside the speed of the device's memory")]
+struct Flags {
+    /// Bits of the weights
+    #[arg(long, value_name = "BITS,..", value_delimiter = ',', default_values_t = WIDTHS)]
     widths: Vec<u32>,
-    /// Shapes of the weights, with --kernels [default: products of 1B, 8B and 70B models]
-    #[arg(long, value_name = "ROWSxCOLS,..", value_delimiter = ',', value_parser = shape, requires = "kernels")]
+    /// Shapes of the weights [default: products of 1B, 8B and 70B models]
+    #[arg(long, value_name = "ROWSxCOLS,..", value_delimiter = ',', value_parser = shape)]
     shapes: Vec<(u32, u32)>,
-    /// Rows of activations, with --kernels [default: 1, 2, 4, 8, 16, 32, 64, 512, 2048]
-    #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "kernels")]
+    /// Rows of activations
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = INPUTS)]
     inputs: Vec<u32>,
-    /// Only kernels whose name contains one of these, with --kernels
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',', requires = "kernels")]
+    /// Only kernels whose name contains one of these
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     only: Vec<String>,
+    /// Where to measure
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceFlag,
+    /// Weights that share a scale and a bias
+    #[arg(long, value_name = "SIZE", default_value_t = GROUP)]
+    group_size: usize,
+    /// Activations in f32
+    #[arg(long)]
+    exact: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A GPU.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum DeviceFlag {
+    /// That of this system
+    Auto,
+    /// Apple GPUs
+    Metal,
+    /// NVIDIA GPUs
+    Cuda,
 }
 
 /// (rows, cols): attention and feed-forward products of 1B, 8B and 70B models.
@@ -58,25 +85,19 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(flags: &RunFlags, kernels: &KernelFlags) -> anyhow::Result<Choice> {
-        let or = |given: &[u32], default: &[u32]| if given.is_empty() { default } else { given }.to_vec();
-        let widths = match flags.bits {
-            Some(bits) => or(&kernels.widths, &[bits]),
-            None => or(&kernels.widths, &WIDTHS),
+    fn new(flags: &Flags) -> anyhow::Result<Choice> {
+        let packing = |&bits: &u32| {
+            Packing::new(bits, flags.group_size).context("bits are 2, 3, 4, 5, 6 or 8, a group is a multiple of 8")
         };
-        let packing = |bits: u32| {
-            Packing::new(bits, flags.group_size.unwrap_or(GROUP))
-                .context("bits are 2, 3, 4, 5, 6 or 8, a group is a multiple of 8")
-        };
-        anyhow::ensure!(!kernels.inputs.contains(&0), "--inputs 0: a product has at least one");
+        anyhow::ensure!(!flags.inputs.contains(&0), "--inputs 0: a product has at least one");
         Ok(Choice {
-            packings: widths.into_iter().map(packing).collect::<anyhow::Result<_>>()?,
-            shapes: match kernels.shapes.is_empty() {
+            packings: flags.widths.iter().map(packing).collect::<anyhow::Result<_>>()?,
+            shapes: match flags.shapes.is_empty() {
                 true => SHAPES.to_vec(),
-                false => kernels.shapes.clone(),
+                false => flags.shapes.clone(),
             },
-            inputs: or(&kernels.inputs, &INPUTS),
-            only: kernels.only.clone(),
+            inputs: flags.inputs.clone(),
+            only: flags.only.clone(),
             value: if flags.exact { FloatType::F32 } else { FloatType::BF16 },
         })
     }
@@ -86,11 +107,10 @@ impl Choice {
     }
 }
 
-/// Runs the command on the device that the flags name.
-pub fn run(flags: &RunFlags, kernels: &KernelFlags, as_json: bool) -> anyhow::Result<()> {
-    let choice = Choice::new(flags, kernels)?;
-    let result = measure_on(flags.device, &choice)?;
-    match as_json {
+fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    let result = measure_on(flags.device, &Choice::new(&flags)?)?;
+    match flags.json {
         true => println!("{result}"),
         false => report::print_tables(&result),
     }
@@ -107,7 +127,7 @@ fn measure_on(device: DeviceFlag, choice: &Choice) -> anyhow::Result<Value> {
         return measure_all(planish_gpu::MetalQueue::new()?, choice);
     }
     let _ = choice;
-    anyhow::bail!("--kernels measures the kernels of GPUs, and {device:?} is none of this system")
+    anyhow::bail!("this system has no GPU for --device {device:?}")
 }
 
 fn measure_all<Q: Queue>(queue: Q, choice: &Choice) -> anyhow::Result<Value> {

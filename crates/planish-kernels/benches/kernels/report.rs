@@ -12,8 +12,9 @@ pub fn print_tables(result: &Value) {
     );
     println!("     rows x cols  bits  inputs  kernel               us    GB/s  of read  TFLOP/s");
     for row in rows(&result["products"]) {
+        let chosen = if row["chosen"] == true { "  chosen" } else { "" };
         println!(
-            "{:>9} x {:<5} {:>5} {:>7}  {:14} {:8.1} {:7.0} {:6.0} % {:8.1}",
+            "{:>9} x {:<5} {:>5} {:>7}  {:14} {:8.1} {:7.0} {:6.0} % {:8.1}{chosen}",
             number(&row["rows"]),
             number(&row["cols"]),
             number(&row["bits"]),

@@ -159,9 +159,9 @@ impl<Q: Queue> Bench<Q> {
     }
 
     fn compile(&self, launch: &Launch) -> anyhow::Result<Q::Kernel> {
-        let text = launch.program.text(self.queue.dialect());
+        let text = launch.program.text(self.queue.language());
         let source = Source {
-            name: launch.program.file.name,
+            name: launch.program.file.name(),
             text: &text,
             entry: launch.kernel,
         };

@@ -3,7 +3,7 @@
 use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
 use planish_kernels::launch::{
-    ATTENTION_VARIANTS, Add, Argmax, Attention, AttentionBuffer, AttentionPlan, BLOCK, Dialect, Gate, Launch, Norm,
+    ATTENTION_VARIANTS, Add, Argmax, Attention, AttentionBuffer, AttentionPlan, BLOCK, Features, Gate, Launch, Norm,
     Place, Quantize, Rope, Rows, WeightKind, settings_of,
 };
 use planish_ops::{Activation, NormKind};
@@ -64,7 +64,7 @@ impl Case {
 
 pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Vec<Value>> {
     let mut measured = Vec::new();
-    for case in cases(choice, bench.queue.dialect()) {
+    for case in cases(choice, &bench.queue.features()) {
         if !choice.takes(case.name) {
             continue;
         }
@@ -84,7 +84,7 @@ pub fn measure<Q: Queue>(bench: &Bench<Q>, choice: &Choice) -> anyhow::Result<Ve
     Ok(measured)
 }
 
-fn cases(choice: &Choice, dialect: Dialect) -> Vec<Case> {
+fn cases(choice: &Choice, features: &Features) -> Vec<Case> {
     let value = choice.value;
     let mut cases = Vec::new();
     for rows in ROWS {
@@ -98,15 +98,15 @@ fn cases(choice: &Choice, dialect: Dialect) -> Vec<Case> {
     }
     cases.extend(DEPTHS.map(|positions| {
         let problem = query(value, [1, 1], positions);
-        attention("attention, decode", &problem, &problem.plan(dialect))
+        attention("attention, decode", &problem, &problem.plan(features))
     }));
     cases.extend(BATCHES.map(|[sequences, positions]| {
         let problem = query(value, [sequences, 1], positions);
-        attention("attention, batch", &problem, &problem.plan(dialect))
+        attention("attention, batch", &problem, &problem.plan(features))
     }));
     for rows in PREFILLS {
         let problem = query(value, [1, rows], rows);
-        let running = ATTENTION_VARIANTS.iter().filter(|variant| (variant.runs_on)(dialect));
+        let running = ATTENTION_VARIANTS.iter().filter(|variant| (variant.runs_on)(features));
         cases.extend(running.filter_map(|variant| {
             let name = if variant.name == "attention" {
                 "attention, prefill"

@@ -2,7 +2,8 @@
 // Weights are decoded in registers and rounded once to f16, inputs come as f16 from arrange.metal; products are summed in f32. Powers
 // of two, one for each row and one for each input, keep both in f16's range; they are undone at the end.
 // A threadgroup has ROWGROUPS * SPLITS warpgroups and one that brings stages (stages.metal). Row groups share inputs; splits share a
-// tile's columns in turn. Grid: any; threadgroups take the tiles (64 * ROWGROUPS rows x INPUTS inputs) in turn, inputs first.
+// tile's columns in turn. Grid: any; threadgroups take the tiles (64 * ROWGROUPS rows x INPUTS inputs x a part of the columns) in turn,
+// inputs first. With several parts OUTPUT is f32, and sum_parts.metal adds them up.
 // Defines: those of stages.metal, OUTPUT, ADDED, THREADS (128 * ROWGROUPS * SPLITS + 128).
 
 // Registers of a thread: those that multiply take them from those that bring.
@@ -204,7 +205,7 @@ KERNEL(warpgroup_matmul)(
     device const uint* scales [[buffer(1)]],    // (rows / 16, cols / GROUP, 16): scale, and bias in the upper half; powers of the rows
     device const uint4* arranged [[buffer(2)]], // (cols / 64, padded, 8); inverse powers of the inputs
     device const float* added [[buffer(3)]],    // (rows)
-    device output_t* output [[buffer(4)]],      // (inputs, rows)
+    device output_t* output [[buffer(4)]],      // (parts, inputs, rows)
     PROBLEM(WarpgroupProblem, 5))
 {
     SHARED_LARGE(uchar, memory, ROOM_BYTES);
@@ -225,22 +226,23 @@ KERNEL(warpgroup_matmul)(
     if (simdgroup_index >= 4 * WARPGROUPS) {
         leave_registers<FEW_REGISTERS>();
         Turn turn = turn_of(0);
-        for (uint tile = group_position.x; tile < operands.count; tile += group_count.x)
-            bring_tile(operands, room, tile, thread_number, turn);
+        for (uint index = group_position.x; index < operands.count; index += group_count.x)
+            bring_tile(operands, room, tile_at(operands, index), thread_number, turn);
     } else {
         take_registers<MANY_REGISTERS>();
         const uint warpgroup = simdgroup_index / 4, rowgroup = warpgroup % ROWGROUPS, split = warpgroup / ROWGROUPS;
         device const float* powers = (device const float*)(scales + ulong(operands.row_tiles) * operands.groups * 16);
         device const float* factors = (device const float*)(arranged + ulong(operands.steps) * operands.padded * 8);
         uint begin = split; // the first stage
-        for (uint tile = group_position.x; tile < operands.count; tile += group_count.x, begin += operands.steps) {
+        for (uint index = group_position.x; index < operands.count; index += group_count.x) {
+            const Tile tile = tile_at(operands, index);
             Corner corner;
-            corner.row = (tile / operands.input_tiles * ROWGROUPS + rowgroup) * GROUP_ROWS;
-            corner.input = tile % operands.input_tiles * INPUTS;
+            corner.row = (tile.rows * ROWGROUPS + rowgroup) * GROUP_ROWS;
+            corner.input = tile.input;
             const uint row = corner.row + simdgroup_index % 4 * 16 + lane_index / 4;
             Part part;
             part.row_tile = rowgroup * 4 + simdgroup_index % 4;
-            part.steps = (operands.steps + SPLITS - 1 - split) / SPLITS;
+            part.steps = (tile.steps + SPLITS - 1 - split) / SPLITS;
             part.lane = lane_index;
             part.powers[0] = powers[min(row, operands.row_tiles * 16 - 1)];
             part.powers[1] = powers[min(row + 8, operands.row_tiles * 16 - 1)];
@@ -250,6 +252,7 @@ KERNEL(warpgroup_matmul)(
                 sums[i] = 0;
             if (SPLITS == 1 || part.steps > 0)
                 multiply_tile(room, part, turn_of(begin), sums);
+            begin += tile.steps;
             if (SPLITS > 1)
                 add_splits(room, split, rowgroup, thread_number, sums);
             if (split == 0) {
@@ -261,7 +264,7 @@ KERNEL(warpgroup_matmul)(
                     sums[i] += of_row[i % 4 / 2];
 #endif
 #if OUTPUT == 0
-                store_sums(output, problem, corner, thread_number, sums);
+                store_sums(output + ulong(tile.part) * problem.inputs * problem.rows, problem, corner, thread_number, sums);
 #else
                 threadgroup ushort* staged = room.staged + rowgroup * INPUTS * OUTPUT_STRIDE;
                 stage_sums(staged, thread_number, sums);

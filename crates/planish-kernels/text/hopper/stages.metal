@@ -7,6 +7,7 @@ struct WarpgroupProblem {
     uint cols; // a multiple of 64
     uint inputs;
     uint padded; // inputs that `arranged` has room for, a multiple of 8
+    uint parts;  // of the columns: threadgroups of their own, whose sums are added up later
 };
 
 #define GROUP_ROWS 64                                // of a warpgroup
@@ -77,7 +78,17 @@ struct Operands {
     uint row_tiles;   // of 16 rows
     uint padded;      // inputs that `arranged` has room for
     uint input_tiles; // of INPUTS
+    uint parts;       // of the columns
     uint count;       // tiles to compute
+};
+
+// Rows, inputs and columns that a threadgroup computes at once.
+struct Tile {
+    uint rows;       // which 64 * ROWGROUPS rows
+    uint input;      // the first
+    uint part;       // of the columns
+    uint first_step; // of 64 columns
+    uint steps;
 };
 
 inline Operands operands_of(device const uint* tiles, device const uint* scales, device const uint4* arranged,
@@ -88,29 +99,41 @@ inline Operands operands_of(device const uint* tiles, device const uint* scales,
     operands.row_tiles = (problem.rows + 15) / 16;
     operands.padded = problem.padded;
     operands.input_tiles = (problem.inputs + INPUTS - 1) / INPUTS;
-    operands.count = operands.input_tiles * ((problem.rows + GROUP_ROWS * ROWGROUPS - 1) / (GROUP_ROWS * ROWGROUPS));
+    operands.parts = problem.parts;
+    operands.count = operands.input_tiles * operands.parts * ((problem.rows + GROUP_ROWS * ROWGROUPS - 1) / (GROUP_ROWS * ROWGROUPS));
     return operands;
 }
 
+// Inputs first, then parts.
+inline Tile tile_at(thread const Operands& operands, uint index) {
+    Tile tile;
+    tile.input = index % operands.input_tiles * INPUTS;
+    tile.part = index / operands.input_tiles % operands.parts;
+    tile.rows = index / operands.input_tiles / operands.parts;
+    tile.first_step = operands.steps * tile.part / operands.parts;
+    tile.steps = operands.steps * (tile.part + 1) / operands.parts - tile.first_step;
+    return tile;
+}
+
 // Brings the stages of one tile. 128 threads, of which this has a number.
-inline void bring_tile(thread const Operands& operands, thread const Room& room, uint tile, uint number, thread Turn& turn) {
-    const uint first_input = tile % operands.input_tiles * INPUTS, brought = min(uint(INPUTS), operands.padded - first_input);
-    const uint first_row_tile = tile / operands.input_tiles * ROW_TILES, last_row_tile = operands.row_tiles - 1;
+inline void bring_tile(thread const Operands& operands, thread const Room& room, Tile tile, uint number, thread Turn& turn) {
+    const uint brought = min(uint(INPUTS), operands.padded - tile.input);
+    const uint first_row_tile = tile.rows * ROW_TILES, last_row_tile = operands.row_tiles - 1;
     device const uint* codes[(CODE_PIECES + 127) / 128];
 #pragma unroll
     for (uint i = 0; i < (CODE_PIECES + 127) / 128; i++) {
         const uint piece = i * 128 + number;
         const ulong row_tile = min(first_row_tile + piece / (8 * BITS), last_row_tile);
-        codes[i] = operands.tiles + row_tile * operands.steps * TILE_WORDS + piece % (8 * BITS) * 4;
+        codes[i] = operands.tiles + (row_tile * operands.steps + tile.first_step) * TILE_WORDS + piece % (8 * BITS) * 4;
     }
     const ulong scale_tile = min(first_row_tile + number / (4 * SPANS), last_row_tile);
     device const uint* scales = operands.scales + scale_tile * operands.groups * 16 + number % (4 * SPANS) * 4;
-    for (uint step = 0; step < operands.steps; step++) {
+    for (uint step = tile.first_step; step < tile.first_step + tile.steps; step++) {
         threadgroup mbarrier* full = room.full + turn.stage;
         mbarrier_wait(room.empty + turn.stage, turn.parity ^ 1);
         if (number == 0) {
             mbarrier_expect(full, brought * 128);
-            copy_bulk(room.inputs + turn.stage * INPUTS_BYTES, operands.arranged + (ulong(step) * operands.padded + first_input) * 8,
+            copy_bulk(room.inputs + turn.stage * INPUTS_BYTES, operands.arranged + (ulong(step) * operands.padded + tile.input) * 8,
                       brought * 128, full);
         }
 #pragma unroll
