@@ -45,7 +45,7 @@ fn caches(cpu: &Cpu, layers: usize, positions: usize) -> Vec<KeyValues> {
     let values = numbers(positions * SHAPE.heads * SHAPE.head_dim);
     let cache = |_| {
         let mut cache = KeyValues::new(SHAPE);
-        cache.append(cpu.pool(), 0, &values, &values);
+        cache.append(cpu, 0, &values, &values);
         cache
     };
     (0..layers).map(cache).collect()
@@ -111,7 +111,6 @@ fn attention_rates(criterion: &mut Criterion) {
 
 fn element_wise(criterion: &mut Criterion) {
     let cpu = cpu();
-    let pool = cpu.pool();
     let mut group = criterion.benchmark_group(format!("{PROMPT} rows"));
     // Up of ones: a product of small numbers, again and again, would become subnormal.
     let (mut gate, up) = (vec![30.0; PROMPT * BETWEEN], vec![1.0; PROMPT * BETWEEN]);
@@ -123,7 +122,7 @@ fn element_wise(criterion: &mut Criterion) {
                 gate: &mut gate,
                 up: Some(&up),
             };
-            activate(pool, problem);
+            activate(&cpu, problem);
         });
     });
     let (mut hidden, residual, mut output) = (
@@ -135,7 +134,7 @@ fn element_wise(criterion: &mut Criterion) {
     group.bench_function("norm", |bencher| {
         bencher.iter(|| {
             norm(
-                pool,
+                &cpu,
                 Norm {
                     kind: NormKind::Rms,
                     width: HIDDEN,
@@ -165,17 +164,17 @@ fn element_wise(criterion: &mut Criterion) {
                 rotated: SHAPE.head_dim,
                 pairs: RopePairs::Halves,
             };
-            rope(pool, problem);
+            rope(&cpu, problem);
         });
     });
     let keys = numbers(PROMPT * SHAPE.heads * SHAPE.head_dim);
     let mut cache = KeyValues::new(SHAPE);
     group.bench_function("append", |bencher| {
-        bencher.iter(|| cache.append(pool, 0, &keys, &keys));
+        bencher.iter(|| cache.append(&cpu, 0, &keys, &keys));
     });
     let one = SHAPE.heads * SHAPE.head_dim;
     group.bench_function("append of one row", |bencher| {
-        bencher.iter(|| cache.append(pool, 77, &keys[..one], &keys[..one]));
+        bencher.iter(|| cache.append(&cpu, 77, &keys[..one], &keys[..one]));
     });
     group.finish();
 }

@@ -1,8 +1,7 @@
 //! Activations of feed-forward blocks: `gate = activation(gate) * up`, or the activation alone.
 
-use crate::Pool;
+use crate::Cpu;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::vector_functions;
 use planish_ops::Activation;
 
 /// Rows to activate.
@@ -19,13 +18,13 @@ pub struct Activate<'a> {
 const CHUNK: usize = 1024;
 
 /// Applies the activation to every value.
-pub fn activate(pool: &Pool, problem: Activate<'_>) {
+pub fn activate(cpu: &Cpu, problem: Activate<'_>) {
     let Activate { activation, gate, up } = problem;
     let len = gate.len();
     assert!(up.is_none_or(|up| up.len() == len));
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let gate = SharedSlice::new(gate);
-    share_rows(pool, len.div_ceil(CHUNK), CHUNK, |share| {
+    share_rows(cpu.pool(), len.div_ceil(CHUNK), CHUNK, |share| {
         let range = share.start * CHUNK..(share.end * CHUNK).min(len);
         // SAFETY: shares do not overlap; the functions are those this machine supports.
         unsafe { (functions.activate)(activation, gate.range(range.clone()), up.map(|up| &up[range])) }

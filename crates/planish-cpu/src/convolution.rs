@@ -4,9 +4,9 @@
 use planish_ops::Activation;
 use smallvec::{SmallVec, smallvec};
 
-use crate::Pool;
+use crate::Cpu;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{ConvolutionRow, vector_functions};
+use crate::vector::ConvolutionRow;
 
 /// Channels handled together; their history stays in the nearest cache.
 const CHUNK: usize = 64;
@@ -36,7 +36,7 @@ pub struct Convolution<'a> {
 }
 
 /// Convolves every channel.
-pub fn convolve(pool: &Pool, problem: Convolution<'_>) {
+pub fn convolve(cpu: &Cpu, problem: Convolution<'_>) {
     let Convolution {
         input,
         input_gate,
@@ -55,9 +55,9 @@ pub fn convolve(pool: &Pool, problem: Convolution<'_>) {
     assert!(bias.is_none_or(|bias| bias.len() == channels));
     assert!(input_gate.is_none_or(|gate| gate.len() == input.len()));
     assert!(output_gate.is_none_or(|gate| gate.len() == input.len()));
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let (history, output) = (SharedSlice::new(history), SharedSlice::new(output));
-    share_rows(pool, channels.div_ceil(CHUNK), CHUNK * rows * taps, |share| {
+    share_rows(cpu.pool(), channels.div_ceil(CHUNK), CHUNK * rows * taps, |share| {
         let mut window: SmallVec<[f32; 4 * CHUNK]> = smallvec![0.0; taps * CHUNK];
         for chunk in share {
             let (from, to) = (chunk * CHUNK, channels.min((chunk + 1) * CHUNK));

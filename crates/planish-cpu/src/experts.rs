@@ -225,7 +225,7 @@ impl Experts<'_> {
         };
         let activation = self.activation;
         activate(
-            cpu.pool(),
+            cpu,
             Activate {
                 activation,
                 gate: &mut *gate,

@@ -7,11 +7,11 @@
 use half::f16;
 use planish_ops::{CacheType, REWIND};
 
-use crate::Pool;
+use crate::Cpu;
 use crate::input::{largest_magnitude, step_of};
 use crate::piece::Piece;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{ProductElement, vector_functions};
+use crate::vector::{ProductElement, VectorFunctions};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
@@ -139,17 +139,17 @@ impl KeyValues {
     }
 
     /// Stores `keys` (rows, heads, head_dim) and `values` (rows, heads, value_dim) at `first_position` and on.
-    pub fn append(&mut self, pool: &Pool, first_position: usize, keys: &[f32], values: &[f32]) {
+    pub fn append(&mut self, cpu: &Cpu, first_position: usize, keys: &[f32], values: &[f32]) {
         match &mut self.blocks {
-            Blocks::Single(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
-            Blocks::Half(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
-            Blocks::Byte(blocks) => append(pool, self.shape, blocks, first_position, keys, values),
+            Blocks::Single(blocks) => append(cpu, self.shape, blocks, first_position, keys, values),
+            Blocks::Half(blocks) => append(cpu, self.shape, blocks, first_position, keys, values),
+            Blocks::Byte(blocks) => append(cpu, self.shape, blocks, first_position, keys, values),
         }
     }
 }
 
 fn append<T: ProductElement>(
-    pool: &Pool,
+    cpu: &Cpu,
     shape: KeyValueShape,
     blocks: &mut Vec<Block<T>>,
     first_position: usize,
@@ -176,7 +176,8 @@ fn append<T: ProductElement>(
         }
     }
     let blocks = SharedSlice::new(&mut blocks[first_block..needed]);
-    share_rows(pool, needed - first_block, BLOCK * cols, |share| {
+    let functions = cpu.vector();
+    share_rows(cpu.pool(), needed - first_block, BLOCK * cols, |share| {
         for index in share {
             let start = (first_block + index) * BLOCK;
             // SAFETY: every block belongs to one share.
@@ -184,7 +185,7 @@ fn append<T: ProductElement>(
             for position in start.max(first_position)..(start + BLOCK).min(first_position + rows) {
                 let row = position - first_position;
                 let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
-                store_position(shape, block, position - start, keys, values);
+                store_position(functions, shape, block, position - start, keys, values);
             }
         }
     });
@@ -192,13 +193,13 @@ fn append<T: ProductElement>(
 
 /// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).
 fn store_position<T: ProductElement>(
+    functions: &VectorFunctions,
     shape: KeyValueShape,
     block: &mut Block<T>,
     slot: usize,
     keys: &[f32],
     values: &[f32],
 ) {
-    let functions = vector_functions();
     let (head_dim, width) = (shape.head_dim, shape.width());
     let mut rounded = [T::default(); 64];
     let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(shape.value_dim));

@@ -46,7 +46,7 @@ pub use arena::Arena;
 pub use attention::{Alibi, Attention, AttentionWorkspace, attention};
 pub use convolution::{Convolution, convolve};
 pub use cores::physical_cores;
-pub use cpu::{Cpu, CpuError, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
+pub use cpu::{Cpu, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use heads::{CopyHeads, HeadLinear, copy_heads};
 pub use huge::huge_vec;

@@ -1,8 +1,8 @@
 //! Norms of rows: `hidden += factor * residual; output = normalized(hidden) * weight + bias`.
 
-use crate::Pool;
+use crate::Cpu;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{NormRow, vector_functions};
+use crate::vector::NormRow;
 use planish_ops::NormKind;
 
 /// Rows to normalize. A row is `width` long; weight and bias may cover several rows that lie side by side (the heads of a
@@ -27,7 +27,7 @@ pub struct Norm<'a> {
 }
 
 /// Normalizes every row.
-pub fn norm(pool: &Pool, problem: Norm<'_>) {
+pub fn norm(cpu: &Cpu, problem: Norm<'_>) {
     let Norm {
         kind,
         width,
@@ -44,10 +44,10 @@ pub fn norm(pool: &Pool, problem: Norm<'_>) {
     assert!(output.as_ref().is_none_or(|output| output.len() == len));
     let fits = |values: &[f32]| !values.is_empty() && values.len().is_multiple_of(width);
     assert!(weight.is_none_or(fits) && bias.is_none_or(fits));
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let hidden = SharedSlice::new(hidden);
     let output = output.map(SharedSlice::new);
-    share_rows(pool, len / width, width, |share| {
+    share_rows(cpu.pool(), len / width, width, |share| {
         for row in share {
             let range = row * width..(row + 1) * width;
             let part = |values: &'_ [f32]| row * width % values.len();

@@ -7,9 +7,9 @@
 use planish_ops::RecurrenceShape;
 use std::ops::Range;
 
-use crate::Pool;
+use crate::Cpu;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{STRIP, StateStep, vector_functions};
+use crate::vector::{STRIP, StateStep, VectorFunctions};
 
 /// Rows whose coefficients are computed together.
 const ROWS: usize = 32;
@@ -83,7 +83,7 @@ pub struct Coefficients {
 }
 
 /// Takes in every row.
-pub fn recur(pool: &Pool, problem: Recurrence<'_>) {
+pub fn recur(cpu: &Cpu, problem: Recurrence<'_>) {
     let Recurrence {
         shape,
         inputs,
@@ -106,8 +106,9 @@ pub fn recur(pool: &Pool, problem: Recurrence<'_>) {
         steps,
         rule,
         output,
+        functions: cpu.vector(),
     };
-    share_rows(pool, shape.heads, 4 * rows * head_values, |share| {
+    share_rows(cpu.pool(), shape.heads, 4 * rows * head_values, |share| {
         for head in share {
             // SAFETY: every head belongs to one share.
             let state = unsafe { state.range(head * head_values..(head + 1) * head_values) };
@@ -128,6 +129,7 @@ struct Job<'a> {
     steps: Steps<'a>,
     rule: Rule<'a>,
     output: SharedSlice<'a, f32>,
+    functions: &'static VectorFunctions,
 }
 
 impl Job<'_> {
@@ -204,7 +206,7 @@ impl Job<'_> {
         let to = (row * self.shape.heads + head) * value_dim + strip * STRIP;
         // SAFETY: the function is one that this machine supports; every head belongs to one share.
         unsafe {
-            (vector_functions().step_state)(&mut step);
+            (self.functions.step_state)(&mut step);
             self.output.range(to..to + width).copy_from_slice(&given[..width]);
         }
     }

@@ -1,8 +1,7 @@
 //! Rotary position embedding: in every head pairs of values are rotated by angles of its position.
 
-use crate::Pool;
+use crate::Cpu;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::vector_functions;
 use planish_ops::RopePairs;
 
 /// Heads to rotate.
@@ -20,7 +19,7 @@ pub struct Rope<'a> {
 }
 
 /// Rotates every head of every row.
-pub fn rope(pool: &Pool, problem: Rope<'_>) {
+pub fn rope(cpu: &Cpu, problem: Rope<'_>) {
     let Rope {
         heads,
         head_dim,
@@ -32,9 +31,9 @@ pub fn rope(pool: &Pool, problem: Rope<'_>) {
     let cols = heads.len() / rows;
     assert!(rotated <= head_dim && cols.is_multiple_of(head_dim));
     assert!(angles.len() == rows * rotated && heads.len() == rows * cols);
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let heads = SharedSlice::new(heads);
-    share_rows(pool, rows, cols, |share| {
+    share_rows(cpu.pool(), rows, cols, |share| {
         for row in share {
             let angles = &angles[row * rotated..(row + 1) * rotated];
             // SAFETY: every row belongs to one share; the functions are those this machine supports.

@@ -67,4 +67,7 @@ pub enum Error {
     /// The source is not the kind of checkpoint that this operation starts from; the message names the way out.
     #[error("{0}")]
     Source(String),
+    /// The variable that names the instruction set names none of this machine.
+    #[error(transparent)]
+    InstructionSet(#[from] planish_format::IsaError),
 }

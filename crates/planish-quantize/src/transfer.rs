@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use planish_checkpoint::mlx::{Arranged, View};
 use planish_checkpoint::{Checkpoint, Dialect, Dtype, Entry, Layout, Planned, Weight, Writer, WriterOptions};
-use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
+use planish_format::{FloatType, Isa, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
 use crate::pack::Floats;
@@ -78,6 +78,7 @@ pub(crate) struct Transfer<'a> {
 impl Transfer<'_> {
     /// Writes the output.
     pub fn run(&self, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
+        Isa::chosen()?;
         let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output))?;
         let bytes = |made: &Made| -> u64 {
             made.tensor

@@ -103,7 +103,7 @@ pub(crate) struct Scratch {
 pub fn attention(cpu: &Cpu, problem: &mut Attention<'_>, workspace: &mut AttentionWorkspace) {
     let output = std::mem::take(&mut problem.output);
     let pool = cpu.pool();
-    let plan = Plan::new(problem, pool.threads(), cpu.rounded_attention());
+    let plan = Plan::new(problem, cpu);
     assert!(output.len() == plan.rows * problem.heads * plan.value_dim);
     workspace.prepare(&plan, pool.threads());
     let AttentionWorkspace { slots, partial } = workspace;

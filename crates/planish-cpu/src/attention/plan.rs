@@ -3,8 +3,10 @@
 use planish_ops::CacheType;
 use std::ops::Range;
 
+use crate::Cpu;
 use crate::key_values::BLOCK;
 use crate::share::SharedSlice;
+use crate::vector::VectorFunctions;
 
 use super::{Attention, RoundedTask, Scratch, WORTH_SHARING};
 
@@ -36,6 +38,8 @@ pub(crate) struct Plan<'a> {
     pub splits: usize,
     /// What runs the tasks, if not the f32 kernels.
     pub rounded: Option<RoundedTask>,
+    /// The f32 kernels.
+    pub functions: &'static VectorFunctions,
 }
 
 /// One share of the work.
@@ -49,7 +53,8 @@ pub(crate) struct Task {
 }
 
 impl Plan<'_> {
-    pub fn new<'a>(problem: &'a Attention<'a>, threads: usize, rounded: Option<RoundedTask>) -> Plan<'a> {
+    pub fn new<'a>(problem: &'a Attention<'a>, cpu: &Cpu) -> Plan<'a> {
+        let threads = cpu.pool().threads();
         let shape = problem.key_values.shape();
         let head_dim = shape.head_dim;
         let rows = problem.queries.len() / (problem.heads * head_dim);
@@ -57,7 +62,9 @@ impl Plan<'_> {
         assert!(problem.sinks.is_none_or(|sinks| sinks.len() == problem.heads));
         assert!(problem.alibi.is_none_or(|alibi| alibi.slopes.len() == problem.heads));
         let group = problem.heads / shape.heads;
-        let rounded = rounded.filter(|_| shape.cache != CacheType::Float32 && rows * group >= LEAST_ROUNDED);
+        let rounded = cpu
+            .rounded_attention()
+            .filter(|_| shape.cache != CacheType::Float32 && rows * group >= LEAST_ROUNDED);
         let tile_rows = if rounded.is_some() { ROUNDED_ROWS } else { TILE_ROWS };
         let tile = (tile_rows / group).clamp(1, rows.max(1));
         let tiles = rows.div_ceil(tile);
@@ -72,6 +79,7 @@ impl Plan<'_> {
             tiles,
             splits: 1,
             rounded,
+            functions: cpu.vector(),
         };
         let units = shape.heads * tiles;
         if threads > 1 && units < 2 * threads && plan.multiply_adds() >= WORTH_SHARING {

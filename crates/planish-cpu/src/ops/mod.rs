@@ -216,7 +216,7 @@ impl Ops for CpuOps {
             epsilon: problem.epsilon,
             output: problem.output.map(|output| output.first_mut(rows.len())),
         };
-        norm(self.cpu.pool(), problem);
+        norm(&self.cpu, problem);
     }
 
     fn add(&self, problem: Add<'_, CpuOps>) {
@@ -282,7 +282,7 @@ impl Ops for CpuOps {
         } = problem;
         let (rotated, angles) = (angles.cols, angles.first(rows));
         rope(
-            self.cpu.pool(),
+            &self.cpu,
             crate::Rope {
                 heads: heads.first_mut(rows),
                 head_dim,
@@ -320,7 +320,7 @@ impl Ops for CpuOps {
                 });
             }
         }
-        key_values.append(self.cpu.pool(), first_position, keys.first(rows), values.first(rows));
+        key_values.append(&self.cpu, first_position, keys.first(rows), values.first(rows));
         Ok(())
     }
 
@@ -368,7 +368,7 @@ impl Ops for CpuOps {
         } = problem;
         let up = up.map(|up| up.first(rows));
         activate(
-            self.cpu.pool(),
+            &self.cpu,
             Activate {
                 activation,
                 gate: gate.first_mut(rows),
@@ -392,7 +392,7 @@ impl Ops for CpuOps {
             output,
         } = problem;
         convolve(
-            self.cpu.pool(),
+            &self.cpu,
             crate::Convolution {
                 input: input.first(rows),
                 input_gate: input_gate.map(|gate| gate.first(rows)),
@@ -427,7 +427,7 @@ impl Ops for CpuOps {
             Rule::Scan { skip } => crate::Rule::Scan { skip: &skip.values },
         };
         recur(
-            self.cpu.pool(),
+            &self.cpu,
             crate::Recurrence {
                 shape,
                 inputs: inputs.first(rows),
