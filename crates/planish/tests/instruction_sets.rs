@@ -52,7 +52,7 @@ fn every_name_runs() {
             );
             output.stdout
         };
-        run(&["quantize", DEMO, "--out", name, "--bits", "3"]);
+        run(&["quantize", DEMO, "--out", name, "--format", "mlx", "--bits", "3"]);
         let weights = std::fs::read(scratch.path(name).join("model.safetensors")).unwrap();
         assert!(
             *packed.get_or_insert_with(|| weights.clone()) == weights,
