@@ -8,6 +8,7 @@ use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use planish_format::Isa;
 
 /// Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 #[derive(Parser, Debug)]
@@ -43,6 +44,8 @@ enum Command {
 }
 
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    // Before any loop runs: a wrong name in the environment is refused by every command.
+    Isa::chosen()?;
     match command {
         Command::Quantize(arguments) => commands::quantize::run(arguments)?,
         Command::Dequantize(arguments) => commands::dequantize::run(arguments)?,

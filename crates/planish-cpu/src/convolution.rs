@@ -5,14 +5,14 @@ use planish_ops::{Convolution, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{ConvolutionRow, vector_functions};
-use crate::{CpuOps, CpuTensor, Pool};
+use crate::vector::ConvolutionRow;
+use crate::{Cpu, CpuOps, CpuTensor};
 
 /// Channels handled together; their history stays in the nearest cache.
 const CHUNK: usize = 64;
 
 /// Convolves every channel.
-pub(crate) fn convolve(pool: &Pool, problem: Convolution<'_, CpuOps>) {
+pub(crate) fn convolve(cpu: &Cpu, problem: Convolution<'_, CpuOps>) {
     let Convolution {
         places,
         input,
@@ -28,10 +28,10 @@ pub(crate) fn convolve(pool: &Pool, problem: Convolution<'_, CpuOps>) {
     let (weight, input) = (weight.values(), input.values());
     let [input_gate, output_gate, bias] = [input_gate, output_gate, bias].map(|of| of.map(CpuTensor::values));
     let (taps, chunks) = (weight.len() / channels, channels.div_ceil(CHUNK));
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let (history, output) = (SharedSlice::new(history.all_mut()), SharedSlice::new(output.all_mut()));
     let rows_of_span = places.rows().div_ceil(spans.len().max(1));
-    share_rows(pool, spans.len() * chunks, CHUNK * rows_of_span * taps, |share| {
+    share_rows(cpu.pool(), spans.len() * chunks, CHUNK * rows_of_span * taps, |share| {
         let mut window: SmallVec<[f32; 4 * CHUNK]> = smallvec![0.0; taps * CHUNK];
         for index in share {
             let (span, chunk) = (&spans[index / chunks], index % chunks);

@@ -8,19 +8,20 @@ use planish_ops::PlainMatrix;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use planish_format::{PackedMatrix, Packing};
+use planish_format::{Isa, IsaError, PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
 use crate::input::{InputBuffers, Shape};
 use crate::interleaved::{self, Unweave};
 use crate::matrix::CpuMatrix;
 use crate::pool::Pool;
-use crate::scalar::{float_at, packed_row};
+use crate::scalar::packed_row;
 use crate::scratch::{Buffer, WorkerScratch};
 use crate::table::{
     self, Bf16Product, ExactProduct, InstructionSet, Int8Product, InterleavedKernels, InterleavedProduct, Output,
     PlainProduct,
 };
+use crate::vector::VectorFunctions;
 
 pub use each::MatmulEach;
 
@@ -67,31 +68,6 @@ pub struct Matmul<'a, 'b> {
     pub precision: Precision,
 }
 
-/// Why there is no [`Cpu`].
-#[derive(Debug, PartialEq, Eq)]
-pub enum CpuError {
-    /// An instruction set was asked for by name that this program does not know or this machine does not have.
-    InstructionSet {
-        /// The name asked for.
-        name: String,
-        /// The names that work here.
-        available: Vec<&'static str>,
-    },
-}
-
-impl std::fmt::Display for CpuError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let CpuError::InstructionSet { name, available } = self;
-        write!(
-            formatter,
-            "PLANISH_CPU: this machine cannot run {name:?}, only {}",
-            available.join(", ")
-        )
-    }
-}
-
-impl std::error::Error for CpuError {}
-
 /// The threads and the kernels of this machine.
 pub struct Cpu {
     pool: Pool,
@@ -110,26 +86,30 @@ pub(crate) struct Scratch {
 }
 
 impl Cpu {
-    /// The best instruction set of this machine (or the one that `PLANISH_CPU` names) on `threads` threads, the caller's
-    /// included; 0 means one per physical core.
-    pub fn new(threads: usize) -> Result<Cpu, CpuError> {
-        Cpu::with_instructions(threads, std::env::var("PLANISH_CPU").ok().as_deref())
+    /// The instruction set that this process runs ([`Isa::chosen`]) on `threads` threads, the caller's included; 0 means one
+    /// per physical core.
+    ///
+    /// # Errors
+    /// If `PLANISH_CPU` names no instruction set of this machine.
+    pub fn new(threads: usize) -> Result<Cpu, IsaError> {
+        Ok(Cpu::of(threads, Isa::chosen()?))
     }
 
-    /// As [`Cpu::new`] with the instruction set given by name: one of [`instruction_sets`], or the best.
-    pub fn with_instructions(threads: usize, name: Option<&str>) -> Result<Cpu, CpuError> {
-        let wanted = |set: &&InstructionSet| name.is_none_or(|name| name == set.name);
-        let set = table::supported()
-            .find(wanted)
-            .ok_or_else(|| CpuError::InstructionSet {
-                name: name.unwrap_or_default().to_owned(),
-                available: instruction_sets(),
-            })?;
-        Ok(Cpu {
+    /// As [`Cpu::new`] with the instruction set given by name, or the best.
+    ///
+    /// # Errors
+    /// If this machine has none of that name.
+    pub fn with_instructions(threads: usize, name: Option<&str>) -> Result<Cpu, IsaError> {
+        Ok(Cpu::of(threads, name.map_or(Ok(Isa::best()), Isa::named)?))
+    }
+
+    /// Only callers that know the machine to have the instruction set may come here.
+    fn of(threads: usize, isa: Isa) -> Cpu {
+        Cpu {
             pool: Pool::new(threads),
-            set,
+            set: table::row(isa),
             scratch: Mutex::new(Vec::new()),
-        })
+        }
     }
 
     /// The threads, for other work between products.
@@ -142,6 +122,11 @@ impl Cpu {
         self.set
     }
 
+    /// The vector functions of this machine.
+    pub(crate) fn vector(&self) -> &'static VectorFunctions {
+        self.set.vector
+    }
+
     /// See [`InstructionSet::attention`].
     pub(crate) fn rounded_attention(&self) -> Option<RoundedTask> {
         (self.set.attention)()
@@ -149,7 +134,7 @@ impl Cpu {
 
     /// Name of the instruction set in use.
     pub fn instructions(&self) -> &'static str {
-        self.set.name
+        self.set.isa.name()
     }
 
     /// Multiplies in registers for so many rounds and returns the operations done. See [`crate::operation_rate`].
@@ -231,8 +216,8 @@ impl Cpu {
                 CpuMatrix::Packed(matrix) => packed_row(matrix, row, into),
                 CpuMatrix::Interleaved(matrix) => matrix.row(row, into),
                 CpuMatrix::Plain(PlainMatrix { float_type, data, .. }) => {
-                    let values = (0..cols).map(|col| float_at(data, *float_type, row * cols + col));
-                    into.iter_mut().zip(values).for_each(|(into, value)| *into = value);
+                    let row_bytes = cols * float_type.size_bytes();
+                    float_type.decode(&data[row * row_bytes..][..row_bytes], into);
                 }
             }
         });
@@ -457,7 +442,7 @@ impl Cpu {
 
 /// Names of the instruction sets that this machine has, best first.
 pub fn instruction_sets() -> Vec<&'static str> {
-    table::supported().map(|set| set.name).collect()
+    Isa::supported().map(Isa::name).collect()
 }
 
 /// The rows of x as the caller gave them.

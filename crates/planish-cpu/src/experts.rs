@@ -253,7 +253,7 @@ impl Experts<'_> {
             None => (up, None),
         };
         let activation = self.activation;
-        activate_values(cpu.pool(), activation, gate, up);
+        activate_values(cpu, activation, gate, up);
         gate
     }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use half::f16;
 use planish_ops::{CacheType, REWIND, ResidentKeyValues, SequenceStore, Span};
 
-use crate::Pool;
+use crate::Cpu;
 use crate::input::{largest_magnitude, step_of};
 use crate::piece::Piece;
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{ProductElement, vector_functions};
+use crate::vector::{ProductElement, VectorFunctions};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
@@ -231,11 +231,11 @@ impl KeyValues {
     }
 
     /// Stores the rows of spans: `keys` are (rows, heads, head_dim), `values` (rows, heads, value_dim).
-    pub fn append(&mut self, pool: &Pool, spans: &[Span], keys: &[f32], values: &[f32]) {
+    pub fn append(&mut self, cpu: &Cpu, spans: &[Span], keys: &[f32], values: &[f32]) {
         match &mut self.stored {
-            Stored::Float32(sequences) => append(pool, self.shape, sequences, spans, keys, values),
-            Stored::Float16(sequences) => append(pool, self.shape, sequences, spans, keys, values),
-            Stored::Int8(sequences) => append(pool, self.shape, sequences, spans, keys, values),
+            Stored::Float32(sequences) => append(cpu, self.shape, sequences, spans, keys, values),
+            Stored::Float16(sequences) => append(cpu, self.shape, sequences, spans, keys, values),
+            Stored::Int8(sequences) => append(cpu, self.shape, sequences, spans, keys, values),
         }
     }
 }
@@ -270,7 +270,7 @@ impl SequenceStore for KeyValues {
 }
 
 fn append<T: ProductElement>(
-    pool: &Pool,
+    cpu: &Cpu,
     shape: KeyValueShape,
     sequences: &mut Sequences<T>,
     spans: &[Span],
@@ -278,6 +278,7 @@ fn append<T: ProductElement>(
     values: &[f32],
 ) {
     let (cols, value_cols) = (shape.heads * shape.head_dim, shape.heads * shape.value_dim);
+    let functions = cpu.vector();
     for span in spans {
         sequences.reserve(shape, span);
         if let Some(window) = shape.window {
@@ -285,7 +286,7 @@ fn append<T: ProductElement>(
         }
         let (first_block, needed) = (span.first_position / BLOCK, span.end_position().div_ceil(BLOCK));
         let blocks = SharedSlice::new(&mut sequences.slots[span.slot][first_block..needed]);
-        share_rows(pool, needed - first_block, BLOCK * cols, |share| {
+        share_rows(cpu.pool(), needed - first_block, BLOCK * cols, |share| {
             for index in share {
                 let start = (first_block + index) * BLOCK;
                 // SAFETY: every block belongs to one share.
@@ -293,7 +294,7 @@ fn append<T: ProductElement>(
                 for position in start.max(span.first_position)..(start + BLOCK).min(span.end_position()) {
                     let row = span.first_row + position - span.first_position;
                     let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
-                    store_position(shape, block, position - start, keys, values);
+                    store_position(functions, shape, block, position - start, keys, values);
                 }
             }
         });
@@ -302,13 +303,13 @@ fn append<T: ProductElement>(
 
 /// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).
 fn store_position<T: ProductElement>(
+    functions: &VectorFunctions,
     shape: KeyValueShape,
     block: &mut Block<T>,
     slot: usize,
     keys: &[f32],
     values: &[f32],
 ) {
-    let functions = vector_functions();
     let (head_dim, width) = (shape.head_dim, shape.width());
     let mut rounded = [T::default(); 64];
     let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(shape.value_dim));

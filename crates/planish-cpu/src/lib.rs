@@ -44,7 +44,7 @@ pub mod vector;
 pub use arena::Arena;
 pub use choose::{Candidate, Chooser, CpuChosen};
 pub use cores::physical_cores;
-pub use cpu::{Cpu, CpuError, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
+pub use cpu::{Cpu, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
 pub use experts::{ExpertLayer, Experts, ExpertsWorkspace};
 pub use huge::huge_vec;
 pub use interleaved::Interleaved;

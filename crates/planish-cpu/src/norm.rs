@@ -3,11 +3,11 @@
 use planish_ops::{Norm, Shape};
 
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{NormRow, vector_functions};
-use crate::{CpuOps, CpuTensor, Pool};
+use crate::vector::NormRow;
+use crate::{Cpu, CpuOps, CpuTensor};
 
 /// Normalizes every width of every row.
-pub(crate) fn norm(pool: &Pool, problem: Norm<'_, CpuOps>) {
+pub(crate) fn norm(cpu: &Cpu, problem: Norm<'_, CpuOps>) {
     let Norm {
         kind,
         rows,
@@ -25,10 +25,10 @@ pub(crate) fn norm(pool: &Pool, problem: Norm<'_, CpuOps>) {
     let hidden = &mut hidden.all_mut()[range];
     let [weight, bias] = [weight, bias].map(|vector| vector.map(CpuTensor::values));
     let output = output.map(|output| output.first_mut(count));
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let hidden = SharedSlice::new(hidden);
     let output = output.map(SharedSlice::new);
-    share_rows(pool, len / width, width, |share| {
+    share_rows(cpu.pool(), len / width, width, |share| {
         for row in share {
             let range = row * width..(row + 1) * width;
             let part = |values: &'_ [f32]| row * width % values.len();

@@ -9,8 +9,8 @@ use std::ops::Range;
 use planish_ops::{Recurrence, RecurrenceShape, Rule, Steps};
 
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::{STRIP, StateStep, vector_functions};
-use crate::{CpuOps, Pool};
+use crate::vector::{STRIP, StateStep, VectorFunctions};
+use crate::{Cpu, CpuOps};
 
 /// Rows whose coefficients are computed together.
 const ROWS: usize = 32;
@@ -35,7 +35,7 @@ pub struct Coefficients {
 }
 
 /// Takes in every row.
-pub(crate) fn recur(pool: &Pool, problem: Recurrence<'_, CpuOps>) {
+pub(crate) fn recur(cpu: &Cpu, problem: Recurrence<'_, CpuOps>) {
     let Recurrence {
         places,
         shape,
@@ -54,11 +54,12 @@ pub(crate) fn recur(pool: &Pool, problem: Recurrence<'_, CpuOps>) {
         steps,
         rule,
         output,
+        functions: cpu.vector(),
     };
     let spans = places.spans;
     let rows_of_span = places.rows().div_ceil(spans.len().max(1));
     share_rows(
-        pool,
+        cpu.pool(),
         spans.len() * shape.heads,
         4 * rows_of_span * head_values,
         |share| {
@@ -85,6 +86,7 @@ struct Job<'a> {
     steps: Steps<'a, CpuOps>,
     rule: Rule<'a, CpuOps>,
     output: SharedSlice<'a, f32>,
+    functions: &'static VectorFunctions,
 }
 
 impl Job<'_> {
@@ -161,7 +163,7 @@ impl Job<'_> {
         let to = (row * self.shape.heads + head) * value_dim + strip * STRIP;
         // SAFETY: the function is one that this machine supports; every head belongs to one share.
         unsafe {
-            (vector_functions().step_state)(&mut step);
+            (self.functions.step_state)(&mut step);
             self.output.range(to..to + width).copy_from_slice(&given[..width]);
         }
     }

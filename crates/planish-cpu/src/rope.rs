@@ -3,11 +3,10 @@
 use planish_ops::{Rope, RopeAngles, Shape};
 
 use crate::share::{SharedSlice, share_rows};
-use crate::vector::vector_functions;
-use crate::{CpuOps, Pool};
+use crate::{Cpu, CpuOps};
 
 /// Rotates every head of every row.
-pub(crate) fn rope(pool: &Pool, problem: Rope<'_, CpuOps>) {
+pub(crate) fn rope(cpu: &Cpu, problem: Rope<'_, CpuOps>) {
     let Rope {
         rows,
         heads,
@@ -16,10 +15,10 @@ pub(crate) fn rope(pool: &Pool, problem: Rope<'_, CpuOps>) {
         pairs,
     } = problem;
     let (cols, rotated) = (heads.cols(), angles.cols());
-    let functions = vector_functions();
+    let functions = cpu.vector();
     let angles = angles.first(rows);
     let heads = SharedSlice::new(heads.first_mut(rows));
-    share_rows(pool, rows, cols, |share| {
+    share_rows(cpu.pool(), rows, cols, |share| {
         for row in share {
             let angles = &angles[row * rotated..(row + 1) * rotated];
             // SAFETY: every row belongs to one share; the functions are those this machine supports.

@@ -5,16 +5,16 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use half::{bf16, f16};
-use planish_format::{FloatType, PackedMatrix};
+use planish_format::{FloatType, Isa, PackedMatrix};
 
 use crate::input::{ExactRow, Int8Row, Shape, largest_magnitude, step_of};
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
+use crate::vector;
 
 /// The row of the table.
 pub(crate) const SCALAR: InstructionSet = InstructionSet {
-    name: "scalar",
-    supported: || true,
+    isa: Isa::Scalar,
     rows_alike: true,
     block: |_, _| 8,
     arrange_int8,
@@ -26,6 +26,7 @@ pub(crate) const SCALAR: InstructionSet = InstructionSet {
     interleaved: None,
     bf16: None,
     attention: || None,
+    vector: &vector::PORTABLE,
 };
 
 /// As `dot_limit` of the table: products of floats on registers.
@@ -41,12 +42,12 @@ fn dot_limit(rounds: usize) -> u64 {
     (rounds * CHAINS * 2) as u64
 }
 
-/// Value `index` of little-endian `data`.
+/// Value `index` of little-endian `data`. f16 is converted without the instructions that the `half` crate looks for.
 pub(crate) fn float_at(data: &[u8], float_type: FloatType, index: usize) -> f32 {
     let at = index * float_type.size_bytes();
     match float_type {
         FloatType::F32 => f32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]),
-        FloatType::F16 => f16::from_le_bytes([data[at], data[at + 1]]).to_f32(),
+        FloatType::F16 => f16::from_le_bytes([data[at], data[at + 1]]).to_f32_const(),
         FloatType::BF16 => bf16::from_le_bytes([data[at], data[at + 1]]).to_f32(),
     }
 }

@@ -1,15 +1,16 @@
-//! The instruction sets, best first. One is chosen when the program starts; `PLANISH_CPU=name` forces another.
+//! The kernels of every instruction set of [`Isa`], one row for each.
 
 use planish_ops::PlainMatrix;
 use std::ops::Range;
 
-use planish_format::{PackedMatrix, Packing};
+use planish_format::{Isa, PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
 use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Shape};
 use crate::interleaved::{Interleaved, Unweave, Weave};
 use crate::scalar;
 use crate::scratch::WorkerScratch;
+use crate::vector::VectorFunctions;
 
 /// Where the products go. // (m, rows)
 #[derive(Clone, Copy)]
@@ -133,11 +134,9 @@ pub(crate) struct Bf16Kernels {
     pub product: fn(&Bf16Product<'_>, Range<usize>, &mut WorkerScratch),
 }
 
-/// The kernels of one instruction set.
+/// The kernels of one instruction set. They may only be called where the machine has it.
 pub(crate) struct InstructionSet {
-    pub name: &'static str,
-    /// Whether this machine has it.
-    pub supported: fn() -> bool,
+    pub isa: Isa,
     /// Whether products give a row of x the same bits alone and among others.
     pub rows_alike: bool,
     /// Values of x that share a scale for `int8`, for a packing and a number of rows of x.
@@ -161,31 +160,32 @@ pub(crate) struct InstructionSet {
     pub bf16: Option<Bf16Kernels>,
     /// What runs the tasks of attention with many rows, if this machine multiplies bf16.
     pub attention: fn() -> Option<RoundedTask>,
+    /// What is no product of weights: norms, rotation, activations, attention in f32, states.
+    pub vector: &'static VectorFunctions,
 }
 
-/// Best first; the last one runs everywhere.
+/// The row of an instruction set.
 ///
 /// The rows for AArch64 have been run under emulation only (qemu 7.2: Cortex-A72 without and Neoverse N1 with the dot-product
 /// instructions, and its `max`, which has those for matrices): their products are tested, their speed was never measured.
-pub(crate) static INSTRUCTION_SETS: &[InstructionSet] = &[
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    crate::amx::AMX,
-    #[cfg(target_arch = "x86_64")]
-    crate::avx512::AVX512_VNNI,
-    #[cfg(target_arch = "x86_64")]
-    crate::avx2::AVX_VNNI,
-    #[cfg(target_arch = "x86_64")]
-    crate::avx2::AVX2,
-    #[cfg(target_arch = "aarch64")]
-    crate::neon::NEON_I8MM,
-    #[cfg(target_arch = "aarch64")]
-    crate::neon::NEON_DOTPROD,
-    #[cfg(target_arch = "aarch64")]
-    crate::neon::NEON,
-    scalar::SCALAR,
-];
-
-/// The rows that this machine runs, best first.
-pub(crate) fn supported() -> impl Iterator<Item = &'static InstructionSet> {
-    INSTRUCTION_SETS.iter().filter(|set| (set.supported)())
+pub(crate) fn row(isa: Isa) -> &'static InstructionSet {
+    match isa {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Isa::Amx => &crate::amx::AMX,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => &crate::avx512::AVX512_VNNI,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &crate::avx512::AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => &crate::avx2::AVX_VNNI,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &crate::avx2::AVX2,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => &crate::neon::NEON_I8MM,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => &crate::neon::NEON_DOTPROD,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => &crate::neon::NEON,
+        Isa::Scalar => &scalar::SCALAR,
+    }
 }

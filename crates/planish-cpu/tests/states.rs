@@ -1,11 +1,12 @@
 //! Every instruction set's kernels of layers with a state, against the same sums in f64.
 
 use planish_cpu::Coefficients;
-use planish_cpu::vector::{ConvolutionRow, STRIP, StateStep, VARIANTS, Variant};
+use planish_cpu::vector::{ConvolutionRow, STRIP, StateStep, VectorFunctions, vector_functions};
+use planish_format::Isa;
 use planish_ops::Activation;
 
-fn variants() -> impl Iterator<Item = &'static Variant> {
-    VARIANTS.iter().filter(|variant| (variant.supported)())
+fn sets() -> impl Iterator<Item = (&'static str, &'static VectorFunctions)> {
+    Isa::supported().map(|isa| (isa.name(), vector_functions(isa)))
 }
 
 /// Values in [-1, 1) that are the same in every run.
@@ -26,7 +27,7 @@ fn close(name: &str, found: &[f32], expected: &[f64]) {
 
 #[test]
 fn a_step_of_a_state() {
-    for variant in variants() {
+    for (name, functions) in sets() {
         for (key_dim, corrects) in [(1, false), (7, true), (128, true), (128, false)] {
             let (query, key, value) = (values(1, key_dim), values(2, key_dim), values(3, STRIP));
             let before = values(4, key_dim * STRIP);
@@ -39,9 +40,9 @@ fn a_step_of_a_state() {
                 skip: -0.4,
             };
             let (mut state, mut output) = (before.clone(), [0.0; STRIP]);
-            // SAFETY: the variant is supported.
+            // SAFETY: the machine has the instruction set.
             unsafe {
-                (variant.functions.step_state)(&mut StateStep {
+                (functions.step_state)(&mut StateStep {
                     state: &mut state,
                     query: &query,
                     key: &key,
@@ -71,23 +72,23 @@ fn a_step_of_a_state() {
                     states[at] = 0.9f32 as f64 * wide(before[at]) + 0.2f32 as f64 * wide(key) * written;
                 }
             }
-            close(variant.name, &output, &outputs);
-            close(variant.name, &state, &states);
+            close(name, &output, &outputs);
+            close(name, &state, &states);
         }
     }
 }
 
 #[test]
 fn a_row_of_a_convolution() {
-    for variant in variants() {
+    for (name, functions) in sets() {
         for (channels, taps) in [(1, 2), (33, 4), (64, 3)] {
             let [input, input_gate, output_gate, bias] = [1, 2, 3, 4].map(|seed| values(seed, channels));
             let (stride, before) = (channels + 3, values(5, taps * channels));
             let weight = values(6, taps * stride);
             let (mut window, mut output) = (before.clone(), vec![0.0; channels]);
-            // SAFETY: the variant is supported.
+            // SAFETY: the machine has the instruction set.
             unsafe {
-                (variant.functions.convolve_row)(&mut ConvolutionRow {
+                (functions.convolve_row)(&mut ConvolutionRow {
                     input: &input,
                     input_gate: Some(&input_gate),
                     weight: &weight,
@@ -109,7 +110,7 @@ fn a_row_of_a_convolution() {
                 let sum = wide(bias[channel]) + products.sum::<f64>();
                 wide(output_gate[channel]) * sum / (1.0 + (-sum).exp())
             };
-            close(variant.name, &output, &(0..channels).map(expected).collect::<Vec<_>>());
+            close(name, &output, &(0..channels).map(expected).collect::<Vec<_>>());
         }
     }
 }

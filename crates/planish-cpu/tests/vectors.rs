@@ -1,15 +1,16 @@
-//! Every instruction set of the vector table that this machine has, against plain formulas in f64.
+//! The vector functions of every instruction set that this machine has, against plain formulas in f64.
 
 use half::{bf16, f16};
-use planish_cpu::vector::{NormRow, PositionBias, Product, SoftmaxBlock, VARIANTS, VectorFunctions};
+use planish_cpu::vector::{NormRow, PositionBias, Product, SoftmaxBlock, VectorFunctions, vector_functions};
+use planish_format::Isa;
 use planish_ops::{Activation, NormKind, RopePairs};
 
 type Formula = fn(f64) -> f64;
 
-fn each_variant(test: impl Fn(&str, &VectorFunctions)) {
+fn each_set(test: impl Fn(&str, &VectorFunctions)) {
     let mut count = 0;
-    for variant in VARIANTS.iter().filter(|variant| (variant.supported)()) {
-        test(variant.name, &variant.functions);
+    for isa in Isa::supported() {
+        test(isa.name(), vector_functions(isa));
         count += 1;
     }
     assert!(count > 0);
@@ -24,7 +25,7 @@ fn numbers(seed: u32, count: usize, spread: f32) -> Vec<f32> {
 
 #[test]
 fn products_of_every_size() {
-    each_variant(|name, functions| {
+    each_set(|name, functions| {
         for (rows, depth, cols) in [
             (1, 1, 16),
             (3, 64, 64),
@@ -40,7 +41,7 @@ fn products_of_every_size() {
                 let bytes: Vec<i8> = right.iter().map(|&value| (value * 127.0) as i8).collect();
                 let before = numbers(3, rows * cols, 1.0);
                 let [mut single, mut half, mut byte] = [before.clone(), before.clone(), before.clone()];
-                // SAFETY: the variant is supported.
+                // SAFETY: the machine has the instruction set.
                 unsafe {
                     (functions.product_f32)(&mut Product {
                         left: &left,
@@ -103,7 +104,7 @@ fn products_of_every_size() {
 
 #[test]
 fn rounding_to_bytes() {
-    each_variant(|name, functions| {
+    each_set(|name, functions| {
         for count in [0, 1, 7, 16, 67] {
             let mut values = numbers(4, count, 3.0);
             // Ties go to even numbers.
@@ -112,7 +113,7 @@ fn rounding_to_bytes() {
                 .zip([0.5, 1.5, -2.5])
                 .for_each(|(value, tie)| *value = tie / 42.0);
             let mut bytes = vec![99; count];
-            // SAFETY: the variant is supported.
+            // SAFETY: the machine has the instruction set.
             unsafe { (functions.to_i8)(&values, 42.0, &mut bytes) }
             let expected: Vec<i8> = values
                 .iter()
@@ -125,11 +126,11 @@ fn rounding_to_bytes() {
 
 #[test]
 fn rounding_to_f16() {
-    each_variant(|name, functions| {
+    each_set(|name, functions| {
         for count in [0, 1, 15, 16, 67] {
             let values = numbers(4, count, 300.0);
             let mut halves = vec![f16::NAN; count];
-            // SAFETY: the variant is supported.
+            // SAFETY: the machine has the instruction set.
             unsafe { (functions.to_f16)(&values, &mut halves) };
             let expected: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
             assert_eq!(halves, expected, "{name}");
@@ -146,7 +147,7 @@ fn bias_at(bias: Option<PositionBias>, position: usize) -> f64 {
 
 #[test]
 fn softmax_in_blocks_equals_softmax_at_once() {
-    each_variant(|name, functions| {
+    each_set(|name, functions| {
         let slope = PositionBias {
             slope: 0.3,
             factor: 0.5,
@@ -171,7 +172,7 @@ fn softmax_in_blocks_equals_softmax_at_once() {
                     maximum: &mut maximum,
                     sum: &mut sum,
                 };
-                // SAFETY: the variant is supported.
+                // SAFETY: the machine has the instruction set.
                 shrinks.push(unsafe { (functions.softmax_block)(&mut block) });
             }
             let seen = |index: usize| valid[index / 64].contains(&(index % 64));
@@ -198,7 +199,7 @@ fn softmax_in_blocks_equals_softmax_at_once() {
 
 #[test]
 fn activations_and_rotation() {
-    each_variant(|name, functions| {
+    each_set(|name, functions| {
         let values = numbers(5, 1003, 30.0);
         let formulas: [(Activation, Formula); 7] = [
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
@@ -213,7 +214,7 @@ fn activations_and_rotation() {
         ];
         for (activation, formula) in formulas {
             let mut found = values.clone();
-            // SAFETY: the variant is supported.
+            // SAFETY: the machine has the instruction set.
             unsafe { (functions.activate)(activation, &mut found, None) };
             for (&x, &found) in values.iter().zip(&found) {
                 let expected = formula(f64::from(x));
@@ -232,7 +233,7 @@ fn activations_and_rotation() {
             ),
         ] {
             let mut head = vec![1.0f32, 2.0, 3.0, 4.0, 9.0];
-            // SAFETY: the variant is supported.
+            // SAFETY: the machine has the instruction set.
             unsafe { (functions.rotate_head)(pairs, &mut head, &[0.6, 0.0, 0.8, 1.0]) };
             let close = |(found, expected): (&f32, f32)| (found - expected).abs() < 1e-6;
             assert!(head.iter().zip(expected).all(close), "{name}: {head:?}");
@@ -244,7 +245,7 @@ fn activations_and_rotation() {
 fn norms_with_all_their_parts() {
     let (values, residual) = (numbers(5, 1003, 30.0), numbers(6, 1003, 8.0));
     let (weight, bias) = (numbers(7, 1003, 1.0), numbers(8, 1003, 2.0));
-    each_variant(|name, functions| {
+    each_set(|name, functions| {
         for kind in [NormKind::Rms, NormKind::Layer] {
             for (weight, bias) in [(Some(&weight), Some(&bias)), (Some(&weight), None), (None, None)] {
                 let (mut hidden, mut output) = (values.clone(), vec![0.0; 1003]);
@@ -257,7 +258,7 @@ fn norms_with_all_their_parts() {
                     epsilon: 1e-5,
                     output: Some(&mut output),
                 };
-                // SAFETY: the variant is supported.
+                // SAFETY: the machine has the instruction set.
                 unsafe { (functions.norm_row)(&mut row) };
                 let sum = |i: usize| f64::from(values[i]) + 0.5 * f64::from(residual[i]);
                 let mean = match kind {

@@ -1,5 +1,7 @@
 //! What a caller can hand in wrongly, with what was expected and what was found.
 
+use crate::IsaError;
+
 /// A request that the format cannot hold, or data that contradict their shape.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -64,4 +66,7 @@ pub enum FormatError {
         /// NaN or an infinity.
         value: f32,
     },
+    /// The variable that names the instruction set names none of this machine.
+    #[error(transparent)]
+    InstructionSet(#[from] IsaError),
 }

@@ -59,14 +59,14 @@ impl FloatType {
 
 /// The loop of [`FloatType::decode`], for the instruction table.
 #[inline(always)]
-pub(crate) fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
+pub(crate) fn widen<const HALVES: bool>(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
     match float_type {
         FloatType::F32 => {
             for (value, four) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *value = f32::from_le_bytes(*four);
             }
         }
-        FloatType::F16 => widen_f16(bytes, values),
+        FloatType::F16 => widen_f16::<HALVES>(bytes, values),
         FloatType::BF16 => {
             for (value, two) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
                 *value = f32::from_bits(u32::from(u16::from_le_bytes(*two)) << 16);
@@ -77,14 +77,14 @@ pub(crate) fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
 
 /// The loop of [`FloatType::encode`], for the instruction table.
 #[inline(always)]
-pub(crate) fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
+pub(crate) fn narrow<const HALVES: bool>(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
     match float_type {
         FloatType::F32 => {
             for (value, four) in values.iter().zip(bytes.as_chunks_mut::<4>().0) {
                 *four = value.to_le_bytes();
             }
         }
-        FloatType::F16 => narrow_f16(values, bytes),
+        FloatType::F16 => narrow_f16::<HALVES>(values, bytes),
         FloatType::BF16 => {
             for (value, two) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
                 *two = bf16_bits(*value).to_le_bytes();
@@ -103,12 +103,18 @@ fn bf16_bits(value: f32) -> u16 {
     (if value.is_nan() { quiet_nan } else { rounded }) as u16
 }
 
-/// Half-precision conversion (the `half` crate's, with F16C where the machine has it) works on runs of this many
-/// values, copied to be aligned.
+/// Half-precision conversion by the machine's instructions (the `half` crate's, where `HALVES` allows them) works on runs of
+/// this many values, copied to be aligned.
 const RUN: usize = 64;
 
 #[inline(always)]
-fn widen_f16(bytes: &[u8], values: &mut [f32]) {
+fn widen_f16<const HALVES: bool>(bytes: &[u8], values: &mut [f32]) {
+    if !HALVES {
+        for (value, two) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *value = f16::from_le_bytes(*two).to_f32_const();
+        }
+        return;
+    }
     let mut halves = [f16::ZERO; RUN];
     for (run, bytes) in values.chunks_mut(RUN).zip(bytes.chunks(RUN * 2)) {
         for (half, two) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
@@ -119,7 +125,13 @@ fn widen_f16(bytes: &[u8], values: &mut [f32]) {
 }
 
 #[inline(always)]
-fn narrow_f16(values: &[f32], bytes: &mut [u8]) {
+fn narrow_f16<const HALVES: bool>(values: &[f32], bytes: &mut [u8]) {
+    if !HALVES {
+        for (value, two) in values.iter().zip(bytes.as_chunks_mut::<2>().0) {
+            *two = f16::from_f32_const(*value).to_le_bytes();
+        }
+        return;
+    }
     let mut halves = [f16::ZERO; RUN];
     for (run, bytes) in values.chunks(RUN).zip(bytes.chunks_mut(RUN * 2)) {
         halves[..run.len()].convert_from_f32_slice(run);

@@ -1,19 +1,15 @@
-//! The instruction sets that the loops over a row are compiled for, best first; one is chosen at the first use.
+//! The loops over a row, compiled for the instruction sets that gain by it.
 //!
 //! Every row of the table is the same text (row.rs, float.rs) under other target features, so the results are the same
-//! bits: the compiler neither reorders nor fuses float arithmetic. `PLANISH_CPU=name` forces a row that the machine
-//! supports; other names, which may be those of the kernels, leave the choice alone.
+//! bits: the compiler neither reorders nor fuses float arithmetic.
 
 use std::sync::LazyLock;
 
-use crate::FloatType;
 use crate::row::{DecodeRow, EncodeRow};
+use crate::{FloatType, Isa};
 
-/// The loops over one row, compiled for one instruction set.
-pub(crate) struct InstructionSet {
-    pub name: &'static str,
-    /// Whether this machine has it. The functions may only be called where it has.
-    pub supported: fn() -> bool,
+/// The loops over one row, compiled for one instruction set. They may only be called where the machine has it.
+pub(crate) struct Loops {
     /// Codes, scales and biases of a row; false if a weight is NaN or infinite.
     pub encode_row: unsafe fn(&mut EncodeRow) -> bool,
     /// The weights of a row.
@@ -28,163 +24,115 @@ pub(crate) struct InstructionSet {
     pub narrow: unsafe fn(FloatType, &[f32], &mut [u8]),
 }
 
-/// Best first. The last is what the program is compiled for: SSE2 on x86-64, NEON on AArch64.
-pub(crate) static TABLE: &[InstructionSet] = &[
-    #[cfg(target_arch = "x86_64")]
-    InstructionSet {
-        name: "avx512",
-        supported: || std::is_x86_feature_detected!("avx512bw") && std::is_x86_feature_detected!("avx512vl"),
-        encode_row: avx512::encode_row,
-        decode_row: avx512::decode_row,
-        pack: avx512::pack,
-        unpack: avx512::unpack,
-        widen: avx512::widen,
-        narrow: avx512::narrow,
-    },
-    #[cfg(target_arch = "x86_64")]
-    InstructionSet {
-        name: "avx2",
-        supported: || std::is_x86_feature_detected!("avx2"),
-        encode_row: avx2::encode_row,
-        decode_row: avx2::decode_row,
-        pack: avx2::pack,
-        unpack: avx2::unpack,
-        widen: avx2::widen,
-        narrow: avx2::narrow,
-    },
-    InstructionSet {
-        name: "scalar",
-        supported: || true,
-        encode_row: crate::row::encode_row,
-        decode_row: crate::row::decode_row,
-        pack: crate::bits::pack,
-        unpack: crate::bits::unpack,
-        widen: crate::float::widen,
-        narrow: crate::float::narrow,
-    },
-];
-
-static CHOSEN: LazyLock<&InstructionSet> = LazyLock::new(|| {
-    let forced = std::env::var("PLANISH_CPU").unwrap_or_default();
-    let supported = || TABLE.iter().filter(|set| (set.supported)());
-    supported()
-        .find(|set| set.name == forced)
-        .or(supported().next())
-        .expect("the last row is always supported")
-});
-
-/// The name of the instruction set in use.
-pub fn instruction_set() -> &'static str {
-    CHOSEN.name
+/// The loops for an instruction set.
+pub(crate) fn loops(isa: Isa) -> &'static Loops {
+    match isa {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Isa::Amx => &avx512::LOOPS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Avx512 => &avx512::LOOPS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni | Isa::Avx2 => &avx2::LOOPS,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm | Isa::NeonDotprod | Isa::Neon => &neon::LOOPS,
+        Isa::Scalar => &scalar::LOOPS,
+    }
 }
+
+/// Those of the process. A wrong name is refused where an error can be returned; the loops themselves are then scalar.
+static CHOSEN: LazyLock<&Loops> = LazyLock::new(|| loops(Isa::chosen().unwrap_or(Isa::Scalar)));
 
 /// Fills in codes, scales and biases; false if a weight is NaN or infinite.
 pub(crate) fn encode_row(mut row: EncodeRow) -> bool {
-    // SAFETY: a chosen row of the table is supported.
+    // SAFETY: the machine has a chosen instruction set.
     unsafe { (CHOSEN.encode_row)(&mut row) }
 }
 
 /// Fills in the weights.
 pub(crate) fn decode_row(mut row: DecodeRow) {
-    // SAFETY: a chosen row of the table is supported.
+    // SAFETY: the machine has a chosen instruction set.
     unsafe { (CHOSEN.decode_row)(&mut row) }
 }
 
 /// Codes below `2^bits` to a bit stream.
 pub(crate) fn pack(codes: &[u8], bits: u32, stream: &mut [u8]) {
-    // SAFETY: a chosen row of the table is supported.
+    // SAFETY: the machine has a chosen instruction set.
     unsafe { (CHOSEN.pack)(codes, bits, stream) }
 }
 
 /// A bit stream to codes.
 pub(crate) fn unpack(stream: &[u8], bits: u32, codes: &mut [u8]) {
-    // SAFETY: a chosen row of the table is supported.
+    // SAFETY: the machine has a chosen instruction set.
     unsafe { (CHOSEN.unpack)(stream, bits, codes) }
 }
 
 /// Little-endian values of a type to `f32`; as many bytes as the values need.
 pub(crate) fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
-    // SAFETY: a chosen row of the table is supported.
+    // SAFETY: the machine has a chosen instruction set.
     unsafe { (CHOSEN.widen)(float_type, bytes, values) }
 }
 
 /// `f32` to little-endian values of a type; as many bytes as the values need.
 pub(crate) fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
-    // SAFETY: a chosen row of the table is supported.
+    // SAFETY: the machine has a chosen instruction set.
     unsafe { (CHOSEN.narrow)(float_type, values, bytes) }
 }
 
-/// 512-bit registers, with the narrowing stores of bytes.
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use super::{DecodeRow, EncodeRow, FloatType};
+/// A module with the loops compiled for target features, where some are named. `HALVES`: whether the machine converts f16.
+macro_rules! compile_loops {
+    ($module:ident, $halves:literal $(, $features:literal)?) => {
+        mod $module {
+            use super::{DecodeRow, EncodeRow, FloatType, Loops};
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-    pub(super) fn encode_row(row: &mut EncodeRow) -> bool {
-        crate::row::encode_row(row)
-    }
+            pub(super) static LOOPS: Loops = Loops {
+                encode_row,
+                decode_row,
+                pack,
+                unpack,
+                widen,
+                narrow,
+            };
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-    pub(super) fn decode_row(row: &mut DecodeRow) {
-        crate::row::decode_row(row);
-    }
+            $(#[target_feature(enable = $features)])?
+            fn encode_row(row: &mut EncodeRow) -> bool {
+                crate::row::encode_row::<$halves>(row)
+            }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-    pub(super) fn pack(codes: &[u8], bits: u32, stream: &mut [u8]) {
-        crate::bits::pack(codes, bits, stream);
-    }
+            $(#[target_feature(enable = $features)])?
+            fn decode_row(row: &mut DecodeRow) {
+                crate::row::decode_row::<$halves>(row);
+            }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-    pub(super) fn unpack(stream: &[u8], bits: u32, codes: &mut [u8]) {
-        crate::bits::unpack(stream, bits, codes);
-    }
+            $(#[target_feature(enable = $features)])?
+            fn pack(codes: &[u8], bits: u32, stream: &mut [u8]) {
+                crate::bits::pack(codes, bits, stream);
+            }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-    pub(super) fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
-        crate::float::widen(float_type, bytes, values);
-    }
+            $(#[target_feature(enable = $features)])?
+            fn unpack(stream: &[u8], bits: u32, codes: &mut [u8]) {
+                crate::bits::unpack(stream, bits, codes);
+            }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-    pub(super) fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
-        crate::float::narrow(float_type, values, bytes);
-    }
+            $(#[target_feature(enable = $features)])?
+            fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
+                crate::float::widen::<$halves>(float_type, bytes, values);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
+                crate::float::narrow::<$halves>(float_type, values, bytes);
+            }
+        }
+    };
 }
 
-/// 256-bit registers.
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::{DecodeRow, EncodeRow, FloatType};
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn encode_row(row: &mut EncodeRow) -> bool {
-        crate::row::encode_row(row)
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn decode_row(row: &mut DecodeRow) {
-        crate::row::decode_row(row);
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn pack(codes: &[u8], bits: u32, stream: &mut [u8]) {
-        crate::bits::pack(codes, bits, stream);
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn unpack(stream: &[u8], bits: u32, codes: &mut [u8]) {
-        crate::bits::unpack(stream, bits, codes);
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn widen(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
-        crate::float::widen(float_type, bytes, values);
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
-        crate::float::narrow(float_type, values, bytes);
-    }
-}
+compile_loops!(avx512, true, "avx512f,avx512bw,avx512vl,avx2");
+#[cfg(target_arch = "x86_64")]
+compile_loops!(avx2, true, "avx2");
+#[cfg(target_arch = "aarch64")]
+compile_loops!(neon, true);
+compile_loops!(scalar, false);
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::instructions::encode_row;
 use crate::row::{EncodeRow, EncodeScratch, all_finite};
-use crate::{Encoder, FloatMatrix, FloatType, FormatError, PackedMatrix, PackedShape, Packing};
+use crate::{Encoder, FloatMatrix, FloatType, FormatError, Isa, PackedMatrix, PackedShape, Packing};
 
 /// What [`quantize_with`] needs to know besides the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,10 @@ pub fn quantize(source: FloatMatrix, packing: Packing, encoder: Encoder) -> Resu
 /// Quantizes weights (rows, cols).
 ///
 /// # Errors
-/// If the columns do not hold whole groups or whole words, or a weight is NaN or infinite and that is not allowed.
+/// If the columns do not hold whole groups or whole words, or a weight is NaN or infinite and that is not allowed; if
+/// `PLANISH_CPU` names no instruction set of this machine.
 pub fn quantize_with(source: FloatMatrix, options: QuantizeOptions) -> Result<PackedMatrix, FormatError> {
+    Isa::chosen()?;
     let shape = PackedShape::new(source.rows, source.cols, options.packing, options.scale_type)?;
     let mut parts = Parts {
         codes: vec![0; shape.code_bytes()],

@@ -1,6 +1,7 @@
 //! One row: weights (cols) <-> codes (cols * bits / 8 bytes), scales and biases (cols / group).
 //!
 //! Everything here is inlined into the functions of the instruction table, which compile it for their target features.
+//! `HALVES` says whether the machine converts f16 (see float.rs).
 
 use crate::affine::{Affine, encode_group, fit};
 use crate::bits::{pack, unpack};
@@ -55,16 +56,16 @@ pub(crate) struct DecodeRow<'a> {
 
 /// Fills in codes, scales and biases. False if a weight is NaN or infinite.
 #[inline(always)]
-pub(crate) fn encode_row(row: &mut EncodeRow) -> bool {
+pub(crate) fn encode_row<const HALVES: bool>(row: &mut EncodeRow) -> bool {
     let bits = row.packing.bits();
-    widen(row.source_type, row.source, &mut row.scratch.weights);
+    widen::<HALVES>(row.source_type, row.source, &mut row.scratch.weights);
     match row.encoder {
         Encoder::Transformers | Encoder::MlxCpu => encode_groups::<false>(row),
         Encoder::MlxMetal => encode_groups::<true>(row),
     }
     pack(&row.scratch.codes, bits, row.codes);
-    narrow(row.scale_type, &row.scratch.scales, row.scales);
-    narrow(row.scale_type, &row.scratch.biases, row.biases);
+    narrow::<HALVES>(row.scale_type, &row.scratch.scales, row.scales);
+    narrow::<HALVES>(row.scale_type, &row.scratch.biases, row.biases);
     all_finite(&row.scratch.weights)
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn all_finite(weights: &[f32]) -> bool {
 
 /// Fills in the weights: `scale * code + bias` in `f32`, not fused.
 #[inline(always)]
-pub(crate) fn decode_row(row: &mut DecodeRow) {
+pub(crate) fn decode_row<const HALVES: bool>(row: &mut DecodeRow) {
     let PackedRow {
         packing,
         scale_type,
@@ -117,8 +118,8 @@ pub(crate) fn decode_row(row: &mut DecodeRow) {
     let groups = row.weights.chunks_exact_mut(group).zip(row.codes.chunks_exact(group));
     for ((weights, codes), (scale, bias)) in groups.zip(affines) {
         let affine = Affine {
-            scale: one(scale_type, scale),
-            bias: one(scale_type, bias),
+            scale: one::<HALVES>(scale_type, scale),
+            bias: one::<HALVES>(scale_type, bias),
         };
         for (weight, code) in weights.iter_mut().zip(codes) {
             *weight = f32::from(*code) * affine.scale + affine.bias;
@@ -128,8 +129,8 @@ pub(crate) fn decode_row(row: &mut DecodeRow) {
 
 /// One value of a type.
 #[inline(always)]
-fn one(float_type: FloatType, bytes: &[u8]) -> f32 {
+fn one<const HALVES: bool>(float_type: FloatType, bytes: &[u8]) -> f32 {
     let mut value = [0.0];
-    widen(float_type, bytes, &mut value);
+    widen::<HALVES>(float_type, bytes, &mut value);
     value[0]
 }

@@ -86,6 +86,9 @@ pub enum Error {
         /// What would do instead.
         remedy: Option<Remedy>,
     },
+    /// The variable that names the instruction set names none of this machine.
+    #[error(transparent)]
+    InstructionSet(#[from] planish_format::IsaError),
 }
 
 /// What helps where a conversion was refused. A program says it in the words of its own commands.

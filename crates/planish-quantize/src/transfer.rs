@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use planish_checkpoint::{
     Checkpoint, Dialect, Dtype, Entry, Layout, Planned, View, Weight, Writer, WriterOptions, rows_cols,
 };
-use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
+use planish_format::{FloatType, Isa, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
 use crate::card::Card;
@@ -93,6 +93,7 @@ impl Transfer<'_> {
 
     /// Writes the output.
     pub fn run(&self, card: &Card, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
+        Isa::chosen()?;
         let card = card.render(self.checkpoint, output)?;
         let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output))?;
         let parts = || {

@@ -1,4 +1,4 @@
-//! AMX with bf16 tiles (Sapphire Rapids and later, Linux): many rows of x at once; all else is that of AVX-512.
+//! AMX with bf16 tiles: many rows of x at once; all else is that of AVX-512.
 //!
 //! x and the unpacked weights are rounded to bf16, sums are f32: twice as precise as 8-bit x, and the tile units multiply so
 //! fast that unpacking weights costs about as much as using them.
@@ -7,6 +7,8 @@ mod attention;
 mod product;
 mod unit;
 mod weights;
+
+use planish_format::Isa;
 
 use crate::avx512::AVX512_VNNI;
 use crate::avx512::attention::rounded_task;
@@ -18,8 +20,7 @@ const LEAST_ROWS: usize = 24;
 
 /// The row of the table.
 pub(crate) const AMX: InstructionSet = InstructionSet {
-    name: "amx",
-    supported: || (AVX512_VNNI.supported)() && is_x86_feature_detected!("avx512bf16") && unit::available(),
+    isa: Isa::Amx,
     bf16: Some(Bf16Kernels {
         fits: |packing, m| product::fits(packing) && m >= LEAST_ROWS,
         arrange: product::arrange,

@@ -1,10 +1,8 @@
-//! The tile unit itself: whether it may be used, and the product of 32 rows of x with 32 rows of weights.
+//! The tile unit itself: the product of 32 rows of x with 32 rows of weights.
 //!
 //! Intel Software Developer's Manual, volume 1, chapter 18. Stable Rust has no intrinsics for it, hence the assembly.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid_count, _xgetbv};
-use std::sync::OnceLock;
 
 use crate::input::{BF16_COLS, BF16_ROWS};
 
@@ -15,42 +13,13 @@ pub(super) const TILE_COLS: usize = BF16_COLS;
 /// Rows of x, and rows of weights, of one product: 2 x 2 tiles of sums.
 pub(super) const BLOCK: usize = 2 * TILE_ROWS;
 
-/// Whether the processor has bf16 tiles and the system lets this process use them.
-pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        let features = __cpuid_count(7, 0).edx;
-        let (bf16, tile) = (features >> 22 & 1, features >> 24 & 1);
-        bf16 & tile == 1 && saved_by_system() && permitted()
-    })
-}
-
-/// Whether the system saves tiles when it switches threads (XCR0, bits 17 and 18).
-fn saved_by_system() -> bool {
-    #[target_feature(enable = "xsave")]
-    fn state_components() -> u64 {
-        // SAFETY: register 0 always exists where the feature does.
-        unsafe { _xgetbv(0) }
-    }
-    // SAFETY: the feature is checked first.
-    is_x86_feature_detected!("xsave") && unsafe { state_components() } >> 17 & 3 == 3
-}
-
-/// Asks Linux for the permission, which holds for the whole process.
-fn permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const TILE_DATA: libc::c_long = 18;
-    // SAFETY: the call takes two numbers and changes no memory.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
-}
-
 /// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped. Its first four tiles are sums: (32 rows of
 /// weights, 32 rows of x).
 pub(super) struct Unit(());
 
 impl Unit {
     /// # Safety
-    /// The unit must be [`available`].
+    /// The process must run [`planish_format::Isa::Amx`].
     pub unsafe fn new() -> Unit {
         // Palette 1; bytes of a row from byte 16 on, 16 bits for each tile; rows from byte 48 on.
         let mut configuration = [0u8; 64];

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::key_values::{BLOCK, Block};
-use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorFunctions, vector_functions};
+use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorFunctions};
 
 use super::{Plan, Scratch, Task};
 
 impl Plan<'_> {
     /// Fills the scratch with the sums, maxima and totals of the task's rows over its blocks.
     pub(super) fn attend<T: ProductElement>(&self, task: &Task, blocks: &[Arc<Block<T>>], scratch: &mut Scratch) {
-        let functions = vector_functions();
+        let functions = self.functions;
         let product = T::product(functions);
         let (rows, head_dim, width) = (task.rows.len() * self.group, self.head_dim, self.width);
         let keys = |index: usize| &blocks[index].keys[task.kv_head * head_dim * BLOCK..][..head_dim * BLOCK];

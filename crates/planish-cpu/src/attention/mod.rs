@@ -90,7 +90,7 @@ pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, workspace: &m
     let pool = cpu.pool();
     let (mut tasks, mut partials, mut multiply_adds) = (0, 0, 0);
     let parts = problem.places.spans.iter().map(|&span| {
-        let plan = Plan::new(&problem, output_cols, span, pool.threads(), cpu.rounded_attention());
+        let plan = Plan::new(&problem, output_cols, span, cpu);
         let (first_task, first_partial) = (tasks, partials);
         tasks += plan.tasks();
         partials += plan.partials();

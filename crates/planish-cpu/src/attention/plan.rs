@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use planish_ops::{Attention, CacheType, Shape, Span};
 
-use crate::CpuOps;
 use crate::key_values::BLOCK;
 use crate::share::SharedSlice;
+use crate::vector::VectorFunctions;
+use crate::{Cpu, CpuOps};
 
 use super::{RoundedTask, Scratch, WORTH_SHARING};
 
@@ -30,6 +31,8 @@ pub(crate) struct Plan<'a> {
     /// Multiplies the scores.
     pub scale: f32,
     kv_heads: usize,
+    /// The f32 kernels.
+    pub functions: &'static VectorFunctions,
     pub rows: usize,
     pub head_dim: usize,
     pub value_dim: usize,
@@ -57,18 +60,13 @@ pub(crate) struct Task {
 }
 
 impl Plan<'_> {
-    pub fn new<'a>(
-        problem: &'a Attention<'a, CpuOps>,
-        output_cols: usize,
-        span: Span,
-        threads: usize,
-        rounded: Option<RoundedTask>,
-    ) -> Plan<'a> {
+    pub fn new<'a>(problem: &'a Attention<'a, CpuOps>, output_cols: usize, span: Span, cpu: &Cpu) -> Plan<'a> {
         let shape = problem.key_values.shape();
-        let (head_dim, rows) = (shape.head_dim, span.rows);
+        let (head_dim, rows, threads) = (shape.head_dim, span.rows, cpu.pool().threads());
         assert!(problem.heads.is_multiple_of(shape.heads) && problem.queries.cols() == problem.heads * head_dim);
         assert!(output_cols == problem.heads * shape.value_dim);
         let group = problem.heads / shape.heads;
+        let rounded = cpu.rounded_attention();
         let rounded = rounded.filter(|_| shape.cache != CacheType::Float32 && rows * group >= LEAST_ROUNDED);
         let tile_rows = if rounded.is_some() { ROUNDED_ROWS } else { TILE_ROWS };
         let tile = (tile_rows / group).clamp(1, rows.max(1));
@@ -79,6 +77,7 @@ impl Plan<'_> {
             queries: problem.queries.rows_of(span.first_row..span.end_row()),
             scale: problem.scale * problem.growth.map_or(1.0, |growth| growth.factor(span.first_position)),
             kv_heads: shape.heads,
+            functions: cpu.vector(),
             rows,
             head_dim,
             value_dim: shape.value_dim,

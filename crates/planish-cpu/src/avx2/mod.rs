@@ -1,4 +1,4 @@
-//! AVX2, FMA and F16C: x86-64 machines from 2013 on. 8-bit products by `vpmaddubsw`, or by `vpdpbusd` where there is AVX-VNNI.
+//! AVX2, FMA and F16C. 8-bit products by `vpmaddubsw`, or by `vpdpbusd` where there is AVX-VNNI.
 
 mod arrange;
 mod dot;
@@ -9,16 +9,18 @@ mod unpack;
 
 use std::ops::Range;
 
+use planish_format::Isa;
+
 use crate::scalar;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, InstructionSet, Int8Product};
+use crate::vector;
 
 use dot::{Dot, Pairs, Vnni};
 
-/// The row of the table for processors with AVX-VNNI that lack AVX-512: Intel Alder Lake and later, and those where it is switched off.
+/// The row of the table for processors with AVX-VNNI that lack AVX-512, or where it is switched off.
 pub(crate) const AVX_VNNI: InstructionSet = InstructionSet {
-    name: "avxvnni",
-    supported: || supported() && is_x86_feature_detected!("avxvnni"),
+    isa: Isa::AvxVnni,
     int8: int8::<Vnni>,
     dot_limit: limit::vnni,
     ..AVX2
@@ -26,8 +28,7 @@ pub(crate) const AVX_VNNI: InstructionSet = InstructionSet {
 
 /// The row of the table for every processor with AVX2.
 pub(crate) const AVX2: InstructionSet = InstructionSet {
-    name: "avx2",
-    supported,
+    isa: Isa::Avx2,
     rows_alike: true,
     block: arrange::block,
     arrange_int8: arrange::int8,
@@ -39,11 +40,8 @@ pub(crate) const AVX2: InstructionSet = InstructionSet {
     interleaved: None,
     bf16: None,
     attention: || None,
+    vector: &vector::AVX2,
 };
-
-fn supported() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-}
 
 fn int8<D: Dot>(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     if arrange::fits(&product.input.shape) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::attention::{Plan, RoundedTask, Scratch, Task, scale_rows};
 use crate::key_values::{BLOCK, Block};
-use crate::vector::{SoftmaxBlock, vector_functions};
+use crate::vector::SoftmaxBlock;
 
 use super::rounded::{Packed, SoftRow, pack, round, soften};
 
@@ -221,7 +221,7 @@ impl<'a> Rows<'a> {
                     maximum,
                     sum: &mut lanes[0],
                 };
-                let shrink = (vector_functions().softmax_block)(&mut block);
+                let shrink = (self.plan.functions.softmax_block)(&mut block);
                 scale_rows(block.scores, value_scales);
                 round(block.scores, weights);
                 shrink

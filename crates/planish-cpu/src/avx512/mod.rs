@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI and VBMI: Ice Lake, Zen 4 and later.
+//! AVX-512 with VNNI and VBMI, and the row of AVX-512 without them.
 
 pub(crate) mod arrange;
 pub(crate) mod attention;
@@ -15,15 +15,18 @@ pub(crate) mod unpack;
 
 use std::ops::Range;
 
+use planish_format::Isa;
+
+use crate::avx2::AVX2;
 use crate::input::Shape;
 use crate::scalar;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, InstructionSet, Int8Product, PlainProduct};
+use crate::vector;
 
 /// The row of the table.
 pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
-    name: "avx512vnni",
-    supported,
+    isa: Isa::Avx512Vnni,
     rows_alike: false,
     block: arrange::block,
     arrange_int8: arrange::int8,
@@ -35,16 +38,15 @@ pub(crate) const AVX512_VNNI: InstructionSet = InstructionSet {
     interleaved: Some(interleaved::KERNELS),
     bf16: None,
     attention: || dots::available().then_some(attention::rounded_task::<dots::Dots>()),
+    vector: &vector::AVX512,
 };
 
-fn supported() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vnni")
-}
+/// The row of the table without VNNI and VBMI: wider vectors for all but products.
+pub(crate) const AVX512: InstructionSet = InstructionSet {
+    isa: Isa::Avx512,
+    vector: &vector::AVX512,
+    ..AVX2
+};
 
 fn int8(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {
     match product.input.shape {

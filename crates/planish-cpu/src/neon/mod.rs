@@ -13,20 +13,21 @@ mod scales;
 mod tiles;
 mod unpack;
 
-use std::arch::is_aarch64_feature_detected;
 use std::ops::Range;
+
+use planish_format::Isa;
 
 use crate::scalar;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, InstructionSet, Int8Product};
+use crate::vector;
 
 use block::{Floats, Rounded};
 use dot::{Dot, Dotprod, Widening};
 
-/// The row of the table for Armv8.6 and later: Apple M2, Neoverse V1 and N2, Cortex-A510 and A710.
+/// The row of the table for Armv8.6 and later.
 pub(crate) const NEON_I8MM: InstructionSet = InstructionSet {
-    name: "neoni8mm",
-    supported: || is_aarch64_feature_detected!("dotprod") && is_aarch64_feature_detected!("i8mm"),
+    isa: Isa::NeonI8mm,
     rows_alike: false,
     block: |packing, m| match mmla::fits(packing, m) {
         true => mmla::X_BLOCK,
@@ -37,10 +38,9 @@ pub(crate) const NEON_I8MM: InstructionSet = InstructionSet {
     ..NEON_DOTPROD
 };
 
-/// The row of the table for Armv8.2 with dotprod and later: Apple M1, Neoverse N1, Cortex-A76.
+/// The row of the table for Armv8.2 with dotprod and later.
 pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
-    name: "neondotprod",
-    supported: || is_aarch64_feature_detected!("dotprod"),
+    isa: Isa::NeonDotprod,
     int8: int8_dotprod,
     dot_limit: limit::dotprod,
     ..NEON
@@ -48,8 +48,7 @@ pub(crate) const NEON_DOTPROD: InstructionSet = InstructionSet {
 
 /// The row of the table for every AArch64 processor.
 pub(crate) const NEON: InstructionSet = InstructionSet {
-    name: "neon",
-    supported: || true,
+    isa: Isa::Neon,
     rows_alike: false,
     block: |_, _| block::X_BLOCK,
     arrange_int8: scalar::arrange_int8,
@@ -61,6 +60,7 @@ pub(crate) const NEON: InstructionSet = InstructionSet {
     interleaved: None,
     bf16: None,
     attention: || None,
+    vector: &vector::NEON,
 };
 
 fn int8_i8mm(product: &Int8Product<'_>, rows: Range<usize>, scratch: &mut WorkerScratch) {

@@ -231,7 +231,7 @@ impl Ops for CpuOps {
 
     fn norm(&self, problem: Norm<'_, CpuOps>) {
         problem.check();
-        norm(self.cpu.pool(), problem);
+        norm(&self.cpu, problem);
         self.meter.lap(OTHER, Work::default());
     }
 
@@ -279,7 +279,7 @@ impl Ops for CpuOps {
 
     fn rope(&self, problem: Rope<'_, CpuOps>) {
         problem.check();
-        rope(self.cpu.pool(), problem);
+        rope(&self.cpu, problem);
         self.meter.lap(OTHER, Work::default());
     }
 
@@ -309,7 +309,7 @@ impl Ops for CpuOps {
                 });
             }
         }
-        key_values.append(self.cpu.pool(), places.spans, keys.values(), values.values());
+        key_values.append(&self.cpu, places.spans, keys.values(), values.values());
         self.meter.lap(OTHER, Work::default());
         Ok(())
     }
@@ -323,19 +323,19 @@ impl Ops for CpuOps {
 
     fn gate(&self, problem: Gate<'_, CpuOps>) {
         problem.check();
-        activate(self.cpu.pool(), problem);
+        activate(&self.cpu, problem);
         self.meter.lap(OTHER, Work::default());
     }
 
     fn convolve(&self, problem: Convolution<'_, CpuOps>) {
         problem.check();
-        convolve(self.cpu.pool(), problem);
+        convolve(&self.cpu, problem);
         self.meter.lap(OTHER, Work::default());
     }
 
     fn recur(&self, problem: Recurrence<'_, CpuOps>) {
         problem.check();
-        recur(self.cpu.pool(), problem);
+        recur(&self.cpu, problem);
         self.meter.lap(ATTENTION, Work::default());
     }
 

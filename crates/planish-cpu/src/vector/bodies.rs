@@ -116,7 +116,7 @@ pub(super) unsafe fn to_f16<L: Lanes>(values: &[f32], into: &mut [f16]) {
         unsafe { L::store_half(into.as_mut_ptr().add(start), L::load(values.as_ptr().add(start))) }
     }
     for (into, &value) in into[whole..].iter_mut().zip(&values[whole..]) {
-        *into = f16::from_f32(value);
+        *into = f16::from_f32_const(value);
     }
 }
 

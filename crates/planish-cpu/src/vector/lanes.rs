@@ -13,6 +13,8 @@ pub(crate) trait Lanes {
     const COUNT: usize;
     /// Registers side by side in a tile: what fits beside six rows of sums.
     const TILE: usize;
+    /// Whether [`Lanes::multiply_add`] is fused.
+    const FUSED: bool;
 
     unsafe fn load(values: *const f32) -> Self::Register;
     unsafe fn load_half(values: *const f16) -> Self::Register;
@@ -59,13 +61,14 @@ impl Element for i8 {
     }
 }
 
-/// Four values in an array: any machine.
+/// Four values in an array: any machine. f16 is converted without the instructions that the `half` crate looks for.
 pub(crate) struct Portable;
 
 impl Lanes for Portable {
     type Register = [f32; 4];
     const COUNT: usize = 4;
     const TILE: usize = 2;
+    const FUSED: bool = false;
 
     #[inline(always)]
     unsafe fn load(values: *const f32) -> [f32; 4] {
@@ -77,7 +80,7 @@ impl Lanes for Portable {
     unsafe fn load_half(values: *const f16) -> [f32; 4] {
         // SAFETY: the caller's promise.
         let halves = unsafe { values.cast::<[f16; 4]>().read_unaligned() };
-        halves.map(f16::to_f32)
+        halves.map(f16::to_f32_const)
     }
 
     #[inline(always)]
@@ -95,7 +98,11 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn store_half(values: *mut f16, register: [f32; 4]) {
         // SAFETY: the caller's promise.
-        unsafe { values.cast::<[f16; 4]>().write_unaligned(register.map(f16::from_f32)) }
+        unsafe {
+            values
+                .cast::<[f16; 4]>()
+                .write_unaligned(register.map(f16::from_f32_const))
+        }
     }
 
     #[inline(always)]

@@ -14,6 +14,7 @@ impl Lanes for Neon {
     type Register = float32x4_t;
     const COUNT: usize = 4;
     const TILE: usize = 4;
+    const FUSED: bool = true;
 
     #[inline(always)]
     unsafe fn load(values: *const f32) -> float32x4_t {

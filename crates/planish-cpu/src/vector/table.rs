@@ -1,16 +1,14 @@
-//! The table of vector kernels: one row for each instruction set, best first.
+//! The vector kernels of an instruction set, and what they work on.
 
 use planish_ops::{Activation, NormKind, RopePairs};
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use half::f16;
 
 use crate::piece::Plain;
 
-use super::bodies;
-use super::lanes::{Element, Portable};
-use super::states::{self, ConvolutionRow, StateStep};
+use super::lanes::Element;
+use super::states::{ConvolutionRow, StateStep};
 
 /// A small matrix product: `output (+)= left x right`.
 pub struct Product<'a, T> {
@@ -90,7 +88,7 @@ pub struct NormRow<'a> {
 /// The kernels of one instruction set.
 ///
 /// # Safety
-/// Calling any of them needs the instruction set: take them from a [`Variant`] whose `supported` says so.
+/// Calling any of them needs the instruction set: see [`vector_functions`](super::vector_functions).
 pub struct VectorFunctions {
     /// Normalization of a row.
     pub norm_row: unsafe fn(&mut NormRow<'_>),
@@ -114,52 +112,6 @@ pub struct VectorFunctions {
     pub convolve_row: unsafe fn(&mut ConvolutionRow<'_>),
     /// A step of a linear recurrence.
     pub step_state: unsafe fn(&mut StateStep<'_>),
-}
-
-/// A row of the table.
-pub struct Variant {
-    /// What it is called in reports.
-    pub name: &'static str,
-    /// Whether this machine has the instruction set.
-    pub supported: fn() -> bool,
-    /// The kernels.
-    pub functions: VectorFunctions,
-}
-
-/// Every instruction set of this architecture, best first.
-pub static VARIANTS: &[Variant] = &[
-    #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx512",
-        supported: || is_x86_feature_detected!("avx512f"),
-        functions: avx512::FUNCTIONS,
-    },
-    #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx2",
-        supported: avx2::supported,
-        functions: avx2::FUNCTIONS,
-    },
-    #[cfg(target_arch = "aarch64")]
-    Variant {
-        name: "neon",
-        supported: || true,
-        functions: neon::FUNCTIONS,
-    },
-    Variant {
-        name: "portable",
-        supported: || true,
-        functions: portable::FUNCTIONS,
-    },
-];
-
-/// The best kernels that this machine supports.
-pub fn vector_functions() -> &'static VectorFunctions {
-    static BEST: OnceLock<&'static VectorFunctions> = OnceLock::new();
-    BEST.get_or_init(|| {
-        let best = VARIANTS.iter().find(|variant| (variant.supported)());
-        &best.unwrap_or(&VARIANTS[VARIANTS.len() - 1]).functions
-    })
 }
 
 /// Which kernels an element of the cache needs.
@@ -207,207 +159,5 @@ impl ProductElement for i8 {
 
     fn product(functions: &VectorFunctions) -> unsafe fn(&mut Product<'_, i8>) {
         functions.product_i8
-    }
-}
-
-mod portable {
-    use super::*;
-
-    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
-        norm_row: bodies::norm_row::<false>,
-        rotate_head: bodies::rotate_head,
-        activate: bodies::activate::<false>,
-        softmax_block: bodies::softmax_block::<false>,
-        product_f32: bodies::product::<Portable, f32>,
-        product_f16: bodies::product::<Portable, f16>,
-        product_i8: bodies::product::<Portable, i8>,
-        to_f16: bodies::to_f16::<Portable>,
-        to_i8: bodies::to_i8,
-        convolve_row: states::convolve_row::<false>,
-        step_state: states::step_state::<Portable>,
-    };
-}
-
-#[cfg(target_arch = "aarch64")]
-mod neon {
-    use super::super::neon::Neon;
-    use super::*;
-
-    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
-        norm_row: bodies::norm_row::<true>,
-        rotate_head: bodies::rotate_head,
-        activate: bodies::activate::<true>,
-        softmax_block: bodies::softmax_block::<true>,
-        product_f32: bodies::product::<Neon, f32>,
-        product_f16: bodies::product::<Neon, f16>,
-        product_i8: bodies::product::<Neon, i8>,
-        to_f16: bodies::to_f16::<Neon>,
-        to_i8: bodies::to_i8,
-        convolve_row: states::convolve_row::<true>,
-        step_state: states::step_state::<Neon>,
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use super::super::x86::Avx512;
-    use super::*;
-
-    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
-        norm_row,
-        rotate_head,
-        activate,
-        softmax_block,
-        product_f32,
-        product_f16,
-        product_i8,
-        to_f16,
-        to_i8,
-        convolve_row,
-        step_state,
-    };
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn norm_row(row: &mut NormRow<'_>) {
-        bodies::norm_row::<true>(row)
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn rotate_head(pairs: RopePairs, head: &mut [f32], angles: &[f32]) {
-        bodies::rotate_head(pairs, head, angles)
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn activate(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
-        bodies::activate::<true>(activation, gate, up)
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn softmax_block(block: &mut SoftmaxBlock<'_>) -> f32 {
-        bodies::softmax_block::<true>(block)
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn product_f32(product: &mut Product<'_, f32>) {
-        // SAFETY: the features of `Avx512` are enabled here.
-        unsafe { bodies::product::<Avx512, f32>(product) }
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn product_f16(product: &mut Product<'_, f16>) {
-        // SAFETY: the features of `Avx512` are enabled here.
-        unsafe { bodies::product::<Avx512, f16>(product) }
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn product_i8(product: &mut Product<'_, i8>) {
-        // SAFETY: the features of `Avx512` are enabled here.
-        unsafe { bodies::product::<Avx512, i8>(product) }
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn to_i8(values: &[f32], inverse: f32, into: &mut [i8]) {
-        bodies::to_i8(values, inverse, into)
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn to_f16(values: &[f32], into: &mut [f16]) {
-        // SAFETY: the features of `Avx512` are enabled here.
-        unsafe { bodies::to_f16::<Avx512>(values, into) }
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn convolve_row(row: &mut ConvolutionRow<'_>) {
-        states::convolve_row::<true>(row)
-    }
-
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    fn step_state(step: &mut StateStep<'_>) {
-        // SAFETY: the features of `Avx512` are enabled here.
-        unsafe { states::step_state::<Avx512>(step) }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::super::x86::Avx2;
-    use super::*;
-
-    pub(super) fn supported() -> bool {
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-    }
-
-    pub(super) const FUNCTIONS: VectorFunctions = VectorFunctions {
-        norm_row,
-        rotate_head,
-        activate,
-        softmax_block,
-        product_f32,
-        product_f16,
-        product_i8,
-        to_f16,
-        to_i8,
-        convolve_row,
-        step_state,
-    };
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn norm_row(row: &mut NormRow<'_>) {
-        bodies::norm_row::<true>(row)
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn rotate_head(pairs: RopePairs, head: &mut [f32], angles: &[f32]) {
-        bodies::rotate_head(pairs, head, angles)
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn activate(activation: Activation, gate: &mut [f32], up: Option<&[f32]>) {
-        bodies::activate::<true>(activation, gate, up)
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn softmax_block(block: &mut SoftmaxBlock<'_>) -> f32 {
-        bodies::softmax_block::<true>(block)
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn product_f32(product: &mut Product<'_, f32>) {
-        // SAFETY: the features of `Avx2` are enabled here.
-        unsafe { bodies::product::<Avx2, f32>(product) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn product_f16(product: &mut Product<'_, f16>) {
-        // SAFETY: the features of `Avx2` are enabled here.
-        unsafe { bodies::product::<Avx2, f16>(product) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn product_i8(product: &mut Product<'_, i8>) {
-        // SAFETY: the features of `Avx2` are enabled here.
-        unsafe { bodies::product::<Avx2, i8>(product) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn to_i8(values: &[f32], inverse: f32, into: &mut [i8]) {
-        bodies::to_i8(values, inverse, into)
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn to_f16(values: &[f32], into: &mut [f16]) {
-        // SAFETY: the features of `Avx2` are enabled here.
-        unsafe { bodies::to_f16::<Avx2>(values, into) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn convolve_row(row: &mut ConvolutionRow<'_>) {
-        states::convolve_row::<true>(row)
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn step_state(step: &mut StateStep<'_>) {
-        // SAFETY: the features of `Avx2` are enabled here.
-        unsafe { states::step_state::<Avx2>(step) }
     }
 }

@@ -13,6 +13,7 @@ impl Lanes for Avx2 {
     type Register = __m256;
     const COUNT: usize = 8;
     const TILE: usize = 2;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(address: *const T) {
@@ -70,6 +71,7 @@ impl Lanes for Avx512 {
     type Register = __m512;
     const COUNT: usize = 16;
     const TILE: usize = 4;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(address: *const T) {

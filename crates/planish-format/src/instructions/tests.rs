@@ -1,8 +1,8 @@
-//! Every instruction set that the machine supports gives the same bits as the last row of the table.
+//! Every instruction set that the machine has gives the same bits as the scalar loops.
 
-use crate::instructions::{InstructionSet, TABLE};
+use crate::instructions::{Loops, loops};
 use crate::row::{DecodeRow, EncodeRow, EncodeScratch};
-use crate::{Encoder, FloatType, PackedMatrix, PackedShape, Packing};
+use crate::{Encoder, FloatType, Isa, PackedMatrix, PackedShape, Packing};
 
 const WIDTHS: [u32; 6] = [2, 3, 4, 5, 6, 8];
 const GROUPS: [usize; 5] = [8, 24, 32, 64, 128];
@@ -36,12 +36,13 @@ fn weights(cols: usize, seed: u64, finite: bool) -> Vec<f32> {
     (0..cols).map(|_| weight(next())).collect()
 }
 
-fn supported() -> impl Iterator<Item = &'static InstructionSet> {
-    TABLE.iter().filter(|set| (set.supported)())
+/// Every instruction set that the machine has: its name and loops.
+fn supported() -> impl Iterator<Item = (&'static str, &'static Loops)> {
+    Isa::supported().map(|isa| (isa.name(), loops(isa)))
 }
 
-fn last() -> &'static InstructionSet {
-    TABLE.last().expect("a table")
+fn scalar() -> &'static Loops {
+    loops(Isa::Scalar)
 }
 
 struct Encoded {
@@ -51,7 +52,7 @@ struct Encoded {
     finite: bool,
 }
 
-fn encode(set: &InstructionSet, encoder: Encoder, shape: PackedShape, source: &[u8]) -> Encoded {
+fn encode(set: &Loops, encoder: Encoder, shape: PackedShape, source: &[u8]) -> Encoded {
     let (mut codes, mut scales) = (vec![0; shape.code_row_bytes()], vec![0; shape.scale_row_bytes()]);
     let mut biases = scales.clone();
     let mut row = EncodeRow {
@@ -76,7 +77,7 @@ fn encode(set: &InstructionSet, encoder: Encoder, shape: PackedShape, source: &[
 }
 
 /// The three parts again as bits of weights. // (cols)
-fn decode(set: &InstructionSet, shape: PackedShape, encoded: &Encoded) -> Vec<u32> {
+fn decode(set: &Loops, shape: PackedShape, encoded: &Encoded) -> Vec<u32> {
     let [codes, scales, biases] = [&encoded.codes, &encoded.scales, &encoded.biases].map(|part| part.clone().into());
     let matrix = PackedMatrix::new(shape, codes, scales, biases).expect("lengths fit");
     let (mut room, mut weights) = (vec![0; shape.cols], vec![0.0; shape.cols]);
@@ -111,11 +112,11 @@ fn rows_are_the_same_bits() {
             shape
                 .scale_type
                 .encode(&weights(shape.cols, 7 + shape.cols as u64, finite), &mut source);
-            let expected = encode(last(), encoder, shape, &source);
-            let expected_weights = decode(last(), shape, &expected);
-            for set in supported() {
+            let expected = encode(scalar(), encoder, shape, &source);
+            let expected_weights = decode(scalar(), shape, &expected);
+            for (name, set) in supported() {
                 let found = encode(set, encoder, shape, &source);
-                let case = format!("{} {encoder:?} {shape:?} finite {finite}", set.name);
+                let case = format!("{name} {encoder:?} {shape:?} finite {finite}");
                 assert_eq!(found.finite, expected.finite, "{case}");
                 if finite {
                     assert_eq!(found.codes, expected.codes, "codes, {case}");
@@ -130,7 +131,7 @@ fn rows_are_the_same_bits() {
 
 #[test]
 fn packing_is_the_same_bits() {
-    for set in supported() {
+    for (name, set) in supported() {
         for (bits, count) in WIDTHS
             .into_iter()
             .flat_map(|bits| [0, 8, 40, 72, 1000].map(|count| (bits, count)))
@@ -143,11 +144,11 @@ fn packing_is_the_same_bits() {
             // SAFETY: the sets are supported.
             unsafe {
                 (set.pack)(&codes, bits, &mut found);
-                (last().pack)(&codes, bits, &mut expected);
+                (scalar().pack)(&codes, bits, &mut expected);
                 (set.unpack)(&found, bits, &mut unpacked);
             }
-            assert_eq!(found, expected, "{} {bits} bits, {count} codes", set.name);
-            assert_eq!(unpacked, codes, "{} {bits} bits, {count} codes", set.name);
+            assert_eq!(found, expected, "{name} {bits} bits, {count} codes");
+            assert_eq!(unpacked, codes, "{name} {bits} bits, {count} codes");
         }
     }
 }
@@ -158,7 +159,7 @@ fn conversions_agree_with_the_half_crate() {
     let patterns: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     let near = |pattern: u16| [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| u32::from(pattern) << 16 | low);
     let values: Vec<f32> = (0..=u16::MAX).flat_map(near).map(f32::from_bits).collect();
-    for set in supported() {
+    for (name, set) in supported() {
         let mut widened = [0, 1].map(|_| vec![0.0; 65_536]);
         let mut narrowed = [0, 1].map(|_| vec![0; values.len() * 2]);
         // SAFETY: the sets are supported.
@@ -176,7 +177,7 @@ fn conversions_agree_with_the_half_crate() {
             let found = [widened[0][usize::from(pattern)], widened[1][usize::from(pattern)]];
             for (found, expected) in found.into_iter().zip(expected) {
                 let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
-                assert!(same, "{} widens {pattern:#06x} to {found}, not {expected}", set.name);
+                assert!(same, "{name} widens {pattern:#06x} to {found}, not {expected}");
             }
         }
         for (index, &value) in values.iter().enumerate() {
@@ -186,13 +187,7 @@ fn conversions_agree_with_the_half_crate() {
             ];
             let found =
                 [0, 1].map(|kind| u16::from_le_bytes([narrowed[kind][index * 2], narrowed[kind][index * 2 + 1]]));
-            assert_eq!(
-                found,
-                expected,
-                "{} narrows {value} ({:#010x})",
-                set.name,
-                value.to_bits()
-            );
+            assert_eq!(found, expected, "{name} narrows {value} ({:#010x})", value.to_bits());
         }
     }
 }
