@@ -7,13 +7,13 @@ mod attention;
 mod choose;
 mod experts;
 mod linear;
-mod ops;
 mod pack;
 mod rows;
 mod sequences;
 mod stack;
 mod states;
 mod tensor;
+mod waist;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
