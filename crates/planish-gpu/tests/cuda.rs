@@ -49,6 +49,43 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
+/// Passes of two lengths and grids take turns, each with graphs of its own.
+#[test]
+fn passes_of_several_sizes_take_turns() {
+    let Some(queue) = queue() else { return };
+    let kernel = queue.compile(&SOURCE).unwrap();
+    let (a, b) = (queue.allocate(4 * COUNT).unwrap(), queue.allocate(4 * COUNT).unwrap());
+    let mut expected = [0.0; 2]; // of the first half and of the second
+    for pass in 0..12 {
+        queue.begin_pass().unwrap();
+        let (steps, count) = if pass % 3 == 0 { (140, COUNT / 2) } else { (20, COUNT) };
+        for step in 0..steps {
+            let (from, to) = if step % 2 == 0 { (&a, &b) } else { (&b, &a) };
+            let problem = problem(count as u32, pass as f32);
+            let launch = Launch {
+                kernel: &kernel,
+                grid: [count.div_ceil(128) as u32, 1, 1],
+                threads: [128, 1, 1],
+                threadgroup_bytes: 0,
+                arguments: &[
+                    Argument::Buffer(from, 0),
+                    Argument::Buffer(to, 0),
+                    Argument::Value(&problem),
+                ],
+                beside: false,
+            };
+            queue.launch(&launch).unwrap();
+        }
+        expected[0] += (steps * pass) as f32;
+        expected[1] += if count == COUNT { (steps * pass) as f32 } else { 0.0 };
+    }
+    let mut bytes = vec![0; 4 * COUNT];
+    queue.download(&a, 0, &mut bytes).unwrap();
+    let found = floats(&bytes);
+    assert!(found[..COUNT / 2].iter().all(|&value| value == expected[0]));
+    assert!(found[COUNT / 2..].iter().all(|&value| value == expected[1]));
+}
+
 /// Many short passes over the same buffers: the second pass is recorded as a graph, later ones change its arguments.
 #[test]
 fn repeated_passes_compute_what_single_launches_do() {
