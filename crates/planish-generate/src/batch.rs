@@ -19,14 +19,21 @@ const FEW: usize = 64;
 
 /// Names a session of a batch; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Member(u64);
+pub struct Member(usize);
+
+impl Member {
+    /// How many joined before it.
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
 
 /// Sessions that are answered together: owned ones, or borrowed as `Batch<&mut Session>`.
 pub struct Batch<S> {
     members: Vec<(Member, S)>, // in the order in which they joined
     passes: VecDeque<Pass>,    // whose tokens are on their way
     tokens: Vec<Option<u32>>,
-    joined: u64,
+    joined: usize,
 }
 
 /// A pass that chooses tokens.
@@ -69,6 +76,14 @@ impl<S: BorrowMut<Session>> Batch<S> {
         let finished = |(_, session): &(Member, S)| !session.borrow().is_running();
         let index = self.members.iter().position(finished)?;
         Some(self.members.remove(index))
+    }
+
+    /// Ends all answers where they are.
+    pub fn stop(&mut self) {
+        self.passes.clear();
+        self.members
+            .iter_mut()
+            .for_each(|(_, session)| session.borrow_mut().stop());
     }
 
     /// Sessions that are here.
@@ -115,10 +130,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
             Ok(())
         });
         if result.is_err() {
-            self.passes.clear();
-            self.members
-                .iter_mut()
-                .for_each(|(_, session)| session.borrow_mut().stop());
+            self.stop();
         }
         result
     }

@@ -22,6 +22,6 @@ pub use error::Error;
 pub use files::Files;
 pub use message::Message;
 pub use sampler::{Sampler, Sampling};
-pub use session::{Next, Session};
+pub use session::{Next, Session, check_prompt};
 pub use template::{ChatTemplate, TemplateInput};
 pub use tokenizer::Tokenizer;

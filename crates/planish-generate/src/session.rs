@@ -112,7 +112,7 @@ impl Session {
     /// While an answer is on its way.
     pub fn begin(&mut self, model: &Model, prompt: &[u32], plan: &GenerationPlan) -> Result<(), Error> {
         assert!(!self.is_running(), "one answer at a time");
-        self.check(model, prompt)?;
+        check_prompt(prompt, model.architecture().vocabulary, self.cache.capacity())?;
         let start = Instant::now();
         let reused_tokens = self.keep_common(model, prompt);
         self.tokens.clear();
@@ -294,24 +294,6 @@ impl Session {
         self.take_answer()
     }
 
-    fn check(&self, model: &Model, prompt: &[u32]) -> Result<(), Error> {
-        if prompt.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        let vocabulary = model.architecture().vocabulary;
-        if let Some(&token) = prompt.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::UnknownToken { token, vocabulary });
-        }
-        let context = self.cache.capacity();
-        if prompt.len() > context {
-            return Err(Error::ContextFull {
-                prompt: prompt.len(),
-                context,
-            });
-        }
-        Ok(())
-    }
-
     /// Cuts the cache back to what it shares with `prompt`, its last token left out: that one's logits are needed. Nothing is
     /// left of it where the model's state cannot go back, or where positions of a prompt of this length are encoded otherwise.
     fn keep_common(&mut self, model: &Model, prompt: &[u32]) -> usize {
@@ -320,4 +302,24 @@ impl Session {
         self.cache.truncate(common);
         model.expect(&mut self.cache, prompt.len())
     }
+}
+
+/// Whether a model with such a vocabulary can answer a prompt in so many positions.
+///
+/// # Errors
+/// [`Error::EmptyPrompt`], [`Error::UnknownToken`], [`Error::ContextFull`].
+pub fn check_prompt(prompt: &[u32], vocabulary: usize, context: usize) -> Result<(), Error> {
+    if prompt.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    if let Some(&token) = prompt.iter().find(|&&token| token as usize >= vocabulary) {
+        return Err(Error::UnknownToken { token, vocabulary });
+    }
+    if prompt.len() > context {
+        return Err(Error::ContextFull {
+            prompt: prompt.len(),
+            context,
+        });
+    }
+    Ok(())
 }

@@ -207,9 +207,9 @@ fn a_session_that_is_stopped_leaves_the_others_as_they_are() {
     let mut tokens = 0;
     let mut on_step = |member, _| {
         tokens += usize::from(member == members[5]);
-        match tokens {
-            2 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
+        match member == members[5] && tokens == 2 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     };
     batch.run(&mut model, &mut on_step).unwrap();

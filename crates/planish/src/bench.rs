@@ -3,11 +3,12 @@
 //! As llama-bench does it: prefill processes random tokens into an empty cache, decode feeds them one by one into an empty cache
 //! (or one filled with `depth` tokens). Rates are of `repeat` runs after one unmeasured run.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use planish_cpu::{Cpu, MEMORY_BYTES, operation_rate, read_rate};
+use planish_cpu::{Chooser, Cpu, MEMORY_BYTES, operation_rate, read_rate};
 use planish_generate::{Sampler, Sampling};
-use planish_model::{Cache, Choice, Model, NextInput, Phases};
+use planish_model::{Cache, Choice, Chunk, Input, Model, Phases, Ticket, Want};
 
 use crate::{CausalLM, Error};
 
@@ -118,7 +119,7 @@ impl Tokens {
 }
 
 /// A linear congruence.
-fn random_tokens(vocabulary: u64, count: usize) -> Vec<u32> {
+pub(crate) fn random_tokens(vocabulary: u64, count: usize) -> Vec<u32> {
     let next = |state: &u64| {
         Some(
             state
@@ -135,20 +136,20 @@ fn random_tokens(vocabulary: u64, count: usize) -> Vec<u32> {
 /// Rates of prefills into an empty cache, after one to warm up. Empty without tokens.
 fn prefill(model: &mut Model, tokens: &[u32], repeat: usize) -> Result<Vec<f64>, Error> {
     let mut run = || {
-        let mut cache = model.cache(tokens.len())?;
+        let mut cache = model.cache(tokens.len());
         timed(tokens.len(), || Ok(model.forward(tokens, &mut cache).map(|_| ())?))
     };
     rates(tokens.len(), repeat, &mut run)
 }
 
-/// Rates of decodes one token at a time after `before`, after one to warm up. Empty without tokens. A device that chooses tokens goes
-/// on with the likeliest, as it generates; elsewhere the logits of `tokens` are computed.
+/// Rates of decodes one token at a time after `before`, after one to warm up. Empty without tokens. A device that runs ahead goes on
+/// with the likeliest, as it generates; elsewhere the logits of `tokens` are computed.
 fn decode(model: &mut Model, before: &[u32], tokens: &[u32], repeat: usize) -> Result<Vec<f64>, Error> {
-    let mut cache = model.cache(before.len() + tokens.len())?;
+    let mut cache = model.cache(before.len() + tokens.len());
     let mut run = || {
         rewind(model, before, &mut cache)?;
         timed(tokens.len(), || {
-            if model.chooses() {
+            if model.runs_ahead() {
                 return generate(model, tokens, &mut cache);
             }
             for token in tokens {
@@ -162,17 +163,22 @@ fn decode(model: &mut Model, before: &[u32], tokens: &[u32], repeat: usize) -> R
 
 /// The first of `tokens` and as many more as there are, each begun before the one before is known.
 fn generate(model: &mut Model, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
+    let mut taken = Vec::new();
+    let mut before: Option<Ticket> = None;
     for index in 0..tokens.len() {
         let input = match index {
-            0 => NextInput::Tokens(&tokens[..1]),
-            _ => NextInput::Chosen,
+            0 => Input::Tokens(&tokens[..1]),
+            _ => Input::Chosen,
         };
-        model.choose(input, cache, Choice::Likeliest)?;
-        if index > 0 {
-            model.take()?;
+        let want = Want::choice(Choice::Likeliest);
+        let ticket = model.run(&mut [Chunk { cache, input, want }], &mut |_| {})?;
+        if let Some(ticket) = std::mem::replace(&mut before, ticket) {
+            model.take(ticket, &mut taken)?;
         }
     }
-    model.take()?;
+    if let Some(ticket) = before {
+        model.take(ticket, &mut taken)?;
+    }
     Ok(())
 }
 
@@ -204,19 +210,20 @@ fn profile(model: &mut Model, tokens: &Tokens) -> Result<Profile, Error> {
     let (prompt, before, generated) = (&tokens.prompt, &tokens.before, &tokens.generated);
     model.measure(true);
     if !prompt.is_empty() {
-        let mut cache = model.cache(prompt.len())?;
+        let mut cache = model.cache(prompt.len());
         model.forward(prompt, &mut cache)?;
     }
     let prefill = model.phases();
-    let mut cache = model.cache(before.len() + generated.len())?;
+    let mut cache = model.cache(before.len() + generated.len());
     rewind(model, before, &mut cache)?;
     model.measure(true);
     let mut sampler = Sampler::new(SAMPLING);
+    let mut chooser = Chooser::default();
     let mut sampling = Duration::ZERO;
-    for (index, token) in generated.iter().enumerate() {
+    for token in generated {
         let logits = model.forward(std::slice::from_ref(token), &mut cache)?;
         let start = Instant::now();
-        sampler.choose(logits, &generated[..=index])?;
+        black_box(chooser.choose(logits, &sampler.next_choice()));
         sampling += start.elapsed();
     }
     let decode = model.phases();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_generate::{Answer, GenerationConfig, GenerationDefaults, GenerationPlan, Step};
-use planish_model::{Architecture, DeviceMemory, Model};
+use planish_model::{Architecture, Cache, Chunk, DeviceMemory, Input, Model, Want};
 
 use crate::{AutoTokenizer, ChatSession, Error, Session};
 
@@ -60,22 +60,19 @@ impl CausalLM {
         config: &GenerationConfig,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
-        self.session()?.generate(prompt, config, on_step)
+        self.session().generate(prompt, config, on_step)
     }
 
     /// A sequence that is remembered: a prompt that begins as the last one and its answer did costs only its new tokens. A model
     /// can have many.
-    ///
-    /// # Errors
-    /// When the device is out of memory.
-    pub fn session(&self) -> Result<Session, Error> {
+    pub fn session(&self) -> Session {
         Session::new(self)
     }
 
     /// A conversation.
     ///
     /// # Errors
-    /// A model without a tokenizer or chat template; as [`CausalLM::session`].
+    /// A model without a tokenizer or chat template.
     pub fn chat(&self) -> Result<ChatSession, Error> {
         ChatSession::new(self)
     }
@@ -86,7 +83,7 @@ impl CausalLM {
     /// No token, a token outside of the vocabulary, more than the context holds, a failing device.
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let mut model = self.lock();
-        let mut cache = model.cache(tokens.len())?;
+        let mut cache = model.cache(tokens.len());
         Ok(model.forward(tokens, &mut cache)?.to_vec())
     }
 
@@ -98,31 +95,11 @@ impl CausalLM {
     /// # Panics
     /// If `first` is beyond the tokens.
     pub fn logits_from(&self, tokens: &[u32], first: usize, each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
-        self.feed(tokens, first, Feed::AtOnce, each)
-    }
-
-    pub(crate) fn feed(
-        &self,
-        tokens: &[u32],
-        first: usize,
-        feed: Feed,
-        each: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), Error> {
         let (before, asked) = tokens.split_at(first);
         let mut model = self.lock();
-        let mut cache = model.cache(tokens.len())?;
-        if !before.is_empty() {
-            model.append(before, &mut cache)?;
-        }
-        match feed {
-            Feed::AtOnce => model.forward_all(asked, &mut cache, &mut |index, logits| each(first + index, logits))?,
-            Feed::OneByOne => {
-                for (index, token) in asked.iter().enumerate() {
-                    each(first + index, model.forward(std::slice::from_ref(token), &mut cache)?);
-                }
-            }
-        }
-        Ok(())
+        let mut cache = model.cache(tokens.len());
+        read(&mut model, before, &mut cache)?;
+        Ok(model.forward_all(asked, &mut cache, &mut |index, logits| each(first + index, logits))?)
     }
 
     /// Every choice of a generation made: by `config`, else by the checkpoint, else as transformers does.
@@ -172,11 +149,11 @@ impl CausalLM {
     }
 }
 
-/// How tokens go through a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Feed {
-    /// Many at once, as a prompt.
-    AtOnce,
-    /// One after the other, as they are generated.
-    OneByOne,
+/// Appends tokens, if there are any, and wants nothing of them.
+pub(crate) fn read(model: &mut Model, tokens: &[u32], cache: &mut Cache) -> Result<(), Error> {
+    if !tokens.is_empty() {
+        let (input, want) = (Input::Tokens(tokens), Want::Nothing);
+        model.run(&mut [Chunk { cache, input, want }], &mut |_| {})?;
+    }
+    Ok(())
 }

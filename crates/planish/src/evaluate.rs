@@ -3,8 +3,13 @@
 //! The method is that of llama.cpp: the second half of each chunk of tokens is scored. Against a reference: the mean over scored
 //! positions of the Kullback-Leibler divergence, and how often both models hold the same token for likeliest.
 
-use crate::causal_lm::Feed;
+use planish_model::{Cache, Chunk, Input, Want};
+
+use crate::causal_lm::read;
 use crate::{CausalLM, Error};
+
+/// Logits of a reference that may wait for the model's, in bytes.
+const WAITING_BYTES: usize = 1 << 29;
 
 /// What is scored, and against what.
 #[derive(Clone, Copy, Default)]
@@ -73,13 +78,17 @@ impl CausalLM {
             }
         }
         let mut sums = Sums::default();
-        for (index, chunk) in chunks.iter().enumerate() {
-            self.score(chunk, options, &mut sums)?;
-            on_progress(EvaluationProgress {
-                done: index + 1,
-                total: chunks.len(),
-                perplexity: sums.model.perplexity(),
-            });
+        let mut done = 0;
+        for group in chunks.chunks(self.chunks_at_once(chunks, options)) {
+            for scores in self.score(group, options)? {
+                scores.iter().for_each(|score| sums.add(score));
+                done += 1;
+                on_progress(EvaluationProgress {
+                    done,
+                    total: chunks.len(),
+                    perplexity: sums.model.perplexity(),
+                });
+            }
         }
         let count = sums.model.count as f64;
         Ok(Evaluation {
@@ -93,32 +102,126 @@ impl CausalLM {
         })
     }
 
-    fn score(&self, chunk: &[u32], options: &EvaluationOptions<'_>, sums: &mut Sums) -> Result<(), Error> {
-        let first = if options.from_start { 0 } else { chunk.len() / 2 };
-        let Some((_, read)) = chunk.split_last().filter(|(_, read)| read.len() > first) else {
-            return Ok(());
-        };
-        let mut expected = Vec::new();
-        if let Some(reference) = options.reference {
-            reference.feed(read, first, Feed::AtOnce, &mut |_, logits| {
-                expected.push(logits.to_vec())
-            })?;
+    /// How many chunks are scored side by side, one token of each at a time.
+    fn chunks_at_once(&self, chunks: &[Vec<u32>], options: &EvaluationOptions<'_>) -> usize {
+        if !options.one_by_one {
+            return 1;
         }
-        let feed = match options.one_by_one {
-            true => Feed::OneByOne,
-            false => Feed::AtOnce,
+        let longest = chunks.iter().map(Vec::len).max().unwrap_or(0);
+        let waiting = match options.reference {
+            Some(_) => WAITING_BYTES / (4 * longest * self.architecture().vocabulary).max(1),
+            None => usize::MAX,
         };
-        self.feed(read, first, feed, &mut |index, logits| {
-            let token = chunk[index + 1];
-            let normalizer = log_sum_exp(logits);
-            sums.model.add(logits, normalizer, token);
-            if let Some(expected) = expected.get(index - first) {
-                let theirs = log_sum_exp(expected);
-                sums.reference.add(expected, theirs, token);
-                sums.divergence += divergence(expected, theirs, logits, normalizer);
-                sums.agreements += usize::from(likeliest(expected) == likeliest(logits));
+        self.lock().batch().min(waiting).max(1)
+    }
+
+    /// The scores of each chunk's tokens.
+    fn score(&self, chunks: &[Vec<u32>], options: &EvaluationOptions<'_>) -> Result<Vec<Vec<Score>>, Error> {
+        let mut pieces = Vec::new();
+        for tokens in chunks {
+            let first = if options.from_start { 0 } else { tokens.len() / 2 };
+            let read = &tokens[..tokens.len().saturating_sub(1).max(first)];
+            let mut expected = Vec::new();
+            if let Some(reference) = options.reference.filter(|_| read.len() > first) {
+                reference.logits_from(read, first, &mut |_, logits| expected.push(logits.to_vec()))?;
             }
-        })
+            pieces.push(Piece {
+                tokens,
+                first,
+                end: read.len(),
+                expected,
+                scores: Vec::new(),
+            });
+        }
+        match options.one_by_one {
+            true => self.read_side_by_side(&mut pieces)?,
+            false => {
+                for piece in pieces.iter_mut().filter(|piece| piece.first < piece.end) {
+                    let (tokens, first) = (&piece.tokens[..piece.end], piece.first);
+                    self.logits_from(tokens, first, &mut |index, logits| piece.take(index, logits))?;
+                }
+            }
+        }
+        Ok(pieces.into_iter().map(|piece| piece.scores).collect())
+    }
+
+    /// One token of every piece in each pass.
+    fn read_side_by_side(&self, pieces: &mut [Piece<'_>]) -> Result<(), Error> {
+        let mut model = self.lock();
+        let mut caches: Vec<Cache> = Vec::new();
+        for piece in &*pieces {
+            let mut cache = model.cache(piece.end);
+            if piece.first < piece.end {
+                read(&mut model, &piece.tokens[..piece.first], &mut cache)?;
+            }
+            caches.push(cache);
+        }
+        for step in 0.. {
+            let index_of = |piece: &Piece<'_>| Some(piece.first + step).filter(|&index| index < piece.end);
+            let mut members = Vec::new();
+            let mut chunks = Vec::new();
+            for (member, (piece, cache)) in pieces.iter().zip(&mut caches).enumerate() {
+                let Some(index) = index_of(piece) else { continue };
+                members.push((member, index));
+                chunks.push(Chunk {
+                    cache,
+                    input: Input::Tokens(&piece.tokens[index..=index]),
+                    want: Want::Logits,
+                });
+            }
+            if chunks.is_empty() {
+                break;
+            }
+            let mut each = |row: planish_model::Row<'_>| {
+                let (member, index) = members[row.chunk];
+                pieces[member].take(index, row.logits);
+            };
+            model.run(&mut chunks, &mut each)?;
+        }
+        Ok(())
+    }
+}
+
+/// A chunk that is being scored.
+struct Piece<'a> {
+    tokens: &'a [u32],
+    first: usize, // index of the first token that is read for its logits
+    end: usize,   // of those that are read
+    expected: Vec<Vec<f32>>,
+    scores: Vec<Score>,
+}
+
+/// How a token was foreseen.
+struct Score {
+    nats: f64,
+    compared: Option<Compared>,
+}
+
+/// Beside the reference.
+struct Compared {
+    nats: f64,
+    divergence: f64,
+    agrees: bool,
+}
+
+impl Piece<'_> {
+    /// Scores the token after index `index`, by the logits there.
+    fn take(&mut self, index: usize, logits: &[f32]) {
+        let token = self.tokens[index + 1];
+        let normalizer = log_sum_exp(logits);
+        let nats = |logits: &[f32], normalizer: f64| normalizer - f64::from(logits[token as usize]);
+        let compared = self.expected.get(index - self.first).map(|expected| {
+            let theirs = log_sum_exp(expected);
+            Compared {
+                nats: nats(expected, theirs),
+                divergence: divergence(expected, theirs, logits, normalizer),
+                agrees: likeliest(expected) == likeliest(logits),
+            }
+        });
+        self.scores.push(Score {
+            nats: nats(logits, normalizer),
+            compared,
+        });
     }
 }
 
@@ -131,6 +234,22 @@ struct Sums {
     agreements: usize,
 }
 
+impl Sums {
+    fn add(&mut self, score: &Score) {
+        self.model.add(score.nats);
+        if let Some(Compared {
+            nats,
+            divergence,
+            agrees,
+        }) = score.compared
+        {
+            self.reference.add(nats);
+            self.divergence += divergence;
+            self.agreements += usize::from(agrees);
+        }
+    }
+}
+
 /// Surprise at tokens, summed.
 #[derive(Default)]
 struct Surprise {
@@ -140,10 +259,9 @@ struct Surprise {
 }
 
 impl Surprise {
-    /// Counts `token` where the model gave these logits, whose [`log_sum_exp`] is `normalizer`.
-    fn add(&mut self, logits: &[f32], normalizer: f64, token: u32) {
+    fn add(&mut self, nats: f64) {
         self.count += 1;
-        self.nats += normalizer - f64::from(logits[token as usize]);
+        self.nats += nats;
     }
 
     fn perplexity(&self) -> f64 {

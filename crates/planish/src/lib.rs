@@ -30,15 +30,17 @@
 //! |---|---|
 //! | text that comes word by word, a prefix that is computed once | [`Session`] |
 //! | conversations | [`ChatSession`] |
+//! | many prompts side by side | [`CausalLM::generate_many`] |
 //! | logits, perplexity, divergence from another model | [`CausalLM::logits_from`], [`CausalLM::evaluate`] |
 //! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`inspect`] |
-//! | rates | [`CausalLM::bench`] |
+//! | rates | [`CausalLM::bench`], [`CausalLM::bench_batch`] |
 //!
 //! Without a network, [`AutoModelForCausalLM::demo`] and [`AutoTokenizer::demo`] open a small story model that the library
 //! carries inside (feature `demo-model`, on by default).
 
 mod auto_tokenizer;
 mod bench;
+mod bench_batch;
 mod builder;
 mod causal_lm;
 mod convert;
@@ -46,12 +48,14 @@ mod convert;
 mod demo_model;
 mod error;
 mod evaluate;
+mod many;
 mod metal_config;
 mod session;
 mod source;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
+pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, quantize, relative_error};
@@ -59,6 +63,7 @@ pub use convert::{convert, dequantize, inspect, quantize, relative_error};
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
 pub use evaluate::{Comparison, Evaluation, EvaluationOptions, EvaluationProgress};
+pub use many::{ManyStep, Request};
 pub use metal_config::MetalConfig;
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;

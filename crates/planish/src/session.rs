@@ -1,6 +1,6 @@
 //! Sequences that are remembered, as tokens or as text that comes piece by piece; and conversations.
 //!
-//! Everything that generates, here and in the program, goes through [`Session`]; this file alone knows planish-generate's.
+//! Whatever generates one text, here and in the program, goes through [`Session`].
 
 use std::ops::ControlFlow;
 
@@ -38,12 +38,34 @@ pub struct TextAnswer {
 }
 
 impl Session {
-    pub(crate) fn new(model: &CausalLM) -> Result<Session, Error> {
-        let inner = planish_generate::Session::new(&model.lock())?;
-        Ok(Session {
+    pub(crate) fn new(model: &CausalLM) -> Session {
+        let inner = planish_generate::Session::new(&model.lock());
+        Session {
             model: model.clone(),
             inner,
+        }
+    }
+
+    /// Another session that remembers the same tokens: both go on by themselves, what they share is stored once.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn fork(&self) -> Result<Session, Error> {
+        let inner = self.inner.fork(&mut self.model.lock())?;
+        Ok(Session {
+            model: self.model.clone(),
+            inner,
         })
+    }
+
+    /// Forgets the tokens from `length` on. Returns how many are kept: none where the model's state cannot go back.
+    pub fn truncate(&mut self, length: usize) -> usize {
+        self.inner.truncate(length)
+    }
+
+    /// The tokens that are remembered.
+    pub fn tokens(&self) -> &[u32] {
+        self.inner.tokens()
     }
 
     /// Continues `prompt` and reports each step. Only what `prompt` does not share with the last prompt and its answer is computed.
@@ -71,7 +93,7 @@ impl Session {
     /// let model = AutoModelForCausalLM::demo().load()?;
     /// let prompt = model.tokenizer()?.encode("Once upon a time")?;
     /// let config = GenerationConfig { max_new_tokens: 8, ..GenerationConfig::default() };
-    /// model.session()?.generate_text(&prompt, &config, &mut |step| {
+    /// model.session().generate_text(&prompt, &config, &mut |step| {
     ///     if let TextStep::Text(text) = step {
     ///         print!("{text}");
     ///     }
@@ -141,7 +163,7 @@ impl ChatSession {
             return Err(Error::NoChatTemplate);
         }
         Ok(ChatSession {
-            session: model.session()?,
+            session: model.session(),
             messages: Vec::new(),
         })
     }

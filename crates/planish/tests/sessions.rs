@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use planish::{
-    AutoModelForCausalLM, AutoTokenizer, CausalLM, Error, EvaluationOptions, Finish, GenerationConfig, TextStep,
+    AutoModelForCausalLM, AutoTokenizer, CausalLM, Error, EvaluationOptions, Finish, GenerationConfig, ManyStep,
+    Request, Step, TextStep,
 };
 
 fn tiny() -> CausalLM {
@@ -28,7 +29,7 @@ fn greedy(max_new_tokens: usize) -> GenerationConfig {
 fn sessions_share_a_model_and_remember_their_own_prefix() {
     let model = tiny();
     let config = greedy(6);
-    let (mut one, mut other) = (model.session().unwrap(), model.session().unwrap());
+    let (mut one, mut other) = (model.session(), model.session());
     let silent = &mut |_| ControlFlow::Continue(());
     let prompts: [&[u32]; 2] = [&[5, 6, 7, 8], &[9, 10, 11]];
     let first = one.generate(prompts[0], &config, silent).unwrap();
@@ -42,6 +43,77 @@ fn sessions_share_a_model_and_remember_their_own_prefix() {
     assert_eq!(again.tokens, afresh[turn.len()..]);
     one.reset();
     assert_eq!(one.generate(&turn, &config, silent).unwrap().reused_tokens, 0);
+}
+
+#[test]
+fn a_session_may_be_forked_and_cut_back() {
+    let model = tiny();
+    let config = greedy(6);
+    let silent = &mut |_| ControlFlow::Continue(());
+    let mut session = model.session();
+    session.generate(&[5, 6, 7, 8], &config, silent).unwrap();
+    let remembered = session.tokens().to_vec();
+    let mut fork = session.fork().unwrap();
+    assert_eq!((fork.tokens(), session.truncate(3)), (&remembered[..], 3));
+    let turn = [&remembered[..], &[20]].concat();
+    for (session, reused) in [(&mut fork, remembered.len()), (&mut session, 3)] {
+        let found = session.generate(&turn, &config, silent).unwrap();
+        assert_eq!(found.reused_tokens, reused);
+        assert_eq!(found.tokens, model.generate(&turn, &config).unwrap()[turn.len()..]);
+    }
+}
+
+#[test]
+fn many_requests_are_answered_as_each_alone() {
+    let model = tiny();
+    let request = |index: u32| Request {
+        prompt: (5..7 + index).collect(),
+        config: GenerationConfig {
+            do_sample: Some(index % 2 == 1),
+            seed: Some(u64::from(index)),
+            ..greedy(3 + index as usize)
+        },
+    };
+    let requests: Vec<Request> = (0..7).map(request).collect();
+    for parallel in [1, 3, 16] {
+        let (mut tokens, mut finished) = (vec![Vec::new(); 7], Vec::new());
+        let answers = model.generate_many(&requests, parallel, &mut |index, step| {
+            match step {
+                ManyStep::Step(Step::Token(token)) => tokens[index].push(token),
+                ManyStep::Step(Step::Prefill { .. }) => {}
+                ManyStep::Answer(answer) => {
+                    assert_eq!(answer.tokens, tokens[index]);
+                    finished.push(index);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        for (request, answer) in requests.iter().zip(answers.unwrap()) {
+            let alone = model.generate(&request.prompt, &request.config).unwrap();
+            assert_eq!(answer.unwrap().tokens, alone[request.prompt.len()..]);
+        }
+        finished.sort_unstable();
+        assert_eq!(finished, [0, 1, 2, 3, 4, 5, 6]);
+    }
+    // Who breaks off ends them all; the last did not begin.
+    let mut on_step = |_, _: ManyStep<'_>| ControlFlow::Break(());
+    let answers = model.generate_many(&requests, 3, &mut on_step).unwrap();
+    let finishes: Vec<Option<Finish>> = answers
+        .iter()
+        .map(|answer| answer.as_ref().map(|it| it.finish))
+        .collect();
+    assert_eq!(finishes[..3], [Some(Finish::Interrupted); 3]);
+    assert_eq!(finishes[3..], [None; 4]);
+    let bad = Request {
+        prompt: Vec::new(),
+        ..requests[0].clone()
+    };
+    let mut untouched = |_, _: ManyStep<'_>| panic!("nothing runs");
+    assert!(
+        model
+            .generate_many(&[requests[0].clone(), bad], 2, &mut untouched)
+            .is_err()
+    );
 }
 
 #[test]
@@ -67,7 +139,6 @@ fn text_comes_in_steps_that_add_up() {
     let (mut text, mut steps) = (String::new(), 0);
     let told = model
         .session()
-        .unwrap()
         .generate_text(&prompt, &greedy(20), &mut |step| {
             if let TextStep::Text(news) = step {
                 steps += 1;
@@ -81,7 +152,6 @@ fn text_comes_in_steps_that_add_up() {
     assert!(steps >= 20, "{steps}");
     let broken = model
         .session()
-        .unwrap()
         .generate_text(&prompt, &greedy(20), &mut |_| ControlFlow::Break(()))
         .unwrap();
     assert_eq!(broken.answer.finish, Finish::Interrupted);

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use planish::{Answer, CausalLM, Error, TextAnswer, TextStep};
+use planish::{Answer, CausalLM, Error, Finish, TextAnswer, TextStep};
 
 use super::interrupt;
 use crate::hints::with_hint;
@@ -71,4 +71,14 @@ pub fn statistics(answer: &Answer) -> String {
         answer.prefill_tokens_per_s(),
         answer.tokens.len(),
     )
+}
+
+/// Why an answer ended, for programs.
+pub fn finish_name(finish: Finish) -> &'static str {
+    match finish {
+        Finish::EndToken => "end_token",
+        Finish::MaxNewTokens => "max_new_tokens",
+        Finish::ContextFull => "context_full",
+        Finish::Interrupted => "interrupted",
+    }
 }

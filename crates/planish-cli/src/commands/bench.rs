@@ -2,10 +2,12 @@
 //!
 //! The measuring is the library's (`CausalLM::bench` and `profile`); rates are medians over `--repeat` runs.
 
+mod batch;
 mod report;
 
 use std::time::Instant;
 
+use clap::builder::ArgPredicate;
 use planish::{AutoModelForCausalLM, BenchOptions, CausalLM, LoadOptions, SHAPES};
 use serde_json::json;
 
@@ -22,8 +24,14 @@ pub struct Arguments {
     /// Random packed weights of this shape instead of a model (--bits and --group-size say how; 4 and 64 by default)
     #[arg(long, conflicts_with = "model", value_parser = SHAPES)]
     shape: Option<String>,
-    /// Tokens of a prefill
-    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    /// Tokens of a prefill; with --batch, of each sequence's prompt, 128 unless told
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        default_value_if("batch", ArgPredicate::IsPresent, "128")
+    )]
     prompt_tokens: usize,
     /// Tokens of a decode
     #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
@@ -31,6 +39,10 @@ pub struct Arguments {
     /// Tokens in the cache before a decode
     #[arg(short, long, value_name = "N", default_value_t = 0)]
     depth: usize,
+    /// Measure so many sequences side by side instead, one after the other of these numbers (1,4,16,64)
+    #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with = "depth",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Vec<u32>,
     /// Measured runs
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     repeat: usize,
@@ -47,6 +59,9 @@ const SHAPE_BITS: u32 = 4;
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.repeat > 0, "--repeat 0: there must be at least one run");
+    if !arguments.batch.is_empty() {
+        return batch::run(arguments);
+    }
     let options = BenchOptions {
         prompt_tokens: arguments.prompt_tokens,
         generate_tokens: arguments.generate_tokens,

@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let tells_stories = arguments.model.is_none();
     // Any other model without a template is refused before anything is typed.
     let partner = match tells_stories {
-        true => Partner::Storyteller(model.session()?),
+        true => Partner::Storyteller(model.session()),
         false => Partner::Chat(model.chat()?),
     };
     let mut conversation = Conversation {

@@ -234,7 +234,7 @@ fn tell(arguments: &Arguments, version: &mut Version, output: &mut dyn Write) ->
     let tokens = version.model.tokenizer()?.encode(&arguments.prompt)?;
     writeln!(output, "{}", style(format!("-- {} --", version.row.name)).cyan())?;
     write!(output, "{}", arguments.prompt)?;
-    let mut session = version.model.session()?;
+    let mut session = version.model.session();
     let told = stream(output, |on_step| session.generate_text(&tokens, &config, on_step))?;
     let cut = if told.answer.finish == Finish::EndToken {
         ""

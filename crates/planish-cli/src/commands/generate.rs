@@ -1,6 +1,7 @@
-//! `planish generate`: one prompt, one answer, streamed to standard output.
+//! `planish generate`: one prompt, one answer, streamed to standard output; or a file of prompts.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,9 @@ use anyhow::Context;
 use planish::{Answer, CausalLM, Finish, GenerationConfig, Message, TextAnswer};
 use serde_json::json;
 
-use super::answer::{statistics, stream};
+use super::answer::{finish_name, statistics, stream};
 use super::interrupt;
+use super::prompts::{Options, Prompts};
 use super::run_flags::{RunFlags, load};
 use super::sampling_flags::{SamplingFlags, new_tokens};
 use super::source::open_or_demo;
@@ -20,15 +22,29 @@ pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
     pub model: Option<String>,
     /// The text to answer, or with --raw to continue; `-` reads it from standard input
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub prompt: String,
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "prompts",
+        conflicts_with = "prompts"
+    )]
+    pub prompt: Option<String>,
+    /// A file of prompts, answered side by side: one a line, or a line each of JSON, {"prompt": ...} or {"messages": [...]} with
+    /// max_new_tokens, temperature, top_p, top_k, min_p, repetition_penalty and seed of its own; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Answers at a time, with --prompts [default: as many as give each the same bits as alone on the CPU]
+    #[arg(long, value_name = "N", requires = "prompts", value_parser = clap::value_parser!(u32).range(1..))]
+    pub parallel: Option<u32>,
     /// Maximum number of new tokens
     #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value = "512", value_parser = new_tokens)]
     pub max_new_tokens: usize,
     /// Continue the text itself, without the model's chat template
     #[arg(long)]
     pub raw: bool,
-    /// Print one JSON object instead of the text as it comes
+    /// Print one JSON object instead of the text as it comes; with --prompts, one a line for each answer
     #[arg(long)]
     pub json: bool,
     /// Report rates on standard error even if it is not a terminal
@@ -44,7 +60,10 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let prompt = prompt_text(&arguments.prompt)?;
+    if let Some(file) = &arguments.prompts {
+        return answer_file(arguments, file);
+    }
+    let prompt = prompt_text(arguments.prompt.as_deref().unwrap_or_default())?;
     let options = arguments.run.load_options()?;
     let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
     let start = Instant::now();
@@ -70,7 +89,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         // Whoever just tries the program sees a whole story.
         write!(output, "{prompt}")?;
     }
-    let mut session = model.session()?;
+    let mut session = model.session();
     let told = stream(output, |on_step| session.generate_text(&tokens, &config, on_step))?;
     if arguments.json {
         writeln!(stdout, "{}", report(&model, &told, seed, load))?;
@@ -85,6 +104,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Finish::Interrupted => ExitCode::from(interrupt::EXIT_CODE),
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// Answers a file of prompts.
+fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<ExitCode> {
+    let config = arguments.sampling.config(arguments.max_new_tokens);
+    let prompts = Prompts::read(file, &config)?;
+    let model = arguments.run.load(arguments.model.as_deref())?;
+    let options = Options {
+        raw: arguments.raw,
+        json: arguments.json,
+        parallel: arguments.parallel.map(|parallel| parallel as usize),
+        verbose: arguments.verbose,
+    };
+    prompts.answer(&model, &options)
 }
 
 /// The prompt, read from standard input if it is `-`.
@@ -111,16 +144,10 @@ fn explain_end(answer: &Answer, model: &CausalLM) {
 
 fn report(model: &CausalLM, told: &TextAnswer, seed: u64, load: Duration) -> serde_json::Value {
     let answer = &told.answer;
-    let finish = match answer.finish {
-        Finish::EndToken => "end_token",
-        Finish::MaxNewTokens => "max_new_tokens",
-        Finish::ContextFull => "context_full",
-        Finish::Interrupted => "interrupted",
-    };
     json!({
         "text": told.text,
         "tokens": answer.tokens,
-        "finish": finish,
+        "finish": finish_name(answer.finish),
         "prompt_tokens": answer.prompt_tokens,
         "generated_tokens": answer.tokens.len(),
         "seed": seed,

@@ -18,6 +18,7 @@ pub mod models;
 pub mod output_flags;
 pub mod packing_flags;
 pub mod progress;
+pub mod prompts;
 pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;

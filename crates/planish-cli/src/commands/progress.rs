@@ -1,6 +1,7 @@
 //! Progress on standard error: bars with rate and time left on a terminal, nothing where output is piped.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use planish::{Download, Progress};
@@ -55,6 +56,55 @@ impl Bar {
     /// A line on standard error, above the bar; also without a terminal.
     pub fn notice(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
+/// A bar that counts answers, with the rate of all their tokens. Disappears when dropped.
+pub struct AnswersBar {
+    bar: ProgressBar,
+    start: Instant,
+}
+
+impl AnswersBar {
+    /// Shows itself at the first token, if standard error is a terminal.
+    pub fn new(total: usize) -> AnswersBar {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        if let Ok(style) = ProgressStyle::with_template("{pos:>6}/{len} answers {bar:24} {msg}") {
+            bar.set_style(style);
+        }
+        AnswersBar {
+            bar,
+            start: Instant::now(),
+        }
+    }
+
+    /// So many tokens are there.
+    pub fn token(&self, tokens: u32) {
+        if !self.bar.is_hidden() {
+            let rate = f64::from(tokens) / self.start.elapsed().as_secs_f64();
+            self.bar.set_message(format!("{rate:.0} tokens/s"));
+        }
+    }
+
+    /// An answer is finished.
+    pub fn answer(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Runs `write` without the bar in its way.
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+}
+
+impl Drop for AnswersBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 
