@@ -3,10 +3,9 @@
 //! As llama-bench does it: prefill processes random tokens into an empty cache, decode feeds them one by one into an empty cache
 //! (or one filled with `depth` tokens). Rates are of `repeat` runs after one unmeasured run.
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use planish_cpu::{Chooser, Cpu, MEMORY_BYTES, operation_rate, read_rate};
+use planish_cpu::{Cpu, MEMORY_BYTES, operation_rate, read_rate};
 use planish_generate::{Sampler, Sampling};
 use planish_model::{Cache, Choice, Chunk, Input, Model, Phases, Ticket, Want};
 
@@ -52,8 +51,6 @@ pub struct Profile {
     pub prefill: Phases,
     /// Of the decode.
     pub decode: Phases,
-    /// Of all tokens of the decode; not part of the rates.
-    pub sampling: Duration,
     /// Bytes of weights that a decoded token reads.
     pub token_bytes: u64,
     /// What the machine can do at most.
@@ -218,13 +215,16 @@ fn profile(model: &mut Model, tokens: &Tokens) -> Result<Profile, Error> {
     rewind(model, before, &mut cache)?;
     model.measure(true);
     let mut sampler = Sampler::new(SAMPLING);
-    let mut chooser = Chooser::default();
-    let mut sampling = Duration::ZERO;
+    let mut chosen = Vec::new();
     for token in generated {
-        let logits = model.forward(std::slice::from_ref(token), &mut cache)?;
-        let start = Instant::now();
-        black_box(chooser.choose(logits, &sampler.next_choice()));
-        sampling += start.elapsed();
+        let chunk = Chunk {
+            cache: &mut cache,
+            input: Input::Tokens(std::slice::from_ref(token)),
+            want: Want::choice(sampler.next_choice()),
+        };
+        if let Some(ticket) = model.run(&mut [chunk], &mut |_| {})? {
+            model.take(ticket, &mut chosen)?;
+        }
     }
     let decode = model.phases();
     model.measure(false);
@@ -233,7 +233,6 @@ fn profile(model: &mut Model, tokens: &Tokens) -> Result<Profile, Error> {
     Ok(Profile {
         prefill,
         decode,
-        sampling,
         token_bytes,
         limits: Limits::measure(model.threads(), token_bytes as usize)?,
     })

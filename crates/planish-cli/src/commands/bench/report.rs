@@ -23,29 +23,27 @@ pub(super) fn add(result: &mut Value, profile: &Profile) {
         .map(|rate| rate * profile.token_bytes as f64);
     result["decode"]["weight_bytes_per_s"] = bytes_per_s.into();
     result["decode"]["share_of_read_limit"] = bytes_per_s.map(|rate| rate / weights).into();
-    result["prefill"]["phases"] = phases(&profile.prefill, None, &profile.limits);
-    result["decode"]["phases"] = phases(&profile.decode, Some(profile.sampling), &profile.limits);
+    result["prefill"]["phases"] = phases(&profile.prefill, &profile.limits);
+    result["decode"]["phases"] = phases(&profile.decode, &profile.limits);
 }
 
-fn phases(phases: &Phases, sampling: Option<Duration>, limits: &Limits) -> Value {
+fn phases(phases: &Phases, limits: &Limits) -> Value {
     let Phases {
         matmul,
         attention,
         head,
         other,
+        choice,
     } = phases;
-    let sampling = sampling.map(|time| Spent {
-        time,
-        ..Spent::default()
-    });
     let parts = [
-        ("matmul", Some(*matmul)),
-        ("attention", Some(*attention)),
-        ("head", Some(*head)),
-        ("sampling", sampling),
-        ("other", Some(*other)),
+        ("matmul", *matmul),
+        ("attention", *attention),
+        ("head", *head),
+        ("sampling", *choice),
+        ("other", *other),
     ];
-    let known = parts.into_iter().filter_map(|(name, spent)| Some((name, spent?)));
+    // A prefill chooses nothing.
+    let known = parts.into_iter().filter(|(_, spent)| !spent.time.is_zero());
     let whole = known.clone().map(|(_, spent)| spent.time).sum::<Duration>();
     known
         .map(|(name, spent)| (name.to_owned(), phase(spent, whole, limits)))
