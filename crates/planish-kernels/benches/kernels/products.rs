@@ -54,6 +54,7 @@ fn products(choice: &Choice) -> Vec<Product> {
                 cols,
                 inputs,
                 added: false,
+                stored: false,
                 overlaps: false,
             }));
         }

@@ -22,6 +22,8 @@ pub struct Product {
     pub inputs: u32,
     /// Whether the layer has a bias vector.
     pub added: bool,
+    /// The weight lies as it is stored, since its rows are taken too: ways with an order of their own cannot compute it.
+    pub stored: bool,
     /// It follows a product of the same input, for which it need not wait.
     pub overlaps: bool,
 }
@@ -201,7 +203,7 @@ fn plan_warpgroup_matmul(product: &Product, features: &Features) -> Option<Produ
 fn tensor_matmul(product: &Product, features: &Features) -> Option<TensorMatmul> {
     // Many 16-bit inputs of weights with longer scales are left to the other kernels.
     let is_mixed = product.value != FloatType::F32 && product.weight.float_type == FloatType::F32;
-    if !features.tensor_cores || is_mixed {
+    if !features.tensor_cores || is_mixed || product.stored {
         return None;
     }
     let packing = product.weight.packing?;
@@ -218,4 +220,40 @@ fn tensor_matmul(product: &Product, features: &Features) -> Option<TensorMatmul>
 fn warpgroup_matmul(product: &Product, features: &Features) -> Option<WarpgroupMatmul> {
     let matmul = tensor_matmul(product, features).filter(|_| features.warpgroups)?;
     WarpgroupMatmul::new(matmul)
+}
+
+#[cfg(test)]
+mod tests {
+    use planish_format::Packing;
+
+    use super::*;
+
+    /// A tied head is a table too, which lies as it is stored.
+    #[test]
+    fn a_weight_whose_rows_are_taken_is_multiplied_as_it_is_stored() {
+        let features = Features {
+            simdgroup_matrices: false,
+            tensor_cores: true,
+            warpgroups: true,
+            multiprocessors: 132,
+        };
+        for inputs in [1, 2, 8, 16, 64, 128, 2048] {
+            let product = |stored| Product {
+                weight: WeightKind {
+                    packing: Packing::new(4, 64),
+                    float_type: FloatType::BF16,
+                },
+                value: FloatType::BF16,
+                output: FloatType::F32,
+                rows: 128_256,
+                cols: 2048,
+                inputs,
+                added: false,
+                stored,
+                overlaps: false,
+            };
+            assert!(product(false).choose(&features).1.repack.is_some(), "{inputs} inputs");
+            assert!(product(true).choose(&features).1.repack.is_none(), "{inputs} inputs");
+        }
+    }
 }

@@ -67,6 +67,7 @@ impl<Q: Queue> GpuOps<Q> {
             cols: weight.cols as u32,
             inputs: 1,
             added: false,
+            stored: false,
             overlaps: false,
         };
         let (_, plan) = product.choose(&self.queue.features());
@@ -152,6 +153,7 @@ impl<Q: Queue> GpuOps<Q> {
                 added: bias.is_some(),
                 // They write outputs of their own. A tiled product may start before its predecessor ends only if that is tiled too:
                 // those kernels signal early.
+                stored: !weight.is_tiled,
                 overlaps: before.is_some_and(|before| before.is_tiled || !weight.is_tiled),
             };
             let operands = Operands {

@@ -163,6 +163,7 @@ fn parts_are_chosen_where_they_were_faster() {
             cols,
             inputs,
             added: false,
+            stored: false,
             overlaps: false,
         };
         let (variant, plan) = product.choose(&features);

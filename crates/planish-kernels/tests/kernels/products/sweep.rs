@@ -139,6 +139,7 @@ impl Case {
             cols: self.cols,
             inputs,
             added: self.packing.bits() % 2 == 1,
+            stored: false,
             overlaps: false,
         }
     }
