@@ -8,7 +8,7 @@ use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use planish_format::Isa;
+use planish::Isa;
 
 /// Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 #[derive(Parser, Debug)]

@@ -70,7 +70,7 @@ pub use source::Source;
 
 pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError};
-pub use planish_format::{Encoder, FloatType, FormatError, Packing};
+pub use planish_format::{Encoder, FloatType, FormatError, Isa, IsaError, Packing};
 pub use planish_generate::{
     Answer, Error as GenerateError, Finish, GenerationConfig, GenerationPlan, Message, Step, Tokenizer,
 };
