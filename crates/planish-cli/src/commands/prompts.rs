@@ -95,7 +95,7 @@ impl Prompts {
                 true => parse(line, config).with_context(|| place(&file, index + 1))?,
                 false => (vec![Message::new("user", line)], config.clone()),
             };
-            Ok(Prompt {
+            Ok::<Prompt, anyhow::Error>(Prompt {
                 line: index + 1,
                 messages: prompt.0,
                 config: prompt.1,
