@@ -302,12 +302,10 @@ impl<O: Ops> Decoder<O> {
     ) -> Result<(), Error> {
         let mut known = std::mem::take(&mut lists.known);
         let mut tokens = std::mem::take(&mut lists.tokens);
-        (
-            known.clear(),
-            tokens.clear(),
-            lists.spans.clear(),
-            lists.lengths.clear(),
-        );
+        known.clear();
+        tokens.clear();
+        lists.spans.clear();
+        lists.lengths.clear();
         let members = group.first..group.first + group.count;
         let mut wanted = 0;
         for (row, &index) in lists.order[members.clone()].iter().enumerate() {
