@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Answers at a time, with --prompts [default: as many as give each the same bits as alone on the CPU]
-    #[arg(long, value_name = "N", requires = "prompts", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "prompts", conflicts_with = "prompt", value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: Option<u32>,
     /// Maximum number of new tokens
     #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value = "512", value_parser = new_tokens)]
