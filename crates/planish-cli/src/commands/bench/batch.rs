@@ -104,7 +104,7 @@ fn print_row(row: &Value) {
     let number = |key: &str| row[key].as_f64().unwrap_or(0.0);
     println!(
         "{:9} {:7.1} {:9.1} {:11.1} {:8.3} {:9.3} {:10.1} {:11.2}",
-        row["sequences"],
+        row["sequences"].as_u64().unwrap_or(0),
         number("decode_tokens_per_s"),
         number("decode_tokens_per_s_of_each"),
         number("prefill_tokens_per_s"),
