@@ -144,6 +144,8 @@ impl Cpu {
 
     /// How [`Precision::Rounded`] rounds `m` rows of x for weights of a packing.
     pub fn rounding(&self, m: usize, packing: Packing) -> Rounding {
+        // A few rows are rounded as one is.
+        let m = if m <= BATCH_ROWS && !self.set.rows_alike { 1 } else { m };
         match &self.set.bf16 {
             Some(kernels) if (kernels.fits)(packing, m) => Rounding::Bf16,
             _ => Rounding::Int8 {
