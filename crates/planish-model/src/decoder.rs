@@ -438,6 +438,7 @@ impl<O: Ops> Engine for Decoder<O> {
     fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error> {
         self.check(chunks)?;
         self.update_slots()?;
+        self.finals.begin();
         let mut lists = std::mem::take(&mut self.lists);
         let result = self.run_groups(&mut lists, chunks, each);
         self.lists = lists;

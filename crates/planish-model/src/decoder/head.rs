@@ -38,6 +38,11 @@ impl<O: Ops> Finals<O> {
         })
     }
 
+    /// Forgets rows that a call left behind when it failed.
+    pub(super) fn begin(&mut self) {
+        self.rows = 0;
+    }
+
     /// The last token chosen for each sequence.
     pub(super) fn chosen(&self) -> &O::Chosen {
         &self.chosen
