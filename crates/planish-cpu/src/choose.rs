@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use planish_ops::{Choice, Choose, Draw, MOST_CHOICES, RowChoice, Shape};
 
-use crate::CpuOps;
+use crate::share::SharedSlice;
+use crate::{CpuOps, Pool};
 
 /// Scores that are passed over together where none of them is among the best.
 const CHUNK: usize = 64;
@@ -92,7 +93,7 @@ pub struct CpuChosen {
     last: Vec<u32>, // (slots)
     waiting: VecDeque<Vec<Option<u32>>>,
     spare: Vec<Vec<Option<u32>>>, // memory of passes that were taken
-    chooser: Chooser,
+    choosers: Vec<Chooser>,       // (slots of the pool)
 }
 
 impl CpuChosen {
@@ -102,18 +103,35 @@ impl CpuChosen {
     }
 
     /// Chooses the token of every row.
-    pub(crate) fn choose(&mut self, problem_rows: &[RowChoice<'_>], logits: &mut [f32], vocabulary: usize) {
+    pub(crate) fn choose(&mut self, pool: &Pool, rows: &[RowChoice<'_>], logits: &mut [f32], vocabulary: usize) {
         assert!(self.waiting.len() < MOST_CHOICES, "tokens are taken as they are chosen");
         let mut tokens = self.spare.pop().unwrap_or_default();
         tokens.clear();
-        for (row, logits) in problem_rows.iter().zip(logits.chunks_exact_mut(vocabulary)) {
-            adjust(row, logits);
-            let token = self.chooser.choose(logits, &row.choice);
+        tokens.resize(rows.len(), None);
+        self.choosers
+            .resize_with(pool.threads().max(self.choosers.len()), Chooser::default);
+        let (choosers, logits, chosen) = (
+            SharedSlice::new(&mut self.choosers),
+            SharedSlice::new(logits),
+            SharedSlice::new(&mut tokens),
+        );
+        pool.chunks(rows.len(), |slot, index| {
+            // SAFETY: every row is given to one call, and calls with one slot do not overlap.
+            let (chooser, logits, chosen) = unsafe {
+                (
+                    &mut choosers.range(slot..slot + 1)[0],
+                    logits.part(index, vocabulary),
+                    &mut chosen.range(index..index + 1)[0],
+                )
+            };
+            adjust(&rows[index], logits);
+            *chosen = chooser.choose(logits, &rows[index].choice);
+        });
+        for (row, token) in rows.iter().zip(&tokens) {
             if self.last.len() <= row.slot {
                 self.last.resize(row.slot + 1, 0);
             }
             self.last[row.slot] = token.unwrap_or(0);
-            tokens.push(token);
         }
         self.waiting.push_back(tokens);
     }
@@ -145,10 +163,10 @@ fn adjust(row: &RowChoice<'_>, logits: &mut [f32]) {
 }
 
 /// For a checked problem.
-pub(crate) fn choose(problem: Choose<'_, CpuOps>) {
+pub(crate) fn choose(pool: &Pool, problem: Choose<'_, CpuOps>) {
     let Choose { logits, rows, chosen } = problem;
     let vocabulary = logits.cols();
-    chosen.choose(rows, logits.first_mut(rows.len()), vocabulary);
+    chosen.choose(pool, rows, logits.first_mut(rows.len()), vocabulary);
 }
 
 /// The position of the largest number, the first of equals.

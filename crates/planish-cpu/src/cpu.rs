@@ -25,7 +25,7 @@ use crate::vector::VectorFunctions;
 
 pub use each::MatmulEach;
 
-use parts::{CHUNK_ROWS, INTERLEAVED_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, alike, packing};
+use parts::{CHUNK_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, alike, packing};
 
 /// Rows of interleaved weights that are turned back at once, where more rows of x use them.
 const STRIP_ROWS: usize = 256;
@@ -37,8 +37,8 @@ pub(crate) const BATCH_ROWS: usize = 16;
 pub enum Precision {
     /// x stays f32, products and sums are f32.
     Exact,
-    /// x is rounded as the instruction set multiplies fastest: to 8 bits with a scale for each block of values, whose sums are
-    /// exact integers, or, many rows at once, to bf16 together with the weights, with sums in f32. See [`Cpu::rounding`].
+    /// x is rounded as the instruction set multiplies fastest: to 8 or 16 bits with a scale for each block of values, whose sums
+    /// are exact integers, or, many rows at once, to bf16 together with the weights, with sums in f32. See [`Cpu::rounding`].
     Rounded,
 }
 
@@ -47,6 +47,11 @@ pub enum Precision {
 pub enum Rounding {
     /// 8 bits, with a scale for every so many values.
     Int8 {
+        /// Values that share a scale.
+        block: usize,
+    },
+    /// 16 bits, with a scale for every so many values.
+    Int16 {
         /// Values that share a scale.
         block: usize,
     },
@@ -156,8 +161,10 @@ impl Cpu {
 
     /// As [`Cpu::rounding`], for weights that are interleaved.
     pub fn interleaved_rounding(&self, m: usize, packing: Packing) -> Rounding {
-        match self.set.interleaved {
-            Some(_) if m <= INTERLEAVED_ROWS => self.rounding(1, packing),
+        match &self.set.interleaved {
+            Some(kernels) if m <= kernels.most_rows => Rounding::Int16 {
+                block: interleaved::block(packing),
+            },
             _ => self.rounding(m, packing),
         }
     }
@@ -255,6 +262,7 @@ impl Cpu {
                 }
                 let block = match self.rounding(input.m, packing) {
                     Rounding::Int8 { block } => block,
+                    Rounding::Int16 { .. } => unreachable!("for interleaved weights only"),
                     Rounding::Bf16 => return self.multiply_bf16(parts, input, scratch),
                 };
                 let prepared = self.round_input(input.shape(packing, block), input.values, buffers);
@@ -342,7 +350,7 @@ impl Cpu {
         });
     }
 
-    /// A few rows of x, rounded to 8 bits.
+    /// Rows of x rounded to 16 bits.
     fn multiply_interleaved(
         &self,
         kernels: &InterleavedKernels,
@@ -351,15 +359,11 @@ impl Cpu {
         scratch: &mut Scratch,
     ) {
         let Some(packing) = parts.packing() else { return };
-        let shape = Shape {
-            interleaved: true,
-            ..input.shape(packing, (self.set.block)(packing, 1))
-        };
-        let m = input.m;
-        let input = self.round_input(shape, input.values, &mut scratch.input);
-        self.each_chunk(parts, m, &scratch.workers, |weight, output, rows, _| {
+        let (shape, m) = (input.shape(packing, interleaved::block(packing)), input.m);
+        let input = self.round_to_int16(kernels, shape, input.values, &mut scratch.input);
+        self.each_chunk(parts, m, &scratch.workers, |weight, output, rows, scratch| {
             if let CpuMatrix::Interleaved(matrix) = weight {
-                (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
+                (kernels.product)(&InterleavedProduct { matrix, input, output }, rows, scratch);
             }
         });
     }
@@ -461,7 +465,6 @@ impl Input<'_> {
             cols: self.values.len() / self.m,
             packing,
             block,
-            interleaved: false,
         }
     }
 }

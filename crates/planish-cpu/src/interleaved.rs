@@ -36,6 +36,14 @@ pub(crate) fn fits(matrix: &PackedMatrix) -> bool {
         && matrix.scale_type.size_bytes() == 2
 }
 
+/// Values of x that share a scale: what a tile unit sums up at once, in groups of 96 values and the like a half of it.
+pub(crate) fn block(packing: Packing) -> usize {
+    match packing.group().is_multiple_of(64) {
+        true => 64,
+        false => 32,
+    }
+}
+
 /// The shape of a packed matrix.
 pub(crate) fn shape(matrix: &PackedMatrix) -> PackedShape {
     let shape = PackedShape::new(matrix.rows, matrix.cols, matrix.packing, matrix.scale_type);
@@ -104,6 +112,18 @@ impl Interleaved {
     /// Bytes of one block of rows.
     pub(crate) fn block_bytes(&self) -> usize {
         self.shape.groups() * group_bytes(self.shape.packing)
+    }
+
+    /// Address of the line of scales and biases of a block's group, given by a column.
+    #[inline]
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        expect(dead_code, reason = "no other machine has a row with such kernels yet")
+    )]
+    pub(crate) fn scales(&self, block: usize, column: usize) -> *const u8 {
+        let group_bytes = group_bytes(self.shape.packing);
+        let at = (column / self.shape.packing.group() + 1) * group_bytes - SCALE_BYTES;
+        self.data.as_ptr().wrapping_add(block * self.block_bytes() + at)
     }
 
     /// Whole blocks of rows in the format's own order.

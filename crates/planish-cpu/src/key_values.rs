@@ -269,6 +269,9 @@ impl SequenceStore for KeyValues {
     }
 }
 
+/// Values of which storing one takes as long as computing so many: each has a line of the cache to itself.
+const LINE_VALUES: usize = 8;
+
 fn append<T: ProductElement>(
     cpu: &Cpu,
     shape: KeyValueShape,
@@ -277,28 +280,44 @@ fn append<T: ProductElement>(
     keys: &[f32],
     values: &[f32],
 ) {
-    let (cols, value_cols) = (shape.heads * shape.head_dim, shape.heads * shape.value_dim);
-    let functions = cpu.vector();
     for span in spans {
         sequences.reserve(shape, span);
         if let Some(window) = shape.window {
             sequences.free_unseen(window, span);
         }
-        let (first_block, needed) = (span.first_position / BLOCK, span.end_position().div_ceil(BLOCK));
-        let blocks = SharedSlice::new(&mut sequences.slots[span.slot][first_block..needed]);
-        share_rows(cpu.pool(), needed - first_block, BLOCK * cols, |share| {
+    }
+    let (cols, value_cols) = (shape.heads * shape.head_dim, shape.heads * shape.value_dim);
+    let store = |span: &Span, index: usize, block: &mut Arc<Block<T>>| {
+        let (start, block) = (index * BLOCK, exclusive_block(block));
+        for position in start.max(span.first_position)..(start + BLOCK).min(span.end_position()) {
+            let row = span.first_row + position - span.first_position;
+            let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
+            store_position(cpu.vector(), shape, block, position - start, keys, values);
+        }
+    };
+    let blocks = |span: &Span| span.first_position / BLOCK..span.end_position().div_ceil(BLOCK);
+    if let [span] = spans {
+        let first = blocks(span).start;
+        let blocks = SharedSlice::new(&mut sequences.slots[span.slot][blocks(span)]);
+        share_rows(cpu.pool(), blocks.len(), BLOCK * cols, |share| {
             for index in share {
-                let start = (first_block + index) * BLOCK;
                 // SAFETY: every block belongs to one share.
-                let block = exclusive_block(unsafe { &mut blocks.range(index..index + 1)[0] });
-                for position in start.max(span.first_position)..(start + BLOCK).min(span.end_position()) {
-                    let row = span.first_row + position - span.first_position;
-                    let (keys, values) = (&keys[row * cols..][..cols], &values[row * value_cols..][..value_cols]);
-                    store_position(functions, shape, block, position - start, keys, values);
-                }
+                store(span, first + index, unsafe { &mut blocks.range(index..index + 1)[0] });
             }
         });
+        return;
     }
+    let slots = SharedSlice::new(&mut sequences.slots);
+    // A position of keys is a line of the cache for each value.
+    share_rows(cpu.pool(), spans.len(), LINE_VALUES * cols, |share| {
+        for span in &spans[share] {
+            // SAFETY: every span belongs to one share, and no slot stands twice.
+            let slot = unsafe { &mut slots.range(span.slot..span.slot + 1)[0] };
+            for index in blocks(span) {
+                store(span, index, &mut slot[index]);
+            }
+        }
+    });
 }
 
 /// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).

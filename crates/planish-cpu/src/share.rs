@@ -27,6 +27,11 @@ impl<'a, T> SharedSlice<'a, T> {
         }
     }
 
+    /// Values in all.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The values of a range.
     ///
     /// # Safety

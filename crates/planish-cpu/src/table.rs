@@ -6,7 +6,7 @@ use std::ops::Range;
 use planish_format::{Isa, PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
-use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Shape};
+use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Int16Input, Int16Tile, Shape};
 use crate::interleaved::{Interleaved, Unweave, Weave};
 use crate::scalar;
 use crate::scratch::WorkerScratch;
@@ -58,6 +58,15 @@ impl Output {
         }
     }
 
+    /// Values from the products of one row of x to those of the next.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        expect(dead_code, reason = "no other machine has a row with such kernels yet")
+    )]
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Address of the product of one row of x with `row` and those after it.
     ///
     /// # Safety
@@ -76,14 +85,14 @@ pub(crate) struct Int8Product<'a> {
     pub output: Output,
 }
 
-/// An interleaved matrix times a few rows rounded to 8 bits.
+/// An interleaved matrix times an input rounded to 16 bits.
 #[cfg_attr(
     not(target_arch = "x86_64"),
     expect(dead_code, reason = "no other machine has a row with such kernels yet")
 )]
 pub(crate) struct InterleavedProduct<'a> {
     pub matrix: &'a Interleaved,
-    pub input: Int8Input<'a>,
+    pub input: Int16Input<'a>,
     pub output: Output,
 }
 
@@ -91,8 +100,12 @@ pub(crate) struct InterleavedProduct<'a> {
 pub(crate) struct InterleavedKernels {
     /// Whether they take a matrix.
     pub fits: fn(&PackedMatrix) -> bool,
-    /// Writes the products of the given rows, whole blocks of them.
-    pub int8: fn(&InterleavedProduct<'_>, Range<usize>),
+    /// Rows of x up to which it pays to multiply with weights as they are: for more, strips of them are put back in order.
+    pub most_rows: usize,
+    /// Rounds some groups of the rows of a tile of x (rows, cols) to 16 bits, in the order that `product` reads.
+    pub round: fn(&[f32], &Shape, Range<usize>, Int16Tile<'_>),
+    /// Writes the products of the given rows, whole blocks of them, with all rows of x.
+    pub product: fn(&InterleavedProduct<'_>, Range<usize>, &mut WorkerScratch),
     pub weave: Weave,
     pub unweave: Unweave,
 }
@@ -154,7 +167,7 @@ pub(crate) struct InstructionSet {
     /// Repeats the fastest dot-product instruction on registers for so many rounds and returns the operations done, two for
     /// each product: the limit of this core.
     pub dot_limit: fn(usize) -> u64,
-    /// What takes the place of `int8` for a few rows of x (in the blocks of one), where weights may be arranged for it.
+    /// What takes the place of `int8` where weights may be arranged for it.
     pub interleaved: Option<InterleavedKernels>,
     /// What takes the place of `int8` for many rows of x.
     pub bf16: Option<Bf16Kernels>,

@@ -4,6 +4,7 @@
 //! fast that unpacking weights costs about as much as using them.
 
 mod attention;
+mod interleaved;
 mod product;
 mod unit;
 mod weights;
@@ -21,6 +22,7 @@ const LEAST_ROWS: usize = 24;
 /// The row of the table.
 pub(crate) const AMX: InstructionSet = InstructionSet {
     isa: Isa::Amx,
+    interleaved: Some(interleaved::KERNELS),
     bf16: Some(Bf16Kernels {
         fits: |packing, m| product::fits(packing) && m >= LEAST_ROWS,
         arrange: product::arrange,

@@ -10,6 +10,8 @@ use crate::input::{BF16_COLS, BF16_ROWS};
 pub(super) const TILE_ROWS: usize = BF16_ROWS;
 /// bf16 values of a row of a tile.
 pub(super) const TILE_COLS: usize = BF16_COLS;
+/// Bytes of a row of a tile.
+const LINE: usize = 64;
 /// Rows of x, and rows of weights, of one product: 2 x 2 tiles of sums.
 pub(super) const BLOCK: usize = 2 * TILE_ROWS;
 
@@ -124,6 +126,87 @@ impl Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         // SAFETY: the unit was set up on this thread: it is not `Send`, holding no `Sync` state across threads.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// The unit, set up for bytes on this thread until dropped: rows of x times 16 rows of weights, with sums of 32 bits.
+pub(super) struct Bytes(());
+
+impl Bytes {
+    /// For so many rows of x, up to 16, and so many quads of columns, up to 16.
+    ///
+    /// # Safety
+    /// The process must run [`planish_format::Isa::Amx`].
+    pub unsafe fn new(rows: usize, quads: usize) -> Bytes {
+        assert!((1..=TILE_ROWS).contains(&rows) && (1..=TILE_ROWS).contains(&quads));
+        // Tiles 0 to 3 are sums, 4 and 5 the planes of x, 6 and 7 weights.
+        let mut configuration = [0u8; 64];
+        configuration[0] = 1;
+        for tile in 0..8 {
+            configuration[16 + 2 * tile] = if (4..6).contains(&tile) { 4 * quads as u8 } else { 64 };
+            configuration[48 + tile] = if tile < 6 { rows as u8 } else { quads as u8 };
+        }
+        // SAFETY: reads the 64 bytes; the compiler does not use tiles.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags)) };
+        Bytes(())
+    }
+
+    /// Multiplies both planes of x, `plane` bytes apart, with rows `stride` bytes apart, by N tiles of weights.
+    /// // (N, planes, rows of x, 16 rows of weights)
+    ///
+    /// # Safety
+    /// All must be there, and room for the products.
+    pub unsafe fn multiply<const N: usize>(
+        &self,
+        x: *const i8,
+        plane: usize,
+        stride: usize,
+        weights: *const u8, // (N, quads, 16 rows, 4)
+        products: *mut i32,
+    ) {
+        // SAFETY: reads and writes what the caller vouches for.
+        unsafe {
+            asm!(
+                "tileloadd tmm6, [{weights} + {line}]",
+                "tileloadd tmm4, [{high} + {stride}]",
+                "tilezero tmm0",
+                "tileloadd tmm5, [{low} + {stride}]",
+                "tilezero tmm1",
+                "tdpbsud tmm0, tmm4, tmm6",
+                "tdpbsud tmm1, tmm5, tmm6",
+                "tilestored [{products} + {line}], tmm0",
+                "tilestored [{products} + {line} + 1024], tmm1",
+                weights = in(reg) weights,
+                high = in(reg) x,
+                low = in(reg) x.add(plane),
+                stride = in(reg) stride,
+                products = in(reg) products,
+                line = in(reg) LINE,
+                options(nostack, preserves_flags),
+            );
+            if N == 2 {
+                asm!(
+                    "tileloadd tmm7, [{weights} + {line} + 1024]",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "tdpbsud tmm2, tmm4, tmm7",
+                    "tdpbsud tmm3, tmm5, tmm7",
+                    "tilestored [{products} + {line} + 2048], tmm2",
+                    "tilestored [{products} + {line} + 3072], tmm3",
+                    weights = in(reg) weights,
+                    products = in(reg) products,
+                    line = in(reg) LINE,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        // SAFETY: as for `Unit`.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }

@@ -4,10 +4,11 @@
 //! vectors of lane 0, then of lane 1, so that the quads of a group are neighbours, as the tiles of tile.rs are stored.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use planish_format::Packing;
 
-use crate::input::{ExactRow, Int8Row, Shape, step_of};
+use crate::input::{ExactRow, Int8Row, Int16Tile, Shape, step_of, wide_step_of};
 use crate::scalar;
 
 use super::unpack::{code_of, lane_run, vectors};
@@ -53,15 +54,10 @@ static LANES: [[u8; SPAN]; 3] = [order(2, false), order(3, false), order(4, fals
 static QUADS: [[u8; SPAN]; 3] = [order(2, true), order(3, true), order(4, true)];
 static NATURAL: [u8; SPAN] = order(8, false);
 
-/// The order of bytes for a shape: by lanes for one row of x, by quads for more and for interleaved weights. `None` if it is the
-/// natural one.
+/// The order of bytes for a shape: by lanes for one row of x, by quads for more. `None` if it is the natural one.
 fn byte_order(shape: &Shape) -> Option<&'static [u8; SPAN]> {
     let bits = shape.packing.bits() as usize;
-    let table = if shape.m == 1 && !shape.interleaved {
-        &LANES
-    } else {
-        &QUADS
-    };
+    let table = if shape.m == 1 { &LANES } else { &QUADS };
     table.get(bits - 2)
 }
 
@@ -110,6 +106,58 @@ fn round_blocks<const BLOCK: usize>(x: &[f32], shape: &Shape, row: Int8Row<'_>) 
         *sum = _mm512_reduce_add_ps(total);
     }
     reorder(codes, x.len(), shape);
+}
+
+/// Rounds some groups of a tile of x to 16 bits, by quads.
+pub(super) fn int16(x: &[f32], shape: &Shape, groups: Range<usize>, tile: Int16Tile<'_>) {
+    // SAFETY: the table of instruction sets offers this function only where the features are there.
+    unsafe { round_tile(x, shape, groups, tile) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+fn round_tile(x: &[f32], shape: &Shape, groups: Range<usize>, tile: Int16Tile<'_>) {
+    let Int16Tile { codes, scales, sums } = tile;
+    let (group, block, rows) = (shape.packing.group(), shape.block, shape.tile_rows());
+    let order = QUADS.get(shape.packing.bits() as usize - 2).unwrap_or(&NATURAL);
+    // SAFETY: the order has more bytes than a register; those of a block stay inside of it.
+    let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
+    let mask = u64::MAX >> (64 - block);
+    let columns = groups.start * group..groups.end * group;
+    for (row, x) in x.chunks_exact(shape.cols).enumerate() {
+        for (at, x) in x[columns.clone()].chunks_exact(block).enumerate() {
+            let (scale, inverse) = wide_step_of(largest(x));
+            let inverse = _mm512_set1_ps(inverse);
+            let rounded = |part: usize| match x.chunks_exact(16).nth(part) {
+                Some(values) => _mm512_cvtps_epi32(_mm512_mul_ps(load(values), inverse)),
+                None => _mm512_setzero_si512(),
+            };
+            let rounded = [rounded(0), rounded(1), rounded(2), rounded(3)];
+            let high = rounded.map(|values| _mm512_srai_epi32::<8>(_mm512_add_epi32(values, _mm512_set1_epi32(128))));
+            for (plane, values) in [high, rounded].into_iter().enumerate() {
+                let into = &mut codes[((2 * at + plane) * rows + row) * block..][..block];
+                // SAFETY: the mask selects the values of the block.
+                unsafe {
+                    let values = _mm512_permutexvar_epi8(order, lowest_bytes(values));
+                    _mm512_mask_storeu_epi8(into.as_mut_ptr(), mask, values);
+                }
+            }
+            let sum = _mm512_add_epi32(
+                _mm512_add_epi32(rounded[0], rounded[1]),
+                _mm512_add_epi32(rounded[2], rounded[3]),
+            );
+            scales[at * rows + row] = scale;
+            sums[at * rows + row] = scale * _mm512_reduce_add_epi32(sum) as f32;
+        }
+    }
+}
+
+/// The lowest bytes of 64 integers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lowest_bytes(values: [__m512i; 4]) -> __m512i {
+    let [first, second, third, fourth] = values.map(|values| _mm512_cvtepi32_epi8(values));
+    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(first), second);
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, third), fourth)
 }
 
 /// The largest magnitude of each block, in every lane of the block; magnitudes compare as integers, NaN is the largest.

@@ -1,14 +1,15 @@
-//! A few rows of x with interleaved weights: a lane for each of 16 rows, x broadcast.
+//! Interleaved weights: a lane for each of 16 rows, x broadcast.
 //!
-//! `y = sum over groups of scale * (sum over blocks of x_scale * (codes . x)) + bias * sum_x`. x is in the order of "quads"
-//! (arrange.rs): the j-th lowest codes of a word's four bytes meet the j-th quad of a block of x. A block is what a register of
-//! codes meets: 16, 8 or 4 values at 2, 4 or 8 bits.
+//! `y = sum over blocks of scale * x_scale * (256 * (codes . high) + codes . low) + bias * sum_x`, where x is rounded to 16 bits in planes of high and low bytes (input.rs). The sums of a block are exact integers, so that a row of x gets
+//! the same bits alone, among others and from a tile unit. x is in the order of "quads" (arrange.rs): the j-th lowest codes of a
+//! word's four bytes meet the j-th quad of x.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use planish_format::{FloatType, PackedMatrix};
 
+use crate::input::INT16_ROWS;
 use crate::interleaved::{self, LANES};
 use crate::table::{InterleavedKernels, InterleavedProduct};
 
@@ -17,14 +18,16 @@ use super::lanes::{FAR, NEAR};
 use super::tile::transpose;
 
 /// Bytes of a register.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 /// Rows of x for which codes are unpacked once.
 const TOGETHER: usize = 4;
 
-/// For the row of the table.
+/// For the row of the table. More than 16 rows of x gain more from tiles of weights in order.
 pub(crate) const KERNELS: InterleavedKernels = InterleavedKernels {
     fits,
-    int8,
+    most_rows: 16,
+    round: arrange::int16,
+    product: |product, rows, _| multiply(product, rows),
     weave,
     unweave,
 };
@@ -33,7 +36,8 @@ fn fits(matrix: &PackedMatrix) -> bool {
     is_x86_feature_detected!("gfni") && interleaved::fits(matrix) && arrange::fits(matrix.packing)
 }
 
-fn int8(product: &InterleavedProduct<'_>, rows: Range<usize>) {
+/// The products of the given rows, whole blocks of them.
+pub(crate) fn multiply(product: &InterleavedProduct<'_>, rows: Range<usize>) {
     assert!(rows.start.is_multiple_of(LANES) && rows.end.is_multiple_of(LANES));
     let shape = product.matrix.shape;
     let bf16 = shape.scale_type == FloatType::BF16;
@@ -79,102 +83,168 @@ unsafe fn block<const BITS: u32, const BF16: bool, const M: usize>(
 ) {
     let (matrix, input) = (product.matrix, &product.input);
     let shape = input.shape;
+    let group = shape.packing.group();
     let mut at = matrix.data.as_ptr().wrapping_add(row / LANES * matrix.block_bytes());
-    let mut x = X {
-        codes: input.codes[first * shape.stride()..].as_ptr(),
-        scales: input.scales[first * shape.block_stride()..].as_ptr(),
-        stride: shape.stride(),
-        block_stride: shape.block_stride(),
-    };
-    let x_sums = input.sums[first * shape.group_stride()..].as_ptr();
-    let (mut sums, mut bias_sums) = ([_mm512_setzero_ps(); M], [_mm512_setzero_ps(); M]);
-    for group in 0..shape.groups() {
+    let (tile, within) = (input.of_tile(first / INT16_ROWS), first % INT16_ROWS);
+    let mut codes = tile.codes[within * shape.block..].as_ptr();
+    let mut x_scales = tile.scales[within..].as_ptr();
+    let mut x_sums = tile.sums[within..].as_ptr();
+    let mut sums = [_mm512_setzero_ps(); M];
+    for _ in 0..shape.groups() {
         // SAFETY: the block's groups follow one another; x has as many columns and M rows.
         unsafe {
-            let products = group_products::<BITS, M>(&mut at, &mut x, shape.packing.group());
-            fetch(at);
-            let scale = expand::<BF16>(_mm256_loadu_si256(at.cast()));
-            let bias = expand::<BF16>(_mm256_loadu_si256(at.add(LINE / 2).cast()));
-            at = at.add(LINE);
-            for m in 0..M {
-                sums[m] = _mm512_fmadd_ps(products[m], scale, sums[m]);
-                let x_sum = _mm512_set1_ps(*x_sums.add(m * shape.group_stride() + group));
-                bias_sums[m] = _mm512_fmadd_ps(bias, x_sum, bias_sums[m]);
+            let scales = Scales::read::<BF16>(at.wrapping_add(group * BITS as usize / 32 * LINE));
+            for _ in 0..group / shape.block {
+                let (high, low) = match shape.block {
+                    64 => dots::<BITS, M, 16>(&mut at, codes, shape.tile_rows()),
+                    _ => dots::<BITS, M, 8>(&mut at, codes, shape.tile_rows()),
+                };
+                codes = codes.add(shape.block_bytes());
+                for m in 0..M {
+                    sums[m] = scales.add_block(sums[m], high[m], low[m], _mm512_set1_ps(*x_scales.add(m)));
+                    sums[m] = scales.add_bias(sums[m], _mm512_set1_ps(*x_sums.add(m)));
+                }
+                x_scales = x_scales.add(shape.tile_rows());
+                x_sums = x_sums.add(shape.tile_rows());
             }
+            at = at.add(LINE);
         }
     }
-    for (m, (sum, bias_sum)) in sums.into_iter().zip(bias_sums).enumerate() {
+    for (m, sum) in sums.into_iter().enumerate() {
         // SAFETY: the rows are those given to this call, and 16 of them are left.
-        unsafe { _mm512_storeu_ps(product.output.at(first + m, row), _mm512_add_ps(sum, bias_sum)) };
+        unsafe { _mm512_storeu_ps(product.output.at(first + m, row), sum) };
     }
 }
 
-/// What is next of some rows of x.
-struct X {
-    codes: *const i8,
-    scales: *const f32,
-    stride: usize,       // from the codes of one row to the next
-    block_stride: usize, // the same for scales
+/// Scales and biases of a group, of 16 rows.
+pub(crate) struct Scales {
+    scale: __m512,
+    bias: __m512,
 }
 
-/// Products of a group of codes with M rows of x, for 16 rows of weights, without their scales. Moves on to the scales and the next
-/// x.
-///
-/// # Safety
-/// Codes and x must have the group.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,gfni")]
-unsafe fn group_products<const BITS: u32, const M: usize>(at: &mut *const u8, x: &mut X, group: usize) -> [__m512; M] {
-    // Bit i of a result is the parity of the value and byte 7 - i of the matrix: these shift right and keep the lowest bits.
-    let shift = |by: u32| {
-        let row = |bit: u32| match by + bit {
-            from @ 0..8 => 1u64 << from << (8 * (7 - bit)),
-            _ => 0,
-        };
-        _mm512_set1_epi64((0..BITS).map(row).sum::<u64>() as i64)
-    };
-    let mask = _mm512_set1_epi8(((1u32 << BITS) - 1) as i8);
-    let shifts = [shift(BITS), shift(2 * BITS), shift(3 * BITS)];
-    let parts = 8 / BITS as usize;
-    let block = 4 * parts;
-    let mut sums = [[_mm512_setzero_ps(); 2]; M];
-    for index in 0..group / block {
-        fetch(*at);
+impl Scales {
+    /// # Safety
+    /// There must be a line.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn read<const BF16: bool>(at: *const u8) -> Scales {
         // SAFETY: passed on from the caller.
         unsafe {
-            let packed = _mm512_loadu_si512((*at).cast());
-            let mut codes = [packed; 4];
-            if BITS < 8 {
-                codes[0] = _mm512_and_si512(packed, mask);
-                for part in 1..parts {
-                    codes[part] = _mm512_gf2p8affine_epi64_epi8::<0>(packed, shifts[part - 1]);
-                }
+            Scales {
+                scale: expand::<BF16>(_mm256_loadu_si256(at.cast())),
+                bias: expand::<BF16>(_mm256_loadu_si256(at.add(LINE / 2).cast())),
             }
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let mut products = _mm512_setzero_si512();
-                for (part, codes) in codes.iter().enumerate().take(parts) {
-                    let x = x.codes.add(m * x.stride + 4 * part).cast::<i32>().read_unaligned();
-                    products = _mm512_dpbusd_epi32(products, *codes, _mm512_set1_epi32(x));
-                }
-                let scale = _mm512_set1_ps(*x.scales.add(m * x.block_stride));
-                sums[index % 2] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[index % 2]);
-            }
-            *at = (*at).add(LINE);
-            x.codes = x.codes.add(block);
-            x.scales = x.scales.add(1);
         }
     }
-    let mut products = [_mm512_setzero_ps(); M];
-    for (products, sums) in products.iter_mut().zip(sums) {
-        *products = _mm512_add_ps(sums[0], sums[1]);
+
+    /// Adds a block's products with the planes of x.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn add_block(&self, sum: __m512, high: __m512i, low: __m512i, x_scale: __m512) -> __m512 {
+        let products = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+        _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(products), x_scale), self.scale, sum)
     }
-    products
+
+    /// Adds the biases, times the sum of x over the block.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn add_bias(&self, sum: __m512, x_sum: __m512) -> __m512 {
+        _mm512_fmadd_ps(self.bias, x_sum, sum)
+    }
+}
+
+/// Integer products of a block of codes, `QUADS` quads, with the planes of M rows of x, for 16 rows of weights. Moves on to the
+/// next codes.
+///
+/// # Safety
+/// Codes and x must have the block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,gfni")]
+unsafe fn dots<const BITS: u32, const M: usize, const QUADS: usize>(
+    at: &mut *const u8,
+    x: *const i8,
+    tile_rows: usize,
+) -> ([__m512i; M], [__m512i; M]) {
+    let unpack = Unpack::<BITS>::new();
+    let (row, plane) = (4 * QUADS, tile_rows * 4 * QUADS);
+    // Two of each, so that products need not wait for one another.
+    let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; M];
+    let lines = 2usize.div_ceil(Unpack::<BITS>::PARTS);
+    for step in 0..QUADS / (lines * Unpack::<BITS>::PARTS) {
+        for line in 0..lines {
+            fetch(*at);
+            // SAFETY: passed on from the caller.
+            unsafe {
+                let codes = unpack.line(*at);
+                *at = (*at).add(LINE);
+                for (part, codes) in codes.into_iter().enumerate().take(Unpack::<BITS>::PARTS) {
+                    let quad = (step * lines + line) * Unpack::<BITS>::PARTS + part;
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        for (index, sums) in sums.iter_mut().enumerate() {
+                            let x = x.add(m * row + index * plane + 4 * quad).cast::<i32>().read_unaligned();
+                            let sum = &mut sums[(line * Unpack::<BITS>::PARTS + part) % 2];
+                            *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(x));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let plane = |index: usize| sums.map(|sums| _mm512_add_epi32(sums[index][0], sums[index][1]));
+    (plane(0), plane(1))
+}
+
+/// Takes codes out of words.
+pub(crate) struct Unpack<const BITS: u32> {
+    mask: __m512i,
+    shifts: [__m512i; 3],
+}
+
+impl<const BITS: u32> Unpack<BITS> {
+    /// Codes of a byte, and quads of a line.
+    pub(crate) const PARTS: usize = 8 / BITS as usize;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(crate) fn new() -> Unpack<BITS> {
+        // Bit i of a result is the parity of the value and byte 7 - i of the matrix: these shift right and keep the lowest bits.
+        let shift = |by: u32| {
+            let row = |bit: u32| match by + bit {
+                from @ 0..8 => 1u64 << from << (8 * (7 - bit)),
+                _ => 0,
+            };
+            _mm512_set1_epi64((0..BITS).map(row).sum::<u64>() as i64)
+        };
+        Unpack {
+            mask: _mm512_set1_epi8(((1u32 << BITS) - 1) as i8),
+            shifts: [shift(BITS), shift(2 * BITS), shift(3 * BITS)],
+        }
+    }
+
+    /// The quads of a line, those after the first [`Unpack::PARTS`] being whatever.
+    ///
+    /// # Safety
+    /// There must be a line.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,gfni")]
+    pub(crate) unsafe fn line(&self, at: *const u8) -> [__m512i; 4] {
+        // SAFETY: passed on from the caller.
+        let packed = unsafe { _mm512_loadu_si512(at.cast()) };
+        let mut codes = [packed; 4];
+        if BITS < 8 {
+            codes[0] = _mm512_and_si512(packed, self.mask);
+            for part in 1..Self::PARTS {
+                codes[part] = _mm512_gf2p8affine_epi64_epi8::<0>(packed, self.shifts[part - 1]);
+            }
+        }
+        codes
+    }
 }
 
 /// Brings what will be read into the caches.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch(at: *const u8) {
+pub(crate) fn fetch(at: *const u8) {
     _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(NEAR).cast());
     _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(FAR).cast());
 }

@@ -3,7 +3,7 @@
 pub(crate) mod arrange;
 pub(crate) mod attention;
 mod dots;
-mod interleaved;
+pub(crate) mod interleaved;
 pub(crate) mod lanes;
 mod limit;
 mod multiply;

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, alike, packing};
 use crate::Cpu;
 use crate::input::Shape;
+use crate::interleaved;
 use crate::matrix::CpuMatrix;
 use crate::scratch::WorkerScratch;
 use crate::table::{ExactProduct, Int8Product, InterleavedProduct, Output, PlainProduct};
@@ -73,7 +74,6 @@ impl Cpu {
             cols,
             packing,
             block,
-            interleaved: false,
         };
         let each = |job: &(dyn Fn(usize, Range<usize>, &mut WorkerScratch) + Sync)| {
             self.pool.chunks(run.chunks(self.pool.threads()), |slot, chunk| {
@@ -101,21 +101,18 @@ impl Cpu {
             }),
             (Some(packing), Precision::Rounded) => {
                 if let (Some(kernels), CpuMatrix::Interleaved(_)) = (&self.set.interleaved, run.weights[0]) {
-                    let shape = Shape {
-                        interleaved: true,
-                        ..one_row(packing, (self.set.block)(packing, 1))
-                    };
-                    let prepared = self.round_input(shape, run.inputs, buffers);
-                    return each(&|part, rows, _| {
+                    let shape = one_row(packing, interleaved::block(packing));
+                    let prepared = self.round_to_int16(kernels, shape, run.inputs, buffers);
+                    return each(&|part, rows, scratch| {
                         if let CpuMatrix::Interleaved(matrix) = run.weights[part] {
-                            let (input, output) = (prepared.of_row(part), run.outputs.of_row(part));
-                            (kernels.int8)(&InterleavedProduct { matrix, input, output }, rows);
+                            let (input, output) = (prepared.of_tile(part), run.outputs.of_row(part));
+                            (kernels.product)(&InterleavedProduct { matrix, input, output }, rows, scratch);
                         }
                     });
                 }
                 let block = match self.rounding(1, packing) {
                     Rounding::Int8 { block } => block,
-                    Rounding::Bf16 => packing.group(),
+                    Rounding::Int16 { .. } | Rounding::Bf16 => packing.group(),
                 };
                 let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
                 each(&|part, rows, scratch| {

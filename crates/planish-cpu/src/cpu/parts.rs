@@ -14,10 +14,6 @@ pub(super) const MIN_CHUNK_BYTES: usize = 16 * 1024;
 /// Rows of a chunk are a multiple of this, the height of the tallest tile.
 pub(super) const CHUNK_ROWS: usize = 32;
 
-/// Rows of x up to which interleaved weights are multiplied as they are: for more, it pays to turn them back. With 16 rows the
-/// Xeon gains 1.2 (4 bits) to 1.5 times (2 bits), with 24 nothing.
-pub(super) const INTERLEAVED_ROWS: usize = 16;
-
 /// The weights of one dispatch and where their products go.
 pub(super) struct Parts<'a> {
     pub weights: &'a [&'a CpuMatrix],
@@ -42,8 +38,10 @@ impl<'a> Parts<'a> {
 
     /// The kernels for these weights as they are arranged and so many rows of x.
     pub fn interleaved_kernels(&self, set: &'static InstructionSet, m: usize) -> Option<&'static InterleavedKernels> {
-        let arranged = m <= INTERLEAVED_ROWS && self.weights.first().is_some_and(|weight| interleaved(weight));
-        set.interleaved.as_ref().filter(|_| arranged)
+        let arranged = self.weights.first().is_some_and(|weight| interleaved(weight));
+        set.interleaved
+            .as_ref()
+            .filter(|kernels| arranged && m <= kernels.most_rows)
     }
 
     /// Rows of a chunk: small enough to share well, large enough to be worth handing over.

@@ -2,10 +2,15 @@
 
 use super::Input;
 use crate::Cpu;
-use crate::input::{BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Shape};
+use crate::input::{
+    BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Int16Input, Int16Tile,
+    Shape,
+};
 use crate::share::SharedSlice;
-use crate::table::Bf16Kernels;
+use crate::table::{Bf16Kernels, InterleavedKernels};
 
+/// Values of x that are rounded to 16 bits at once.
+const SPAN_VALUES: usize = 4 * 1024;
 /// Below so many values of x one thread prepares them all: handing over would cost more.
 const SERIAL_VALUES: usize = 16 * 1024;
 
@@ -33,6 +38,48 @@ impl Cpu {
             codes: buffers.values.get(rows * stride),
             scales: buffers.scales.get(rows * block_stride),
             sums: buffers.sums.get(rows * group_stride),
+        }
+    }
+
+    /// As [`Cpu::round_input`], to 16 bits.
+    pub(super) fn round_to_int16<'a>(
+        &self,
+        kernels: &InterleavedKernels,
+        shape: Shape,
+        input: &[f32],
+        buffers: &'a mut InputBuffers,
+    ) -> Int16Input<'a> {
+        let (cols, tile_rows, group) = (shape.cols, shape.tile_rows(), shape.packing.group());
+        let rows = input.len() / cols;
+        let (tiles, groups) = (rows.div_ceil(tile_rows), shape.groups());
+        let (blocks_of_group, block_bytes) = (group / shape.block, shape.block_bytes());
+        let codes = SharedSlice::new(buffers.values.take::<i8>(tiles * shape.blocks() * block_bytes));
+        let scales = SharedSlice::new(buffers.scales.take::<f32>(tiles * shape.blocks() * tile_rows));
+        let sums = SharedSlice::new(buffers.sums.take::<f32>(tiles * shape.blocks() * tile_rows));
+        // Whole groups of a tile.
+        let span = (SPAN_VALUES / (tile_rows * group)).clamp(1, groups.max(1));
+        let spans = groups.div_ceil(span);
+        self.each_block(tiles * spans, span * group * tile_rows, |index| {
+            let (tile, first) = (index / spans, index % spans * span);
+            let of_tile = first..(first + span).min(groups);
+            let range = tile * groups + of_tile.start..tile * groups + of_tile.end;
+            let blocks = range.start * blocks_of_group..range.end * blocks_of_group;
+            // SAFETY: every group of a tile is given to one call.
+            let into = unsafe {
+                Int16Tile {
+                    codes: codes.range(blocks.start * block_bytes..blocks.end * block_bytes),
+                    scales: scales.range(blocks.start * tile_rows..blocks.end * tile_rows),
+                    sums: sums.range(blocks.start * tile_rows..blocks.end * tile_rows),
+                }
+            };
+            let rows = tile * tile_rows..((tile + 1) * tile_rows).min(rows);
+            (kernels.round)(&input[rows.start * cols..rows.end * cols], &shape, of_tile, into);
+        });
+        Int16Input {
+            shape,
+            codes: buffers.values.get(tiles * shape.blocks() * block_bytes),
+            scales: buffers.scales.get(tiles * shape.blocks() * tile_rows),
+            sums: buffers.sums.get(tiles * shape.blocks() * tile_rows),
         }
     }
 

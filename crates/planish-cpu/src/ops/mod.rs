@@ -176,7 +176,7 @@ impl Ops for CpuOps {
 
     fn choose(&self, problem: Choose<'_, CpuOps>) -> Result<(), Infallible> {
         problem.check();
-        choose(problem);
+        choose(self.cpu.pool(), problem);
         self.meter.lap(CHOICE, Work::default());
         Ok(())
     }

@@ -153,14 +153,15 @@ pub fn reference(case: &Case, x: &[f64], weight: impl Fn(usize) -> f64) -> Vec<(
 
 /// x as the kernels of rounded x see it: the same rounding, written down again.
 pub fn rounded(x: &[f32], rounding: Rounding) -> Vec<f64> {
-    let block = match rounding {
-        Rounding::Int8 { block } => block,
+    let (block, most) = match rounding {
+        Rounding::Int8 { block } => (block, 127.0),
+        Rounding::Int16 { block } => (block, 32_639.0),
         Rounding::Bf16 => return x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect(),
     };
     let round = |values: &[f32]| {
         let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        let scale = f64::from(largest / 127.0);
+        let inverse = if largest == 0.0 { 0.0 } else { most / largest };
+        let scale = f64::from(largest / most);
         values
             .iter()
             .map(|value| f64::from((value * inverse).round_ties_even()) * scale)
@@ -247,7 +248,7 @@ fn check_products(
     assert_close(&what(Precision::Exact), &got, &reference(case, &exact_x, &weight), 1e-5);
 
     let rounded_weight = |index: usize| match rounding {
-        Rounding::Int8 { .. } => weight(index),
+        Rounding::Int8 { .. } | Rounding::Int16 { .. } => weight(index),
         Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
     };
     let expected = reference(case, &rounded(x, rounding), rounded_weight);

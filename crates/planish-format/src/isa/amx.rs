@@ -3,13 +3,13 @@
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-/// Whether the processor has bf16 tiles and the system lets this process use them.
+/// Whether the processor has tiles of bf16 and bytes and the system lets this process use them.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
         let features = __cpuid_count(7, 0).edx;
-        let (bf16, tile) = (features >> 22 & 1, features >> 24 & 1);
-        bf16 & tile == 1 && saved_by_system() && permitted()
+        let (bf16, tile, int8) = (features >> 22 & 1, features >> 24 & 1, features >> 25 & 1);
+        bf16 & tile & int8 == 1 && saved_by_system() && permitted()
     })
 }
 
