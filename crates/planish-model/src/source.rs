@@ -8,7 +8,7 @@ use planish_ops::{Matrix, Packable, PlainMatrix};
 use planish_quantize::{Recipe, pack_weight};
 
 use crate::cut::cut;
-use crate::{Error, LinearSpec, Spelling, StackSpec};
+use crate::{Error, LinearSpec, PrefixAlias, StackSpec};
 
 /// Weights by name, with the shape that the architecture expects.
 pub(crate) trait WeightSource {
@@ -48,7 +48,7 @@ pub(crate) enum Supply<'a> {
     /// To be packed, by the device or the host.
     ToPack(ToPack<'a>),
     /// Packed, its columns stored as rows, and the type to unpack it to. // (cols, rows)
-    Turned(PackedMatrix, FloatType),
+    Transposed(PackedMatrix, FloatType),
 }
 
 /// A weight that the recipe packs.
@@ -93,8 +93,8 @@ impl Supply<'_> {
     pub(crate) fn on_host(self) -> Result<Matrix, Error> {
         let matrix = match self {
             Supply::Ready(matrix) => return Ok(matrix),
-            Supply::Turned(matrix, float_type) => {
-                let Tensor { shape, data, .. } = turned(Tensor::unpacked(&matrix, float_type));
+            Supply::Transposed(matrix, float_type) => {
+                let Tensor { shape, data, .. } = transposed(Tensor::unpacked(&matrix, float_type));
                 return Ok(Matrix::Plain(PlainMatrix {
                     rows: shape[0],
                     cols: shape[1],
@@ -111,9 +111,9 @@ impl Supply<'_> {
     }
 
     /// What a device may multiply by without unpacking it. // (cols, rows)
-    pub(crate) fn turned(&self) -> Option<Matrix> {
+    pub(crate) fn transposed(&self) -> Option<Matrix> {
         match self {
-            Supply::Turned(matrix, _) => Some(Matrix::Packed(matrix.clone())),
+            Supply::Transposed(matrix, _) => Some(Matrix::Packed(matrix.clone())),
             _ => None,
         }
     }
@@ -129,7 +129,7 @@ impl Supply<'_> {
 /// The weights of a checkpoint.
 pub(crate) struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
-    spellings: &'a [Spelling],
+    prefix_aliases: &'a [PrefixAlias],
     quantize: Option<(&'a Recipe, HashMap<String, Packing>)>, // by the names of entries
     dequantize: bool,
     unpack: Unpack,
@@ -141,13 +141,13 @@ pub(crate) enum Unpack {
     /// That of the scales, as a dequantized checkpoint would have.
     ScaleType,
     /// f32: no rounding of the products of scales and codes.
-    Single,
+    F32,
 }
 
 impl<'a> CheckpointSource<'a> {
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
-        spellings: &'a [Spelling],
+        prefix_aliases: &'a [PrefixAlias],
         quantize: Option<&'a Recipe>,
         (dequantize, unpack): (bool, Unpack),
     ) -> Result<CheckpointSource<'a>, Error> {
@@ -158,7 +158,7 @@ impl<'a> CheckpointSource<'a> {
         };
         Ok(CheckpointSource {
             checkpoint,
-            spellings,
+            prefix_aliases,
             quantize: quantize.map(plan).transpose()?,
             dequantize,
             unpack,
@@ -170,18 +170,18 @@ impl<'a> CheckpointSource<'a> {
         Ok(self.checkpoint.read(entry)?)
     }
 
-    /// The tensor of that name or, where there is none, of another spelling of it.
+    /// The tensor of that name or, where there is none, with an alias of its prefix.
     pub(crate) fn find(&self, name: &str) -> Result<Found<'_>, Error> {
         let found = |name: String| {
             let entry = self.checkpoint.entry(&name)?;
             Some(Found { name, entry })
         };
-        let respelled = |spelling: &Spelling| {
-            let rest = name.strip_prefix(spelling.usual)?;
-            found(format!("{}{rest}", spelling.other))
+        let aliased = |known: &PrefixAlias| {
+            let rest = name.strip_prefix(known.prefix)?;
+            found(format!("{}{rest}", known.alias))
         };
         found(name.to_owned())
-            .or_else(|| self.spellings.iter().find_map(respelled))
+            .or_else(|| self.prefix_aliases.iter().find_map(aliased))
             .ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
     }
 
@@ -231,7 +231,7 @@ impl<'a> CheckpointSource<'a> {
     }
 
     /// As [`CheckpointSource::finish`], for a weight whose columns are stored as rows. // (cols, rows) to (rows, cols)
-    pub(crate) fn finish_turned<'b>(
+    pub(crate) fn finish_transposed<'b>(
         &'b self,
         entry: &'b Entry,
         weight: Weight,
@@ -240,9 +240,9 @@ impl<'a> CheckpointSource<'a> {
         match weight {
             Weight::Packed(matrix) if !self.dequantize && self.packing(&entry.name).is_none() => {
                 let float_type = self.unpacked_type(&matrix);
-                Ok(Supply::Turned(matrix, float_type))
+                Ok(Supply::Transposed(matrix, float_type))
             }
-            weight => self.finish(entry, Weight::Plain(turned(self.unpacked(weight))), shape),
+            weight => self.finish(entry, Weight::Plain(transposed(self.unpacked(weight))), shape),
         }
     }
 
@@ -257,13 +257,13 @@ impl<'a> CheckpointSource<'a> {
     fn unpacked_type(&self, matrix: &PackedMatrix) -> FloatType {
         match self.unpack {
             Unpack::ScaleType => matrix.scale_type,
-            Unpack::Single => FloatType::F32,
+            Unpack::F32 => FloatType::F32,
         }
     }
 }
 
 /// A plain tensor with columns as rows. // (cols, rows) to (rows, cols)
-fn turned(tensor: Tensor) -> Tensor {
+fn transposed(tensor: Tensor) -> Tensor {
     let (cols, rows) = tensor.rows_cols();
     View::transpose(cols).apply(tensor, &[rows, cols])
 }

@@ -15,7 +15,7 @@ impl StackPlace {
             StackPlace::Fused(fused)
             | StackPlace::Columns(fused)
             | StackPlace::Joined(fused)
-            | StackPlace::Turned(fused) => source.fused_name(fused),
+            | StackPlace::Transposed(fused) => source.fused_name(fused),
             StackPlace::Mxfp4(fused) => format!("{}_blocks", fused.name),
         }
     }
@@ -45,7 +45,7 @@ impl CheckpointSource<'_> {
             Some(StackPlace::Fused(fused)) => self.fused(spec, fused, false),
             Some(StackPlace::Columns(fused)) => self.fused(spec, fused, true),
             Some(StackPlace::Joined(fused)) => self.joined(spec, fused),
-            Some(StackPlace::Turned(fused)) => self.turned(spec, fused),
+            Some(StackPlace::Transposed(fused)) => self.transposed(spec, fused),
             Some(StackPlace::Mxfp4(fused)) => self.mxfp4(spec, fused),
         }
     }
@@ -116,7 +116,7 @@ impl CheckpointSource<'_> {
     }
 
     /// Rows are columns; packed ones stay so where the device takes them.
-    fn turned(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
+    fn transposed(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
         let found = self.find(&self.fused_name(fused))?;
         found.check_shape(&[spec.experts * fused.total, spec.rows])?;
         let weight = self.read(found.entry)?;
@@ -129,7 +129,7 @@ impl CheckpointSource<'_> {
         };
         let part = |expert| cut(of_expert(&weight, expert, spec.experts), &stored, false);
         (0..spec.experts)
-            .map(|expert| self.finish_turned(found.entry, part(expert), (spec.rows, spec.cols)))
+            .map(|expert| self.finish_transposed(found.entry, part(expert), (spec.rows, spec.cols)))
             .collect()
     }
 

@@ -28,7 +28,7 @@ use std::ops::Range;
 pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
-pub use attention::{Alibi, Attention, AttentionHead, ScaleGrowth, attention_reference};
+pub use attention::{Alibi, Attention, AttentionHead, TemperatureTuning, attention_reference};
 pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};
@@ -166,11 +166,11 @@ pub trait Ops: Send + Sync + Sized + 'static {
     fn stack(&self, matrices: Vec<Matrix>) -> Result<Self::Stack, Self::Error>;
 
     /// As [`Ops::stack`], of matrices whose columns are stored as rows, (cols, rows) each, packed along these. `None` where the
-    /// device cannot multiply by them: then they are unpacked and turned first.
+    /// device cannot multiply by them: then they are unpacked and transposed first.
     ///
     /// # Errors
     /// The device is out of memory.
-    fn stack_turned(&self, _matrices: &[Matrix]) -> Result<Option<Self::Stack>, Self::Error> {
+    fn stack_transposed(&self, _matrices: &[Matrix]) -> Result<Option<Self::Stack>, Self::Error> {
         Ok(None)
     }
 

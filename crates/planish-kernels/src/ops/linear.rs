@@ -240,7 +240,7 @@ impl<Q: Queue> GpuOps<Q> {
         launch: &'a Launch,
         kernel: &Q::Kernel,
         mut buffers: impl ExactSizeIterator<Item = Place<'a, Q>>,
-        beside: bool,
+        overlaps: bool,
     ) -> Result<(), Error> {
         let count = buffers.len();
         assert!(
@@ -262,7 +262,7 @@ impl<Q: Queue> GpuOps<Q> {
             threads: [launch.threads, 1, 1],
             threadgroup_bytes: launch.shared_bytes,
             arguments: &arguments[..=count],
-            beside,
+            overlaps,
         })
     }
 }

@@ -56,7 +56,7 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.place_stack(&matrices, false)
     }
 
-    fn stack_turned(&self, matrices: &[Matrix]) -> Result<Option<GpuStack<Q>>, Error> {
+    fn stack_transposed(&self, matrices: &[Matrix]) -> Result<Option<GpuStack<Q>>, Error> {
         self.place_stack(matrices, true).map(Some)
     }
 

@@ -57,9 +57,9 @@ impl<O: Ops> Loader<'_, O> {
             supplies.iter().for_each(Supply::release);
             return Ok(stack);
         }
-        let turned: Option<Vec<Matrix>> = supplies.iter().map(Supply::turned).collect();
-        if let Some(turned) = turned
-            && let Some(stack) = self.ops.stack_turned(&turned).map_err(device_error)?
+        let transposed: Option<Vec<Matrix>> = supplies.iter().map(Supply::transposed).collect();
+        if let Some(transposed) = transposed
+            && let Some(stack) = self.ops.stack_transposed(&transposed).map_err(device_error)?
         {
             return Ok(stack);
         }
