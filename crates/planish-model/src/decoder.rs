@@ -378,7 +378,7 @@ impl<O: Ops> Decoder<O> {
     /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
     fn run_layers(&mut self, lists: &Lists, tokens: RowTokens<'_>) -> Result<Option<Pending>, Error> {
         self.ops
-            .place(&lists.spans, &mut self.sequences)
+            .begin_pass(&lists.spans, &mut self.sequences)
             .map_err(device_error)?;
         self.run_angles(lists);
         let places = Places {

@@ -133,7 +133,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
     let gate = layer(10, experts, intermediate, hidden, packed);
     let up = layer(30, experts, intermediate, hidden, packed);
     let down = layer(50, experts, hidden, intermediate, packed);
-    let stack = |layer: &Layer| ops.stack(layer.matrices.clone()).unwrap();
+    let stack = |layer: &Layer| ops.place_stack(layer.matrices.clone()).unwrap();
     let biases = |layer: &Layer| ops.vector(&layer.biases).unwrap();
     let (gates, ups, downs) = (stack(&gate), stack(&up), stack(&down));
     let (gate_biases, up_biases, down_biases) = (biases(&gate), biases(&up), biases(&down));
@@ -242,7 +242,7 @@ fn check_heads(rows: usize, packed: bool) {
     let mut output = tensor(&ops, rows, heads * to.stride, &before);
     ops.head_linear(HeadLinear {
         rows,
-        weights: &ops.stack(weights.matrices.clone()).unwrap(),
+        weights: &ops.place_stack(weights.matrices.clone()).unwrap(),
         input: &tensor(&ops, rows, heads * from.stride, &input),
         from,
         output: &mut output,

@@ -8,6 +8,7 @@ mod choose;
 mod experts;
 mod linear;
 mod pack;
+mod place;
 mod rows;
 mod sequences;
 mod stack;

@@ -1,16 +1,13 @@
 //! Stacks of matrices on the device, and what heads do with them.
 
-use bytes::Bytes;
-use planish_format::PackedMatrix;
 use planish_gpu::{Error, Queue};
-use planish_ops::Matrix;
 
 use super::tensor::Stored;
 use super::{GpuOps, lock};
 use crate::launch::{
     self, StackBuffer, StackMatmul, StackProduct, StackRouting, StackVariant, TransposeHeads, WeightKind,
 };
-use planish_ops::{CopyHeads, HeadLinear, PlainMatrix, Resident, Shape, StackShape};
+use planish_ops::{CopyHeads, HeadLinear, Resident, Shape, StackShape};
 
 /// Up to so many rows every head's matrix is read for each row, beyond for a tile of them.
 const MOST_MATVEC_ROWS: usize = 8;
@@ -37,39 +34,17 @@ impl<Q: Queue> GpuStack<Q> {
             stored,
         }
     }
+
+    /// Of matrices that are stored as (cols, rows).
+    pub(super) fn transposed(self) -> GpuStack<Q> {
+        GpuStack {
+            transposed: true,
+            ..self
+        }
+    }
 }
 
 impl<Q: Queue> GpuOps<Q> {
-    /// Copies the matrices behind one another. `transposed`: their columns are stored as rows.
-    pub(super) fn place_stack(&self, matrices: &[Matrix], transposed: bool) -> Result<GpuStack<Q>, Error> {
-        let shape = |matrix: &Matrix| (matrix.rows(), matrix.cols());
-        let (kind, (rows, cols)) = (kind(&matrices[0]), shape(&matrices[0]));
-        assert!(matrices.iter().all(|matrix| shape(matrix) == (rows, cols)));
-        if matrices.iter().any(|matrix| self::kind(matrix) != kind) {
-            return Err(Error::NoKernel {
-                operation: "a layer whose experts are packed in different ways",
-            });
-        }
-        let parts: Vec<Vec<&Bytes>> = matrices.iter().map(parts).collect();
-        let buffers = (0..parts[0].len()).map(|part| {
-            let bytes: usize = parts.iter().map(|of_matrix| of_matrix[part].len()).sum();
-            let buffer = self.queue.allocate(bytes)?;
-            let mut offset = 0;
-            for of_matrix in &parts {
-                self.queue.upload(of_matrix[part], &buffer, offset)?;
-                offset += of_matrix[part].len();
-            }
-            Ok((buffer, 0))
-        });
-        let (rows, cols) = if transposed { (cols, rows) } else { (rows, cols) };
-        let bytes = matrices.iter().map(Matrix::bytes).sum();
-        let stored = Stored::new(kind, buffers.collect::<Result<_, Error>>()?);
-        Ok(GpuStack {
-            transposed,
-            ..GpuStack::of((matrices.len(), rows, cols), bytes, stored)
-        })
-    }
-
     pub(super) fn run_head_linear(&self, problem: &HeadLinear<'_, GpuOps<Q>>) -> Result<(), Error> {
         let HeadLinear {
             rows,
@@ -189,31 +164,6 @@ impl<Q: Queue> GpuOps<Q> {
         }
         .launch();
         self.run(&launch, &[input.all(), output.all()]);
-    }
-}
-
-fn kind(matrix: &Matrix) -> WeightKind {
-    match matrix {
-        Matrix::Packed(PackedMatrix {
-            packing, scale_type, ..
-        }) => WeightKind {
-            packing: Some(*packing),
-            float_type: *scale_type,
-        },
-        Matrix::Plain(PlainMatrix { float_type, .. }) => WeightKind {
-            packing: None,
-            float_type: *float_type,
-        },
-    }
-}
-
-/// Codes, scales and biases; or the values alone.
-fn parts(matrix: &Matrix) -> Vec<&Bytes> {
-    match matrix {
-        Matrix::Packed(PackedMatrix {
-            codes, scales, biases, ..
-        }) => vec![codes, scales, biases],
-        Matrix::Plain(PlainMatrix { data, .. }) => vec![data],
     }
 }
 
