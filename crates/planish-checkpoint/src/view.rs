@@ -243,7 +243,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_other_column_turned() {
+    fn every_other_column_transposed() {
         let view = View {
             block_rows: 3,
             rows: 0..3,

@@ -108,7 +108,7 @@ fn attend(ops: &CpuOps, key_values: &KeyValues, spans: &[Span], queries: &CpuTen
         queries,
         heads: HEADS,
         scale: 0.125,
-        growth: None,
+        temperature_tuning: None,
         window: None,
         softcap: None,
         alibi: None,

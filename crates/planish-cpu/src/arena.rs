@@ -11,7 +11,7 @@ use bytes::Bytes;
 use planish_format::PackedMatrix;
 
 use crate::huge::{HUGE_PAGE, advise, available_memory};
-use crate::interleaved::{self, Interleaved, LANES, Weave, group_bytes};
+use crate::interleaved::{self, InterleaveWords, Interleaved, LANES, group_bytes};
 use crate::matrix::CpuMatrix;
 use crate::share::SharedSlice;
 use crate::{Cpu, Pool, Precision};
@@ -52,8 +52,10 @@ impl Arena {
         match matrix {
             CpuMatrix::Interleaved(_) => matrix,
             CpuMatrix::Packed(matrix) if kernels.is_some_and(|kernels| (kernels.fits)(&matrix)) => {
-                let weave = kernels.map_or(interleaved::weave as Weave, |kernels| kernels.weave);
-                CpuMatrix::Interleaved(self.interleave(pool, &matrix, weave))
+                let interleave_words = kernels.map_or(interleaved::interleave_words as InterleaveWords, |kernels| {
+                    kernels.interleave_words
+                });
+                CpuMatrix::Interleaved(self.interleave(pool, &matrix, interleave_words))
             }
             CpuMatrix::Packed(mut matrix) => {
                 for part in [&mut matrix.codes, &mut matrix.scales, &mut matrix.biases] {
@@ -86,7 +88,7 @@ impl Arena {
         self.fill(from.len(), |into| copy(pool, from, into))
     }
 
-    fn interleave(&mut self, pool: &Pool, matrix: &PackedMatrix, weave: Weave) -> Interleaved {
+    fn interleave(&mut self, pool: &Pool, matrix: &PackedMatrix, interleave_words: InterleaveWords) -> Interleaved {
         let shape = interleaved::shape(matrix);
         let block_bytes = shape.groups() * group_bytes(shape.packing);
         let blocks = shape.rows / LANES;
@@ -94,7 +96,9 @@ impl Arena {
             let into = SharedSlice::new(into);
             pool.chunks(blocks, |_, block| {
                 // SAFETY: every block is given to one call.
-                interleaved::interleave(matrix, block, weave, unsafe { into.part(block, block_bytes) });
+                interleaved::interleave(matrix, block, interleave_words, unsafe {
+                    into.part(block, block_bytes)
+                });
             });
         });
         Interleaved { shape, data }

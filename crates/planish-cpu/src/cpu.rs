@@ -12,7 +12,7 @@ use planish_format::{Isa, IsaError, PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
 use crate::input::{InputBuffers, Shape};
-use crate::interleaved::{self, Unweave};
+use crate::interleaved::{self, DeinterleaveWords};
 use crate::matrix::CpuMatrix;
 use crate::pool::Pool;
 use crate::scalar::packed_row;
@@ -380,15 +380,17 @@ impl Cpu {
             CpuMatrix::Plain(_) => {}
             CpuMatrix::Packed(matrix) => job(matrix, output, rows),
             CpuMatrix::Interleaved(matrix) => {
-                let unweave = self
+                let deinterleave_words = self
                     .set
                     .interleaved
                     .as_ref()
-                    .map_or(interleaved::unweave as Unweave, |kernels| kernels.unweave);
+                    .map_or(interleaved::deinterleave_words as DeinterleaveWords, |kernels| {
+                        kernels.deinterleave_words
+                    });
                 for start in rows.clone().step_by(STRIP_ROWS) {
                     let strip = start..(start + STRIP_ROWS).min(rows.end);
                     let count = strip.len();
-                    job(&matrix.strip(strip, unweave), output.after(start), 0..count);
+                    job(&matrix.strip(strip, deinterleave_words), output.after(start), 0..count);
                 }
             }
         }

@@ -46,11 +46,11 @@ pub struct Experts<'a> {
     pub input: &'a [f32],
     /// Who computes which row.
     pub choices: &'a Choices,
-    /// (inner, hidden) of every expert.
+    /// (intermediate, hidden) of every expert.
     pub gate: Option<ExpertLayer<'a>>,
-    /// (inner, hidden) of every expert.
+    /// (intermediate, hidden) of every expert.
     pub up: ExpertLayer<'a>,
-    /// (hidden, inner) of every expert.
+    /// (hidden, intermediate) of every expert.
     pub down: ExpertLayer<'a>,
     /// The non-linearity.
     pub activation: Activation,
@@ -64,7 +64,7 @@ pub struct Experts<'a> {
 #[derive(Default)]
 pub struct ExpertsWorkspace {
     input: Vec<f32>,  // (rows of an expert, hidden)
-    gate: Vec<f32>,   // (rows of an expert, inner), or (chosen, inner)
+    gate: Vec<f32>,   // (rows of an expert, intermediate), or (chosen, intermediate)
     up: Vec<f32>,     // likewise
     output: Vec<f32>, // (rows of an expert, hidden), or (chosen, hidden)
     ranked: Vec<f32>, // (rows, chosen, hidden) of few rows, best expert first
@@ -93,16 +93,16 @@ impl Cpu {
         let ExpertsWorkspace { gate, up, output, .. } = workspace;
         let choices = problem.choices;
         let chosen = || choices.experts.iter().map(|&expert| expert as usize);
-        let inner = problem.up.features();
-        gate.resize(choices.experts.len() * inner, 0.0);
-        up.resize(choices.experts.len() * inner, 0.0);
+        let intermediate = problem.up.features();
+        gate.resize(choices.experts.len() * intermediate, 0.0);
+        up.resize(choices.experts.len() * intermediate, 0.0);
         let layers = [(problem.gate, &mut *gate), (Some(problem.up), &mut *up)];
         let mut weights = SmallVec::<[&CpuMatrix; 2 * FEW]>::new();
         let mut outputs = SmallVec::<[&mut [f32]; 2 * FEW]>::new();
         for (layer, products) in layers {
             let Some(layer) = layer else { continue };
             weights.extend(chosen().map(|expert| &layer.weights[expert]));
-            outputs.extend(products.chunks_exact_mut(inner));
+            outputs.extend(products.chunks_exact_mut(intermediate));
         }
         self.matmul(Matmul {
             weights: &weights,
@@ -112,7 +112,10 @@ impl Cpu {
             precision: problem.precision,
         });
         drop(outputs);
-        for (expert, (gate, up)) in chosen().zip(gate.chunks_exact_mut(inner).zip(up.chunks_exact_mut(inner))) {
+        for (expert, (gate, up)) in chosen().zip(
+            gate.chunks_exact_mut(intermediate)
+                .zip(up.chunks_exact_mut(intermediate)),
+        ) {
             problem.add_first_biases(expert, gate, up);
         }
         let activated = problem.activate(self, gate, up);
@@ -160,14 +163,14 @@ impl Cpu {
         let choices = problem.choices;
         let (rows, chosen) = (places.rows, choices.experts.len() / places.rows);
         let places = &all_places[places.start..places.end];
-        let (inner, hidden) = (problem.up.features(), problem.down.features());
+        let (intermediate, hidden) = (problem.up.features(), problem.down.features());
         let cols = problem.up.weights[expert].cols();
         input.clear();
         for &place in places {
             input.extend_from_slice(&problem.input[place as usize / chosen * cols..][..cols]);
         }
-        gate.resize(places.len() * inner, 0.0);
-        up.resize(places.len() * inner, 0.0);
+        gate.resize(places.len() * intermediate, 0.0);
+        up.resize(places.len() * intermediate, 0.0);
         output.resize(places.len() * hidden, 0.0);
         match problem.gate {
             Some(layer) => self.matmul(Matmul {

@@ -23,9 +23,9 @@ pub struct Interleaved {
 }
 
 /// Turns the words of 16 rows, each so many words after the one before, into lanes. // (16, words) -> (words, 16)
-pub(crate) type Weave = fn(&[u8], usize, &mut [u8]);
+pub(crate) type InterleaveWords = fn(&[u8], usize, &mut [u8]);
 /// The other way round. // (words, 16) -> (16, words)
-pub(crate) type Unweave = fn(&[u8], &mut [u8], usize);
+pub(crate) type DeinterleaveWords = fn(&[u8], &mut [u8], usize);
 
 /// Whether a matrix can be interleaved: whole words of codes, whole blocks, scales of 16 bits.
 pub(crate) fn fits(matrix: &PackedMatrix) -> bool {
@@ -61,14 +61,14 @@ fn code_bytes(packing: Packing) -> usize {
 }
 
 /// Interleaves one block. // -> (groups, group_bytes)
-pub(crate) fn interleave(matrix: &PackedMatrix, block: usize, weave: Weave, into: &mut [u8]) {
+pub(crate) fn interleave(matrix: &PackedMatrix, block: usize, interleave_words: InterleaveWords, into: &mut [u8]) {
     let groups = matrix.cols / matrix.packing.group();
     let bytes = code_bytes(matrix.packing);
     let row_bytes = groups * bytes;
     let codes = &matrix.codes[block * LANES * row_bytes..][..LANES * row_bytes];
     for (group, into) in into.chunks_exact_mut(group_bytes(matrix.packing)).enumerate() {
         let (into_codes, into_scales) = into.split_at_mut(LANES * bytes);
-        weave(&codes[group * bytes..], row_bytes, into_codes);
+        interleave_words(&codes[group * bytes..], row_bytes, into_codes);
         for (values, into) in [&matrix.scales, &matrix.biases]
             .into_iter()
             .zip(into_scales.chunks_exact_mut(2 * LANES))
@@ -81,8 +81,8 @@ pub(crate) fn interleave(matrix: &PackedMatrix, block: usize, weave: Weave, into
     }
 }
 
-/// As [`Weave`], for every machine.
-pub(crate) fn weave(from: &[u8], row_bytes: usize, into: &mut [u8]) {
+/// As [`InterleaveWords`], for every machine.
+pub(crate) fn interleave_words(from: &[u8], row_bytes: usize, into: &mut [u8]) {
     for (word, lanes) in into.chunks_exact_mut(4 * LANES).enumerate() {
         for (lane, into) in lanes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             into.copy_from_slice(&from[lane * row_bytes + 4 * word..][..4]);
@@ -97,7 +97,7 @@ impl Interleaved {
         let block_bytes = shape.groups() * group_bytes(shape.packing);
         let mut data = vec![0; shape.rows / LANES * block_bytes];
         for (block, into) in data.chunks_exact_mut(block_bytes.max(1)).enumerate() {
-            interleave(matrix, block, weave, into);
+            interleave(matrix, block, interleave_words, into);
         }
         let data = data.into();
         Some(Interleaved { shape, data })
@@ -127,7 +127,7 @@ impl Interleaved {
     }
 
     /// Whole blocks of rows in the format's own order.
-    pub(crate) fn strip(&self, rows: std::ops::Range<usize>, unweave: Unweave) -> PackedMatrix {
+    pub(crate) fn strip(&self, rows: std::ops::Range<usize>, deinterleave_words: DeinterleaveWords) -> PackedMatrix {
         assert!(rows.start.is_multiple_of(LANES) && rows.len().is_multiple_of(LANES) && rows.end <= self.shape.rows);
         let PackedShape {
             cols,
@@ -143,7 +143,7 @@ impl Interleaved {
         for (at, from) in data.chunks_exact(group_bytes(packing)).enumerate() {
             let (block, group) = (at / groups, at % groups);
             let (from_codes, from_scales) = from.split_at(LANES * bytes);
-            unweave(
+            deinterleave_words(
                 from_codes,
                 &mut codes[block * LANES * row_bytes + group * bytes..],
                 row_bytes,
@@ -188,8 +188,8 @@ impl Interleaved {
     }
 }
 
-/// As [`Unweave`], for every machine.
-pub(crate) fn unweave(from: &[u8], into: &mut [u8], row_bytes: usize) {
+/// As [`DeinterleaveWords`], for every machine.
+pub(crate) fn deinterleave_words(from: &[u8], into: &mut [u8], row_bytes: usize) {
     for (word, lanes) in from.chunks_exact(4 * LANES).enumerate() {
         for (lane, from) in lanes.as_chunks::<4>().0.iter().enumerate() {
             into[lane * row_bytes + 4 * word..][..4].copy_from_slice(from);

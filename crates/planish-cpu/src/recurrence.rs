@@ -119,12 +119,12 @@ impl Job<'_> {
         let index = row * self.shape.heads + head;
         let (step, decay) = step_at(&self.steps, index, head);
         match &self.rule {
-            Rule::Delta { strengths } => {
+            Rule::Delta { beta } => {
                 let shrink = 1.0 / (dot(key, key) + EPSILON).sqrt();
                 let scale = 1.0 / ((dot(query, query) + EPSILON) * query.len() as f32).sqrt();
                 Coefficients {
                     decay,
-                    write: 1.0 / (1.0 + (-strengths.values()[index]).exp()),
+                    write: 1.0 / (1.0 + (-beta.values()[index]).exp()),
                     key: shrink,
                     query: scale,
                     overlap: overlap * shrink * scale,

@@ -25,7 +25,7 @@ pub struct Route<'a> {
     /// Experts.
     pub experts: usize,
     /// Added to the scores for choosing, not for weighing. // (experts)
-    pub correction: Option<&'a [f32]>,
+    pub score_correction: Option<&'a [f32]>,
     /// How to choose.
     pub rule: Routing,
 }
@@ -75,7 +75,7 @@ impl Route<'_> {
                 .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
         }
         candidates.copy_from_slice(scores);
-        if let Some(correction) = self.correction {
+        if let Some(correction) = self.score_correction {
             candidates
                 .iter_mut()
                 .zip(correction)

@@ -7,7 +7,7 @@ use planish_format::{Isa, PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
 use crate::input::{Bf16Input, ExactInput, ExactRow, Int8Input, Int8Row, Int16Input, Int16Tile, Shape};
-use crate::interleaved::{Interleaved, Unweave, Weave};
+use crate::interleaved::{DeinterleaveWords, InterleaveWords, Interleaved};
 use crate::scalar;
 use crate::scratch::WorkerScratch;
 use crate::vector::VectorFunctions;
@@ -106,8 +106,8 @@ pub(crate) struct InterleavedKernels {
     pub round: fn(&[f32], &Shape, Range<usize>, Int16Tile<'_>),
     /// Writes the products of the given rows, whole blocks of them, with all rows of x.
     pub product: fn(&InterleavedProduct<'_>, Range<usize>, &mut WorkerScratch),
-    pub weave: Weave,
-    pub unweave: Unweave,
+    pub interleave_words: InterleaveWords,
+    pub deinterleave_words: DeinterleaveWords,
 }
 
 /// A packed matrix times an input of floats.

@@ -185,7 +185,7 @@ impl Session {
     /// could not go back if it is the last.
     pub fn may_run_ahead(&self) -> bool {
         let depends = |run: &Run| run.sampler.depends_on_tokens();
-        self.cache.rewinds() && !self.run.as_ref().is_some_and(depends)
+        self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
     /// The chunk for the next pass. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
@@ -300,7 +300,7 @@ impl Session {
         let shared = self.tokens().iter().zip(prompt).take_while(|(old, new)| old == new);
         let common = shared.count().min(prompt.len() - 1);
         self.cache.truncate(common);
-        model.expect(&mut self.cache, prompt.len())
+        model.announce_length(&mut self.cache, prompt.len())
     }
 }
 

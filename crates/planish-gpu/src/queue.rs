@@ -76,8 +76,8 @@ pub struct Launch<'a, Q: Queue> {
     pub threadgroup_bytes: u32,
     /// In the order of the kernel's parameters.
     pub arguments: &'a [Argument<'a, Q>],
-    /// May run beside the launch before it (and those that one runs beside): none writes what another reads or writes.
-    pub beside: bool,
+    /// May overlap the previous launch and everything that one overlaps. No launch of such a group writes what another accesses.
+    pub overlaps: bool,
 }
 
 /// A device with one line of work.

@@ -72,7 +72,7 @@ fn passes_of_several_sizes_take_turns() {
                     Argument::Buffer(to, 0),
                     Argument::Value(&problem),
                 ],
-                beside: false,
+                overlaps: false,
             };
             queue.launch(&launch).unwrap();
         }
@@ -109,7 +109,7 @@ fn repeated_passes_compute_what_single_launches_do() {
                         Argument::Buffer(to, 0),
                         Argument::Value(&problem),
                     ],
-                    beside: false,
+                    overlaps: false,
                 })
                 .unwrap();
             expected += added;

@@ -27,8 +27,8 @@ typedef half f16;
 template <typename To, typename From> To as_type(From value) { return __builtin_bit_cast(To, value); }
 float2 unpack_f16(uint word);
 float exact_divide(float a, float b);
-void wait_for_earlier();
-void let_next_begin();
+void wait_for_previous();
+void launch_dependents();
 enum class mem_flags { mem_none, mem_device, mem_threadgroup };
 void threadgroup_barrier(mem_flags);
 void simdgroup_barrier(mem_flags);

@@ -231,8 +231,8 @@ inline uint pack_bf16(float low, float high) {
 inline float fast_exp2(float x) { return exp2f(x); }
 
 // Every kernel runs alone.
-inline void wait_for_earlier() {}
-inline void let_next_begin() {}
+inline void wait_for_previous() {}
+inline void launch_dependents() {}
 
 inline void copy_async(uint4* to, const uint4* from, bool exists) { *to = exists ? *from : uint4{0, 0, 0, 0}; }
 inline void copy_async_commit() {}

@@ -22,5 +22,5 @@ inline void load_transposed(thread simdgroup_float8x8& to, threadgroup const flo
     simdgroup_load(to, from, stride, ulong2(0, 0), true);
 }
 // Command buffers order what depends on something else.
-inline void wait_for_earlier() {}
-inline void let_next_begin() {}
+inline void wait_for_previous() {}
+inline void launch_dependents() {}

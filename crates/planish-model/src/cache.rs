@@ -12,11 +12,11 @@ pub struct Cache {
     slot: Slot,
     length: usize,
     capacity: usize,
-    rewinds: bool,              // whether every state can forget its last positions only
+    can_truncate: bool,         // whether every state can forget its last positions only
     windowed: bool,             // whether layers drop what no position sees any more
     oldest: usize,              // shortest length that the sequence can go back to, besides none
     expected: usize,            // what the sequence will grow to at least
-    rotated_for: Option<usize>, // shortest length of the sequence that stored keys were rotated for
+    rope_length: Option<usize>, // shortest length of the sequence that stored keys were rotated for
 }
 
 /// The slots of a model.
@@ -78,16 +78,16 @@ impl Drop for Slot {
 }
 
 impl Cache {
-    pub(crate) fn new(slots: &Arc<Slots>, capacity: usize, rewinds: bool, windowed: bool) -> Cache {
+    pub(crate) fn new(slots: &Arc<Slots>, capacity: usize, can_truncate: bool, windowed: bool) -> Cache {
         Cache {
             slot: slots.acquire(),
             length: 0,
             capacity,
-            rewinds,
+            can_truncate,
             windowed,
             oldest: 0,
             expected: 0,
-            rotated_for: None,
+            rope_length: None,
         }
     }
 
@@ -117,8 +117,8 @@ impl Cache {
     }
 
     /// Whether the last positions alone can be forgotten.
-    pub fn rewinds(&self) -> bool {
-        self.rewinds
+    pub fn can_truncate(&self) -> bool {
+        self.can_truncate
     }
 
     /// Positions that fit.
@@ -131,36 +131,36 @@ impl Cache {
     /// would need from outside of their window (1024 positions back they can).
     pub fn truncate(&mut self, length: usize) -> usize {
         if length < self.length {
-            let possible = self.rewinds && length >= self.oldest;
+            let possible = self.can_truncate && length >= self.oldest;
             self.length = if possible { length } else { 0 };
         }
         if self.length == 0 {
-            (self.oldest, self.expected, self.rotated_for) = (0, 0, None);
+            (self.oldest, self.expected, self.rope_length) = (0, 0, None);
         }
         self.length
     }
 
     /// The sequence will be so long at least.
-    pub(crate) fn expect(&mut self, length: usize) {
+    pub(crate) fn announce_length(&mut self, length: usize) {
         self.expected = length;
     }
 
     /// The shortest length of the sequence that stored keys were rotated for.
-    pub(crate) fn rotated_for(&self) -> Option<usize> {
-        self.rotated_for
+    pub(crate) fn rope_length(&self) -> Option<usize> {
+        self.rope_length
     }
 
     /// The length to rotate for when `positions` are added.
-    pub(crate) fn rotate_for(&mut self, positions: usize) -> usize {
+    pub(crate) fn fix_rope_length(&mut self, positions: usize) -> usize {
         let length = self.expected.max(self.length + positions);
-        let shortest = self.rotated_for.get_or_insert(length);
+        let shortest = self.rope_length.get_or_insert(length);
         *shortest = length.min(*shortest);
         length
     }
 
     /// A pass failed on its way: some states may have moved on.
     pub(crate) fn fail(&mut self) {
-        if !self.rewinds {
+        if !self.can_truncate {
             self.length = 0;
         }
     }

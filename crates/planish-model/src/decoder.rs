@@ -25,7 +25,7 @@ pub(crate) trait Engine: Send {
     fn fork(&mut self, cache: &Cache) -> Result<Cache, Error>;
     fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error>;
     fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error>;
-    fn expect(&self, cache: &mut Cache, length: usize) -> usize;
+    fn announce_length(&self, cache: &mut Cache, length: usize) -> usize;
     fn batch(&self) -> usize;
     fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
@@ -147,8 +147,8 @@ impl<O: Ops> Decoder<O> {
         })
     }
 
-    fn rewinds(&self) -> bool {
-        self.states.iter().flatten().all(BlockState::rewinds)
+    fn can_truncate(&self) -> bool {
+        self.states.iter().flatten().all(BlockState::can_truncate)
     }
 
     /// Checks what the caller gives; nothing has changed when this fails.
@@ -266,7 +266,7 @@ impl<O: Ops> Decoder<O> {
             unreachable!("several tokens are known")
         };
         lists.lengths.clear();
-        lists.lengths.push(cache.rotate_for(tokens.len()));
+        lists.lengths.push(cache.fix_rope_length(tokens.len()));
         let mut done = 0;
         for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
             lists.spans.clear();
@@ -317,7 +317,7 @@ impl<O: Ops> Decoder<O> {
                 }
                 Input::Chosen => known.push(None),
             }
-            lists.lengths.push(cache.rotate_for(1));
+            lists.lengths.push(cache.fix_rope_length(1));
             lists.spans.push(Span {
                 slot: cache.slot_of(&self.slots),
                 first_row: row,
@@ -378,7 +378,7 @@ impl<O: Ops> Decoder<O> {
     /// All layers for one pass. Returns what `hidden` still lacks: the final norm adds it.
     fn run_layers(&mut self, lists: &Lists, tokens: RowTokens<'_>) -> Result<Option<Pending>, Error> {
         self.ops
-            .place(&lists.spans, &mut self.sequences)
+            .begin_pass(&lists.spans, &mut self.sequences)
             .map_err(device_error)?;
         self.run_angles(lists);
         let places = Places {
@@ -422,7 +422,12 @@ fn passes(tokens: &[u32], position: usize, rows: usize, period: Option<usize>) -
 
 impl<O: Ops> Engine for Decoder<O> {
     fn cache(&self, capacity: usize) -> Cache {
-        Cache::new(&self.slots, capacity, self.rewinds(), self.architecture.has_windows())
+        Cache::new(
+            &self.slots,
+            capacity,
+            self.can_truncate(),
+            self.architecture.has_windows(),
+        )
     }
 
     fn fork(&mut self, cache: &Cache) -> Result<Cache, Error> {
@@ -449,17 +454,17 @@ impl<O: Ops> Engine for Decoder<O> {
         self.finals.take(&self.ops, &ticket, tokens)
     }
 
-    fn expect(&self, cache: &mut Cache, length: usize) -> usize {
+    fn announce_length(&self, cache: &mut Cache, length: usize) -> usize {
         let ropes = self.architecture.ropes.iter().filter(|rope| rope.depends_on_length());
         let differ = |stored: usize| {
             ropes
                 .clone()
                 .any(|rope| rope.frequencies(stored) != rope.frequencies(length))
         };
-        if cache.rotated_for().is_some_and(differ) {
+        if cache.rope_length().is_some_and(differ) {
             cache.truncate(0);
         }
-        cache.expect(length);
+        cache.announce_length(length);
         cache.len()
     }
 

@@ -1,4 +1,4 @@
-//! From tokens to hidden states: `norm(widen(scale * table[token]) + positions[position])`.
+//! From tokens to hidden states: `norm(project_in(scale * table[token]) + positions[position])`.
 
 use planish_ops::{Embed, Linear, Ops, Tokens};
 
@@ -8,10 +8,10 @@ use crate::{Architecture, EmbeddingSpec, Error, LinearSpec};
 
 /// The token table and what stands around it.
 pub(crate) struct Embedding<O: Ops> {
-    table: O::Weight, // (vocabulary, hidden), or as many columns as `narrow` says
+    table: O::Weight, // (vocabulary, hidden), or fewer columns where factorized
     scale: f32,
-    narrow: Option<(LinearLayer<O>, LinearLayer<O>)>, // widen, narrow
-    positions: Option<(O::Weight, usize)>,            // (rows, hidden), row of position 0
+    factorized: Option<(LinearLayer<O>, LinearLayer<O>)>, // project_in, project_out
+    positions: Option<(O::Weight, usize)>,                // (rows, hidden), row of position 0
     norm: Option<NormLayer<O>>,
 }
 
@@ -20,17 +20,19 @@ impl<O: Ops> Embedding<O> {
         let EmbeddingSpec {
             name,
             scale,
-            narrow,
+            factorized,
             positions,
             norm,
         } = &architecture.embedding;
         let table = |name: &String, rows, cols| loader.table(&LinearSpec::new(name, rows, cols));
-        let cols = narrow.as_ref().map_or(architecture.hidden, |table| table.widen.cols);
+        let cols = factorized
+            .as_ref()
+            .map_or(architecture.hidden, |layers| layers.project_in.cols);
         Ok(Embedding {
             table: table(name, architecture.vocabulary, cols)?,
             scale: *scale,
-            narrow: match narrow {
-                Some(layers) => Some((loader.linear(&layers.widen)?, loader.linear(&layers.narrow)?)),
+            factorized: match factorized {
+                Some(layers) => Some((loader.linear(&layers.project_in)?, loader.linear(&layers.project_out)?)),
                 None => None,
             },
             positions: match positions {
@@ -61,10 +63,10 @@ impl<O: Ops> Embedding<O> {
                 output,
             });
         };
-        match (&self.narrow, &mut workspace.narrow) {
-            (Some((widen, _)), Some(narrow)) => {
-                embed(narrow);
-                apply(ops, rows, widen, narrow, &mut workspace.hidden);
+        match (&self.factorized, &mut workspace.embedded) {
+            (Some((project_in, _)), Some(embedded)) => {
+                embed(embedded);
+                apply(ops, rows, project_in, embedded, &mut workspace.hidden);
             }
             _ => embed(&mut workspace.hidden),
         }
@@ -83,18 +85,18 @@ impl<O: Ops> Embedding<O> {
         }
     }
 
-    /// What the head reads, in `output` where the table is narrow. // (rows, hidden) to (rows, narrow)
-    pub(crate) fn narrow<'a>(
+    /// What the head reads, in `output` where the table is factorized. // (rows, hidden) to (rows, cols of the table)
+    pub(crate) fn project_out<'a>(
         &self,
         ops: &O,
         rows: usize,
         normed: &'a O::Tensor,
         output: &'a mut O::Tensor,
     ) -> &'a O::Tensor {
-        let Some((_, narrow)) = &self.narrow else {
+        let Some((_, project_out)) = &self.factorized else {
             return normed;
         };
-        apply(ops, rows, narrow, normed, output);
+        apply(ops, rows, project_out, normed, output);
         output
     }
 }

@@ -23,10 +23,10 @@ mod step;
 mod workspace;
 
 pub use architecture::{
-    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, CorrectionSpec,
-    EmbeddingSpec, ExpertsSpec, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LatentAttentionSpec,
-    LatentQuerySpec, LayerSpec, LinearSpec, LogitsSpec, NarrowTable, NormSpec, PositionTable, RecurrenceSpec, RuleSpec,
-    SharedExpertsSpec, ShortConvolutionSpec, Spelling, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec,
+    ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LatentAttentionSpec,
+    LatentQuerySpec, LayerSpec, LinearSpec, LogitsSpec, NormSpec, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec,
+    ScoreCorrectionSpec, SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
@@ -37,7 +37,7 @@ pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
     Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Phases, RecurrenceShape, RopePairs,
-    Routing, ScaleGrowth, Scoring, Spent, Work,
+    Routing, Scoring, Spent, TemperatureTuning, Work,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

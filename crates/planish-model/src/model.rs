@@ -8,7 +8,7 @@ use crate::batch::{Chunk, Input, Row, Ticket, Want};
 use crate::decoder::{DeviceMemory, Engine};
 use crate::device::{Job, Loaded};
 use crate::source::{CheckpointSource, Unpack, WeightSource};
-use crate::{Architecture, Cache, CacheType, Device, Error, Phases, Spelling};
+use crate::{Architecture, Cache, CacheType, Device, Error, Phases, PrefixAlias};
 
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +45,8 @@ impl Model {
     /// An architecture, RoPE type or activation that is not known; a missing tensor; a wrong shape; an absent device.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Model, Error> {
         let architecture = Architecture::from_config(checkpoint.config())?;
-        let spellings = architecture.spellings.clone();
-        let source = checkpoint_source(checkpoint, &spellings, options)?;
+        let prefix_aliases = architecture.prefix_aliases.clone();
+        let source = checkpoint_source(checkpoint, &prefix_aliases, options)?;
         Model::build(architecture, &source, options)
     }
 
@@ -56,8 +56,8 @@ impl Model {
     /// As [`Model::load`].
     pub fn load_on<Q: Queue>(checkpoint: &Checkpoint, options: &LoadOptions, queue: Q) -> Result<Model, Error> {
         let architecture = Architecture::from_config(checkpoint.config())?;
-        let spellings = architecture.spellings.clone();
-        let source = checkpoint_source(checkpoint, &spellings, options)?;
+        let prefix_aliases = architecture.prefix_aliases.clone();
+        let source = checkpoint_source(checkpoint, &prefix_aliases, options)?;
         let job = Job {
             architecture: &architecture,
             source: &source,
@@ -138,8 +138,8 @@ impl Model {
     /// Announces that the sequence in the cache will grow to at least `length` positions, before its tokens come in pieces: dynamic
     /// and longrope frequencies depend on it. Returns how many stored positions stay valid: none if keys were rotated for
     /// another length.
-    pub fn expect(&self, cache: &mut Cache, length: usize) -> usize {
-        self.engine.expect(cache, length)
+    pub fn announce_length(&self, cache: &mut Cache, length: usize) -> usize {
+        self.engine.announce_length(cache, length)
     }
 
     /// Appends the tokens of every chunk to its cache and computes what is wanted of it. Logits go to `each`. Chosen tokens stay on
@@ -241,13 +241,13 @@ impl Model {
 
 fn checkpoint_source<'a>(
     checkpoint: &'a Checkpoint,
-    spellings: &'a [Spelling],
+    prefix_aliases: &'a [PrefixAlias],
     options: &'a LoadOptions,
 ) -> Result<CheckpointSource<'a>, Error> {
     let unpack = match options.exact {
-        true => Unpack::Single,
+        true => Unpack::F32,
         false => Unpack::ScaleType,
     };
     let unpacking = (options.dequantize, unpack);
-    CheckpointSource::new(checkpoint, spellings, options.quantize.as_ref(), unpacking)
+    CheckpointSource::new(checkpoint, prefix_aliases, options.quantize.as_ref(), unpacking)
 }

@@ -4,7 +4,7 @@ use planish_format::{FloatType, FormatError, PackedMatrix, PackedShape, Packing}
 use planish_ops::Matrix;
 use serde_json::{Map, Value, json};
 
-use crate::source::{Supply, WeightSource};
+use crate::source::{PendingWeight, WeightSource};
 use crate::{Architecture, Error, LinearSpec, LoadOptions, Model, StackSpec};
 
 /// Names of the shapes that [`Model::random`] knows.
@@ -113,8 +113,9 @@ impl RandomSource {
 }
 
 impl WeightSource for RandomSource {
-    fn matrix(&self, spec: &LinearSpec) -> Result<Supply<'_>, Error> {
-        self.packed(spec).map(|matrix| Supply::Ready(Matrix::Packed(matrix)))
+    fn matrix(&self, spec: &LinearSpec) -> Result<PendingWeight<'_>, Error> {
+        self.packed(spec)
+            .map(|matrix| PendingWeight::Ready(Matrix::Packed(matrix)))
     }
 
     /// Tied heads stay tied.
@@ -122,13 +123,13 @@ impl WeightSource for RandomSource {
         false
     }
 
-    fn stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error> {
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error> {
         // All experts of a projection lie in one tensor, as in checkpoints.
         let all = LinearSpec::new(format!("{:?}", spec.places), spec.experts * spec.rows, spec.cols);
         let all = self.packed(&all)?;
         let rows = |expert: usize| expert * spec.rows..(expert + 1) * spec.rows;
         Ok((0..spec.experts)
-            .map(|expert| Supply::Ready(Matrix::Packed(all.slice_rows(rows(expert)))))
+            .map(|expert| PendingWeight::Ready(Matrix::Packed(all.slice_rows(rows(expert)))))
             .collect())
     }
 

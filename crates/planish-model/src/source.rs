@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
-use planish_ops::{Matrix, Packable, PlainMatrix};
+use planish_ops::{HostForm, HostWeight, Matrix, PlainMatrix, ToPack};
 use planish_quantize::{Recipe, pack_weight};
 
 use crate::cut::cut;
-use crate::{Error, LinearSpec, Spelling, StackSpec};
+use crate::{Error, LinearSpec, PrefixAlias, StackSpec};
 
 /// Weights by name, with the shape that the architecture expects.
 pub(crate) trait WeightSource {
     /// A weight (rows, cols), packed or plain, cut from where it stands.
-    fn matrix(&self, spec: &LinearSpec) -> Result<Supply<'_>, Error>;
+    fn matrix(&self, spec: &LinearSpec) -> Result<PendingWeight<'_>, Error>;
     /// The matrices of every expert, (rows, cols) each.
-    fn stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error>;
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error>;
     /// The biases of every expert, where there are some. // (experts * rows)
     fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error>;
     /// Values of a plain tensor of one of these shapes, as f32.
@@ -41,18 +42,18 @@ pub(crate) trait WeightSource {
     }
 }
 
-/// A weight on its way to the device. // (rows, cols)
-pub(crate) enum Supply<'a> {
+/// A weight of a source, as it is given to a device. // (rows, cols)
+pub(crate) enum PendingWeight<'a> {
     /// As it stays.
     Ready(Matrix),
     /// To be packed, by the device or the host.
-    ToPack(ToPack<'a>),
+    ToPack(Unpacked<'a>),
     /// Packed, its columns stored as rows, and the type to unpack it to. // (cols, rows)
-    Turned(PackedMatrix, FloatType),
+    Transposed(PackedMatrix, FloatType),
 }
 
-/// A weight that the recipe packs.
-pub(crate) struct ToPack<'a> {
+/// A weight that the recipe packs. Its pages may go when it is dropped.
+pub(crate) struct Unpacked<'a> {
     checkpoint: &'a Checkpoint,
     entry: &'a Entry,
     weight: Weight,
@@ -61,75 +62,74 @@ pub(crate) struct ToPack<'a> {
     packing: Packing,
 }
 
-impl Supply<'_> {
-    /// What a device may pack.
-    pub(crate) fn packable(&self) -> Option<Packable> {
-        let Supply::ToPack(ToPack {
-            weight: Weight::Plain(tensor),
-            shape: (rows, cols),
-            recipe,
-            packing,
-            ..
-        }) = self
-        else {
+impl Unpacked<'_> {
+    /// What a device may pack: plain floats.
+    fn to_pack(&self) -> Option<ToPack> {
+        let Weight::Plain(tensor) = &self.weight else {
             return None;
         };
         let float_type = tensor.dtype.float_type()?;
-        Some(Packable {
-            plain: PlainMatrix {
-                rows: *rows,
-                cols: *cols,
-                float_type,
-                data: tensor.data.clone(),
-            },
-            packing: *packing,
-            encoder: recipe.encoder,
-            scale_type: recipe.dtype.unwrap_or(float_type),
-            allow_non_finite: recipe.allow_non_finite,
+        Some(ToPack {
+            plain: plain(self.shape, float_type, tensor.data.clone()),
+            packing: self.packing,
+            encoder: self.recipe.encoder,
+            scale_type: self.recipe.dtype.unwrap_or(float_type),
+            allow_non_finite: self.recipe.allow_non_finite,
         })
     }
+}
 
-    /// The weight as it stays, packed here if it must be.
-    pub(crate) fn on_host(self) -> Result<Matrix, Error> {
-        let matrix = match self {
-            Supply::Ready(matrix) => return Ok(matrix),
-            Supply::Turned(matrix, float_type) => {
-                let Tensor { shape, data, .. } = turned(Tensor::unpacked(&matrix, float_type));
-                return Ok(Matrix::Plain(PlainMatrix {
-                    rows: shape[0],
-                    cols: shape[1],
-                    float_type,
-                    data,
-                }));
-            }
-            Supply::ToPack(ref to_pack) => {
-                pack_weight(&to_pack.entry.name, &to_pack.weight, to_pack.packing, to_pack.recipe)?
-            }
-        };
-        self.release();
-        Ok(Matrix::Packed(matrix))
+impl Drop for Unpacked<'_> {
+    fn drop(&mut self) {
+        self.checkpoint.release(self.entry);
     }
+}
 
-    /// What a device may multiply by without unpacking it. // (cols, rows)
-    pub(crate) fn turned(&self) -> Option<Matrix> {
+impl HostWeight for PendingWeight<'_> {
+    type Error = Error;
+
+    fn form(&self) -> HostForm {
         match self {
-            Supply::Turned(matrix, _) => Some(Matrix::Packed(matrix.clone())),
-            _ => None,
+            PendingWeight::Ready(matrix) => HostForm::Ready(matrix.clone()),
+            PendingWeight::ToPack(unpacked) => unpacked.to_pack().map_or(HostForm::HostOnly, HostForm::ToPack),
+            PendingWeight::Transposed(matrix, _) => HostForm::Transposed(matrix.clone()),
         }
     }
 
-    /// Says that plain values are not needed again.
-    pub(crate) fn release(&self) {
-        if let Supply::ToPack(ToPack { checkpoint, entry, .. }) = self {
-            checkpoint.release(entry);
+    fn into_matrix(self) -> Result<Matrix, Error> {
+        match self {
+            PendingWeight::Ready(matrix) => Ok(matrix),
+            PendingWeight::ToPack(unpacked) => {
+                let Unpacked {
+                    entry,
+                    weight,
+                    recipe,
+                    packing,
+                    ..
+                } = &unpacked;
+                Ok(Matrix::Packed(pack_weight(&entry.name, weight, *packing, recipe)?))
+            }
+            PendingWeight::Transposed(matrix, float_type) => {
+                let Tensor { shape, data, .. } = transposed(Tensor::unpacked(&matrix, float_type));
+                Ok(Matrix::Plain(plain((shape[0], shape[1]), float_type, data)))
+            }
         }
+    }
+}
+
+fn plain((rows, cols): (usize, usize), float_type: FloatType, data: Bytes) -> PlainMatrix {
+    PlainMatrix {
+        rows,
+        cols,
+        float_type,
+        data,
     }
 }
 
 /// The weights of a checkpoint.
 pub(crate) struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
-    spellings: &'a [Spelling],
+    prefix_aliases: &'a [PrefixAlias],
     quantize: Option<(&'a Recipe, HashMap<String, Packing>)>, // by the names of entries
     dequantize: bool,
     unpack: Unpack,
@@ -141,13 +141,13 @@ pub(crate) enum Unpack {
     /// That of the scales, as a dequantized checkpoint would have.
     ScaleType,
     /// f32: no rounding of the products of scales and codes.
-    Single,
+    F32,
 }
 
 impl<'a> CheckpointSource<'a> {
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
-        spellings: &'a [Spelling],
+        prefix_aliases: &'a [PrefixAlias],
         quantize: Option<&'a Recipe>,
         (dequantize, unpack): (bool, Unpack),
     ) -> Result<CheckpointSource<'a>, Error> {
@@ -158,7 +158,7 @@ impl<'a> CheckpointSource<'a> {
         };
         Ok(CheckpointSource {
             checkpoint,
-            spellings,
+            prefix_aliases,
             quantize: quantize.map(plan).transpose()?,
             dequantize,
             unpack,
@@ -170,18 +170,18 @@ impl<'a> CheckpointSource<'a> {
         Ok(self.checkpoint.read(entry)?)
     }
 
-    /// The tensor of that name or, where there is none, of another spelling of it.
+    /// The tensor of that name or, where there is none, with an alias of its prefix.
     pub(crate) fn find(&self, name: &str) -> Result<Found<'_>, Error> {
         let found = |name: String| {
             let entry = self.checkpoint.entry(&name)?;
             Some(Found { name, entry })
         };
-        let respelled = |spelling: &Spelling| {
-            let rest = name.strip_prefix(spelling.usual)?;
-            found(format!("{}{rest}", spelling.other))
+        let aliased = |known: &PrefixAlias| {
+            let rest = name.strip_prefix(known.prefix)?;
+            found(format!("{}{rest}", known.alias))
         };
         found(name.to_owned())
-            .or_else(|| self.spellings.iter().find_map(respelled))
+            .or_else(|| self.prefix_aliases.iter().find_map(aliased))
             .ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
     }
 
@@ -196,53 +196,46 @@ impl<'a> CheckpointSource<'a> {
         &'b self,
         entry: &'b Entry,
         weight: Weight,
-        (rows, cols): (usize, usize),
-    ) -> Result<Supply<'b>, Error> {
+        shape: (usize, usize), // (rows, cols)
+    ) -> Result<PendingWeight<'b>, Error> {
         let name = &entry.name;
         // Columns may have been rows when this was planned.
-        let fits = |(_, packing): &(_, Packing)| packing.check_cols(cols).is_ok();
+        let fits = |(_, packing): &(_, Packing)| packing.check_cols(shape.1).is_ok();
         if let Some((recipe, packing)) = self.packing(name).filter(fits) {
-            return Ok(Supply::ToPack(ToPack {
+            return Ok(PendingWeight::ToPack(Unpacked {
                 checkpoint: self.checkpoint,
                 entry,
                 weight,
-                shape: (rows, cols),
+                shape,
                 recipe,
                 packing,
             }));
         }
-        let plain = |float_type, data| {
-            Supply::Ready(Matrix::Plain(PlainMatrix {
-                rows,
-                cols,
-                float_type,
-                data,
-            }))
-        };
+        let ready = |float_type, data| PendingWeight::Ready(Matrix::Plain(plain(shape, float_type, data)));
         match weight {
-            Weight::Packed(matrix) if !self.dequantize => Ok(Supply::Ready(Matrix::Packed(matrix))),
-            Weight::Plain(tensor) => Ok(plain(float_type(name, &tensor)?, tensor.data)),
+            Weight::Packed(matrix) if !self.dequantize => Ok(PendingWeight::Ready(Matrix::Packed(matrix))),
+            Weight::Plain(tensor) => Ok(ready(float_type(name, &tensor)?, tensor.data)),
             packed => {
                 let tensor = self.unpacked(packed);
                 self.checkpoint.release(entry);
-                Ok(plain(float_type(name, &tensor)?, tensor.data))
+                Ok(ready(float_type(name, &tensor)?, tensor.data))
             }
         }
     }
 
     /// As [`CheckpointSource::finish`], for a weight whose columns are stored as rows. // (cols, rows) to (rows, cols)
-    pub(crate) fn finish_turned<'b>(
+    pub(crate) fn finish_transposed<'b>(
         &'b self,
         entry: &'b Entry,
         weight: Weight,
         shape: (usize, usize),
-    ) -> Result<Supply<'b>, Error> {
+    ) -> Result<PendingWeight<'b>, Error> {
         match weight {
             Weight::Packed(matrix) if !self.dequantize && self.packing(&entry.name).is_none() => {
                 let float_type = self.unpacked_type(&matrix);
-                Ok(Supply::Turned(matrix, float_type))
+                Ok(PendingWeight::Transposed(matrix, float_type))
             }
-            weight => self.finish(entry, Weight::Plain(turned(self.unpacked(weight))), shape),
+            weight => self.finish(entry, Weight::Plain(transposed(self.unpacked(weight))), shape),
         }
     }
 
@@ -257,13 +250,13 @@ impl<'a> CheckpointSource<'a> {
     fn unpacked_type(&self, matrix: &PackedMatrix) -> FloatType {
         match self.unpack {
             Unpack::ScaleType => matrix.scale_type,
-            Unpack::Single => FloatType::F32,
+            Unpack::F32 => FloatType::F32,
         }
     }
 }
 
 /// A plain tensor with columns as rows. // (cols, rows) to (rows, cols)
-fn turned(tensor: Tensor) -> Tensor {
+fn transposed(tensor: Tensor) -> Tensor {
     let (cols, rows) = tensor.rows_cols();
     View::transpose(cols).apply(tensor, &[rows, cols])
 }
@@ -288,7 +281,7 @@ impl Found<'_> {
 }
 
 impl WeightSource for CheckpointSource<'_> {
-    fn matrix(&self, spec: &LinearSpec) -> Result<Supply<'_>, Error> {
+    fn matrix(&self, spec: &LinearSpec) -> Result<PendingWeight<'_>, Error> {
         let found = self.find(&format!("{}.weight", spec.name))?;
         let plain = matches!(found.entry.layout, Layout::Plain(_));
         let transposed = spec.transposed && plain;
@@ -301,7 +294,7 @@ impl WeightSource for CheckpointSource<'_> {
         self.finish(entry, weight, (spec.rows, spec.cols))
     }
 
-    fn stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error> {
+    fn stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error> {
         self.read_stack(spec)
     }
 

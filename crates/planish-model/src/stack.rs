@@ -4,7 +4,7 @@ use planish_checkpoint::{Dtype, Entry, Layout, Tensor, Weight};
 use planish_format::{PackedMatrix, mxfp4_to_affine};
 
 use crate::cut::cut;
-use crate::source::{CheckpointSource, Supply, WeightSource};
+use crate::source::{CheckpointSource, PendingWeight, WeightSource};
 use crate::{Error, FusedStack, LinearSpec, StackPlace, StackSpec, Stored};
 
 impl StackPlace {
@@ -15,7 +15,7 @@ impl StackPlace {
             StackPlace::Fused(fused)
             | StackPlace::Columns(fused)
             | StackPlace::Joined(fused)
-            | StackPlace::Turned(fused) => source.fused_name(fused),
+            | StackPlace::Transposed(fused) => source.fused_name(fused),
             StackPlace::Mxfp4(fused) => format!("{}_blocks", fused.name),
         }
     }
@@ -36,7 +36,7 @@ impl FusedStack {
 
 impl CheckpointSource<'_> {
     /// The matrices of every expert.
-    pub(crate) fn read_stack(&self, spec: &StackSpec) -> Result<Vec<Supply<'_>>, Error> {
+    pub(crate) fn read_stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error> {
         let place = spec.places.iter().find(|place| self.has(&place.tensor(self)));
         let place = place.or(spec.places.first());
         match place {
@@ -45,7 +45,7 @@ impl CheckpointSource<'_> {
             Some(StackPlace::Fused(fused)) => self.fused(spec, fused, false),
             Some(StackPlace::Columns(fused)) => self.fused(spec, fused, true),
             Some(StackPlace::Joined(fused)) => self.joined(spec, fused),
-            Some(StackPlace::Turned(fused)) => self.turned(spec, fused),
+            Some(StackPlace::Transposed(fused)) => self.transposed(spec, fused),
             Some(StackPlace::Mxfp4(fused)) => self.mxfp4(spec, fused),
         }
     }
@@ -75,12 +75,12 @@ impl CheckpointSource<'_> {
         }
     }
 
-    fn each(&self, spec: &StackSpec, path: &str) -> Result<Vec<Supply<'_>>, Error> {
+    fn each(&self, spec: &StackSpec, path: &str) -> Result<Vec<PendingWeight<'_>>, Error> {
         let linear = |expert: usize| LinearSpec::new(path.replace("{}", &expert.to_string()), spec.rows, spec.cols);
         (0..spec.experts).map(|expert| self.matrix(&linear(expert))).collect()
     }
 
-    fn fused(&self, spec: &StackSpec, fused: &FusedStack, columns: bool) -> Result<Vec<Supply<'_>>, Error> {
+    fn fused(&self, spec: &StackSpec, fused: &FusedStack, columns: bool) -> Result<Vec<PendingWeight<'_>>, Error> {
         let name = self.fused_name(fused);
         let columns = columns && matches!(self.find(&name)?.entry.layout, Layout::Plain(_));
         let stored = match columns {
@@ -104,7 +104,7 @@ impl CheckpointSource<'_> {
             .collect()
     }
 
-    fn joined(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
+    fn joined(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<PendingWeight<'_>>, Error> {
         let found = self.find(&self.fused_name(fused))?;
         found.check_shape(&[spec.experts * fused.total, spec.cols])?;
         let weight = self.read(found.entry)?;
@@ -116,7 +116,7 @@ impl CheckpointSource<'_> {
     }
 
     /// Rows are columns; packed ones stay so where the device takes them.
-    fn turned(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
+    fn transposed(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<PendingWeight<'_>>, Error> {
         let found = self.find(&self.fused_name(fused))?;
         found.check_shape(&[spec.experts * fused.total, spec.rows])?;
         let weight = self.read(found.entry)?;
@@ -129,11 +129,11 @@ impl CheckpointSource<'_> {
         };
         let part = |expert| cut(of_expert(&weight, expert, spec.experts), &stored, false);
         (0..spec.experts)
-            .map(|expert| self.finish_turned(found.entry, part(expert), (spec.rows, spec.cols)))
+            .map(|expert| self.finish_transposed(found.entry, part(expert), (spec.rows, spec.cols)))
             .collect()
     }
 
-    fn mxfp4(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<Supply<'_>>, Error> {
+    fn mxfp4(&self, spec: &StackSpec, fused: &FusedStack) -> Result<Vec<PendingWeight<'_>>, Error> {
         let (experts, total, groups) = (spec.experts, fused.total, spec.cols / 32);
         let name = format!("{}_blocks", fused.name);
         let (blocks_entry, blocks) = self.bytes(&name, &[experts, total, groups, 16])?;

@@ -12,12 +12,12 @@ const LEAST_ROWS: usize = 64;
 pub(crate) struct Workspace<O: Ops> {
     /// Rows of a pass at most.
     pub(crate) rows: usize,
-    pub(crate) hidden: O::Tensor,         // (rows, hidden)
-    pub(crate) normed: O::Tensor,         // (rows, hidden)
-    pub(crate) narrow: Option<O::Tensor>, // (rows, cols of a narrow token table)
-    pub(crate) deltas: Vec<O::Tensor>,    // each (rows, hidden): what the branches of a step leave
-    pub(crate) angles: Vec<Angles<O>>,    // of each rope
-    pub(crate) sets: Vec<Vec<O::Tensor>>, // by [`TensorSets::reserve`]
+    pub(crate) hidden: O::Tensor,           // (rows, hidden)
+    pub(crate) normed: O::Tensor,           // (rows, hidden)
+    pub(crate) embedded: Option<O::Tensor>, // (rows, cols of a factorized token table)
+    pub(crate) deltas: Vec<O::Tensor>,      // each (rows, hidden): what the branches of a step leave
+    pub(crate) angles: Vec<Angles<O>>,      // of each rope
+    pub(crate) sets: Vec<Vec<O::Tensor>>,   // by [`TensorSets::reserve`]
 }
 
 /// A tensor that a block needs: `per_row` rows of `cols` values for each row of a pass.
@@ -26,7 +26,7 @@ pub(crate) struct TensorSize {
     pub(crate) per_row: usize,
     pub(crate) cols: usize,
     /// In f32 on every device.
-    pub(crate) single: bool,
+    pub(crate) in_f32: bool,
 }
 
 impl TensorSize {
@@ -35,14 +35,14 @@ impl TensorSize {
         TensorSize {
             per_row: 1,
             cols,
-            single: false,
+            in_f32: false,
         }
     }
 
     /// The same in f32 on every device.
-    pub(crate) fn single_row(cols: usize) -> TensorSize {
+    pub(crate) fn f32_row(cols: usize) -> TensorSize {
         TensorSize {
-            single: true,
+            in_f32: true,
             ..TensorSize::row(cols)
         }
     }
@@ -76,14 +76,14 @@ impl<O: Ops> Workspace<O> {
         let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
         let sized = |size: &TensorSize| {
             let rows = rows * size.per_row;
-            let tensor = match size.single {
+            let tensor = match size.in_f32 {
                 true => ops.tensor_f32(rows, size.cols),
                 false => ops.tensor(rows, size.cols),
             };
             tensor.map_err(device_error)
         };
         let tensor = |cols| sized(&TensorSize::row(cols));
-        let narrow = architecture.embedding.narrow.as_ref();
+        let factorized = architecture.embedding.factorized.as_ref();
         let ropes = architecture.ropes.iter().map(|rope| {
             let tensor = ops.tensor_f32(rows, rope.rotated).map_err(device_error)?;
             let pairs = rope.pairs;
@@ -94,7 +94,7 @@ impl<O: Ops> Workspace<O> {
             rows,
             hidden: tensor(architecture.hidden)?,
             normed: tensor(architecture.hidden)?,
-            narrow: narrow.map(|table| tensor(table.widen.cols)).transpose()?,
+            embedded: factorized.map(|layers| tensor(layers.project_in.cols)).transpose()?,
             deltas: (0..branches)
                 .map(|_| tensor(architecture.hidden))
                 .collect::<Result<_, _>>()?,

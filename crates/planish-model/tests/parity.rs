@@ -318,7 +318,7 @@ fn prompts_in_pieces_equal_prompts_at_once() {
         let golden = Golden::read(&case);
         let mut model = load(&case, exact());
         let mut cache = model.cache(golden.tokens.len());
-        assert_eq!(model.expect(&mut cache, golden.prompt().len()), 0);
+        assert_eq!(model.announce_length(&mut cache, golden.prompt().len()), 0);
         let mut last = Vec::new();
         for piece in golden.prompt().chunks(5) {
             last = model.forward(piece, &mut cache).unwrap().to_vec();
@@ -334,8 +334,8 @@ fn keys_placed_for_a_shorter_sequence_are_forgotten() {
     let mut model = load("llama_dynamic/plain", exact());
     let mut cache = model.cache(64);
     model.forward(&[1; 10], &mut cache).unwrap();
-    assert_eq!(model.expect(&mut cache, 16), 10);
-    assert_eq!(model.expect(&mut cache, 17), 0);
+    assert_eq!(model.announce_length(&mut cache, 16), 10);
+    assert_eq!(model.announce_length(&mut cache, 17), 0);
     assert!(cache.is_empty());
 }
 

@@ -18,7 +18,7 @@ pub struct Attention<'a, O: Ops> {
     /// Multiplies the scores.
     pub scale: f32,
     /// How the scale grows along the sequence.
-    pub growth: Option<ScaleGrowth>,
+    pub temperature_tuning: Option<TemperatureTuning>,
     /// A row sees this many positions, its own included; `None` is all.
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -36,14 +36,14 @@ pub struct Attention<'a, O: Ops> {
 /// The scale of a query at position p is multiplied by `1 + rate * ln(1 + floor(p / period))`: attention temperature tuning, as in
 /// Llama 4. No span crosses a multiple of the period.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ScaleGrowth {
+pub struct TemperatureTuning {
     /// How fast.
     pub rate: f32,
     /// Positions between two steps.
     pub period: usize,
 }
 
-impl ScaleGrowth {
+impl TemperatureTuning {
     /// What multiplies the scale at a position.
     pub fn factor(&self, position: usize) -> f32 {
         1.0 + self.rate * (1.0 + (position / self.period) as f32).ln()

@@ -59,11 +59,11 @@ pub struct Experts<'a, O: Ops> {
     pub input: &'a O::Tensor,
     /// Who computes what.
     pub route: Route<'a, O>,
-    /// (inner, hidden) of every expert; without it `activation(up(x))`.
+    /// (intermediate, hidden) of every expert; without it `activation(up(x))`.
     pub gate: Option<ExpertLayer<'a, O>>,
-    /// (inner, hidden) of every expert.
+    /// (intermediate, hidden) of every expert.
     pub up: ExpertLayer<'a, O>,
-    /// (hidden, inner) of every expert.
+    /// (hidden, intermediate) of every expert.
     pub down: ExpertLayer<'a, O>,
     /// The non-linearity.
     pub activation: Activation,
@@ -78,7 +78,7 @@ pub struct Route<'a, O: Ops> {
     /// From the router. // (rows, experts)
     pub logits: &'a O::Tensor,
     /// Added to the scores for choosing, not for weighing. // (1, experts)
-    pub correction: Option<&'a O::Tensor>,
+    pub score_correction: Option<&'a O::Tensor>,
     /// How to choose.
     pub rule: Routing,
 }
@@ -105,16 +105,16 @@ impl<O: Ops> Experts<'_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         let (count, rows) = (self.up.weights.count(), self.rows);
-        let (inner, hidden) = (self.up.weights.rows(), self.input.cols());
+        let (intermediate, hidden) = (self.up.weights.rows(), self.input.cols());
         assert!(rows <= self.input.rows() && rows <= self.output.rows() && rows <= self.route.logits.rows());
         assert!(self.output.cols() == hidden && self.route.logits.cols() == count && self.route.rule.chosen <= count);
         assert!(
             self.route
-                .correction
-                .is_none_or(|correction| correction.cols() == count)
+                .score_correction
+                .is_none_or(|score_correction| score_correction.cols() == count)
         );
-        let gate = self.gate.as_ref().map(|gate| (gate, inner, hidden));
-        for (layer, features, cols) in [(&self.up, inner, hidden), (&self.down, hidden, inner)]
+        let gate = self.gate.as_ref().map(|gate| (gate, intermediate, hidden));
+        for (layer, features, cols) in [(&self.up, intermediate, hidden), (&self.down, hidden, intermediate)]
             .into_iter()
             .chain(gate)
         {
@@ -128,7 +128,7 @@ impl<O: Ops> Experts<'_, O> {
 }
 
 /// The experts of one row and their weights, by the formulas, in f64.
-pub fn route_reference(logits: &[f32], correction: &[f32], rule: &Routing) -> Vec<(usize, f64)> {
+pub fn route_reference(logits: &[f32], score_correction: &[f32], rule: &Routing) -> Vec<(usize, f64)> {
     let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
     let total: f64 = logits.iter().map(|logit| logit.exp()).sum();
     let scores: Vec<f64> = match rule.scoring {
@@ -138,7 +138,7 @@ pub fn route_reference(logits: &[f32], correction: &[f32], rule: &Routing) -> Ve
     };
     let candidates: Vec<f64> = scores
         .iter()
-        .zip(correction)
+        .zip(score_correction)
         .map(|(score, &add)| score + f64::from(add))
         .collect();
     let allowed = allowed_reference(&candidates, rule);
@@ -184,13 +184,13 @@ fn sparse_mixer_reference(mut logits: Vec<f64>, jitter: f64, chosen: usize) -> V
 
 /// The matrices of one expert for [`expert_reference`], plain, and their biases.
 pub struct ReferenceExpert<'a> {
-    /// // (inner, hidden)
+    /// // (intermediate, hidden)
     pub gate: &'a [f32],
-    /// // (inner, hidden)
+    /// // (intermediate, hidden)
     pub up: &'a [f32],
-    /// // (hidden, inner)
+    /// // (hidden, intermediate)
     pub down: &'a [f32],
-    /// // (inner), (inner), (hidden)
+    /// // (intermediate), (intermediate), (hidden)
     pub biases: [&'a [f32]; 3],
 }
 
@@ -200,8 +200,8 @@ pub fn expert_reference(input: &[f32], expert: &ReferenceExpert<'_>, activation:
     let gate = linear_reference(input, expert.gate, Some(gate_bias));
     let up = linear_reference(input, expert.up, Some(up_bias));
     let pairs = gate.iter().zip(&up);
-    let inner: Vec<f32> = pairs
+    let intermediate: Vec<f32> = pairs
         .map(|(&gate, &up)| gate_reference(activation, gate as f32, up as f32) as f32)
         .collect();
-    linear_reference(&inner, expert.down, Some(down_bias))
+    linear_reference(&intermediate, expert.down, Some(down_bias))
 }

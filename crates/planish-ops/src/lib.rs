@@ -12,11 +12,11 @@ mod convolution;
 mod embed;
 mod experts;
 mod heads;
+mod host_weight;
 mod key_values;
 mod linear;
 mod matrix;
 mod norm;
-mod pack;
 mod phases;
 mod places;
 mod recurrence;
@@ -28,7 +28,7 @@ use std::ops::Range;
 pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
-pub use attention::{Alibi, Attention, AttentionHead, ScaleGrowth, attention_reference};
+pub use attention::{Alibi, Attention, AttentionHead, TemperatureTuning, attention_reference};
 pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};
@@ -37,11 +37,11 @@ pub use experts::{
     route_reference,
 };
 pub use heads::{CopyHeads, HeadLinear, HeadPart};
+pub use host_weight::{HostForm, HostWeight, PlaceError, ToPack, Use};
 pub use key_values::{CacheType, KeyValueSizes, REWIND};
 pub use linear::{Linear, linear_reference};
 pub use matrix::{Matrix, PlainMatrix};
 pub use norm::{Norm, NormKind, Residual, norm_reference};
-pub use pack::Packable;
 pub use phases::{Phases, Spent};
 pub use places::{CopyRows, Places, SequenceStore, Span, check_spans};
 pub use recurrence::{
@@ -71,6 +71,9 @@ pub trait Shape {
     /// Columns.
     fn cols(&self) -> usize;
 }
+
+/// A weight or a stack on a device.
+pub type Placed<T, O, W> = Result<T, PlaceError<<O as Ops>::Error, <W as HostWeight>::Error>>;
 
 /// A device that computes the operations. Sizes are checked by the Problem; a wrong one is a programmer's mistake and
 /// panics. What can fail at run time (memory, a lost device) fails in the methods that return a `Result`.
@@ -114,65 +117,20 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// The device is out of memory.
     fn vector(&self, values: &[f32]) -> Result<Self::Tensor, Self::Error>;
 
-    /// Puts a matrix where the device reads it fastest. Where that is elsewhere, nothing keeps the bytes that were given.
+    /// Puts a weight where the device reads it fastest. Where that is elsewhere, nothing keeps the bytes that were given.
     ///
     /// # Errors
-    /// The device is out of memory.
-    fn weight(&self, matrix: Matrix) -> Result<Self::Weight, Self::Error>;
+    /// The device is out of memory, or the weight cannot be packed.
+    fn place<W: HostWeight>(&self, weight: W, use_as: Use) -> Placed<Self::Weight, Self, W>;
 
-    /// As [`Ops::weight`], for a matrix whose rows [`Ops::embed`] takes; it may multiply too.
+    /// As [`Ops::place`], for matrices of equal shape of which the device reads any.
     ///
     /// # Errors
-    /// The device is out of memory.
-    fn table(&self, matrix: Matrix) -> Result<Self::Weight, Self::Error> {
-        self.weight(matrix)
-    }
-
-    /// Packs plain values on the device. `None` where the device does not pack, or does not take these values (not all are
-    /// finite): then the host packs them, or says what is wrong with them.
-    ///
-    /// # Errors
-    /// The device is out of memory.
-    fn pack(&self, _source: &Packable) -> Result<Option<Self::Weight>, Self::Error> {
-        Ok(None)
-    }
-
-    /// As [`Ops::pack`], for a matrix whose rows [`Ops::embed`] takes.
-    ///
-    /// # Errors
-    /// The device is out of memory.
-    fn pack_table(&self, _source: &Packable) -> Result<Option<Self::Weight>, Self::Error> {
-        Ok(None)
-    }
-
-    /// As [`Ops::pack`], for a stack.
-    ///
-    /// # Errors
-    /// The device is out of memory.
-    ///
-    /// # Panics
-    /// As [`Ops::stack`].
-    fn pack_stack(&self, _sources: &[Packable]) -> Result<Option<Self::Stack>, Self::Error> {
-        Ok(None)
-    }
-
-    /// As [`Ops::weight`], for matrices of equal shape of which the device reads any.
-    ///
-    /// # Errors
-    /// The device is out of memory.
+    /// As [`Ops::place`].
     ///
     /// # Panics
     /// If there is none, or their shapes differ.
-    fn stack(&self, matrices: Vec<Matrix>) -> Result<Self::Stack, Self::Error>;
-
-    /// As [`Ops::stack`], of matrices whose columns are stored as rows, (cols, rows) each, packed along these. `None` where the
-    /// device cannot multiply by them: then they are unpacked and turned first.
-    ///
-    /// # Errors
-    /// The device is out of memory.
-    fn stack_turned(&self, _matrices: &[Matrix]) -> Result<Option<Self::Stack>, Self::Error> {
-        Ok(None)
-    }
+    fn place_stack<W: HostWeight>(&self, weights: Vec<W>) -> Placed<Self::Stack, Self, W>;
 
     /// No sequence yet.
     ///
@@ -185,7 +143,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// The device is out of memory.
-    fn place(&self, spans: &[Span], sequences: &mut Self::Sequences) -> Result<(), Self::Error>;
+    fn begin_pass(&self, spans: &[Span], sequences: &mut Self::Sequences) -> Result<(), Self::Error>;
 
     /// An empty cache of one layer, for all sequences.
     ///

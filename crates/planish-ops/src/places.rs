@@ -35,7 +35,7 @@ impl Span {
 pub struct Places<'a, O: Ops> {
     /// In the order of rows, without a gap; no slot stands twice.
     pub spans: &'a [Span],
-    /// What the device made of all spans of the pass by [`Ops::place`].
+    /// What the device made of all spans of the pass by [`Ops::begin_pass`].
     pub sequences: &'a O::Sequences,
 }
 

@@ -93,7 +93,7 @@ pub enum Rule<'a, O: Ops> {
     /// The gated delta rule.
     Delta {
         /// (rows, heads)
-        strengths: &'a O::Tensor,
+        beta: &'a O::Tensor,
     },
     /// The scan of Mamba 2.
     Scan {
@@ -116,7 +116,7 @@ impl<O: Ops> Recurrence<'_, O> {
         assert!(fits(self.steps.inputs, heads) && fits(self.output, heads * value_dim));
         assert!(self.steps.bias.cols() == heads && self.steps.rates.cols() == heads);
         match &self.rule {
-            Rule::Delta { strengths } => assert!(fits(strengths, heads)),
+            Rule::Delta { beta } => assert!(fits(beta, heads)),
             Rule::Scan { skip } => assert_eq!(skip.cols(), heads),
         }
         let (rows, cols) = self.shape.state();

@@ -172,3 +172,37 @@ fn expert(name: &str, rule: &Rule) -> Option<(String, usize)> {
         number.parse().ok()?,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Dtype, Layout};
+
+    /// As `sanitize` of mlx-lm's qwen3_5_moe, qwen3_vl_moe and mistral4 names them.
+    #[test]
+    fn joined_experts_get_the_suffix_that_they_lack() {
+        let entry = |name: &str, shape: &[usize]| Entry {
+            name: format!("model.layers.0.mlp.experts.{name}"),
+            shape: shape.to_vec(),
+            layout: Layout::Plain(Dtype::BF16),
+            stored_bytes: 2 * shape.iter().product::<usize>() as u64,
+        };
+        let config = json!({ "model_type": "qwen3_moe" });
+        for suffix in ["", ".weight"] {
+            let entries = [
+                entry(&format!("gate_up_proj{suffix}"), &[4, 16, 32]),
+                entry(&format!("down_proj{suffix}"), &[4, 32, 8]),
+            ];
+            let found = arrange(config.as_object().unwrap(), &entries).unwrap();
+            let found: Vec<(&str, &[usize])> = found.iter().map(|tensor| (&*tensor.name, &*tensor.shape)).collect();
+            let expected: [(&str, &[usize]); 3] = [
+                ("model.layers.0.mlp.switch_mlp.gate_proj.weight", &[4, 8, 32]),
+                ("model.layers.0.mlp.switch_mlp.up_proj.weight", &[4, 8, 32]),
+                ("model.layers.0.mlp.switch_mlp.down_proj.weight", &[4, 32, 8]),
+            ];
+            assert_eq!(found, expected);
+        }
+    }
+}

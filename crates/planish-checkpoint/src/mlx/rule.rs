@@ -56,7 +56,7 @@ impl Rule {
     pub fn name(&self, fit: &Fit, path: &str) -> String {
         match self.how {
             How::InTurn => format!("{}{path}", fit.before),
-            How::Halves | How::Transposed if fit.suffix.is_empty() => format!("{}.weight", fit.named(path)),
+            How::Name | How::Halves | How::Transposed if fit.suffix.is_empty() => format!("{}.weight", fit.named(path)),
             _ => fit.named(path),
         }
     }

@@ -30,7 +30,7 @@ pub(crate) struct Rule {
 pub(crate) enum How {
     /// `FROM.<number>.PART` of all experts are one tensor `TO.PART` (experts, rows, cols). Parts at Hugging Face and in MLX.
     Stack(&'static [(&'static str, &'static str)]),
-    /// Another name.
+    /// Another name. `FROM` may lack `.weight`; in MLX all have it.
     Name,
     /// Under its own name, and a copy under the last name where there is no such tensor.
     Copy,

@@ -75,7 +75,10 @@ impl Plan<'_> {
             problem,
             span,
             queries: problem.queries.rows_of(span.first_row..span.end_row()),
-            scale: problem.scale * problem.growth.map_or(1.0, |growth| growth.factor(span.first_position)),
+            scale: problem.scale
+                * problem
+                    .temperature_tuning
+                    .map_or(1.0, |tuning| tuning.factor(span.first_position)),
             kv_heads: shape.heads,
             functions: cpu.vector(),
             rows,

@@ -28,8 +28,8 @@ pub(crate) const KERNELS: InterleavedKernels = InterleavedKernels {
     most_rows: 16,
     round: arrange::int16,
     product: |product, rows, _| multiply(product, rows),
-    weave,
-    unweave,
+    interleave_words,
+    deinterleave_words,
 };
 
 fn fits(matrix: &PackedMatrix) -> bool {
@@ -233,8 +233,8 @@ impl<const BITS: u32> Unpack<BITS> {
         let mut codes = [packed; 4];
         if BITS < 8 {
             codes[0] = _mm512_and_si512(packed, self.mask);
-            for part in 1..Self::PARTS {
-                codes[part] = _mm512_gf2p8affine_epi64_epi8::<0>(packed, self.shifts[part - 1]);
+            for (codes, shift) in codes.iter_mut().skip(1).zip(self.shifts).take(Self::PARTS - 1) {
+                *codes = _mm512_gf2p8affine_epi64_epi8::<0>(packed, shift);
             }
         }
         codes
@@ -259,13 +259,13 @@ fn expand<const BF16: bool>(values: __m256i) -> __m512 {
     }
 }
 
-fn weave(from: &[u8], row_bytes: usize, into: &mut [u8]) {
+fn interleave_words(from: &[u8], row_bytes: usize, into: &mut [u8]) {
     // SAFETY: as in `int8`.
-    unsafe { weave_words(from, row_bytes, into) }
+    unsafe { interleave_lines(from, row_bytes, into) }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn weave_words(from: &[u8], row_bytes: usize, into: &mut [u8]) {
+unsafe fn interleave_lines(from: &[u8], row_bytes: usize, into: &mut [u8]) {
     for (at, into) in into.chunks_mut(LANES * LINE).enumerate() {
         let words = into.len() / LINE;
         let mask = (u32::MAX >> (2 * LANES - words)) as u16;
@@ -282,13 +282,13 @@ unsafe fn weave_words(from: &[u8], row_bytes: usize, into: &mut [u8]) {
     }
 }
 
-fn unweave(from: &[u8], into: &mut [u8], row_bytes: usize) {
+fn deinterleave_words(from: &[u8], into: &mut [u8], row_bytes: usize) {
     // SAFETY: as in `int8`.
-    unsafe { unweave_words(from, into, row_bytes) }
+    unsafe { deinterleave_lines(from, into, row_bytes) }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn unweave_words(from: &[u8], into: &mut [u8], row_bytes: usize) {
+unsafe fn deinterleave_lines(from: &[u8], into: &mut [u8], row_bytes: usize) {
     for (at, from) in from.chunks(LANES * LINE).enumerate() {
         let words = from.len() / LINE;
         let mask = (u32::MAX >> (2 * LANES - words)) as u16;

@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_ops::{
     Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
-    KeyValueSizes, Linear, Matrix, Norm, Ops, PassSize, Phases, Recurrence, Rope, RopeAngles, Rotation, SequenceStore,
-    Span, Tokens, Work, check_spans,
+    HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, PassSize, Phases, PlaceError, Placed, Recurrence, Rope,
+    RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
 };
 
 use crate::activation::activate;
@@ -131,11 +131,15 @@ impl Ops for CpuOps {
         Ok(CpuTensor::row(values))
     }
 
-    fn weight(&self, matrix: Matrix) -> Result<CpuMatrix, Infallible> {
+    fn place<W: HostWeight>(&self, weight: W, _use_as: Use) -> Placed<CpuMatrix, CpuOps, W> {
+        let matrix = weight.into_matrix().map_err(PlaceError::Weight)?;
         Ok(self.keep(matrix))
     }
 
-    fn stack(&self, matrices: Vec<Matrix>) -> Result<CpuStack, Infallible> {
+    fn place_stack<W: HostWeight>(&self, weights: Vec<W>) -> Placed<CpuStack, CpuOps, W> {
+        // All of them first: the host's copies of what it packs go before the next stack comes.
+        let matrices: Result<Vec<Matrix>, W::Error> = weights.into_iter().map(HostWeight::into_matrix).collect();
+        let matrices = matrices.map_err(PlaceError::Weight)?;
         Ok(CpuStack::new(
             matrices.into_iter().map(|matrix| self.keep(matrix)).collect(),
         ))
@@ -145,7 +149,7 @@ impl Ops for CpuOps {
         Ok(CpuSequences)
     }
 
-    fn place(&self, spans: &[Span], _sequences: &mut CpuSequences) -> Result<(), Infallible> {
+    fn begin_pass(&self, spans: &[Span], _sequences: &mut CpuSequences) -> Result<(), Infallible> {
         check_spans(spans);
         self.meter.skip();
         Ok(())

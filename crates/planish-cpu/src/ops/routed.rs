@@ -64,7 +64,7 @@ impl CpuOps {
         let routed = crate::Route {
             logits: route.logits.first(rows),
             experts: route.logits.cols(),
-            correction: route.correction.map(|correction| correction.values()),
+            score_correction: route.score_correction.map(|correction| correction.values()),
             rule: route.rule,
         };
         crate::route(self.cpu.pool(), &routed, choices);

@@ -142,7 +142,7 @@ fn check(case: &Case, ops: CpuOps, inputs: Inputs, tolerance: f64) {
         queries: &tensor(&ops, case.rows, case.heads * case.head_dim, &queries),
         heads: case.heads,
         scale: scale(case),
-        growth: None,
+        temperature_tuning: None,
         window: case.window,
         softcap: case.softcap,
         alibi: case.alibi.then_some(Alibi {
@@ -267,7 +267,7 @@ fn windows_free_what_lies_outside() {
             queries: &part(&queries),
             heads,
             scale: 0.25,
-            growth: None,
+            temperature_tuning: None,
             window: Some(window),
             softcap: None,
             alibi: None,

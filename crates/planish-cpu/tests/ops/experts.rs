@@ -43,7 +43,7 @@ fn rules() -> Vec<Routing> {
 fn routes_choose_and_weigh_as_the_formulas_say() {
     let (rows, experts) = (301, 12);
     let logits = random(1, rows * experts, 2.0);
-    let correction = random(2, experts, 0.3);
+    let score_correction = random(2, experts, 0.3);
     for threads in [1, 3] {
         let pool = Pool::new(threads);
         for rule in rules() {
@@ -52,12 +52,12 @@ fn routes_choose_and_weigh_as_the_formulas_say() {
             let problem = planish_cpu::Route {
                 logits: &logits,
                 experts,
-                correction: (!uncorrected).then_some(&correction),
+                score_correction: (!uncorrected).then_some(&score_correction),
                 rule,
             };
             planish_cpu::route(&pool, &problem, &mut choices);
             for (row, logits) in logits.chunks_exact(experts).enumerate() {
-                let expected = route_reference(logits, &correction, &rule);
+                let expected = route_reference(logits, &score_correction, &rule);
                 let range = row * rule.chosen..(row + 1) * rule.chosen;
                 let chosen: Vec<usize> = choices.experts[range.clone()]
                     .iter()
@@ -115,7 +115,7 @@ fn pack(rows: usize, cols: usize, values: &[f32]) -> PackedMatrix {
 struct Sizes {
     rows: usize,
     hidden: usize,
-    inner: usize,
+    intermediate: usize,
     experts: usize,
     packed: bool,
     tolerance: f64,
@@ -125,15 +125,15 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
     let Sizes {
         rows,
         hidden,
-        inner,
+        intermediate,
         experts,
         packed,
         tolerance,
     } = sizes;
-    let gate = layer(10, experts, inner, hidden, packed);
-    let up = layer(30, experts, inner, hidden, packed);
-    let down = layer(50, experts, hidden, inner, packed);
-    let stack = |layer: &Layer| ops.stack(layer.matrices.clone()).unwrap();
+    let gate = layer(10, experts, intermediate, hidden, packed);
+    let up = layer(30, experts, intermediate, hidden, packed);
+    let down = layer(50, experts, hidden, intermediate, packed);
+    let stack = |layer: &Layer| ops.place_stack(layer.matrices.clone()).unwrap();
     let biases = |layer: &Layer| ops.vector(&layer.biases).unwrap();
     let (gates, ups, downs) = (stack(&gate), stack(&up), stack(&down));
     let (gate_biases, up_biases, down_biases) = (biases(&gate), biases(&up), biases(&down));
@@ -152,7 +152,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
         input: &tensor(ops, rows, hidden, &input),
         route: Route {
             logits: &tensor(ops, rows, experts, &logits),
-            correction: None,
+            score_correction: None,
             rule,
         },
         gate: Some(layer(&gates, &gate_biases)),
@@ -175,8 +175,8 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
                 up: &up.values[expert],
                 down: &down.values[expert],
                 biases: [
-                    &gate.biases[expert * inner..][..inner],
-                    &up.biases[expert * inner..][..inner],
+                    &gate.biases[expert * intermediate..][..intermediate],
+                    &up.biases[expert * intermediate..][..intermediate],
                     &down.biases[expert * hidden..][..hidden],
                 ],
             };
@@ -201,7 +201,7 @@ fn experts_sum_up_for_one_row_and_for_many() {
                     Sizes {
                         rows,
                         hidden: 40,
-                        inner: 24,
+                        intermediate: 24,
                         experts: 7,
                         packed,
                         tolerance: 3e-6,
@@ -213,7 +213,7 @@ fn experts_sum_up_for_one_row_and_for_many() {
                 Sizes {
                     rows,
                     hidden: 64,
-                    inner: 96,
+                    intermediate: 96,
                     experts: 5,
                     packed: true,
                     tolerance: 0.03,
@@ -242,7 +242,7 @@ fn check_heads(rows: usize, packed: bool) {
     let mut output = tensor(&ops, rows, heads * to.stride, &before);
     ops.head_linear(HeadLinear {
         rows,
-        weights: &ops.stack(weights.matrices.clone()).unwrap(),
+        weights: &ops.place_stack(weights.matrices.clone()).unwrap(),
         input: &tensor(&ops, rows, heads * from.stride, &input),
         from,
         output: &mut output,

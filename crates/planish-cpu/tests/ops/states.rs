@@ -182,7 +182,7 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
     } = shape;
     let cols = shape.cols();
     let inputs = random(1, rows * cols, 1.0);
-    let [steps, strengths] = [2, 3].map(|seed| random(seed, rows * heads, 2.0));
+    let [steps, beta] = [2, 3].map(|seed| random(seed, rows * heads, 2.0));
     let [step_bias, skip] = [4, 5].map(|seed| random(seed, heads, 0.5));
     let rates: Vec<f32> = (0..heads).map(|head| 0.02 + head as f32).collect();
     let (scale, limits) = (0.8, (0.1, 1.5));
@@ -196,7 +196,7 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
                 key: part(key, key_dim),
                 value: part(value, value_dim),
                 step: scale * steps[row * heads + head] + step_bias[head],
-                strength: delta.then(|| strengths[row * heads + head]),
+                strength: delta.then(|| beta[row * heads + head]),
             }
         };
         let all: Vec<RecurrenceRow> = (0..rows).map(row).collect();
@@ -215,7 +215,7 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
         for rows in passes {
             let part =
                 |values: &[f32], cols: usize| tensor(&ops, rows, cols, &values[first_position * cols..][..rows * cols]);
-            let strengths = part(&strengths, heads);
+            let beta = part(&beta, heads);
             let mut output = ops.tensor(rows, heads * value_dim).unwrap();
             ops.recur(Recurrence {
                 places: places(&span(rows, first_position)),
@@ -229,7 +229,7 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
                     rates: &rates,
                 },
                 rule: match delta {
-                    true => Rule::Delta { strengths: &strengths },
+                    true => Rule::Delta { beta: &beta },
                     false => Rule::Scan { skip: &skip },
                 },
                 state: &mut state,

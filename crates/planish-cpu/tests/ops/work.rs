@@ -55,7 +55,7 @@ fn attention_reads_what_its_rows_see() -> Result<(), Box<dyn std::error::Error>>
             queries: &queries,
             heads: 4,
             scale: 1.0,
-            growth: None,
+            temperature_tuning: None,
             window,
             softcap: None,
             alibi: None,

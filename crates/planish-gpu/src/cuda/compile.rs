@@ -46,14 +46,14 @@ pub(super) fn compile(source: &Source<'_>, options: &[String], device: &str) -> 
 }
 
 /// Whether the kernel says itself from where on it needs what earlier kernels wrote.
-pub(super) fn waits_for_earlier(source: &Source<'_>) -> bool {
+pub(super) fn waits_for_previous(source: &Source<'_>) -> bool {
     let name = format!("{})", source.entry);
     let mut kernels = source.text.split("\nKERNEL");
     let own = kernels.find(|text| {
         let declared = text.split('(').nth(1).and_then(|rest| rest.lines().next());
         declared.is_some_and(|declared| declared.trim().rsplit([' ', ',']).next() == Some(name.as_str()))
     });
-    own.is_some_and(|text| text.contains("    wait_for_earlier();"))
+    own.is_some_and(|text| text.contains("    wait_for_previous();"))
 }
 
 fn version() -> String {
@@ -107,10 +107,10 @@ mod tests {
 
     #[test]
     fn kernels_that_wait_are_told_apart() {
-        let text = "#define KERNEL(name) name\n\nKERNEL(first)(\n    int a)\n{\n    wait_for_earlier();\n}\n\
-                    KERNEL(second)(\n    int a)\n{\n}\nKERNEL_OF(32, third)(\n    int a)\n{\n    wait_for_earlier();\n}\n";
+        let text = "#define KERNEL(name) name\n\nKERNEL(first)(\n    int a)\n{\n    wait_for_previous();\n}\n\
+                    KERNEL(second)(\n    int a)\n{\n}\nKERNEL_OF(32, third)(\n    int a)\n{\n    wait_for_previous();\n}\n";
         let waits = ["first", "second", "third", "ird", "none"].map(|entry| {
-            waits_for_earlier(&Source {
+            waits_for_previous(&Source {
                 name: "test",
                 text,
                 entry,

@@ -134,7 +134,7 @@ impl CudaQueue {
         let function = unsafe { result::module::get_function(module, entry) }.map_err(refuse)?;
         Ok(CudaKernel {
             function,
-            early: self.inner.device.starts_early() && compile::waits_for_earlier(source),
+            early: self.inner.device.starts_early() && compile::waits_for_previous(source),
         })
     }
 }

@@ -44,7 +44,7 @@ impl Encoder {
             self.open = Some(autoreleasepool(|_| open(queue, device))?);
         }
         if let Some((_, encoder)) = &self.open {
-            if !first && !launch.beside {
+            if !first && !launch.overlaps {
                 encoder.memoryBarrierWithScope(MTLBarrierScope::Buffers);
             }
             encode(encoder, launch);

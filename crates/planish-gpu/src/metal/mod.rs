@@ -2,7 +2,7 @@
 //! read where they lie.
 //!
 //! Launches are encoded into one command buffer, which [`Queue::download`], [`Queue::begin_download`] and [`Queue::wait`] commit. The
-//! encoder is a concurrent one with a barrier before every launch that is not [`Launch::beside`] the last. This file was
+//! encoder is a concurrent one with a barrier before every launch that is not [`Launch::overlaps`] the last. This file was
 //! type-checked for aarch64-apple-darwin; it has not run on Apple hardware.
 
 mod encode;

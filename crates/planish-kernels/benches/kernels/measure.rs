@@ -200,7 +200,7 @@ fn of_launch<'a, Q: Queue>(
         threads: [launch.threads, 1, 1],
         threadgroup_bytes: launch.shared_bytes,
         arguments,
-        beside: false,
+        overlaps: false,
     }
 }
 

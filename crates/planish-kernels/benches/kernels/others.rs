@@ -4,7 +4,7 @@ use planish_format::{Encoder, FloatType, Packing};
 use planish_gpu::Queue;
 use planish_kernels::launch::{
     ATTENTION_VARIANTS, Add, Argmax, Attention, AttentionBuffer, AttentionPlan, BLOCK, Features, Gate, Launch, Norm,
-    Place, Quantize, Rope, Rows, WeightKind, settings_of,
+    Quantize, Rope, RopeAndAppend, Rows, WeightKind, settings_of,
 };
 use planish_ops::{Activation, NormKind};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ fn cases(choice: &Choice, features: &Features) -> Vec<Case> {
         cases.extend([
             norm(value, rows),
             rope(value, rows),
-            place(value, rows),
+            rope_and_append(value, rows),
             gate(value, rows),
             add(value, rows),
         ]);
@@ -186,8 +186,8 @@ fn rope(value: FloatType, rows: u32) -> Case {
 }
 
 /// Queries rotated, keys rotated and put into the cache with the values.
-fn place(value: FloatType, rows: u32) -> Case {
-    let launch = Place {
+fn rope_and_append(value: FloatType, rows: u32) -> Case {
+    let launch = RopeAndAppend {
         neighbours: false,
         value,
         cache: value,
@@ -212,7 +212,7 @@ fn place(value: FloatType, rows: u32) -> Case {
     };
     let [places, _] = places([1, rows], rows);
     Case {
-        name: "place",
+        name: "rope_and_append",
         sizes: format!("{rows} x {HEADS} + 2 x {KV_HEADS} heads of {HEAD_DIM}"),
         work: Work {
             buffers: vec![queries, keys, keys, angles, cache, cache],
@@ -281,7 +281,7 @@ fn query(value: FloatType, [sequences, rows]: [u32; 2], positions: u32) -> Atten
         head_dim: HEAD_DIM,
         value_dim: HEAD_DIM,
         scale: 0.088,
-        growth: None,
+        temperature_tuning: None,
         window: None,
         softcap: None,
         alibi_factor: None,

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
-use planish_ops::ScaleGrowth;
+use planish_ops::TemperatureTuning;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
 use super::{File, Launch, Program, kernel_file, value_number};
@@ -55,7 +55,7 @@ pub struct Attention {
     /// Multiplies the scores.
     pub scale: f32,
     /// How the scale grows along the sequence.
-    pub growth: Option<ScaleGrowth>,
+    pub temperature_tuning: Option<TemperatureTuning>,
     /// A row sees so many positions, its own included.
     pub window: Option<u32>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -79,8 +79,8 @@ struct AttentionProblem {
     scale: f32,
     softcap: f32,
     alibi_factor: f32,
-    growth_rate: f32,
-    growth_period: u32,
+    tuning_rate: f32,
+    tuning_period: u32,
 }
 
 /// How rows are split.
@@ -210,13 +210,15 @@ impl Attention {
             ("SOFTCAP", flag(self.softcap.is_some())),
             ("ALIBI", flag(self.alibi_factor.is_some())),
             ("SINKS", flag(self.sinks)),
-            ("GROWTH", flag(self.growth.is_some())),
+            ("TEMPERATURE_TUNING", flag(self.temperature_tuning.is_some())),
         ];
         Program { file: FILE, defines }
     }
 
     fn constants(&self, split: Split) -> Vec<u8> {
-        let growth = self.growth.unwrap_or(ScaleGrowth { rate: 0.0, period: 1 });
+        let tuning = self
+            .temperature_tuning
+            .unwrap_or(TemperatureTuning { rate: 0.0, period: 1 });
         let problem = AttentionProblem {
             heads: self.heads,
             kv_heads: self.kv_heads,
@@ -228,16 +230,18 @@ impl Attention {
             scale: self.scale,
             softcap: self.softcap.unwrap_or_default(),
             alibi_factor: self.alibi_factor.unwrap_or_default(),
-            growth_rate: growth.rate,
-            growth_period: growth.period as u32,
+            tuning_rate: tuning.rate,
+            tuning_period: tuning.period as u32,
         };
         bytemuck::bytes_of(&problem).to_vec()
     }
 
-    /// The scale of rows that stand between two steps of its growth.
+    /// The scale of rows that stand between two steps of its tuning.
     pub(super) fn scale_of_span(&self) -> f32 {
         let first_position = self.longest - self.rows;
-        let factor = self.growth.map(|growth| growth.factor(first_position as usize));
+        let factor = self
+            .temperature_tuning
+            .map(|tuning| tuning.factor(first_position as usize));
         self.scale * factor.unwrap_or(1.0)
     }
 }

@@ -7,7 +7,7 @@ use super::{Attention, File, Launch, Program, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/attention_tiles", "shared/values", "shared/blocks");
 /// Threadgroup memory that every Apple GPU has.
-const ROOM_BYTES: u32 = 32 << 10;
+const SHARED_BYTES: u32 = 32 << 10;
 
 #[derive(Clone, Copy, Debug)]
 struct Tile {
@@ -50,7 +50,7 @@ pub(super) fn plan(problem: &Attention) -> Option<AttentionPlan> {
     if !problem.has_tiles() || !whole {
         return None;
     }
-    let tile = TILES.into_iter().find(|tile| tile.bytes(problem) <= ROOM_BYTES)?;
+    let tile = TILES.into_iter().find(|tile| tile.bytes(problem) <= SHARED_BYTES)?;
     let step = AttentionStep {
         launch: launch(problem, tile),
         buffers: &[Queries, Keys, Values, Sinks, Slopes, Places, Tables, Output],

@@ -10,7 +10,7 @@ const FILE: File = kernel_file!("portable/heads", "shared/values", "shared/codes
 const THREADS: u32 = 128;
 const ROWS_EACH: u32 = 2;
 /// Rows of a threadgroup whose lanes take 8 each.
-const TURNED_ROWS: u32 = 256;
+const TRANSPOSED_ROWS: u32 = 256;
 const COPY_THREADS: u32 = 256;
 
 /// `output[head] = matrix[head] x input[head]`. Buffers: codes, scales, biases of the stack, input (inputs, heads, from.stride) and
@@ -28,7 +28,7 @@ pub struct HeadMatvec {
     /// How many matrices.
     pub heads: u32,
     /// Matrices are stored as (cols, rows).
-    pub turned: bool,
+    pub transposed: bool,
     /// Rows of input and output.
     pub inputs: u32,
     /// Where the columns that are read lie.
@@ -39,7 +39,7 @@ pub struct HeadMatvec {
 
 /// Turned matrices as plain upright ones. Buffers: codes, scales, biases of the stack, output (heads, rows, cols) of the product's `value`.
 #[derive(Clone, Copy, Debug)]
-pub struct TurnHeads(pub HeadMatvec);
+pub struct TransposeHeads(pub HeadMatvec);
 
 /// `output[head] = input[head]` for parts of heads. Buffers: input (inputs, heads, from.stride) and output (inputs, heads, to.stride)
 /// of `value`.
@@ -101,8 +101,8 @@ impl HeadMatvec {
             ),
         ];
         defines.extend(self.weight.defines());
-        let (kernel, rows) = match self.turned {
-            true => ("head_matvec_turned", TURNED_ROWS),
+        let (kernel, rows) = match self.transposed {
+            true => ("head_matvec_transposed", TRANSPOSED_ROWS),
             false => ("head_matvec", ROWS_EACH * THREADS / 32),
         };
         Launch {
@@ -117,12 +117,12 @@ impl HeadMatvec {
     }
 }
 
-impl TurnHeads {
+impl TransposeHeads {
     /// The launch.
     pub fn launch(&self) -> Launch {
         let HeadMatvec { rows, cols, heads, .. } = self.0;
         Launch {
-            kernel: "turn_heads",
+            kernel: "transpose_heads",
             threadgroups: [rows.div_ceil(8), cols.div_ceil(THREADS), heads],
             buffers: 4,
             ..self.0.launch()

@@ -7,7 +7,7 @@ use super::{File, Launch, Program, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/rope", "shared/values", "shared/blocks");
 const THREADS: u32 = 64;
-/// Values that a thread of [`Place`] takes at once where all sizes are multiples of it.
+/// Values that a thread of [`RopeAndAppend`] takes at once where all sizes are multiples of it.
 const EACH: u32 = 8;
 
 /// Rotates heads in place. Buffers: values (rows, heads * head_dim) of `value`, angles (rows, rotated) of f32.
@@ -46,7 +46,7 @@ pub struct RopeAngles {
 /// angles (rows, rotated) of f32, places (rows, 4) of u32, the cache's (blocks * 64, kv_heads * head_dim) and (blocks * 64, kv_heads *
 /// value_dim) of `cache`.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct RopeAndAppend {
     /// As in [`Rope`].
     pub neighbours: bool,
     /// Type of the new rows.
@@ -71,7 +71,7 @@ pub struct Place {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct PlaceProblem {
+struct RopeAndAppendProblem {
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
@@ -136,10 +136,10 @@ impl RopeAngles {
     }
 }
 
-impl Place {
+impl RopeAndAppend {
     /// The launch.
     pub fn launch(&self) -> Launch {
-        let &Place {
+        let &RopeAndAppend {
             rows,
             heads,
             kv_heads,
@@ -157,7 +157,7 @@ impl Place {
         };
         let pairs = (heads + kv_heads) * (rotated / 2);
         let work = pairs + kv_heads * (head_dim - rotated + value_dim);
-        let problem = PlaceProblem {
+        let problem = RopeAndAppendProblem {
             heads,
             kv_heads,
             head_dim,
@@ -167,7 +167,7 @@ impl Place {
         };
         Launch {
             program: program([self.value, self.cache], self.neighbours, each),
-            kernel: "place",
+            kernel: "rope_and_append",
             threadgroups: [rows, (work / each).div_ceil(THREADS), 1],
             threads: THREADS,
             buffers: 7,

@@ -44,7 +44,7 @@ struct SortProblem {
 }
 
 impl Route {
-    /// Chooses. Buffers: logits (rows, experts) of `value`, correction (experts) of f32, the chosen (rows, chosen) of u32, best first,
+    /// Chooses. Buffers: logits (rows, experts) of `value`, score corrections (experts) of f32, the chosen (rows, chosen) of u32, best first,
     /// their weights (rows, chosen) of f32.
     pub fn launch(&self) -> Launch {
         let Routing {

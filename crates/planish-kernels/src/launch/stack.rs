@@ -1,5 +1,5 @@
 //! Many rows through a stack of matrices: sorted by expert, or each through the matrix of every head. With a stack of one matrix
-//! that is turned, `x W` of a packed W.
+//! that is transposed, `x W` of a packed W.
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
@@ -7,13 +7,13 @@ use planish_format::FloatType;
 use super::{File, Launch, Program, StackBuffer, WeightKind, kernel_file, value_number};
 use planish_ops::HeadPart;
 
-const FILE: File = kernel_file!("portable/stack", "shared/values", "shared/codes", "shared/meeting");
+const FILE: File = kernel_file!("portable/stack", "shared/values", "shared/codes", "shared/routing");
 const THREADS: u32 = 128;
 const TILE: u32 = 32;
 
-/// Which inputs meet which matrix, and where inputs and outputs lie.
+/// Which inputs go through which matrix, and where inputs and outputs lie.
 #[derive(Clone, Copy, Debug)]
-pub enum StackInputs {
+pub enum StackRouting {
     /// All inputs each matrix: head h of an input, and of its output, are such parts of it.
     Heads {
         /// How many matrices.
@@ -31,7 +31,7 @@ pub enum StackInputs {
         tiles: u32,
     },
     /// Inputs (entries, cols) lie in the order of experts; outputs (entries, rows) in that of entries.
-    Places {
+    Sorted {
         /// Tiles at most.
         tiles: u32,
     },
@@ -51,11 +51,11 @@ pub struct StackMatmul {
     /// Rows of the input; it does not matter for entries.
     pub inputs: u32,
     /// Matrices are stored as (cols, rows).
-    pub turned: bool,
+    pub transposed: bool,
     /// Whether there are bias vectors.
     pub added: bool,
-    /// Who meets whom.
-    pub meeting: StackInputs,
+    /// Which inputs go through which matrix.
+    pub routing: StackRouting,
 }
 
 #[repr(C)]
@@ -100,10 +100,10 @@ impl StackMatmul {
     /// The launch.
     pub fn launch(&self) -> Launch {
         let problem = self.problem();
-        let (routed, tiles, matrices) = match self.meeting {
-            StackInputs::Heads { heads, .. } => (0, self.inputs.div_ceil(TILE), heads),
-            StackInputs::Rows { tiles, .. } => (1, tiles, 1),
-            StackInputs::Places { tiles } => (2, tiles, 1),
+        let (routed, tiles, matrices) = match self.routing {
+            StackRouting::Heads { heads, .. } => (0, self.inputs.div_ceil(TILE), heads),
+            StackRouting::Rows { tiles, .. } => (1, tiles, 1),
+            StackRouting::Sorted { tiles } => (2, tiles, 1),
         };
         let aligned = self.cols.is_multiple_of(8) && problem.input_aligned();
         let mut defines = vec![
@@ -112,7 +112,7 @@ impl StackMatmul {
             ("VALUE", value_number(self.value)),
             ("ALIGNED", u32::from(aligned)),
             ("ADDED", u32::from(self.added)),
-            ("TURNED", u32::from(self.turned)),
+            ("TRANSPOSED", u32::from(self.transposed)),
             ("ROUTED", routed),
         ];
         defines.extend(self.weight.defines());
@@ -140,8 +140,8 @@ impl StackMatmul {
             output_step: 0,
             output_start: 0,
         };
-        match self.meeting {
-            StackInputs::Heads { heads, from, to } => StackProblem {
+        match self.routing {
+            StackRouting::Heads { heads, from, to } => StackProblem {
                 input_stride: heads * from.stride as u32,
                 input_step: from.stride as u32,
                 input_start: from.start as u32,
@@ -150,8 +150,8 @@ impl StackMatmul {
                 output_start: to.start as u32,
                 ..whole
             },
-            StackInputs::Rows { chosen, .. } => StackProblem { chosen, ..whole },
-            StackInputs::Places { .. } => whole,
+            StackRouting::Rows { chosen, .. } => StackProblem { chosen, ..whole },
+            StackRouting::Sorted { .. } => whole,
         }
     }
 }

@@ -6,14 +6,14 @@ use planish_ops::Activation;
 
 use super::activation::activation_number;
 use super::stack::StackProblem;
-use super::{File, Launch, Program, StackBuffer, StackInputs, StackMatmul, WeightKind, kernel_file, value_number};
+use super::{File, Launch, Program, StackBuffer, StackMatmul, StackRouting, WeightKind, kernel_file, value_number};
 
 const FILE: File = kernel_file!(
     "cuda/stack_tensor",
     "shared/values",
     "shared/codes",
     "shared/activation",
-    "shared/meeting"
+    "shared/routing"
 );
 const THREADS: u32 = 128;
 /// That a multiprocessor holds at once, which bounds the registers.
@@ -74,12 +74,12 @@ impl StackTensor {
         kind && value != FloatType::F32 && cols.is_multiple_of(STEP)
     }
 
-    /// Whether the stack fits, is not turned, and inputs lie at multiples of 16 bytes.
+    /// Whether the stack fits, is not transposed, and inputs lie at multiples of 16 bytes.
     pub fn fits_all(&self) -> bool {
         let StackMatmul {
             weight, value, cols, ..
         } = self.product;
-        let aligned = !self.product.turned && self.product.problem().input_aligned();
+        let aligned = !self.product.transposed && self.product.problem().input_aligned();
         aligned && StackTensor::fits(weight, cols, value)
     }
 
@@ -89,10 +89,10 @@ impl StackTensor {
             weight, value, rows, ..
         } = self.product;
         let stack = self.product.problem();
-        let (routed, tiles, matrices) = match self.product.meeting {
-            StackInputs::Heads { heads, .. } => (0, self.product.inputs.div_ceil(TILE), heads),
-            StackInputs::Rows { tiles, .. } => (1, tiles, 1),
-            StackInputs::Places { tiles } => (2, tiles, 1),
+        let (routed, tiles, matrices) = match self.product.routing {
+            StackRouting::Heads { heads, .. } => (0, self.product.inputs.div_ceil(TILE), heads),
+            StackRouting::Rows { tiles, .. } => (1, tiles, 1),
+            StackRouting::Sorted { tiles } => (2, tiles, 1),
         };
         let (activation, factors) = activation_number(self.paired.unwrap_or(Activation::Silu));
         let mut defines = vec![

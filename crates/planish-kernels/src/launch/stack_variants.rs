@@ -4,7 +4,7 @@
 use planish_ops::{Activation, HeadPart};
 
 use super::product::{Product, ProductBuffer, ProductPlan};
-use super::{Features, Launch, StackInputs, StackMatmul, StackTensor};
+use super::{Features, Launch, StackMatmul, StackRouting, StackTensor};
 
 /// The products of one stack; or those of two, of gate and up, at once.
 #[derive(Clone, Copy, Debug)]
@@ -137,9 +137,9 @@ fn stack_of_one(product: &Product) -> Option<StackMatmul> {
         rows: product.rows,
         cols: product.cols,
         inputs: product.inputs,
-        turned: false,
+        transposed: false,
         added: product.added,
-        meeting: StackInputs::Heads {
+        routing: StackRouting::Heads {
             heads: 1,
             from: part(product.cols),
             to: part(product.rows),

@@ -35,7 +35,7 @@ pub struct Convolve {
 }
 
 /// Linear recurrence of every head. Buffers: inputs (rows, shape.cols()) and steps (rows, heads) of `value`, step biases and rates
-/// (heads) of f32, strengths (rows, heads) of `value`, skips (heads) of f32, spans (spans, 4) of u32, states (slots) of
+/// (heads) of f32, beta (rows, heads) of `value`, skips (heads) of f32, spans (spans, 4) of u32, states (slots) of
 /// shape.state() in f32, output (rows, heads * value_dim) of `value`.
 #[derive(Clone, Copy, Debug)]
 pub struct Recur {
@@ -45,7 +45,7 @@ pub struct Recur {
     pub spans: u32,
     /// Sizes.
     pub shape: RecurrenceShape,
-    /// The gated delta rule, with strengths; otherwise the scan of Mamba 2, with skips.
+    /// The gated delta rule, with beta; otherwise the scan of Mamba 2, with skips.
     pub delta: bool,
     /// Multiplies the steps before their bias is added.
     pub step_scale: f32,

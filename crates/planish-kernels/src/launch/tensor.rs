@@ -92,9 +92,9 @@ impl TensorMatmul {
         self.launch_after(true)
     }
 
-    fn launch_after(&self, beside: bool) -> Launch {
+    fn launch_after(&self, overlaps: bool) -> Launch {
         if self.is_narrow() {
-            return narrow_launch(self, beside);
+            return narrow_launch(self, overlaps);
         }
         if self.inputs >= WIDE_FROM && !self.runs_at_once() {
             return wide_launch(self);

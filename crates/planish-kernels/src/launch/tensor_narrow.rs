@@ -115,11 +115,11 @@ struct NarrowProblem {
     rows: u32,
     cols: u32,
     inputs: u32,
-    beside: u32,
+    overlaps: u32,
 }
 
-/// `beside`: right after a launch with the same input.
-pub(super) fn narrow_launch(matmul: &TensorMatmul, beside: bool) -> Launch {
+/// `overlaps`: right after a launch with the same input.
+pub(super) fn narrow_launch(matmul: &TensorMatmul, overlaps: bool) -> Launch {
     let weight = &matmul.weight;
     let sharing = Sharing::of(matmul);
     let mut defines = weight.defines(matmul.value);
@@ -139,7 +139,7 @@ pub(super) fn narrow_launch(matmul: &TensorMatmul, beside: bool) -> Launch {
         rows: weight.rows,
         cols: weight.cols,
         inputs: matmul.inputs,
-        beside: u32::from(beside),
+        overlaps: u32::from(overlaps),
     };
     Launch {
         program: Program { file: FILE, defines },

@@ -94,7 +94,7 @@ impl<Q: Queue> GpuOps<Q> {
         } = key_values.sizes;
         let rotated = rotation.as_ref().map_or(0, |rotation| rotation.angles.cols);
         let heads = rotation.as_ref().map_or(0, |rotation| rotation.queries.cols / head_dim);
-        let launch = launch::Place {
+        let launch = launch::RopeAndAppend {
             neighbours: rotation
                 .as_ref()
                 .is_some_and(|rotation| rotation.pairs == RopePairs::Neighbours),
@@ -164,7 +164,7 @@ impl<Q: Queue> GpuOps<Q> {
             queries,
             heads,
             scale,
-            growth,
+            temperature_tuning,
             window,
             softcap,
             alibi,
@@ -194,7 +194,7 @@ impl<Q: Queue> GpuOps<Q> {
             head_dim: head_dim as u32,
             value_dim: value_dim as u32,
             scale: *scale,
-            growth: *growth,
+            temperature_tuning: *temperature_tuning,
             window: window.map(|window| window as u32),
             softcap: *softcap,
             alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),

@@ -6,7 +6,7 @@ use planish_gpu::{Error, Queue};
 use super::stack::GpuStack;
 use super::{GpuOps, GpuTensor, Scratch, lock};
 use crate::launch::{
-    self, ExpertsInner, ExpertsOuter, StackBuffer, StackInputs, StackMatmul, StackProduct, StackVariant, SumBase,
+    self, ExpertsInner, ExpertsOuter, StackBuffer, StackMatmul, StackProduct, StackRouting, StackVariant, SumBase,
 };
 use planish_ops::{Base, ExpertLayer, Experts, Shape, StackShape};
 
@@ -60,8 +60,8 @@ struct Sorted<'a, Q: Queue> {
 
 impl<Q: Queue> Sorted<'_, Q> {
     /// Rows meet the experts that they chose.
-    fn meeting_of_rows(&self) -> StackInputs {
-        StackInputs::Rows {
+    fn routing_of_rows(&self) -> StackRouting {
+        StackRouting::Rows {
             chosen: self.chosen,
             tiles: self.tiles_count,
         }
@@ -79,7 +79,7 @@ impl<Q: Queue> GpuOps<Q> {
             value: problem.route.logits.float_type,
             rows: problem.rows as u32,
             experts: problem.up.weights.count() as u32,
-            corrected: problem.route.correction.is_some(),
+            corrected: problem.route.score_correction.is_some(),
             tile: variant.tile,
         };
         let entries = route.entries() as usize;
@@ -99,9 +99,12 @@ impl<Q: Queue> GpuOps<Q> {
             experts: (experts.at_least(queue, 4 * entries)?, 0),
             weights: (weights.at_least(queue, 4 * entries)?, 0),
         };
-        let correction = self.optional(problem.route.correction);
+        let score_correction = self.optional(problem.route.score_correction);
         let logits = problem.route.logits.all();
-        self.run(&route.launch(), &[logits, correction, choices.experts, choices.weights]);
+        self.run(
+            &route.launch(),
+            &[logits, score_correction, choices.experts, choices.weights],
+        );
         let inner_bytes = entries * problem.up.weights.rows() * size;
         let inner = (inner.at_least(queue, inner_bytes)?, 0);
         if problem.rows <= MOST_GATHERED_ROWS && alike(problem) {
@@ -124,10 +127,10 @@ impl<Q: Queue> GpuOps<Q> {
             }
             _ => self.run_apart(problem, &sorted, inner, (up.at_least(queue, inner_bytes)?, 0)),
         }
-        let meeting = StackInputs::Places {
+        let routing = StackRouting::Sorted {
             tiles: sorted.tiles_count,
         };
-        self.run_layer(&problem.down, meeting, &sorted, [inner, products]);
+        self.run_layer(&problem.down, routing, &sorted, [inner, products]);
         let buffers = [products, choices.weights, self.base_gate(problem), problem.output.all()];
         self.run(&self.outer(problem).sum(), &buffers);
         Ok(())
@@ -205,7 +208,7 @@ impl<Q: Queue> GpuOps<Q> {
     ) -> StackProduct {
         StackProduct {
             paired: Some(problem.activation),
-            ..self.stack_product(gate, sorted.meeting_of_rows())
+            ..self.stack_product(gate, sorted.routing_of_rows())
         }
     }
 
@@ -227,13 +230,13 @@ impl<Q: Queue> GpuOps<Q> {
         inner: Place<'_, Q>,
         up: Place<'_, Q>,
     ) {
-        let (input, meeting) = (problem.input.all(), sorted.meeting_of_rows());
+        let (input, routing) = (problem.input.all(), sorted.routing_of_rows());
         match &problem.gate {
             Some(gate) => {
-                self.run_layer(gate, meeting, sorted, [input, inner]);
-                self.run_layer(&problem.up, meeting, sorted, [input, up]);
+                self.run_layer(gate, routing, sorted, [input, inner]);
+                self.run_layer(&problem.up, routing, sorted, [input, up]);
             }
-            None => self.run_layer(&problem.up, meeting, sorted, [input, inner]),
+            None => self.run_layer(&problem.up, routing, sorted, [input, inner]),
         }
         let entries = problem.rows * problem.route.rule.chosen;
         let gate = launch::Gate {
@@ -249,11 +252,11 @@ impl<Q: Queue> GpuOps<Q> {
     fn run_layer(
         &self,
         layer: &ExpertLayer<'_, GpuOps<Q>>,
-        meeting: StackInputs,
+        routing: StackRouting,
         sorted: &Sorted<'_, Q>,
         [input, output]: [Place<'_, Q>; 2],
     ) {
-        let product = self.stack_product(layer, meeting);
+        let product = self.stack_product(layer, routing);
         let [codes, scales, biases] = layer.weights.stored.buffers();
         self.run_stack(sorted.variant, &product, |buffer| match buffer {
             StackBuffer::Codes => codes,
@@ -268,7 +271,7 @@ impl<Q: Queue> GpuOps<Q> {
         });
     }
 
-    fn stack_product(&self, layer: &ExpertLayer<'_, GpuOps<Q>>, meeting: StackInputs) -> StackProduct {
+    fn stack_product(&self, layer: &ExpertLayer<'_, GpuOps<Q>>, routing: StackRouting) -> StackProduct {
         let stack: &GpuStack<Q> = layer.weights;
         let first = StackMatmul {
             weight: stack.stored.kind,
@@ -276,9 +279,9 @@ impl<Q: Queue> GpuOps<Q> {
             rows: stack.rows() as u32,
             cols: stack.cols() as u32,
             inputs: 0,
-            turned: false,
+            transposed: false,
             added: layer.biases.is_some(),
-            meeting,
+            routing,
         };
         StackProduct { first, paired: None }
     }
@@ -287,9 +290,9 @@ impl<Q: Queue> GpuOps<Q> {
     fn best_for_experts(&self, problem: &Experts<'_, GpuOps<Q>>) -> &'static StackVariant {
         let layers = [problem.gate.as_ref(), Some(&problem.up), Some(&problem.down)];
         // How many tiles there are changes nothing here.
-        let meeting = StackInputs::Places { tiles: 0 };
+        let routing = StackRouting::Sorted { tiles: 0 };
         let layers = layers.into_iter().flatten();
-        let products: Vec<StackProduct> = layers.map(|layer| self.stack_product(layer, meeting)).collect();
+        let products: Vec<StackProduct> = layers.map(|layer| self.stack_product(layer, routing)).collect();
         let (_, best) =
             StackVariant::best(products.iter(), &self.queue.features()).expect("a way for every projection");
         best

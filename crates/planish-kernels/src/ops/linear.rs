@@ -5,7 +5,7 @@ use std::array;
 use std::sync::{Arc, Mutex};
 
 use planish_gpu::{Argument, Error, Queue};
-use planish_ops::{Embed, Linear, Matrix, Tokens};
+use planish_ops::{Embed, Linear, Tokens};
 use rustc_hash::FxHashMap;
 
 use super::tensor::Stored;
@@ -52,11 +52,6 @@ impl<Q: Queue> Products<Q> {
 }
 
 impl<Q: Queue> GpuOps<Q> {
-    /// In the order that its products read.
-    pub(super) fn place_weight(&self, matrix: &Matrix) -> Result<GpuWeight<Q>, Error> {
-        self.reorder(GpuWeight::stored(&self.queue, matrix)?)
-    }
-
     /// A weight as it is stored in the order that its products read, which is the same for all numbers of rows.
     pub(super) fn reorder(&self, weight: GpuWeight<Q>) -> Result<GpuWeight<Q>, Error> {
         let product = Product {
@@ -240,7 +235,7 @@ impl<Q: Queue> GpuOps<Q> {
         launch: &'a Launch,
         kernel: &Q::Kernel,
         mut buffers: impl ExactSizeIterator<Item = Place<'a, Q>>,
-        beside: bool,
+        overlaps: bool,
     ) -> Result<(), Error> {
         let count = buffers.len();
         assert!(
@@ -262,7 +257,7 @@ impl<Q: Queue> GpuOps<Q> {
             threads: [launch.threads, 1, 1],
             threadgroup_bytes: launch.shared_bytes,
             arguments: &arguments[..=count],
-            beside,
+            overlaps,
         })
     }
 }

@@ -8,6 +8,7 @@ mod choose;
 mod experts;
 mod linear;
 mod pack;
+mod place;
 mod rows;
 mod sequences;
 mod stack;
@@ -54,8 +55,8 @@ pub struct GpuOps<Q: Queue> {
     partial: Mutex<Scratch<Q>>,
     /// Between the kernels of experts.
     routed: Mutex<experts::RoutedScratch<Q>>,
-    /// Matrices of heads, turned for a pass.
-    turned: Mutex<Scratch<Q>>,
+    /// Matrices of heads, transposed for a pass.
+    transposed: Mutex<Scratch<Q>>,
     frequencies: Mutex<Vec<Frequencies<Q>>>,
     /// The tensor that the last launch rotated, if it rotated one.
     rotated: Mutex<Option<u64>>,
@@ -103,7 +104,7 @@ impl<Q: Queue> GpuOps<Q> {
             products: linear::Products::new(),
             partial: Mutex::new(Scratch::new()),
             routed: Mutex::new(experts::RoutedScratch::new()),
-            turned: Mutex::new(Scratch::new()),
+            transposed: Mutex::new(Scratch::new()),
             frequencies: Mutex::default(),
             rotated: Mutex::default(),
         })
@@ -121,21 +122,21 @@ impl<Q: Queue> GpuOps<Q> {
 
     /// Launches a kernel, unless something failed before.
     fn run(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)]) {
-        self.run_beside(launch, buffers, false);
+        self.run_overlapping(launch, buffers, false);
     }
 
-    /// As [`GpuOps::run`]; `beside` as in [`planish_gpu::Launch::beside`].
-    fn run_beside(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], beside: bool) {
+    /// As [`GpuOps::run`]; `overlaps` as in [`planish_gpu::Launch::overlaps`].
+    fn run_overlapping(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], overlaps: bool) {
         if launch.threadgroups.contains(&0) {
             return;
         }
         lock(&self.rotated).take();
-        if let Err(error) = self.try_run(launch, buffers, beside) {
+        if let Err(error) = self.try_run(launch, buffers, overlaps) {
             self.fail(error);
         }
     }
 
-    fn try_run(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], beside: bool) -> Result<(), Error> {
+    fn try_run(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], overlaps: bool) -> Result<(), Error> {
         assert_eq!(buffers.len(), launch.buffers as usize, "buffers of {}", launch.kernel);
         if lock(&self.failure).is_some() {
             return Ok(());
@@ -150,7 +151,7 @@ impl<Q: Queue> GpuOps<Q> {
             threads: [launch.threads, 1, 1],
             threadgroup_bytes: launch.shared_bytes,
             arguments: &arguments,
-            beside,
+            overlaps,
         })
     }
 

@@ -8,14 +8,14 @@ use super::stack::GpuStack;
 use super::tensor::Stored;
 use super::{GpuOps, GpuWeight};
 use crate::launch::{NonFinite, Quantize, WeightKind};
-use planish_ops::Packable;
+use planish_ops::ToPack;
 
 /// Offsets of buffers that kernels take are multiples of this.
 const ALIGNMENT: usize = 16;
 
 impl<Q: Queue> GpuOps<Q> {
     /// Packed as in a checkpoint.
-    pub(super) fn pack_stored(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
+    pub(super) fn pack_one(&self, source: &ToPack) -> Result<Option<GpuWeight<Q>>, Error> {
         let (rows, cols) = (source.plain.rows, source.plain.cols);
         let Some((stored, bytes)) = self.pack_all(std::slice::from_ref(source))? else {
             return Ok(None);
@@ -23,11 +23,11 @@ impl<Q: Queue> GpuOps<Q> {
         Ok(Some(GpuWeight::of(rows, cols, bytes, stored)))
     }
 
-    pub(super) fn pack_matrices(&self, sources: &[Packable]) -> Result<Option<GpuStack<Q>>, Error> {
+    pub(super) fn pack_matrices(&self, sources: &[ToPack]) -> Result<Option<GpuStack<Q>>, Error> {
         let Some(first) = sources.first() else {
             return Ok(None);
         };
-        let shape = |source: &Packable| (source.plain.rows, source.plain.cols);
+        let shape = |source: &ToPack| (source.plain.rows, source.plain.cols);
         assert!(sources.iter().all(|source| shape(source) == shape(first)));
         let Some((stored, bytes)) = self.pack_all(sources)? else {
             return Ok(None);
@@ -37,9 +37,9 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     /// Packs matrices of one kind behind one another. `None` where they are not of one kind, or not finite.
-    fn pack_all(&self, sources: &[Packable]) -> Result<Option<(Stored<Q>, usize)>, Error> {
+    fn pack_all(&self, sources: &[ToPack]) -> Result<Option<(Stored<Q>, usize)>, Error> {
         let first = &sources[0];
-        let kind = |source: &Packable| {
+        let kind = |source: &ToPack| {
             (
                 source.packing,
                 source.encoder,
@@ -73,8 +73,8 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     /// Packs some matrices as one; whether all their values are finite, or need not be.
-    fn pack_run(&self, sources: &[Packable], [codes, scales, biases]: [(&Q::Buffer, usize); 3]) -> Result<bool, Error> {
-        let Packable {
+    fn pack_run(&self, sources: &[ToPack], [codes, scales, biases]: [(&Q::Buffer, usize); 3]) -> Result<bool, Error> {
+        let ToPack {
             plain,
             packing,
             encoder,
@@ -108,7 +108,7 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     /// Plain values behind one another.
-    fn place_values(&self, sources: &[Packable]) -> Result<(Q::Buffer, usize), Error> {
+    fn place_values(&self, sources: &[ToPack]) -> Result<(Q::Buffer, usize), Error> {
         if let [one] = sources {
             return self.queue.place(&one.plain.data);
         }
@@ -120,10 +120,5 @@ impl<Q: Queue> GpuOps<Q> {
             offset += source.plain.data.len();
         }
         Ok((buffer, 0))
-    }
-
-    /// As [`GpuOps::pack_stored`], in the order of tensor cores where the device has some that take it.
-    pub(super) fn pack_weight(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
-        self.pack_stored(source)?.map(|stored| self.reorder(stored)).transpose()
     }
 }

@@ -117,9 +117,9 @@ impl<Q: Queue> GpuOps<Q> {
             neighbours: *pairs == RopePairs::Neighbours,
         }
         .launch();
-        // Queries and keys follow one another, and are rotated beside each other.
-        let beside = lock(&self.rotated).is_some_and(|before| before != heads.id);
-        self.run_beside(&launch, &[heads.all(), angles.all()], beside);
+        // Queries and keys follow one another, and their rotations overlap.
+        let overlaps = lock(&self.rotated).is_some_and(|before| before != heads.id);
+        self.run_overlapping(&launch, &[heads.all(), angles.all()], overlaps);
         *lock(&self.rotated) = Some(heads.id);
     }
 

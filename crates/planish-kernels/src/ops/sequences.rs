@@ -210,7 +210,7 @@ impl<Q: Queue> SequenceStore for GpuSequences<Q> {
 }
 
 impl<Q: Queue> GpuOps<Q> {
-    pub(super) fn run_place(&self, spans: &[Span], sequences: &mut GpuSequences<Q>) -> Result<(), Error> {
+    pub(super) fn run_begin_pass(&self, spans: &[Span], sequences: &mut GpuSequences<Q>) -> Result<(), Error> {
         check_spans(spans);
         self.queue.begin_pass()?;
         sequences.spans.clear();

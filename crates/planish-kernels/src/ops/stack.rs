@@ -1,14 +1,13 @@
 //! Stacks of matrices on the device, and what heads do with them.
 
-use bytes::Bytes;
-use planish_format::PackedMatrix;
 use planish_gpu::{Error, Queue};
-use planish_ops::Matrix;
 
 use super::tensor::Stored;
 use super::{GpuOps, lock};
-use crate::launch::{self, StackBuffer, StackInputs, StackMatmul, StackProduct, StackVariant, TurnHeads, WeightKind};
-use planish_ops::{CopyHeads, HeadLinear, PlainMatrix, Resident, Shape, StackShape};
+use crate::launch::{
+    self, StackBuffer, StackMatmul, StackProduct, StackRouting, StackVariant, TransposeHeads, WeightKind,
+};
+use planish_ops::{CopyHeads, HeadLinear, Resident, Shape, StackShape};
 
 /// Up to so many rows every head's matrix is read for each row, beyond for a tile of them.
 const MOST_MATVEC_ROWS: usize = 8;
@@ -20,7 +19,7 @@ pub struct GpuStack<Q: Queue> {
     cols: usize,
     bytes: usize,
     /// Stored as (count, cols, rows).
-    turned: bool,
+    transposed: bool,
     pub(super) stored: Stored<Q>, // (count, rows, cols)
 }
 
@@ -31,43 +30,21 @@ impl<Q: Queue> GpuStack<Q> {
             rows,
             cols,
             bytes,
-            turned: false,
+            transposed: false,
             stored,
+        }
+    }
+
+    /// Of matrices that are stored as (cols, rows).
+    pub(super) fn transposed(self) -> GpuStack<Q> {
+        GpuStack {
+            transposed: true,
+            ..self
         }
     }
 }
 
 impl<Q: Queue> GpuOps<Q> {
-    /// Copies the matrices behind one another. `turned`: their columns are stored as rows.
-    pub(super) fn place_stack(&self, matrices: &[Matrix], turned: bool) -> Result<GpuStack<Q>, Error> {
-        let shape = |matrix: &Matrix| (matrix.rows(), matrix.cols());
-        let (kind, (rows, cols)) = (kind(&matrices[0]), shape(&matrices[0]));
-        assert!(matrices.iter().all(|matrix| shape(matrix) == (rows, cols)));
-        if matrices.iter().any(|matrix| self::kind(matrix) != kind) {
-            return Err(Error::NoKernel {
-                operation: "a layer whose experts are packed in different ways",
-            });
-        }
-        let parts: Vec<Vec<&Bytes>> = matrices.iter().map(parts).collect();
-        let buffers = (0..parts[0].len()).map(|part| {
-            let bytes: usize = parts.iter().map(|of_matrix| of_matrix[part].len()).sum();
-            let buffer = self.queue.allocate(bytes)?;
-            let mut offset = 0;
-            for of_matrix in &parts {
-                self.queue.upload(of_matrix[part], &buffer, offset)?;
-                offset += of_matrix[part].len();
-            }
-            Ok((buffer, 0))
-        });
-        let (rows, cols) = if turned { (cols, rows) } else { (rows, cols) };
-        let bytes = matrices.iter().map(Matrix::bytes).sum();
-        let stored = Stored::new(kind, buffers.collect::<Result<_, Error>>()?);
-        Ok(GpuStack {
-            turned,
-            ..GpuStack::of((matrices.len(), rows, cols), bytes, stored)
-        })
-    }
-
     pub(super) fn run_head_linear(&self, problem: &HeadLinear<'_, GpuOps<Q>>) -> Result<(), Error> {
         let HeadLinear {
             rows,
@@ -84,7 +61,7 @@ impl<Q: Queue> GpuOps<Q> {
             rows: weights.rows as u32,
             cols: weights.cols as u32,
             heads: weights.count as u32,
-            turned: weights.turned,
+            transposed: weights.transposed,
             inputs: *rows as u32,
             from: *from,
             to: *to,
@@ -94,16 +71,16 @@ impl<Q: Queue> GpuOps<Q> {
             self.run(&few.launch(), &[codes, scales, biases, input.all(), output.all()]);
             return Ok(());
         }
-        let product = |weight: WeightKind, turned: bool| StackProduct {
+        let product = |weight: WeightKind, transposed: bool| StackProduct {
             first: StackMatmul {
                 weight,
                 value,
                 rows: few.rows,
                 cols: few.cols,
                 inputs: few.inputs,
-                turned,
+                transposed,
                 added: false,
-                meeting: StackInputs::Heads {
+                routing: StackRouting::Heads {
                     heads: few.heads,
                     from: *from,
                     to: *to,
@@ -112,23 +89,23 @@ impl<Q: Queue> GpuOps<Q> {
             paired: None,
         };
         let (input, output) = (input.all(), output.all());
-        // A better row of the table may take upright matrices only: these are turned for each pass, which costs little beside many rows.
+        // A better row of the table may take upright matrices only: these are transposed for each pass, which costs little beside many rows.
         let plain = WeightKind {
             packing: None,
             float_type: value,
         };
-        let (as_stored, upright) = (product(few.weight, few.turned), product(plain, false));
+        let (as_stored, upright) = (product(few.weight, few.transposed), product(plain, false));
         let [(stored_place, _), (upright_place, _)] = [self.best_stack(&as_stored), self.best_stack(&upright)];
-        if !weights.turned || stored_place <= upright_place {
+        if !weights.transposed || stored_place <= upright_place {
             self.run_heads(&as_stored, stored, input, output);
             return Ok(());
         }
-        let mut scratch = lock(&self.turned);
+        let mut scratch = lock(&self.transposed);
         let bytes = weights.count * weights.rows * weights.cols * value.size_bytes();
-        let turned = (scratch.at_least(&self.queue, bytes)?, 0);
+        let transposed = (scratch.at_least(&self.queue, bytes)?, 0);
         let [codes, scales, biases] = stored;
-        self.run(&TurnHeads(few).launch(), &[codes, scales, biases, turned]);
-        self.run_heads(&upright, [turned; 3], input, output);
+        self.run(&TransposeHeads(few).launch(), &[codes, scales, biases, transposed]);
+        self.run_heads(&upright, [transposed; 3], input, output);
         Ok(())
     }
 
@@ -187,31 +164,6 @@ impl<Q: Queue> GpuOps<Q> {
         }
         .launch();
         self.run(&launch, &[input.all(), output.all()]);
-    }
-}
-
-fn kind(matrix: &Matrix) -> WeightKind {
-    match matrix {
-        Matrix::Packed(PackedMatrix {
-            packing, scale_type, ..
-        }) => WeightKind {
-            packing: Some(*packing),
-            float_type: *scale_type,
-        },
-        Matrix::Plain(PlainMatrix { float_type, .. }) => WeightKind {
-            packing: None,
-            float_type: *float_type,
-        },
-    }
-}
-
-/// Codes, scales and biases; or the values alone.
-fn parts(matrix: &Matrix) -> Vec<&Bytes> {
-    match matrix {
-        Matrix::Packed(PackedMatrix {
-            codes, scales, biases, ..
-        }) => vec![codes, scales, biases],
-        Matrix::Plain(PlainMatrix { data, .. }) => vec![data],
     }
 }
 

@@ -68,15 +68,15 @@ impl<Q: Queue> GpuOps<Q> {
             state,
             output,
         } = problem;
-        let (strengths, skip) = match rule {
-            Rule::Delta { strengths } => (Some(*strengths), None),
+        let (beta, skip) = match rule {
+            Rule::Delta { beta } => (Some(*beta), None),
             Rule::Scan { skip } => (None, Some(*skip)),
         };
         let launch = launch::Recur {
             value: inputs.float_type,
             spans: places.spans.len() as u32,
             shape: *shape,
-            delta: strengths.is_some(),
+            delta: beta.is_some(),
             step_scale: steps.scale,
             limits: steps.limits,
         }
@@ -88,7 +88,7 @@ impl<Q: Queue> GpuOps<Q> {
                 steps.inputs.all(),
                 steps.bias.all(),
                 steps.rates.all(),
-                self.optional(strengths),
+                self.optional(beta),
                 self.optional(skip),
                 self.spans_of(places),
                 state.all(),

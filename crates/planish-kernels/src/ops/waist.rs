@@ -5,12 +5,11 @@ use std::ops::Range;
 use half::{bf16, f16};
 use planish_format::FloatType;
 use planish_gpu::{Error, Queue};
-use planish_ops::Matrix;
 
 use super::{GpuChosen, GpuKeyValues, GpuOps, GpuSequences, GpuStack, GpuTensor, GpuWeight};
 use planish_ops::{
-    Add, Append, Attention, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear, KeyValueSizes,
-    Linear, Norm, Ops, Packable, PassSize, Recurrence, Rope, RopeAngles, Span,
+    Add, Append, Attention, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear, HostWeight,
+    KeyValueSizes, Linear, Norm, Ops, PassSize, Placed, Recurrence, Rope, RopeAngles, Span, Use,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -44,32 +43,12 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         Ok(tensor)
     }
 
-    fn weight(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
-        self.place_weight(&matrix)
+    fn place<W: HostWeight>(&self, weight: W, use_as: Use) -> Placed<GpuWeight<Q>, GpuOps<Q>, W> {
+        self.place_weight(weight, use_as)
     }
 
-    fn table(&self, matrix: Matrix) -> Result<GpuWeight<Q>, Error> {
-        GpuWeight::stored(&self.queue, &matrix)
-    }
-
-    fn stack(&self, matrices: Vec<Matrix>) -> Result<GpuStack<Q>, Error> {
-        self.place_stack(&matrices, false)
-    }
-
-    fn stack_turned(&self, matrices: &[Matrix]) -> Result<Option<GpuStack<Q>>, Error> {
-        self.place_stack(matrices, true).map(Some)
-    }
-
-    fn pack(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
-        self.pack_weight(source)
-    }
-
-    fn pack_table(&self, source: &Packable) -> Result<Option<GpuWeight<Q>>, Error> {
-        self.pack_stored(source)
-    }
-
-    fn pack_stack(&self, sources: &[Packable]) -> Result<Option<GpuStack<Q>>, Error> {
-        self.pack_matrices(sources)
+    fn place_stack<W: HostWeight>(&self, weights: Vec<W>) -> Placed<GpuStack<Q>, GpuOps<Q>, W> {
+        self.place_matrices(weights)
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<GpuKeyValues<Q>, Error> {
@@ -108,8 +87,8 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         GpuSequences::new(&self.queue)
     }
 
-    fn place(&self, spans: &[Span], sequences: &mut GpuSequences<Q>) -> Result<(), Error> {
-        self.run_place(spans, sequences)
+    fn begin_pass(&self, spans: &[Span], sequences: &mut GpuSequences<Q>) -> Result<(), Error> {
+        self.run_begin_pass(spans, sequences)
     }
 
     fn chosen(&self) -> Result<GpuChosen<Q>, Error> {

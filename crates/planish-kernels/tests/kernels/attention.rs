@@ -2,7 +2,7 @@
 
 use planish_format::FloatType;
 use planish_kernels::launch::{ATTENTION_VARIANTS, Attention, AttentionBuffer, AttentionPlan, Launch};
-use planish_ops::{AttentionHead, ScaleGrowth, attention_reference};
+use planish_ops::{AttentionHead, TemperatureTuning, attention_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
@@ -20,7 +20,7 @@ pub const PLAIN: Attention = Attention {
     head_dim: 32,
     value_dim: 32,
     scale: 0.3,
-    growth: None,
+    temperature_tuning: None,
     window: None,
     softcap: None,
     alibi_factor: None,
@@ -175,7 +175,7 @@ fn cases() -> Vec<Case> {
                 first_row: 3,
                 heads: 4,
                 window: Some(600),
-                growth: Some(ScaleGrowth { rate: 0.1, period: 7 }),
+                temperature_tuning: Some(TemperatureTuning { rate: 0.1, period: 7 }),
                 ..PLAIN
             },
         ),
@@ -244,7 +244,7 @@ impl Input {
             keys: &of_head(&self.keys[span], head_dim),
             values: &of_head(&self.values[span], value_dim),
             seen: begin..end,
-            scale: problem.growth.map_or(1.0, |growth| growth.factor(position)) * problem.scale,
+            scale: problem.temperature_tuning.map_or(1.0, |tuning| tuning.factor(position)) * problem.scale,
             softcap: problem.softcap,
             alibi: problem.alibi_factor.map(|factor| (self.slopes[head], factor)),
             sink: problem.sinks.then(|| self.sinks[head]),

@@ -1,7 +1,7 @@
 //! Attention by tiles, against the formula in f64.
 
 use planish_kernels::launch::{Attention, AttentionPlan, Launch};
-use planish_ops::ScaleGrowth;
+use planish_ops::TemperatureTuning;
 
 use crate::attention::{Case, Input, PLAIN, launches_of};
 use crate::data::{Random, TYPES, assert_close};
@@ -83,7 +83,7 @@ fn cases() -> Vec<Case> {
             Attention {
                 first_row: 5,
                 heads: 4,
-                growth: Some(ScaleGrowth { rate: 0.1, period: 30 }),
+                temperature_tuning: Some(TemperatureTuning { rate: 0.1, period: 30 }),
                 window: Some(40),
                 ..plain
             },

@@ -196,7 +196,7 @@ impl<Q: Queue> Gpu<Q> {
             threads: [launch.threads, 1, 1],
             threadgroup_bytes: launch.shared_bytes,
             arguments: &arguments,
-            beside: false,
+            overlaps: false,
         };
         self.queue.launch(&launch).unwrap_or_else(|error| panic!("{error}"));
     }

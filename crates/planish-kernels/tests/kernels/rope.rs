@@ -1,7 +1,7 @@
 //! Rotary position embedding, its angles, and keys and values put into a cache.
 
 use planish_format::FloatType;
-use planish_kernels::launch::{Launch, Place, Rope, RopeAngles};
+use planish_kernels::launch::{Launch, Rope, RopeAndAppend, RopeAngles};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
@@ -39,15 +39,15 @@ fn angles_reference(frequencies: &[f32], problem: &RopeAngles, scene: &Scene) ->
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
     let problems = problems().into_iter();
-    let places = places().into_iter().map(|place| place.launch());
+    let appends = rope_and_appends().into_iter().map(|problem| problem.launch());
     problems
         .flat_map(|problem| [problem.launch(), angles(&problem).launch()])
-        .chain(places)
+        .chain(appends)
         .collect()
 }
 
 /// Sizes for threads of 8 values and of one; heads rotated whole, in part, and not at all.
-fn places() -> Vec<Place> {
+fn rope_and_appends() -> Vec<RopeAndAppend> {
     let sizes = [
         [4, 2, 64, 64, 64],
         [3, 1, 80, 40, 32],
@@ -55,10 +55,10 @@ fn places() -> Vec<Place> {
         [0, 1, 40, 24, 0],
         [5, 1, 7, 9, 6],
     ];
-    let mut places = Vec::new();
+    let mut problems = Vec::new();
     for (index, [heads, kv_heads, head_dim, value_dim, rotated]) in sizes.into_iter().enumerate() {
         for neighbours in [false, true] {
-            places.push(Place {
+            problems.push(RopeAndAppend {
                 neighbours,
                 value: TYPES[(index + usize::from(neighbours)) % 3],
                 cache: TYPES[(2 * index + usize::from(neighbours)) % 3],
@@ -72,7 +72,7 @@ fn places() -> Vec<Place> {
             });
         }
     }
-    places
+    problems
 }
 
 /// Rotates the heads of rows. `angles`: (rows, rotated), cosines, then sines.
@@ -99,7 +99,7 @@ fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-fn check_place(device: &Device, random: &mut Random, problem: &Place) {
+fn check_rope_and_append(device: &Device, random: &mut Random, problem: &RopeAndAppend) {
     // Two rows of another sequence before those that are placed.
     let scene = Scene::new(random, &[(1, 63), (3, 127), (1, 0)], problem.first_row);
     let (all, first) = (scene.rows(), problem.first_row as usize);
@@ -165,12 +165,12 @@ fn check_place(device: &Device, random: &mut Random, problem: &Place) {
 
 #[test]
 fn placed_rows_are_rotated_and_lie_at_their_positions() {
-    let places = places();
-    let launches: Vec<Launch> = places.iter().map(Place::launch).collect();
+    let problems = rope_and_appends();
+    let launches: Vec<Launch> = problems.iter().map(RopeAndAppend::launch).collect();
     let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(7);
-    for place in &places {
-        check_place(&device, &mut random, place);
+    for problem in &problems {
+        check_rope_and_append(&device, &mut random, problem);
     }
 }
 

@@ -91,13 +91,13 @@ fn check_choices(device: &Device, random: &mut Random, problem: &Route) {
     // Values of 16 bits are often equal, and then the order of a sum decides.
     let logits: Vec<f32> = random.values(rows * experts, problem.value);
     let logits: Vec<f32> = logits.iter().map(|logit| 2.0 * logit).collect();
-    let correction = match problem.corrected {
+    let score_correction = match problem.corrected {
         true => random.values(experts, FloatType::F32),
         false => vec![0.0; experts],
     };
     let mut buffers = [
         to_bytes(&logits, problem.value),
-        to_bytes(&correction, FloatType::F32),
+        to_bytes(&score_correction, FloatType::F32),
         poison(rows * chosen, FloatType::F32),
         poison(rows * chosen, FloatType::F32),
     ];
@@ -105,7 +105,7 @@ fn check_choices(device: &Device, random: &mut Random, problem: &Route) {
     let (found, weights) = (words(&buffers[2]), from_bytes(&buffers[3], FloatType::F32));
     for (row, logits) in logits.chunks_exact(experts).enumerate() {
         let range = row * chosen..(row + 1) * chosen;
-        let expected = route_reference(logits, &correction, &problem.rule);
+        let expected = route_reference(logits, &score_correction, &problem.rule);
         let expected_experts: Vec<u32> = expected.iter().map(|(expert, _)| *expert as u32).collect();
         assert_eq!(found[range.clone()], expected_experts, "row {row} of {problem:?}");
         let expected: Vec<f64> = expected.iter().map(|(_, weight)| *weight).collect();

@@ -1,7 +1,7 @@
-//! Rows through stacks of matrices: by head and by expert, upright and turned; copies of parts of heads.
+//! Rows through stacks of matrices: by head and by expert, upright and transposed; copies of parts of heads.
 
 use planish_format::FloatType;
-use planish_kernels::launch::{CopyHeads, HeadMatvec, Launch, StackInputs, StackMatmul, TurnHeads, WeightKind};
+use planish_kernels::launch::{CopyHeads, HeadMatvec, Launch, StackMatmul, StackRouting, TransposeHeads, WeightKind};
 use planish_ops::HeadPart;
 use planish_ops::linear_reference;
 
@@ -25,10 +25,10 @@ fn parts(width: usize, odd: bool) -> HeadPart {
     }
 }
 
-/// Stored columns are those of the cases: outputs of turned matrices, inputs of upright ones.
-fn sizes(index: usize, stored_cols: usize, turned: bool) -> (u32, u32) {
+/// Stored columns are those of the cases: outputs of transposed matrices, inputs of upright ones.
+fn sizes(index: usize, stored_cols: usize, transposed: bool) -> (u32, u32) {
     let other = [33, 7, 40][index % 3];
-    match turned {
+    match transposed {
         true => (stored_cols as u32, other),
         false => (other, stored_cols as u32),
     }
@@ -37,15 +37,15 @@ fn sizes(index: usize, stored_cols: usize, turned: bool) -> (u32, u32) {
 fn matvecs() -> Vec<HeadMatvec> {
     let cases = weight_cases().into_iter().enumerate();
     let problems = cases.map(|(index, (weight, stored_cols))| {
-        let turned = index % 2 == 0;
-        let (rows, cols) = sizes(index, stored_cols, turned);
+        let transposed = index % 2 == 0;
+        let (rows, cols) = sizes(index, stored_cols, transposed);
         HeadMatvec {
             weight,
             value: TYPES[index % 3],
             rows,
             cols,
             heads: COUNT as u32,
-            turned,
+            transposed,
             inputs: 2,
             from: parts(cols as usize, index / 3 % 2 == 0),
             to: parts(rows as usize, index / 2 % 2 == 0),
@@ -57,12 +57,12 @@ fn matvecs() -> Vec<HeadMatvec> {
 fn matmuls() -> Vec<StackMatmul> {
     let cases = weight_cases().into_iter().enumerate();
     let problems = cases.map(|(index, (weight, stored_cols))| {
-        let turned = index % 3 == 1;
-        let (rows, cols) = sizes(index, stored_cols, turned);
-        let meeting = match index % 4 {
-            0 => StackInputs::Rows { chosen: 2, tiles: 4 },
-            1 => StackInputs::Places { tiles: 4 },
-            _ => StackInputs::Heads {
+        let transposed = index % 3 == 1;
+        let (rows, cols) = sizes(index, stored_cols, transposed);
+        let routing = match index % 4 {
+            0 => StackRouting::Rows { chosen: 2, tiles: 4 },
+            1 => StackRouting::Sorted { tiles: 4 },
+            _ => StackRouting::Heads {
                 heads: COUNT as u32,
                 from: parts(cols as usize, index / 4 % 2 == 0),
                 to: parts(rows as usize, index / 8 % 2 == 0),
@@ -74,9 +74,9 @@ fn matmuls() -> Vec<StackMatmul> {
             rows,
             cols,
             inputs: [33, 20][index % 2],
-            turned,
-            added: matches!(meeting, StackInputs::Heads { .. }) == (index % 8 == 7),
-            meeting,
+            transposed,
+            added: matches!(routing, StackRouting::Heads { .. }) == (index % 8 == 7),
+            routing,
         }
     });
     problems.collect()
@@ -96,7 +96,7 @@ fn copies() -> [CopyHeads; 3] {
 pub fn launches() -> Vec<Launch> {
     let matvecs = matvecs()
         .into_iter()
-        .flat_map(|problem| [problem.launch(), TurnHeads(problem).launch()]);
+        .flat_map(|problem| [problem.launch(), TransposeHeads(problem).launch()]);
     let matmuls = matmuls().into_iter().map(|problem| problem.launch());
     let copies = copies().into_iter().map(|problem| problem.launch());
     matvecs.chain(matmuls).chain(copies).collect()
@@ -109,9 +109,9 @@ struct TestStack {
 }
 
 impl TestStack {
-    fn new(weight: TestWeight, (rows, cols): (usize, usize), turned: bool) -> TestStack {
+    fn new(weight: TestWeight, (rows, cols): (usize, usize), transposed: bool) -> TestStack {
         let stored = weight.values.chunks_exact(rows * cols);
-        let upright = |matrix: &[f32]| match turned {
+        let upright = |matrix: &[f32]| match transposed {
             true => (0..rows * cols)
                 .map(|index| matrix[index % cols * rows + index / cols])
                 .collect(),
@@ -124,11 +124,11 @@ impl TestStack {
     }
 }
 
-fn stack(random: &mut Random, weight: WeightKind, rows: u32, cols: u32, turned: bool) -> TestStack {
+fn stack(random: &mut Random, weight: WeightKind, rows: u32, cols: u32, transposed: bool) -> TestStack {
     let (rows, cols) = (rows as usize, cols as usize);
-    let (stored_rows, stored_cols) = if turned { (cols, rows) } else { (rows, cols) };
+    let (stored_rows, stored_cols) = if transposed { (cols, rows) } else { (rows, cols) };
     let weight = TestWeight::new(random, weight, COUNT * stored_rows, stored_cols);
-    TestStack::new(weight, (rows, cols), turned)
+    TestStack::new(weight, (rows, cols), transposed)
 }
 
 /// Heads of some inputs.
@@ -140,7 +140,7 @@ struct Heads {
 
 fn check_matvec(device: &Device, random: &mut Random, problem: &HeadMatvec) {
     let value = problem.value;
-    let stack = stack(random, problem.weight, problem.rows, problem.cols, problem.turned);
+    let stack = stack(random, problem.weight, problem.rows, problem.cols, problem.transposed);
     let inputs = problem.inputs as usize;
     let input = random.values(inputs * COUNT * problem.from.stride, value);
     let before = random.values(inputs * COUNT * problem.to.stride, value);
@@ -182,25 +182,25 @@ fn to_words(words: &[u32]) -> Vec<u8> {
 
 fn check_matmul(device: &Device, random: &mut Random, problem: &StackMatmul) {
     let (value, rows, cols) = (problem.value, problem.rows as usize, problem.cols as usize);
-    let stack = stack(random, problem.weight, problem.rows, problem.cols, problem.turned);
+    let stack = stack(random, problem.weight, problem.rows, problem.cols, problem.transposed);
     let added = random.values(COUNT * rows, FloatType::F32);
     let [codes, scales, biases] = stack.buffers.clone();
     // Entries backwards, in tiles of matrices 2, none, 0 and 1.
-    let chosen = match problem.meeting {
-        StackInputs::Rows { chosen, .. } => chosen,
+    let chosen = match problem.routing {
+        StackRouting::Rows { chosen, .. } => chosen,
         _ => 1,
     };
     let entries = problem.inputs * chosen;
     let order: Vec<u32> = (0..entries).rev().collect();
     let last = entries - 8;
     let tiles = [[2, 0, 3], [1, 3, 0], [0, 3, (last - 3).min(32)], [1, last, 8]];
-    let (input_len, before_len) = match problem.meeting {
-        StackInputs::Heads { from, to, .. } => (
+    let (input_len, before_len) = match problem.routing {
+        StackRouting::Heads { from, to, .. } => (
             problem.inputs as usize * COUNT * from.stride,
             problem.inputs as usize * COUNT * to.stride,
         ),
-        StackInputs::Rows { .. } => (problem.inputs as usize * cols, entries as usize * rows),
-        StackInputs::Places { .. } => (entries as usize * cols, entries as usize * rows),
+        StackRouting::Rows { .. } => (problem.inputs as usize * cols, entries as usize * rows),
+        StackRouting::Sorted { .. } => (entries as usize * cols, entries as usize * rows),
     };
     let input = random.values(input_len, value);
     let before = random.values(before_len, value);
@@ -216,8 +216,8 @@ fn check_matmul(device: &Device, random: &mut Random, problem: &StackMatmul) {
     ];
     device.run(&problem.launch(), &mut buffers);
     let added = problem.added.then_some(&added[..]);
-    let expected = match problem.meeting {
-        StackInputs::Heads { from, to, .. } => {
+    let expected = match problem.routing {
+        StackRouting::Heads { from, to, .. } => {
             let inputs = problem.inputs as usize;
             expected_heads(
                 &Heads { inputs, from, to },
@@ -227,13 +227,13 @@ fn check_matmul(device: &Device, random: &mut Random, problem: &StackMatmul) {
                 (&input, &before),
             )
         }
-        meeting => {
+        routing => {
             let mut expected: Vec<f64> = before.iter().map(|&value| f64::from(value)).collect();
             for [matrix, first, count] in tiles {
                 for place in first..first + count {
                     let entry = order[place as usize];
-                    let (from, to) = match meeting {
-                        StackInputs::Rows { chosen, .. } => (entry / chosen, place),
+                    let (from, to) = match routing {
+                        StackRouting::Rows { chosen, .. } => (entry / chosen, place),
                         _ => (place, entry),
                     };
                     let added = added.map(|added| &added[matrix as usize * rows..][..rows]);
@@ -295,9 +295,12 @@ fn parts_of_heads_are_copied() {
 }
 
 #[test]
-fn turned_matrices_are_turned_back() {
-    let problems: Vec<HeadMatvec> = matvecs().into_iter().filter(|problem| problem.turned).collect();
-    let launches: Vec<Launch> = problems.iter().map(|problem| TurnHeads(*problem).launch()).collect();
+fn transposed_matrices_are_unpacked() {
+    let problems: Vec<HeadMatvec> = matvecs().into_iter().filter(|problem| problem.transposed).collect();
+    let launches: Vec<Launch> = problems
+        .iter()
+        .map(|problem| TransposeHeads(*problem).launch())
+        .collect();
     let device = Device::new(&launches, Watch::Memory);
     let mut random = Random(43);
     for problem in problems {
@@ -305,7 +308,7 @@ fn turned_matrices_are_turned_back() {
         let expected: Vec<f64> = stack.matrices.iter().flatten().map(|&value| f64::from(value)).collect();
         let [codes, scales, biases] = stack.buffers;
         let mut buffers = [codes, scales, biases, poison(expected.len(), problem.value)];
-        device.run(&TurnHeads(problem).launch(), &mut buffers);
+        device.run(&TransposeHeads(problem).launch(), &mut buffers);
         let found = from_bytes(&buffers[3], problem.value);
         assert_close(&found, &expected, problem.value, &problem);
     }

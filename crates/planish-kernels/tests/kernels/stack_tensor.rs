@@ -1,7 +1,7 @@
 //! Rows through stacks of matrices on tensor cores: by expert and by head, packed and plain, two stacks at once.
 
 use planish_format::{FloatType, Packing};
-use planish_kernels::launch::{Launch, StackInputs, StackMatmul, StackTensor, WeightKind};
+use planish_kernels::launch::{Launch, StackMatmul, StackRouting, StackTensor, WeightKind};
 use planish_ops::{Activation, HeadPart, gate_reference, linear_reference};
 
 use crate::data::{Random, WIDTHS, assert_close, from_bytes, poison, to_bytes};
@@ -20,10 +20,10 @@ fn problems() -> Vec<StackTensor> {
             start,
         };
         let rows = [136, 70, 33][index % 3];
-        let meeting = match index % 3 {
-            0 => StackInputs::Rows { chosen: 2, tiles: 5 },
-            1 => StackInputs::Places { tiles: 5 },
-            _ => StackInputs::Heads {
+        let routing = match index % 3 {
+            0 => StackRouting::Rows { chosen: 2, tiles: 5 },
+            1 => StackRouting::Sorted { tiles: 5 },
+            _ => StackRouting::Heads {
                 heads: COUNT as u32,
                 from: part(cols, 8),
                 to: part(rows, 3),
@@ -36,9 +36,9 @@ fn problems() -> Vec<StackTensor> {
                 rows,
                 cols,
                 inputs: [50, 75, 66][index % 3],
-                turned: false,
+                transposed: false,
                 added: index % 4 == 1,
-                meeting,
+                routing,
             },
             paired: (index % 6 == 0).then_some(Activation::Silu),
         });
@@ -74,44 +74,44 @@ fn to_words(words: &[u32]) -> Vec<u8> {
 }
 
 /// Where a product reads, which matrix it meets, where it writes.
-struct Meeting {
+struct Pair {
     from: usize,
     matrix: usize,
     to: usize,
 }
 
-/// The meetings of a problem, its order and its tiles: entries backwards, those of matrices 2, none, 0 and 1.
-fn meetings(product: &StackMatmul) -> (Vec<Meeting>, Vec<u32>, Vec<u32>) {
+/// The pairs of a problem, its order and its tiles: entries backwards, those of matrices 2, none, 0 and 1.
+fn pairs(product: &StackMatmul) -> (Vec<Pair>, Vec<u32>, Vec<u32>) {
     let (rows, cols, inputs) = (product.rows as usize, product.cols as usize, product.inputs as usize);
-    let chosen = match product.meeting {
-        StackInputs::Heads { heads, from, to } => {
+    let chosen = match product.routing {
+        StackRouting::Heads { heads, from, to } => {
             let parts = 0..inputs * heads as usize;
-            let meeting = |part: usize| Meeting {
+            let pair = |part: usize| Pair {
                 from: part * from.stride + from.start,
                 matrix: part % heads as usize,
                 to: part * to.stride + to.start,
             };
-            return (parts.map(meeting).collect(), vec![0], vec![0]);
+            return (parts.map(pair).collect(), vec![0], vec![0]);
         }
-        StackInputs::Rows { chosen, .. } => chosen as usize,
-        StackInputs::Places { .. } => 1,
+        StackRouting::Rows { chosen, .. } => chosen as usize,
+        StackRouting::Sorted { .. } => 1,
     };
     let entries = inputs * chosen;
     let order: Vec<usize> = (0..entries).rev().collect();
     let tiles = [[2, 0, 5], [1, 5, 0], [0, 5, 62], [1, 67, entries - 67], [1, entries, 0]];
-    let mut meetings = Vec::new();
+    let mut pairs = Vec::new();
     for [matrix, first, count] in tiles {
         for (place, &entry) in order.iter().enumerate().skip(first).take(count) {
-            let (from, to) = match product.meeting {
-                StackInputs::Rows { .. } => (entry / chosen, place),
+            let (from, to) = match product.routing {
+                StackRouting::Rows { .. } => (entry / chosen, place),
                 _ => (place, entry),
             };
             let (from, to) = (from * cols, to * rows);
-            meetings.push(Meeting { from, matrix, to });
+            pairs.push(Pair { from, matrix, to });
         }
     }
     let words = |values: &[usize]| values.iter().map(|&value| value as u32).collect();
-    (meetings, words(&order), words(tiles.as_flattened()))
+    (pairs, words(&order), words(tiles.as_flattened()))
 }
 
 fn check(device: &Device, random: &mut Random, problem: &StackTensor) {
@@ -119,14 +119,14 @@ fn check(device: &Device, random: &mut Random, problem: &StackTensor) {
     let (value, rows, cols) = (product.value, product.rows as usize, product.cols as usize);
     let stacks = [0, 1].map(|_| TestWeight::new(random, product.weight, COUNT * rows, cols));
     let added = [0, 1].map(|_| random.values(COUNT * rows, FloatType::F32));
-    let (meetings, order, tiles) = meetings(product);
-    let input_len = meetings
+    let (pairs, order, tiles) = pairs(product);
+    let input_len = pairs
         .iter()
-        .map(|meeting| meeting.from + cols)
+        .map(|pair| pair.from + cols)
         .max()
         .unwrap_or(0)
         .next_multiple_of(64);
-    let output_len = meetings.iter().map(|meeting| meeting.to + rows).max().unwrap_or(0);
+    let output_len = pairs.iter().map(|pair| pair.to + rows).max().unwrap_or(0);
     let input = random.values(input_len, value);
     let [gates, ups] = stacks;
     let [gate_codes, gate_scales, gate_biases] = gates.buffers;
@@ -148,7 +148,7 @@ fn check(device: &Device, random: &mut Random, problem: &StackTensor) {
     device.run(&launch(problem), &mut buffers);
     let output = from_bytes(&buffers[11], value);
     let (mut found, mut expected) = (Vec::new(), Vec::new());
-    for Meeting { from, matrix, to } in meetings {
+    for Pair { from, matrix, to } in pairs {
         let multiply = |weight: &[f32], added: &[f32]| {
             let weight = &weight[matrix * rows * cols..][..rows * cols];
             let added = product.added.then(|| &added[matrix * rows..][..rows]);

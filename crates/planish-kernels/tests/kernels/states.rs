@@ -173,7 +173,7 @@ fn recurrences() -> Vec<Recur> {
 struct Given {
     inputs: Vec<f32>,    // (rows, cols)
     steps: Vec<f32>,     // (rows, heads)
-    strengths: Vec<f32>, // (rows, heads)
+    beta: Vec<f32>,      // (rows, heads)
     step_bias: Vec<f32>, // (heads)
     rates: Vec<f32>,     // (heads)
     skip: Vec<f32>,      // (heads)
@@ -193,7 +193,7 @@ fn expected(problem: &Recur, given: &Given) -> Vec<f64> {
                 key: part(key, shape.key_dim),
                 value: part(value, shape.value_dim),
                 step: problem.step_scale * given.steps[row * heads + head] + given.step_bias[head],
-                strength: problem.delta.then(|| given.strengths[row * heads + head]),
+                strength: problem.delta.then(|| given.beta[row * heads + head]),
             }
         };
         let skip = if problem.delta { 0.0 } else { given.skip[head] };
@@ -220,7 +220,7 @@ fn recurrences_equal_the_formula() {
         let given = Given {
             inputs: random.values(ROWS * shape.cols(), value),
             steps: random.values(ROWS * heads, value),
-            strengths: random.values(ROWS * heads, value),
+            beta: random.values(ROWS * heads, value),
             step_bias: random.values(heads, FloatType::F32),
             rates: random.values(heads, FloatType::F32).into_iter().map(f32::abs).collect(),
             skip: random.values(heads, FloatType::F32),
@@ -237,7 +237,7 @@ fn recurrences_equal_the_formula() {
                 part(&given.steps, heads),
                 f32_bytes(&given.step_bias),
                 f32_bytes(&given.rates),
-                part(&given.strengths, heads),
+                part(&given.beta, heads),
                 f32_bytes(&given.skip),
                 spans(pass),
                 state,

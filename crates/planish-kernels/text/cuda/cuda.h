@@ -163,15 +163,15 @@ inline float fast_exp2(float x) {
     return power;
 }
 
-// A kernel may start while the one before it still runs: from here on all that earlier kernels wrote is there. Who writes anything,
-// or reads what others wrote, says it first.
-inline void wait_for_earlier() {
+// Programmatic dependent launch: a kernel may start while the previous one still runs. After this wait everything that earlier
+// kernels wrote is visible. A kernel calls it before it writes anything or reads what others wrote.
+inline void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// The next kernel may take its place on the device, and prepare what depends on no other.
-inline void let_next_begin() {
+// Lets the next kernel start, and prepare what depends on no other.
+inline void launch_dependents() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
 #endif

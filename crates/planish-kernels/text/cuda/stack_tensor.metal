@@ -176,8 +176,8 @@ KERNEL(stack_tensor)(
 {
     SHARED(uint4, room, 2 * TILE * ROW_STRIDE / 8); // inputs, twice; at the end the results (inputs, rows)
     SHARED(float, totals, 2 * TILE);                // of columns 0..32 and 32..64
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     threadgroup value_t* inputs_room = (threadgroup value_t*)room;
     const StackProblem stack = problem.stack;
     const StackTile tile = tile_at(tiles, group_position.y, group_position.z, stack.inputs);

@@ -135,8 +135,8 @@ KERNEL(tensor_matmul)(
     // Warps take steps in turn; the first tiles are read before earlier launches are done.
     LoadedTile loaded[TILES];
     load_step(row_tiles, row_scales, simdgroup_index, steps, lane, loaded);
-    wait_for_earlier();
-    let_next_begin();
+    wait_for_previous();
+    launch_dependents();
     for (uint step = simdgroup_index; step < steps; step += WARPS) {
         add_step(loaded, first, problem.cols, inputs, lane, sums);
         first += WARPS * STEP;

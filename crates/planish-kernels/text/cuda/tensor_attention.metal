@@ -86,7 +86,7 @@ KERNEL(tensor_attention)(
     PROBLEM(TensorAttentionProblem, 9))
 {
     SHARED_LARGE(value_t, stages, ROOM);
-    wait_for_earlier();
+    wait_for_previous();
     const uint lane = lane_index, kv_head = group_position.y, first_head = kv_head * HEADS_EACH;
     const uint first_row = (group_count.x - 1 - group_position.x) * ROWS; // the longest first
     const uint tile_rows = problem.rows * HEADS_EACH, last_row = min(first_row + ROWS, tile_rows) - 1;

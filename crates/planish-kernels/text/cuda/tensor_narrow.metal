@@ -11,7 +11,7 @@ struct NarrowProblem {
     uint rows;
     uint cols;
     uint inputs;
-    uint beside; // the launch before reads the same input and writes none of it
+    uint overlaps; // the launch before reads the same input and writes none of it
 };
 
 #define WARPS (THREADS / 32)
@@ -284,12 +284,12 @@ KERNEL(tensor_narrow)(
     limbs.cols = padded_cols(problem.cols), limbs.stride = limb_stride(problem.cols);
     limbs.words = rings + WARPS * STAGES * STAGE_WORDS;
     limbs.spans = (threadgroup float2*)(limbs.words + SIDE * LIMBS * limbs.stride / 4);
-    if (!problem.beside)
-        wait_for_earlier();
+    if (!problem.overlaps)
+        wait_for_previous();
     // The next launch may begin when this one has asked for its last pieces: then it asks for its first, and memory stays busy.
     const bool tells = warp == WARPS - 1; // has the most pieces
     if (tells && end - begin <= STAGES)
-        let_next_begin();
+        launch_dependents();
 
     const uint first_input = group_position.y * SIDE;
     split_inputs(input + ulong(first_input) * problem.cols, problem.cols, problem.inputs - first_input, limbs, lane, warp);
@@ -307,7 +307,7 @@ KERNEL(tensor_narrow)(
             fetch(weights, ahead, ring + stage * STAGE_WORDS, arrival + stage, lane);
         copied_piece();
         if (tells && i + STAGES + 1 == end)
-            let_next_begin();
+            launch_dependents();
         keep_sums(sums, room + (place.tile * WARPS + warp) * (16 * SIDE), lane);
         step_on(place, weights.row_tiles);
         stage++;
@@ -327,6 +327,6 @@ KERNEL(tensor_narrow)(
             output[ulong(first_input + index) * problem.rows + whole_row] = narrow<output_t>(sum);
         }
     }
-    if (problem.beside)
-        wait_for_earlier();
+    if (problem.overlaps)
+        wait_for_previous();
 }

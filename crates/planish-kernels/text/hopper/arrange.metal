@@ -14,8 +14,8 @@ KERNEL(arrange_inputs)(
     PROBLEM(ArrangeProblem, 2))
 {
     SHARED(float, room, THREADS / 32);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint index = group_position.x, pieces = problem.cols / 8;
     device const uint* row = input + ulong(index) * (problem.cols / 2);
     float size = 0;

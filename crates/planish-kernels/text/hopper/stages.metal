@@ -20,51 +20,51 @@ struct WarpgroupProblem {
 #define PARTIAL_BYTES ((SPLITS - 1) * ROWGROUPS * INPUTS * GROUP_ROWS * 4)
 #define INPUTS_BYTES (INPUTS * STEP * 2)             // of a stage
 #define STAGE_BYTES (INPUTS_BYTES + ROW_TILES * (TILE_WORDS + STAGE_SCALES) * 4)
-#define ROOM_BYTES (STAGES * STAGE_BYTES + OUTPUT_BYTES + PARTIAL_BYTES + 16 * STAGES) // what the host asks for
+#define SHARED_BYTES (STAGES * STAGE_BYTES + OUTPUT_BYTES + PARTIAL_BYTES + 16 * STAGES) // what the host asks for
 #define CODE_PIECES (ROW_TILES * 8 * BITS)           // 16 bytes each
 #define SCALE_PIECES (ROW_TILES * 4 * SPANS)
 
-// Threadgroup memory.
-struct Room {
+// What lies where in threadgroup memory.
+struct SharedLayout {
     threadgroup uchar* inputs;   // (STAGES, INPUTS_BYTES)
     threadgroup uint* codes;     // (STAGES, ROW_TILES, TILE_WORDS)
     threadgroup uint* scales;    // (STAGES, ROW_TILES, STAGE_SCALES)
     threadgroup ushort* staged;  // (ROWGROUPS, INPUTS, OUTPUT_STRIDE): outputs of 16 bits
     threadgroup float* partial;  // (SPLITS - 1, ROWGROUPS, INPUTS / 2, 128)
-    threadgroup mbarrier* full;  // (STAGES): brought
+    threadgroup mbarrier* full;  // (STAGES): loaded
     threadgroup mbarrier* empty; // (STAGES): read
 };
 
-inline Room room_parts(threadgroup uchar* memory) {
-    Room room;
-    room.inputs = memory;
-    room.codes = (threadgroup uint*)(memory + STAGES * INPUTS_BYTES);
-    room.scales = room.codes + STAGES * ROW_TILES * TILE_WORDS;
-    room.staged = (threadgroup ushort*)(memory + STAGES * STAGE_BYTES);
-    room.partial = (threadgroup float*)(memory + STAGES * STAGE_BYTES + OUTPUT_BYTES);
-    room.full = (threadgroup mbarrier*)(memory + STAGES * STAGE_BYTES + OUTPUT_BYTES + PARTIAL_BYTES);
-    room.empty = room.full + STAGES;
-    return room;
+inline SharedLayout shared_layout(threadgroup uchar* memory) {
+    SharedLayout shared;
+    shared.inputs = memory;
+    shared.codes = (threadgroup uint*)(memory + STAGES * INPUTS_BYTES);
+    shared.scales = shared.codes + STAGES * ROW_TILES * TILE_WORDS;
+    shared.staged = (threadgroup ushort*)(memory + STAGES * STAGE_BYTES);
+    shared.partial = (threadgroup float*)(memory + STAGES * STAGE_BYTES + OUTPUT_BYTES);
+    shared.full = (threadgroup mbarrier*)(memory + STAGES * STAGE_BYTES + OUTPUT_BYTES + PARTIAL_BYTES);
+    shared.empty = shared.full + STAGES;
+    return shared;
 }
 
-// A place among the stages, and the parity of the phase that ends when it is full.
-struct Turn {
+// A slot of the ring of stages, and the parity of the phase that ends when it is full.
+struct RingSlot {
     uint stage;
     uint parity;
 };
 
-inline Turn turn_of(uint step) {
-    Turn turn;
-    turn.stage = step % STAGES;
-    turn.parity = step / STAGES % 2;
-    return turn;
+inline RingSlot slot_of(uint step) {
+    RingSlot slot;
+    slot.stage = step % STAGES;
+    slot.parity = step / STAGES % 2;
+    return slot;
 }
 
-inline void next_turn(thread Turn& turn, uint by) {
-    turn.stage += by;
-    if (turn.stage >= STAGES) {
-        turn.stage -= STAGES;
-        turn.parity ^= 1;
+inline void next_slot(thread RingSlot& slot, uint by) {
+    slot.stage += by;
+    if (slot.stage >= STAGES) {
+        slot.stage -= STAGES;
+        slot.parity ^= 1;
     }
 }
 
@@ -115,9 +115,9 @@ inline Tile tile_at(thread const Operands& operands, uint index) {
     return tile;
 }
 
-// Brings the stages of one tile. 128 threads, of which this has a number.
-inline void bring_tile(thread const Operands& operands, thread const Room& room, Tile tile, uint number, thread Turn& turn) {
-    const uint brought = min(uint(INPUTS), operands.padded - tile.input);
+// Loads the stages of one tile. 128 threads, of which this has a number.
+inline void load_tile(thread const Operands& operands, thread const SharedLayout& shared, Tile tile, uint number, thread RingSlot& slot) {
+    const uint loaded = min(uint(INPUTS), operands.padded - tile.input);
     const uint first_row_tile = tile.rows * ROW_TILES, last_row_tile = operands.row_tiles - 1;
     device const uint* codes[(CODE_PIECES + 127) / 128];
 #pragma unroll
@@ -129,25 +129,25 @@ inline void bring_tile(thread const Operands& operands, thread const Room& room,
     const ulong scale_tile = min(first_row_tile + number / (4 * SPANS), last_row_tile);
     device const uint* scales = operands.scales + scale_tile * operands.groups * 16 + number % (4 * SPANS) * 4;
     for (uint step = tile.first_step; step < tile.first_step + tile.steps; step++) {
-        threadgroup mbarrier* full = room.full + turn.stage;
-        mbarrier_wait(room.empty + turn.stage, turn.parity ^ 1);
+        threadgroup mbarrier* full = shared.full + slot.stage;
+        mbarrier_wait(shared.empty + slot.stage, slot.parity ^ 1);
         if (number == 0) {
-            mbarrier_expect(full, brought * 128);
-            copy_bulk(room.inputs + turn.stage * INPUTS_BYTES, operands.arranged + (ulong(step) * operands.padded + tile.input) * 8,
-                      brought * 128, full);
+            mbarrier_expect(full, loaded * 128);
+            copy_bulk(shared.inputs + slot.stage * INPUTS_BYTES, operands.arranged + (ulong(step) * operands.padded + tile.input) * 8,
+                      loaded * 128, full);
         }
 #pragma unroll
         for (uint i = 0; i < (CODE_PIECES + 127) / 128; i++) {
             const uint piece = i * 128 + number;
             if (piece < CODE_PIECES)
-                copy_async((threadgroup uint4*)(room.codes + turn.stage * ROW_TILES * TILE_WORDS + piece * 4),
+                copy_async((threadgroup uint4*)(shared.codes + slot.stage * ROW_TILES * TILE_WORDS + piece * 4),
                            (device const uint4*)codes[i], true);
             codes[i] += TILE_WORDS;
         }
         if (number < SCALE_PIECES)
-            copy_async((threadgroup uint4*)(room.scales + turn.stage * ROW_TILES * STAGE_SCALES + number * 4),
+            copy_async((threadgroup uint4*)(shared.scales + slot.stage * ROW_TILES * STAGE_SCALES + number * 4),
                        (device const uint4*)(scales + step * STEP / GROUP * 16), true);
         copy_async_arrive(full);
-        next_turn(turn, 1);
+        next_slot(slot, 1);
     }
 }

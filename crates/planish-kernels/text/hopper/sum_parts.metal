@@ -14,8 +14,8 @@ KERNEL(sum_parts)(
     device output_t* output [[buffer(2)]],     // (inputs, rows)
     PROBLEM(SumPartsProblem, 3))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint first = (group_position.x * THREADS + thread_index) * 8;
     if (first < problem.rows) {
         const bool is_whole = problem.rows % 8 == 0;

@@ -67,13 +67,13 @@ struct Part {
     float powers[2]; // of this lane's rows
 };
 
-inline void decode_stage(thread const Room& room, thread const Part& part, Turn turn, thread uint (&a)[4][4]) {
-    const uint place = turn.stage * ROW_TILES + part.row_tile;
-    decode_tile(room.codes + place * TILE_WORDS, room.scales + place * STAGE_SCALES, part.lane, part.powers, a);
+inline void decode_stage(thread const SharedLayout& shared, thread const Part& part, RingSlot slot, thread uint (&a)[4][4]) {
+    const uint place = slot.stage * ROW_TILES + part.row_tile;
+    decode_tile(shared.codes + place * TILE_WORDS, shared.scales + place * STAGE_SCALES, part.lane, part.powers, a);
 }
 
-inline void multiply_stage(thread const Room& room, Turn turn, thread const uint (&a)[4][4], thread float (&sums)[INPUTS / 2]) {
-    threadgroup const uchar* b = room.inputs + turn.stage * INPUTS_BYTES;
+inline void multiply_stage(thread const SharedLayout& shared, RingSlot slot, thread const uint (&a)[4][4], thread float (&sums)[INPUTS / 2]) {
+    threadgroup const uchar* b = shared.inputs + slot.stage * INPUTS_BYTES;
     warpgroup_begin();
 #pragma unroll
     for (uint product = 0; product < 4; product++)
@@ -82,57 +82,57 @@ inline void multiply_stage(thread const Room& room, Turn turn, thread const uint
 }
 
 // All lanes, since each has read.
-inline void give_back(thread const Room& room, Turn turn) {
-    mbarrier_arrive(room.empty + turn.stage);
+inline void give_back(thread const SharedLayout& shared, RingSlot slot) {
+    mbarrier_arrive(shared.empty + slot.stage);
 }
 
 // Sums of one tile: while the products of a stage run, the next one's weights are decoded.
-inline void multiply_tile(thread const Room& room, thread const Part& part, Turn turn, thread float (&sums)[INPUTS / 2]) {
+inline void multiply_tile(thread const SharedLayout& shared, thread const Part& part, RingSlot slot, thread float (&sums)[INPUTS / 2]) {
     uint even[4][4], odd[4][4];
-    Turn last = turn;
-    mbarrier_wait(room.full + turn.stage, turn.parity);
-    decode_stage(room, part, turn, even);
+    RingSlot last = slot;
+    mbarrier_wait(shared.full + slot.stage, slot.parity);
+    decode_stage(shared, part, slot, even);
     for (uint step = 0; step + 1 < part.steps; step += 2) {
-        multiply_stage(room, turn, even, sums);
+        multiply_stage(shared, slot, even, sums);
         warpgroup_wait<1>();
         if (step)
-            give_back(room, last);
-        last = turn;
-        next_turn(turn, SPLITS);
-        mbarrier_wait(room.full + turn.stage, turn.parity);
-        decode_stage(room, part, turn, odd);
-        multiply_stage(room, turn, odd, sums);
+            give_back(shared, last);
+        last = slot;
+        next_slot(slot, SPLITS);
+        mbarrier_wait(shared.full + slot.stage, slot.parity);
+        decode_stage(shared, part, slot, odd);
+        multiply_stage(shared, slot, odd, sums);
         warpgroup_wait<1>();
-        give_back(room, last);
-        last = turn;
-        next_turn(turn, SPLITS);
+        give_back(shared, last);
+        last = slot;
+        next_slot(slot, SPLITS);
         if (step + 2 < part.steps) {
-            mbarrier_wait(room.full + turn.stage, turn.parity);
-            decode_stage(room, part, turn, even);
+            mbarrier_wait(shared.full + slot.stage, slot.parity);
+            decode_stage(shared, part, slot, even);
         }
     }
     if (part.steps % 2)
-        multiply_stage(room, turn, even, sums);
+        multiply_stage(shared, slot, even, sums);
     warpgroup_wait<0>();
     if (part.steps > 1)
-        give_back(room, last);
+        give_back(shared, last);
     if (part.steps % 2)
-        give_back(room, turn);
+        give_back(shared, slot);
 }
 
 // Adds the sums of the other splits to those of the first. All warpgroups.
-inline void add_splits(thread const Room& room, uint split, uint rowgroup, uint thread_number, thread float (&sums)[INPUTS / 2]) {
+inline void add_splits(thread const SharedLayout& shared, uint split, uint rowgroup, uint thread_number, thread float (&sums)[INPUTS / 2]) {
     if (split > 0)
 #pragma unroll
         for (uint i = 0; i < INPUTS / 2; i++)
-            room.partial[(((split - 1) * ROWGROUPS + rowgroup) * (INPUTS / 2) + i) * 128 + thread_number] = sums[i];
+            shared.partial[(((split - 1) * ROWGROUPS + rowgroup) * (INPUTS / 2) + i) * 128 + thread_number] = sums[i];
     threads_barrier(1, 128 * WARPGROUPS);
     if (split == 0)
 #pragma unroll
         for (int other = 0; other < SPLITS - 1; other++)
 #pragma unroll
             for (uint i = 0; i < INPUTS / 2; i++)
-                sums[i] += room.partial[((other * ROWGROUPS + rowgroup) * (INPUTS / 2) + i) * 128 + thread_number];
+                sums[i] += shared.partial[((other * ROWGROUPS + rowgroup) * (INPUTS / 2) + i) * 128 + thread_number];
     threads_barrier(1, 128 * WARPGROUPS);
 }
 
@@ -208,26 +208,26 @@ KERNEL(warpgroup_matmul)(
     device output_t* output [[buffer(4)]],      // (parts, inputs, rows)
     PROBLEM(WarpgroupProblem, 5))
 {
-    SHARED_LARGE(uchar, memory, ROOM_BYTES);
-    const Room room = room_parts(memory);
+    SHARED_LARGE(uchar, memory, SHARED_BYTES);
+    const SharedLayout shared = shared_layout(memory);
     const Operands operands = operands_of(tiles, scales, arranged, problem);
     const uint thread_number = thread_index % 128;
     if (thread_index == 0) {
         for (uint stage = 0; stage < STAGES; stage++) {
-            mbarrier_init(room.full + stage, 1 + 128);
-            mbarrier_init(room.empty + stage, 128 * ROWGROUPS);
+            mbarrier_init(shared.full + stage, 1 + 128);
+            mbarrier_init(shared.empty + stage, 128 * ROWGROUPS);
         }
         mbarrier_publish();
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
 
     if (simdgroup_index >= 4 * WARPGROUPS) {
         leave_registers<FEW_REGISTERS>();
-        Turn turn = turn_of(0);
+        RingSlot slot = slot_of(0);
         for (uint index = group_position.x; index < operands.count; index += group_count.x)
-            bring_tile(operands, room, tile_at(operands, index), thread_number, turn);
+            load_tile(operands, shared, tile_at(operands, index), thread_number, slot);
     } else {
         take_registers<MANY_REGISTERS>();
         const uint warpgroup = simdgroup_index / 4, rowgroup = warpgroup % ROWGROUPS, split = warpgroup / ROWGROUPS;
@@ -251,10 +251,10 @@ KERNEL(warpgroup_matmul)(
             for (uint i = 0; i < INPUTS / 2; i++)
                 sums[i] = 0;
             if (SPLITS == 1 || part.steps > 0)
-                multiply_tile(room, part, turn_of(begin), sums);
+                multiply_tile(shared, part, slot_of(begin), sums);
             begin += tile.steps;
             if (SPLITS > 1)
-                add_splits(room, split, rowgroup, thread_number, sums);
+                add_splits(shared, split, rowgroup, thread_number, sums);
             if (split == 0) {
                 scale_sums(factors + corner.input, operands.padded - corner.input, lane_index, part.powers, sums);
 #if ADDED
@@ -266,7 +266,7 @@ KERNEL(warpgroup_matmul)(
 #if OUTPUT == 0
                 store_sums(output + ulong(tile.part) * problem.inputs * problem.rows, problem, corner, thread_number, sums);
 #else
-                threadgroup ushort* staged = room.staged + rowgroup * INPUTS * OUTPUT_STRIDE;
+                threadgroup ushort* staged = shared.staged + rowgroup * INPUTS * OUTPUT_STRIDE;
                 stage_sums(staged, thread_number, sums);
                 threads_barrier(2 + rowgroup, 128);
                 store_staged(staged, (device ushort*)output, problem, corner, thread_number);

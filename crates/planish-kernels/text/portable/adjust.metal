@@ -12,8 +12,8 @@ KERNEL(adjust)(
     device const uint4* adjustments [[buffer(1)]],  // (count): row, token, penalty, bias
     PROBLEM(AdjustProblem, 2))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint index = group_position.x * THREADS + thread_index;
     if (index < problem.count) {
         const uint4 adjustment = adjustments[index];
@@ -28,8 +28,8 @@ KERNEL(mask)(
     device const uint* masks [[buffer(1)]], // (masks, 1 + count): the row, then a bit for each token that may be chosen
     PROBLEM(AdjustProblem, 2))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint token = group_position.x * THREADS + thread_index;
     device const uint* words = masks + ulong(group_position.y) * (problem.count + 1);
     if (token < problem.cols && !(words[1 + token / 32] >> token % 32 & 1u))

@@ -3,7 +3,7 @@
 // and one part of the positions; how many parts a row has depends on its own length and the number of rows. LANES lanes read one position, 8 neighbouring values each at a time; a simdgroup takes POSITIONS_EACH positions for
 // each such group of lanes at once. Scores and sums are f32 (online softmax).
 // Grids: attention (rows, heads / HEADS_EACH, parts); attention_merge (rows, heads, 1), which only follows where rows are SPLIT.
-// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, SPLIT, PART, MOST_PARTS, WINDOW, SOFTCAP, ALIBI, SINKS, GROWTH,
+// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, SPLIT, PART, MOST_PARTS, WINDOW, SOFTCAP, ALIBI, SINKS, TEMPERATURE_TUNING,
 // LANES (a power of two).
 
 typedef TYPE_OF(CACHE) cache_t;
@@ -27,8 +27,8 @@ struct AttentionProblem {
     float scale;
     float softcap;
     float alibi_factor;
-    float growth_rate; // of the scale
-    uint growth_period;
+    float tuning_rate; // of the scale
+    uint tuning_period;
 };
 
 struct Softmax {
@@ -142,8 +142,8 @@ KERNEL(attention)(
     PROBLEM(AttentionProblem, 9))
 {
     SHARED(float, room, SIMDGROUPS * HEADS_EACH * PARTIAL_SIZE);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint lane = lane_index % LANES, group = lane_index / LANES;
     const uint row = problem.first_row + group_position.x, first_head = group_position.y * HEADS_EACH;
     const uint kv_head = first_head / (problem.heads / problem.kv_heads);
@@ -157,8 +157,8 @@ KERNEL(attention)(
     const uint part_size = (seen.y - seen.x + parts - 1) / parts;
     const uint part_begin = seen.x + group_position.z * part_size, part_end = min(part_begin + part_size, seen.y);
     device const uint* blocks = tables + place.w;
-    const float scale = GROWTH
-        ? problem.scale * (1.0f + problem.growth_rate * log(1.0f + float(place.y / problem.growth_period))) : problem.scale;
+    const float scale = TEMPERATURE_TUNING
+        ? problem.scale * (1.0f + problem.tuning_rate * log(1.0f + float(place.y / problem.tuning_period))) : problem.scale;
 
     float query[HEADS_EACH][KEY_EACH][8];
     Softmax softmax[HEADS_EACH];
@@ -267,8 +267,8 @@ KERNEL(attention_merge)(
     device value_t* output [[buffer(3)]],       // (rows, heads, VALUE_DIM)
     PROBLEM(AttentionProblem, 4))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint row = problem.first_row + group_position.x;
     const uint count = parts_of(seen_positions(places[row].y, problem.window), problem);
     if (count == 1)

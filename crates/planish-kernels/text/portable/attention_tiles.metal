@@ -68,8 +68,8 @@ KERNEL(attention_tiles)(
     SHARED(float, room, KEYS * MOST_DIM);             // keys, then values
     SHARED(float, weight_room, SIMDGROUPS * 8 * KEYS); // of each simdgroup: scores, then weights
     SHARED(float, small_room, SIMDGROUPS * 64);        // of each simdgroup: what rows keep; at the end results
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint lane = lane_index, kv_head = group_position.y, first_head = kv_head * HEADS_EACH;
     const uint first_row = (group_count.x - 1 - group_position.x) * ROWS; // the longest first
     const uint tile_rows = problem.rows * HEADS_EACH, last_row = min(first_row + ROWS, tile_rows) - 1;

@@ -92,8 +92,8 @@ KERNEL(search)(
 {
     SHARED(float, room, DIGITS);
     SHARED(float, of_simdgroups, THREADS / 32 * DIGITS);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint row = group_position.y;
     const Settings own = settings_of(settings, row);
     if (!is_searched(own, problem))
@@ -150,8 +150,8 @@ KERNEL(settle)(
     PROBLEM(ChooseProblem, 5))
 {
     SHARED(float, room, DIGITS);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint row = group_position.y;
     const Settings own = settings_of(settings, row);
     floors += 2 * row, threshold += 2 * row;
@@ -179,8 +179,8 @@ KERNEL(weigh)(
     PROBLEM(ChooseProblem, 5))
 {
     SHARED(float, room, THREADS);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint row = group_position.y;
     const Settings own = settings_of(settings, row);
     const float temperature = own.temperature;
@@ -235,8 +235,8 @@ KERNEL(draw)(
 {
     SHARED(float, parts, PARTS);
     SHARED(float, room, THREADS);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint row = group_position.y;
     const Settings own = settings_of(settings, row);
     const float temperature = own.temperature;

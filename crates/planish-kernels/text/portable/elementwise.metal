@@ -16,8 +16,8 @@ KERNEL(gate)(
     device const value_t* up [[buffer(1)]], // (count)
     PROBLEM(GateProblem, 2))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
     if (first + 8 <= problem.count) {
         float gates[8], factors[8];
@@ -44,8 +44,8 @@ KERNEL(add)(
     device const value_t* other [[buffer(1)]], // (count)
     PROBLEM(AddProblem, 2))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
     if (first + 8 <= problem.count) {
         float sums[8], added[8];

@@ -77,8 +77,8 @@ KERNEL(experts_inner)(
     device value_t* inner [[buffer(10)]],             // (entries, rows)
     PROBLEM(InnerProblem, 11))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint rows = problem.rows, cols = problem.cols, entry = group_position.y;
     const uint first_row = (group_position.x * (THREADS / 32) + simdgroup_index) * ROWS_EACH;
     const ulong expert = experts[entry];
@@ -136,8 +136,8 @@ KERNEL(experts_outer)(
     PROBLEM(OuterProblem, 9))
 {
     SHARED(float, room, THREADS / 32 * ROWS_EACH);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint rows = problem.rows, cols = problem.cols, first_entry = group_position.y * problem.chosen;
     const uint first_row = group_position.x * ROWS_EACH;
     Weights weights;
@@ -196,8 +196,8 @@ KERNEL(experts_sum)(
     device value_t* output [[buffer(3)]],            // (entries / chosen, rows)
     PROBLEM(OuterProblem, 4))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint col = group_position.x * THREADS + thread_index, row = group_position.y;
     if (col < problem.rows) {
         device value_t* to = output + ulong(row) * problem.rows + col;

@@ -1,9 +1,9 @@
 // A matrix for each head, few rows, and copies of parts of heads (latent attention): output[row][head] = matrix[head] x
-// input[row][head]. `head_matvec`: matrices (heads, rows, cols); `head_matvec_turned`: the same with matrices stored as
-// (heads, cols, rows), packed along their rows, so that x W is computed without unpacking; `turn_heads`: such matrices as plain ones
+// input[row][head]. `head_matvec`: matrices (heads, rows, cols); `head_matvec_transposed`: the same with matrices stored as
+// (heads, cols, rows), packed along their rows, so that x W is computed without unpacking; `transpose_heads`: such matrices as plain ones
 // (heads, rows, cols); `copy_heads`: parts as they are.
-// Grids: head_matvec (rows / (ROWS_EACH * simdgroups), inputs, heads); head_matvec_turned (rows / 256, inputs, heads);
-// turn_heads (rows / 8, cols / THREADS, heads); copy_heads (inputs * heads * width / THREADS, 1, 1); rounded up.
+// Grids: head_matvec (rows / (ROWS_EACH * simdgroups), inputs, heads); head_matvec_transposed (rows / 256, inputs, heads);
+// transpose_heads (rows / 8, cols / THREADS, heads); copy_heads (inputs * heads * width / THREADS, 1, 1); rounded up.
 // Defines: THREADS, ROWS_EACH, VALUE, WEIGHT, BITS, GROUP, ALIGNED (cols and strides of the input are multiples of 8).
 
 struct HeadsProblem {
@@ -35,8 +35,8 @@ KERNEL(head_matvec)(
     device value_t* output [[buffer(4)]],        // (inputs, heads, to_stride)
     PROBLEM(HeadsProblem, 5))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
     const uint first_row = (group_position.x * (THREADS / 32) + simdgroup_index) * ROWS_EACH;
     const ulong part = ulong(group_position.y) * problem.heads + head;
@@ -67,7 +67,7 @@ KERNEL(head_matvec)(
     }
 }
 
-KERNEL(head_matvec_turned)(
+KERNEL(head_matvec_transposed)(
     device const uint* codes [[buffer(0)]],      // (heads, cols, rows * BITS / 32), or plain values
     device const weight_t* scales [[buffer(1)]], // (heads, cols, rows / GROUP)
     device const weight_t* biases [[buffer(2)]], // (heads, cols, rows / GROUP)
@@ -76,8 +76,8 @@ KERNEL(head_matvec_turned)(
     PROBLEM(HeadsProblem, 5))
 {
     SHARED(float, room, THREADS / 32 * 256);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
     const uint row = group_position.x * 256 + lane_index * 8; // a lane computes 8
     const ulong part = ulong(group_position.y) * problem.heads + head;
@@ -110,15 +110,15 @@ KERNEL(head_matvec_turned)(
     }
 }
 
-KERNEL(turn_heads)(
+KERNEL(transpose_heads)(
     device const uint* codes [[buffer(0)]],      // (heads, cols, rows * BITS / 32), or plain values
     device const weight_t* scales [[buffer(1)]], // (heads, cols, rows / GROUP)
     device const weight_t* biases [[buffer(2)]], // (heads, cols, rows / GROUP)
     device value_t* output [[buffer(3)]],        // (heads, rows, cols)
     PROBLEM(HeadsProblem, 4))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint rows = problem.rows, cols = problem.cols, head = group_position.z;
     const uint row = group_position.x * 8, col = group_position.y * THREADS + thread_index;
     Weights weights;
@@ -137,8 +137,8 @@ KERNEL(copy_heads)(
     device value_t* output [[buffer(1)]],      // (parts, to_stride)
     PROBLEM(CopyProblem, 2))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint index = group_position.x * THREADS + thread_index, part = index / problem.width, col = index % problem.width;
     if (part < problem.parts)
         output[ulong(part) * problem.to_stride + problem.to_start + col] =

@@ -37,7 +37,7 @@ KERNEL(normalize)(
     PROBLEM(NormProblem, 5))
 {
     SHARED(float, room, THREADS / 32);
-    let_next_begin();
+    launch_dependents();
     const uint width = problem.width, begin = group_position.y * width, weights_from = begin % problem.size;
     const ulong from = ulong(problem.first_row + group_position.x) * problem.cols + begin;
     const ulong to = IN_PLACE ? from : ulong(group_position.x) * problem.cols + begin;
@@ -51,7 +51,7 @@ KERNEL(normalize)(
         if (SCALED && i < width)
             read8(weight + weights_from + i, width - i, factors[e]);
     }
-    wait_for_earlier();
+    wait_for_previous();
 #pragma unroll
     for (uint e = 0; e < EACH; e++) {
         const uint i = (thread_index + e * THREADS) * 8;

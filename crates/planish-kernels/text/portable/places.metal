@@ -27,8 +27,8 @@ KERNEL(place_rows)(
     device uint4* spans [[buffer(2)]],  // (spans)
     PROBLEM(PlaceRowsProblem, 3))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     for (uint i = thread_index; i < problem.entries; i += THREADS)
         tables[problem.words[2 * i]] = problem.words[2 * i + 1];
     threadgroup_barrier(mem_flags::mem_device);
@@ -52,8 +52,8 @@ KERNEL(write_words)(
     device uint* to [[buffer(0)]],
     PROBLEM(WriteWordsProblem, 1))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     for (uint i = thread_index; i < problem.count; i += THREADS)
         to[problem.first + i] = problem.words[i];
 }
@@ -62,8 +62,8 @@ KERNEL(copy_blocks)(
     device uint4* cache [[buffer(0)]], // (blocks, size)
     PROBLEM(CopyBlocksProblem, 1))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     device const uint4* from = cache + ulong(problem.words[2 * group_position.y]) * problem.size;
     device uint4* to = cache + ulong(problem.words[2 * group_position.y + 1]) * problem.size;
     for (uint i = group_position.x * THREADS + thread_index; i < problem.size; i += group_count.x * THREADS)

@@ -1,10 +1,10 @@
 // Rotary position embedding: for the pairs (i, i + rotated / 2) or, with NEIGHBOURS, (2i, 2i + 1) of a head:
 // a' = a cos - b sin, b' = b cos + a sin. `rope_angles` makes cosines and sines of factor and position * frequency.
-// `place` does all that is between a layer's products and its attention: rotates queries in place, and puts rotated keys, and values,
-// as `cache_t` where their positions are stored.
-// Grids: rope (rows, heads * rotated / 2 / THREADS, 1); rope_angles (rows, rotated / 2 / THREADS, 1); place (rows, all of a row's
-// pairs, other keys and values / (EACH * THREADS), 1); rounded up.
-// Defines: THREADS, VALUE, CACHE, NEIGHBOURS, EACH (1 or 8: neighbouring pairs, or values, of a thread in `place`).
+// `rope_and_append` does all that is between a layer's products and its attention: rotates queries in place, and puts rotated
+// keys, and values, as `cache_t` where their positions are stored.
+// Grids: rope (rows, heads * rotated / 2 / THREADS, 1); rope_angles (rows, rotated / 2 / THREADS, 1); rope_and_append (rows, all of a
+// row's pairs, other keys and values / (EACH * THREADS), 1); rounded up.
+// Defines: THREADS, VALUE, CACHE, NEIGHBOURS, EACH (1 or 8: neighbouring pairs, or values, of a thread in `rope_and_append`).
 
 typedef TYPE_OF(CACHE) cache_t;
 
@@ -13,7 +13,7 @@ struct RopeProblem {
     uint head_dim;
     uint rotated; // values of a head, from its first on
 };
-struct PlaceProblem {
+struct RopeAndAppendProblem {
     uint heads;          // of queries; 0 where they stay as they are
     uint kv_heads;
     uint head_dim;
@@ -32,7 +32,7 @@ KERNEL(rope)(
     device const float* angles [[buffer(1)]], // (rows, rotated): cosines, then sines
     PROBLEM(RopeProblem, 2))
 {
-    wait_for_earlier();
+    wait_for_previous();
     const uint half_dim = problem.rotated / 2, index = group_position.y * THREADS + thread_index;
     const uint head = index / half_dim, pair = index % half_dim;
     if (head < problem.heads) {
@@ -53,7 +53,7 @@ KERNEL(rope_angles)(
     device float* angles [[buffer(2)]],            // (rows, rotated)
     PROBLEM(RopeAnglesProblem, 3))
 {
-    wait_for_earlier();
+    wait_for_previous();
     const uint half_dim = problem.rotated / 2, pair = group_position.y * THREADS + thread_index;
     if (pair < half_dim) {
         const uint index = problem.first_row + group_position.x;
@@ -98,7 +98,7 @@ inline void rotate_pairs(device const value_t* from, device T* to, uint first, u
     store_each(to + high_at, rotated_high);
 }
 
-KERNEL(place)(
+KERNEL(rope_and_append)(
     device value_t* queries [[buffer(0)]],      // (rows, heads * head_dim), in place
     device const value_t* keys [[buffer(1)]],   // (rows, kv_heads * head_dim)
     device const value_t* values [[buffer(2)]], // (rows, kv_heads * value_dim)
@@ -106,10 +106,10 @@ KERNEL(place)(
     device const uint4* places [[buffer(4)]],   // (rows)
     device cache_t* key_cache [[buffer(5)]],    // (blocks, BLOCK, kv_heads * head_dim)
     device cache_t* value_cache [[buffer(6)]],  // (blocks, BLOCK, kv_heads * value_dim)
-    PROBLEM(PlaceProblem, 7))
+    PROBLEM(RopeAndAppendProblem, 7))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint half_dim = problem.rotated / 2, each_head = half_dim / EACH, rest = problem.head_dim - problem.rotated;
     const ulong row = problem.first_row + group_position.x, stored = places[row].z;
     device const float* row_angles = angles + row * problem.rotated;

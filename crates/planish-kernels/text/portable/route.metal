@@ -66,7 +66,7 @@ inline void sparse_mixer(threadgroup float* logits, float jitter, threadgroup fl
 
 KERNEL(route)(
     device const value_t* logits [[buffer(0)]],   // (rows, EXPERTS)
-    device const float* correction [[buffer(1)]], // (EXPERTS)
+    device const float* score_correction [[buffer(1)]], // (EXPERTS)
     device uint* experts [[buffer(2)]],           // (rows, CHOSEN)
     device float* weights [[buffer(3)]],          // (rows, CHOSEN)
     PROBLEM(RouteProblem, 4))
@@ -77,8 +77,8 @@ KERNEL(route)(
     SHARED(float, found, CHOSEN);
     SHARED(uint, chosen, CHOSEN);
     SHARED(float, room, SIMDGROUPS);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     device const value_t* row_logits = logits + ulong(group_position.x) * EXPERTS;
     float largest = -INFINITY, sum = 0;
     for (uint i = thread_index; i < EXPERTS; i += THREADS) {
@@ -99,7 +99,7 @@ KERNEL(route)(
     for (uint i = thread_index; i < EXPERTS; i += THREADS) {
         if (SCORING == 0)
             scores[i] = scores[i] / sum;
-        const float candidate = CORRECTED ? scores[i] + correction[i] : scores[i];
+        const float candidate = CORRECTED ? scores[i] + score_correction[i] : scores[i];
         // Not a number is never chosen: every rank must be somebody's.
         candidates[i] = candidate == candidate ? candidate : -INFINITY;
     }
@@ -142,8 +142,8 @@ KERNEL(sort_entries)(
 {
     SHARED(uint, sums, SIMDGROUPS);
     SHARED(uint, smaller_sums, SIMDGROUPS);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const uint expert = group_position.x, lane = lane_index, simdgroup = simdgroup_index;
     uint own = 0, smaller = 0; // entries of this expert, and of those before it
     for (uint i = thread_index; i < problem.entries; i += THREADS) {

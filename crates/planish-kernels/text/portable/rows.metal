@@ -36,8 +36,8 @@ KERNEL(embed)(
     device value_t* output [[buffer(4)]],        // (rows of the output, cols)
     PROBLEM(RowsProblem, 5))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const Weights weights = weights_of(codes, scales, biases, problem.cols);
     uint token = min(tokens[group_position.x], problem.rows - 1);
     uint col = (group_position.y * THREADS + thread_index) * 8;
@@ -54,8 +54,8 @@ KERNEL(embed_chosen)(
     device value_t* output [[buffer(6)]],        // (rows of the output, cols)
     PROBLEM(RowsProblem, 7))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const Weights weights = weights_of(codes, scales, biases, problem.cols);
     uint token = tokens[group_position.x];
     if (token == NO_TOKEN)
@@ -72,8 +72,8 @@ KERNEL(embed_positions)(
     device value_t* output [[buffer(4)]],        // (rows of the output, cols)
     PROBLEM(RowsProblem, 5))
 {
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     const Weights weights = weights_of(codes, scales, biases, problem.cols);
     uint row = min(problem.offset + places[group_position.x].y, problem.rows - 1);
     uint col = (group_position.y * THREADS + thread_index) * 8;

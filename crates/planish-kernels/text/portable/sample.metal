@@ -45,8 +45,8 @@ KERNEL(argmax_parts)(
 {
     SHARED(float, values, THREADS / 32);
     SHARED(uint, indices, THREADS / 32);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     device const value_t* row = logits + ulong(group_position.x) * problem.cols;
     Best best;
     best.value = -INFINITY, best.index = 0xffffffffu;
@@ -72,8 +72,8 @@ KERNEL(argmax)(
 {
     SHARED(float, values, THREADS / 32);
     SHARED(uint, indices, THREADS / 32);
-    let_next_begin();
-    wait_for_earlier();
+    launch_dependents();
+    wait_for_previous();
     Best best;
     best.value = -INFINITY, best.index = 0xffffffffu;
     for (uint i = thread_index; i < PARTS; i += THREADS) {

@@ -1,9 +1,9 @@
 // Many rows through a stack of matrices (count, rows, cols) with matrix units: tiles of TILE inputs that share a matrix, given by a
 // table that routing makes on the device (ROUTED), or every input for each matrix (heads): output[m] = matrix x input[m] (+ added).
-// TURNED: matrices are stored as (count, cols, rows), packed along their rows: x W without unpacking (`qmm_n`).
+// TRANSPOSED: matrices are stored as (count, cols, rows), packed along their rows: x W without unpacking (`qmm_n`).
 // Grid: (rows / 32 rounded up, tiles, heads or 1); 4 simdgroups share a tile of 32 inputs x 32 rows as in matmul.metal.
 // Defines: THREADS (128), TILE (32), VALUE, WEIGHT, BITS, GROUP, ALIGNED (cols and strides of the input are multiples of 8), ADDED,
-// TURNED, ROUTED (0 heads; 1 inputs are rows, outputs places in the order of experts; 2 inputs are places, outputs entries).
+// TRANSPOSED, ROUTED (0 heads; 1 inputs are rows, outputs places in the order of experts; 2 inputs are places, outputs entries).
 
 #define STRIDE 36 // of a tile's rows: away from bank conflicts
 
@@ -25,16 +25,16 @@ KERNEL(stack_matmul)(
     PROBLEM(StackProblem, 8))
 {
     SHARED(float, input_tile, TILE * STRIDE);  // (inputs, columns); at the end the results (inputs, rows)
-    SHARED(float, weight_tile, TILE * STRIDE); // (rows, columns), or (columns, rows) if TURNED
-    let_next_begin();
-    wait_for_earlier();
+    SHARED(float, weight_tile, TILE * STRIDE); // (rows, columns), or (columns, rows) if TRANSPOSED
+    launch_dependents();
+    wait_for_previous();
     const uint rows = problem.rows, cols = problem.cols, first_row = group_position.x * TILE;
     const StackTile tile = tile_at(tiles, group_position.y, group_position.z, problem.inputs);
     if (tile.count == 0)
         return; // the whole threadgroup: the table has room for more tiles than there are
     Weights weights;
-    weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = TURNED ? rows : cols;
-    const ulong first_stored = ulong(tile.matrix) * (TURNED ? cols : rows);
+    weights.codes = codes, weights.scales = scales, weights.biases = biases, weights.cols = TRANSPOSED ? rows : cols;
+    const ulong first_stored = ulong(tile.matrix) * (TRANSPOSED ? cols : rows);
 
     // A thread brings 8 columns of one input, and 8 weights of one stored row.
     const uint line = thread_index / 4, offset = thread_index % 4 * 8;
@@ -57,9 +57,9 @@ KERNEL(stack_matmul)(
             else
                 load8_partial(line_input + col, cols - col, x);
         }
-        const uint stored_row = TURNED ? begin + line : min(first_row + line, rows - 1);
-        const uint stored_col = TURNED ? first_row + offset : col;
-        if (stored_row < (TURNED ? cols : rows) && stored_col < (TURNED ? rows : cols))
+        const uint stored_row = TRANSPOSED ? begin + line : min(first_row + line, rows - 1);
+        const uint stored_col = TRANSPOSED ? first_row + offset : col;
+        if (stored_row < (TRANSPOSED ? cols : rows) && stored_col < (TRANSPOSED ? rows : cols))
             load_weights8(weights, first_stored + stored_row, stored_col, w);
         put8(input_tile + line * STRIDE + offset, x);
         put8(weight_tile + line * STRIDE + offset, w);
@@ -70,7 +70,7 @@ KERNEL(stack_matmul)(
 #pragma unroll
             for (uint i = 0; i < 2; i++) {
                 simdgroup_load(left[i], input_tile + (part_input + 8 * i) * STRIDE + k, STRIDE);
-                if (TURNED)
+                if (TRANSPOSED)
                     simdgroup_load(right[i], weight_tile + k * STRIDE + part_row + 8 * i, STRIDE);
                 else
                     load_transposed(right[i], weight_tile + (part_row + 8 * i) * STRIDE + k, STRIDE);

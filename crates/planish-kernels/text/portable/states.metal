@@ -87,7 +87,7 @@ KERNEL(recur)(
     device const value_t* steps [[buffer(1)]],     // (rows, heads)
     device const float* step_bias [[buffer(2)]],   // (heads)
     device const float* rates [[buffer(3)]],       // (heads)
-    device const value_t* strengths [[buffer(4)]], // (rows, heads), DELTA
+    device const value_t* beta [[buffer(4)]], // (rows, heads), DELTA
     device const float* skip [[buffer(5)]],        // (heads), unless DELTA
     device const uint4* spans [[buffer(6)]],       // (spans)
     device float* state [[buffer(7)]],             // (slots, heads, KEY_DIM, state_cols)
@@ -128,7 +128,7 @@ KERNEL(recur)(
             }
             key_factor = 1.0f / sqrt(column_sum(keys) + 1e-6f);
             query_factor = 1.0f / sqrt((column_sum(queries) + 1e-6f) * float(KEY_DIM));
-            written = (given - decay * key_factor * column_sum(answer)) / (1.0f + exp(-widen(strengths[at])));
+            written = (given - decay * key_factor * column_sum(answer)) / (1.0f + exp(-widen(beta[at])));
         }
         written *= key_factor;
         float sum = 0;

@@ -1,6 +1,6 @@
 //! Causal self-attention, as data.
 
-use planish_ops::ScaleGrowth;
+use planish_ops::TemperatureTuning;
 
 use super::{LinearSpec, NormSpec};
 
@@ -36,7 +36,7 @@ pub struct AttentionSpec {
     /// Multiplies the scores.
     pub scale: f32,
     /// The scale grows with the position of the query.
-    pub growth: Option<ScaleGrowth>,
+    pub temperature_tuning: Option<TemperatureTuning>,
     /// A position sees this many, its own included; `None` is all.
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
@@ -91,7 +91,7 @@ impl AttentionSpec {
             norm_after_rope: false,
             rope: Some(0),
             scale: (head_dim as f32).powf(-0.5),
-            growth: None,
+            temperature_tuning: None,
             window: None,
             softcap: None,
             sinks: None,

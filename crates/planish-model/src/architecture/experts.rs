@@ -13,14 +13,14 @@ pub struct ExpertsSpec {
     /// (experts, hidden); the first that the checkpoint has counts.
     pub router: Vec<LinearSpec>,
     /// What is added to the scores for choosing, not for weighing.
-    pub correction: Option<CorrectionSpec>,
+    pub score_correction: Option<ScoreCorrectionSpec>,
     /// From the router's logits to experts and weights.
     pub routing: Routing,
-    /// (experts, inner, hidden).
+    /// (experts, intermediate, hidden).
     pub gate: StackSpec,
-    /// (experts, inner, hidden).
+    /// (experts, intermediate, hidden).
     pub up: StackSpec,
-    /// (experts, hidden, inner).
+    /// (experts, hidden, intermediate).
     pub down: StackSpec,
     /// The non-linearity.
     pub activation: Activation,
@@ -30,7 +30,7 @@ pub struct ExpertsSpec {
 
 /// A tensor with a value for each expert.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CorrectionSpec {
+pub struct ScoreCorrectionSpec {
     /// Its name; the first that the checkpoint has counts.
     pub names: Vec<String>,
     /// Whether it must be there.
@@ -73,7 +73,7 @@ pub enum StackPlace {
     /// One matrix for all, (experts * stored rows, cols).
     Joined(FusedStack),
     /// One matrix for all, (experts * stored rows, rows), whose rows are the columns of these matrices.
-    Turned(FusedStack),
+    Transposed(FusedStack),
     /// Two tensors for all: `{name}_blocks`, (experts, stored rows, cols / 32, 16), two 4-bit floats in a byte, the first in the
     /// low bits; and `{name}_scales`, (experts, stored rows, cols / 32), exponents of powers of two.
     Mxfp4(FusedStack),

@@ -9,20 +9,20 @@ use super::LinearSpec;
 pub enum FeedForwardSpec {
     /// `down(activation(gate(x)) * up(x))`.
     Gated {
-        /// (inner, hidden).
+        /// (intermediate, hidden).
         gate: LinearSpec,
-        /// (inner, hidden).
+        /// (intermediate, hidden).
         up: LinearSpec,
-        /// (hidden, inner).
+        /// (hidden, intermediate).
         down: LinearSpec,
         /// The non-linearity.
         activation: Activation,
     },
     /// `down(activation(up(x)))`.
     Plain {
-        /// (inner, hidden).
+        /// (intermediate, hidden).
         up: LinearSpec,
-        /// (hidden, inner).
+        /// (hidden, intermediate).
         down: LinearSpec,
         /// The non-linearity.
         activation: ActivationSpec,

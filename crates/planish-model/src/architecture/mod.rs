@@ -13,7 +13,7 @@ mod recurrence;
 
 pub use attention::{AlibiSpec, AttentionSpec, HeadSizes};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
-pub use experts::{CorrectionSpec, ExpertsSpec, FusedRows, FusedStack, SharedExpertsSpec, StackPlace, StackSpec};
+pub use experts::{ExpertsSpec, FusedRows, FusedStack, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use latent_attention::{LatentAttentionSpec, LatentQuerySpec};
 pub use linear::{LinearSpec, Stored};
@@ -46,26 +46,26 @@ pub struct Architecture {
     /// What happens to the logits.
     pub logits: LogitsSpec,
     /// Other names that weights may have in a checkpoint, tried in this order where the usual one is missing.
-    pub spellings: Vec<Spelling>,
+    pub prefix_aliases: Vec<PrefixAlias>,
 }
 
-/// Another beginning of names: what holds the decoder may have a name of its own, or none.
+/// A prefix of names that checkpoints also write otherwise: the module that holds the decoder may have another name, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spelling {
-    /// The beginning in this architecture.
-    pub usual: &'static str,
-    /// The beginning in the checkpoint.
-    pub other: &'static str,
+pub struct PrefixAlias {
+    /// The prefix in this architecture.
+    pub prefix: &'static str,
+    /// The prefix in the checkpoint.
+    pub alias: &'static str,
 }
 
-impl Spelling {
-    /// From the usual beginning to the other.
-    pub fn new(usual: &'static str, other: &'static str) -> Spelling {
-        Spelling { usual, other }
+impl PrefixAlias {
+    /// `alias` in place of `prefix`.
+    pub fn new(prefix: &'static str, alias: &'static str) -> PrefixAlias {
+        PrefixAlias { prefix, alias }
     }
 }
 
-/// `x = norm(widen(scale * table[token]) + positions[position + offset])`.
+/// `x = norm(project_in(scale * table[token]) + positions[position + offset])`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingSpec {
     /// Module path of the token table, (vocabulary, hidden).
@@ -73,7 +73,7 @@ pub struct EmbeddingSpec {
     /// Multiplies embedded tokens.
     pub scale: f32,
     /// A table of fewer columns than the hidden state.
-    pub narrow: Option<NarrowTable>,
+    pub factorized: Option<FactorizedEmbedding>,
     /// A learned vector for every position, added.
     pub positions: Option<PositionTable>,
     /// Normalizes the sum.
@@ -86,20 +86,20 @@ impl EmbeddingSpec {
         EmbeddingSpec {
             name: name.into(),
             scale: 1.0,
-            narrow: None,
+            factorized: None,
             positions: None,
             norm: None,
         }
     }
 }
 
-/// The layers between a narrow token table, whose head is as narrow, and the hidden state.
+/// The layers between the hidden state and a token table of fewer columns, `table_cols`; the head has as few.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NarrowTable {
-    /// From embedded tokens to hidden states, (hidden, narrow).
-    pub widen: LinearSpec,
-    /// From normalized hidden states to what the head reads, (narrow, hidden).
-    pub narrow: LinearSpec,
+pub struct FactorizedEmbedding {
+    /// From embedded tokens to hidden states, (hidden, table_cols).
+    pub project_in: LinearSpec,
+    /// From normalized hidden states to what the head reads, (table_cols, hidden).
+    pub project_out: LinearSpec,
 }
 
 /// Learned position embeddings, (rows, hidden).
@@ -274,11 +274,11 @@ impl Architecture {
     /// Positions after which scales of attention change, the same in all layers that have such.
     pub(crate) fn period(&self) -> Option<usize> {
         let blocks = self.layers.iter().flat_map(LayerSpec::blocks);
-        let mut growths = blocks.filter_map(|block| match block {
-            BlockSpec::Attention(attention) => attention.growth,
+        let mut tunings = blocks.filter_map(|block| match block {
+            BlockSpec::Attention(attention) => attention.temperature_tuning,
             _ => None,
         });
-        growths.next().map(|growth| growth.period)
+        tunings.next().map(|tuning| tuning.period)
     }
 
     /// Whether any layer sees a window only.

@@ -48,7 +48,7 @@ pub enum RuleSpec {
     /// The gated delta rule.
     Delta {
         /// (heads, hidden).
-        strengths: LinearSpec,
+        beta: LinearSpec,
     },
     /// The scan of Mamba 2.
     Scan {

@@ -163,7 +163,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             queries,
             heads: self.spec.heads,
             scale: self.spec.scale,
-            growth: self.spec.growth,
+            temperature_tuning: self.spec.temperature_tuning,
             window: self.spec.window,
             softcap: self.spec.softcap,
             alibi: self.alibi(),

@@ -5,11 +5,11 @@ use planish_ops::{Activation, Base, ExpertLayer, Experts, Linear, Ops, Route, Ro
 use super::feed_forward::FeedForwardBlock;
 use super::{Block, BlockState, LinearLayer, Loader, Pass};
 use crate::workspace::TensorSize;
-use crate::{CorrectionSpec, Error, ExpertsSpec, SharedExpertsSpec, StackSpec};
+use crate::{Error, ExpertsSpec, ScoreCorrectionSpec, SharedExpertsSpec, StackSpec};
 
 pub(super) struct ExpertsBlock<O: Ops> {
     router: LinearLayer<O>,
-    correction: Option<O::Tensor>, // (1, experts)
+    score_correction: Option<O::Tensor>, // (1, experts)
     routing: Routing,
     gate: StackLayer<O>,
     up: StackLayer<O>,
@@ -62,11 +62,12 @@ impl<O: Ops> ExpertsBlock<O> {
             .router
             .iter()
             .find(|router| present(&format!("{}.weight", router.name)));
-        let correction = spec.correction.as_ref();
-        let correction = correction.map(|correction| load_correction(loader, correction, spec.gate.experts));
+        let score_correction = spec.score_correction.as_ref();
+        let score_correction =
+            score_correction.map(|correction| load_correction(loader, correction, spec.gate.experts));
         Ok(ExpertsBlock {
             router: loader.linear(router.unwrap_or(&spec.router[0]))?,
-            correction: correction.transpose()?.flatten(),
+            score_correction: score_correction.transpose()?.flatten(),
             routing: spec.routing,
             gate: StackLayer::load(loader, &spec.gate)?,
             up: StackLayer::load(loader, &spec.up)?,
@@ -94,7 +95,7 @@ impl<O: Ops> ExpertsBlock<O> {
 /// `None` where the checkpoint lacks what it may lack.
 fn load_correction<O: Ops>(
     loader: &Loader<'_, O>,
-    spec: &CorrectionSpec,
+    spec: &ScoreCorrectionSpec,
     experts: usize,
 ) -> Result<Option<O::Tensor>, Error> {
     let found = spec.names.iter().find(|name| loader.source.has(name));
@@ -111,7 +112,7 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
         let experts = self.up.weights.count();
         let shared = self.shared.as_ref().map(|shared| shared.block.tensors());
         // Rounded scores would choose otherwise.
-        let logits = [TensorSize::single_row(experts), TensorSize::row(1)];
+        let logits = [TensorSize::f32_row(experts), TensorSize::row(1)];
         logits.into_iter().chain(shared.into_iter().flatten()).collect()
     }
 
@@ -135,7 +136,7 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
             input: pass.input,
             route: Route {
                 logits,
-                correction: self.correction.as_ref(),
+                score_correction: self.score_correction.as_ref(),
                 rule: self.routing,
             },
             gate: Some(self.gate.layer()),

@@ -7,7 +7,7 @@ use crate::workspace::TensorSize;
 use crate::{ActivationSpec, Error, FeedForwardSpec};
 
 pub(super) struct FeedForwardBlock<O: Ops> {
-    inner: usize,
+    intermediate: usize,
     gate: Option<LinearLayer<O>>,
     up: LinearLayer<O>,
     down: LinearLayer<O>,
@@ -26,7 +26,7 @@ impl<O: Ops> FeedForwardBlock<O> {
             FeedForwardSpec::Plain { up, down, activation } => (None, up, down, activation.clone()),
         };
         Ok(FeedForwardBlock {
-            inner: down.cols,
+            intermediate: down.cols,
             gate,
             up: loader.linear(up)?,
             down: loader.linear(down)?,
@@ -57,7 +57,7 @@ fn load_xielu<O: Ops>(loader: &Loader<'_, O>, name: &str) -> Result<Xielu, Error
 
 impl<O: Ops> Block<O> for FeedForwardBlock<O> {
     fn tensors(&self) -> Vec<TensorSize> {
-        vec![TensorSize::row(self.inner); if self.gate.is_some() { 2 } else { 1 }]
+        vec![TensorSize::row(self.intermediate); if self.gate.is_some() { 2 } else { 1 }]
     }
 
     fn run(&self, pass: &mut Pass<'_, O>, _state: &mut BlockState<O>) -> Result<(), Error> {

@@ -243,7 +243,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
             queries: tensors.queries,
             heads: self.spec.heads,
             scale: self.spec.scale,
-            growth: None,
+            temperature_tuning: None,
             window: None,
             softcap: None,
             alibi: None,

@@ -58,7 +58,7 @@ pub(crate) enum BlockState<O: Ops> {
 
 impl<O: Ops> BlockState<O> {
     /// Whether later positions can be forgotten by writing over them. What a recurrence remembers has no positions.
-    pub(crate) fn rewinds(&self) -> bool {
+    pub(crate) fn can_truncate(&self) -> bool {
         match self {
             BlockState::Nothing | BlockState::KeyValues(_) => true,
             BlockState::Convolution { .. } | BlockState::Recurrence { .. } => false,

@@ -12,7 +12,7 @@ pub(super) struct RecurrenceBlock<O: Ops> {
     inputs: LinearLayer<O>,
     gate: LinearLayer<O>,
     steps: LinearLayer<O>,
-    strengths: Option<LinearLayer<O>>, // of the delta rule
+    beta: Option<LinearLayer<O>>, // of the delta rule
     convolution: ConvolutionLayer<O>,
     step_bias: O::Tensor,    // (1, heads)
     rates: O::Tensor,        // (1, heads)
@@ -26,15 +26,15 @@ impl<O: Ops> RecurrenceBlock<O> {
         let heads = spec.shape.heads;
         let stored = |name: &str| loader.source.vector(name, heads);
         let rates: Vec<f32> = stored(&spec.steps.log_rates)?.into_iter().map(f32::exp).collect();
-        let (strengths, skip) = match &spec.rule {
-            RuleSpec::Delta { strengths } => (Some(loader.linear(strengths)?), None),
+        let (beta, skip) = match &spec.rule {
+            RuleSpec::Delta { beta } => (Some(loader.linear(beta)?), None),
             RuleSpec::Scan { skip } => (None, Some(loader.vector(&stored(skip)?)?)),
         };
         Ok(RecurrenceBlock {
             inputs: loader.linear(&spec.inputs)?,
             gate: loader.linear(&spec.gate)?,
             steps: loader.linear(&spec.steps.inputs)?,
-            strengths,
+            beta,
             convolution: ConvolutionLayer::load(loader, &spec.convolution)?,
             step_bias: loader.vector(&stored(&spec.steps.bias)?)?,
             rates: loader.vector(&rates)?,
@@ -62,10 +62,10 @@ impl<O: Ops> RecurrenceBlock<O> {
         }
     }
 
-    fn rule<'a>(&'a self, strengths: &'a O::Tensor) -> Rule<'a, O> {
+    fn rule<'a>(&'a self, beta: &'a O::Tensor) -> Rule<'a, O> {
         match &self.skip {
             Some(skip) => Rule::Scan { skip },
-            None => Rule::Delta { strengths },
+            None => Rule::Delta { beta },
         }
     }
 }
@@ -92,11 +92,11 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         let BlockState::Recurrence { history, state } = state else {
             unreachable!("a recurrence made a state")
         };
-        let [inputs, convolved, gate, steps, strengths, mixed] = std::mem::take(&mut pass.tensors) else {
+        let [inputs, convolved, gate, steps, beta, mixed] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        // The last one where there are strengths.
-        let last = self.strengths.as_ref();
+        // The last one where there are beta.
+        let last = self.beta.as_ref();
         let layers = [&self.inputs, &self.gate, &self.steps, last.unwrap_or(&self.steps)];
         let count = layers.len() - usize::from(last.is_none());
         pass.ops.linear(Linear {
@@ -104,7 +104,7 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
             input: pass.input,
             weights: &layers.map(|layer| &layer.weight)[..count],
             biases: &layers.map(|layer| layer.bias.as_ref())[..count],
-            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *strengths][..count],
+            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *beta][..count],
         });
         pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
         pass.ops.recur(Recurrence {
@@ -118,7 +118,7 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
                 limits: self.spec.steps.limits,
                 rates: &self.rates,
             },
-            rule: self.rule(strengths),
+            rule: self.rule(beta),
             state,
             output: &mut *mixed,
         });

@@ -168,8 +168,8 @@ impl<O: Ops> Decoder<O> {
             Some(rows) if gathered => rows,
             _ => &workspace.normed,
         };
-        let input = match &mut workspace.narrow {
-            Some(narrow) => self.embedding.narrow(ops, rows, normed, narrow),
+        let input = match &mut workspace.embedded {
+            Some(output) => self.embedding.project_out(ops, rows, normed, output),
             None => normed,
         };
         ops.linear(Linear {

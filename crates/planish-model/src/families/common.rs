@@ -253,17 +253,19 @@ impl Llama {
     }
 
     fn feed_forward(&self, path: &str) -> FeedForwardSpec {
-        let Sizes { hidden, inner, .. } = self.sizes;
+        let Sizes {
+            hidden, intermediate, ..
+        } = self.sizes;
         let bias = self.differences.feed_forward_bias;
         if !self.differences.fused_gate {
             let names = ["gate_proj", "up_proj", "down_proj"];
             return self.sizes.gated(path, names, bias, self.activation);
         }
-        let fused = linear(format!("{path}.gate_up_proj"), 2 * inner, hidden, bias);
+        let fused = linear(format!("{path}.gate_up_proj"), 2 * intermediate, hidden, bias);
         FeedForwardSpec::Gated {
-            gate: fused.cut_run(0, inner),
-            up: fused.cut_run(inner, inner),
-            down: linear(format!("{path}.down_proj"), hidden, inner, bias),
+            gate: fused.cut_run(0, intermediate),
+            up: fused.cut_run(intermediate, intermediate),
+            down: linear(format!("{path}.down_proj"), hidden, intermediate, bias),
             activation: self.activation,
         }
     }

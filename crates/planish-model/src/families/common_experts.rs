@@ -5,7 +5,8 @@ use planish_ops::{Activation, ExpertGroups, Routing, Scoring};
 use super::parts::{Sizes, activation};
 use crate::config::Config;
 use crate::{
-    CorrectionSpec, Error, ExpertsSpec, FusedRows, FusedStack, LinearSpec, SharedExpertsSpec, StackPlace, StackSpec,
+    Error, ExpertsSpec, FusedRows, FusedStack, LinearSpec, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace,
+    StackSpec,
 };
 
 /// The routed experts of a family.
@@ -13,7 +14,7 @@ use crate::{
 pub(super) struct Routed {
     pub(super) hidden: usize,
     /// Values between the products of an expert.
-    pub(super) inner: usize,
+    pub(super) intermediate: usize,
     pub(super) experts: usize,
     pub(super) routing: Routing,
     pub(super) activation: Activation,
@@ -54,7 +55,7 @@ impl Routed {
     /// Sizes by these keys.
     pub(super) fn read(
         config: Config<'_>,
-        inner_key: &str,
+        intermediate_key: &str,
         experts_key: &str,
         routing: Routing,
     ) -> Result<Routed, Error> {
@@ -64,20 +65,20 @@ impl Routed {
         }
         Ok(Routed {
             hidden: config.count("hidden_size")?,
-            inner: config.count(inner_key)?,
+            intermediate: config.count(intermediate_key)?,
             experts,
             routing,
             activation: activation(config, "hidden_act", "silu")?,
         })
     }
 
-    /// The experts of a layer; neither a correction nor shared experts.
+    /// The experts of a layer; neither a score_correction nor shared experts.
     pub(super) fn at(&self, paths: &Paths<'_>) -> ExpertsSpec {
         let Paths { hub, names, module } = paths;
         let router = |path: &str| LinearSpec::new(format!("{path}.gate"), self.experts, self.hidden);
         let fused = |rows| {
             let name = format!("{module}.experts.gate_up_proj");
-            let total = 2 * self.inner;
+            let total = 2 * self.intermediate;
             FusedStack { name, total, rows }
         };
         let whole = FusedStack::whole(format!("{module}.experts.down_proj"), self.hidden);
@@ -95,32 +96,32 @@ impl Routed {
         };
         ExpertsSpec {
             router: vec![router(hub), router(module)],
-            correction: None,
+            score_correction: None,
             routing: self.routing,
             gate: stack(
                 names[0],
                 "gate_proj",
-                self.inner,
+                self.intermediate,
                 self.hidden,
                 fused(FusedRows::From(0)),
             ),
             up: stack(
                 names[1],
                 "up_proj",
-                self.inner,
+                self.intermediate,
                 self.hidden,
-                fused(FusedRows::From(self.inner)),
+                fused(FusedRows::From(self.intermediate)),
             ),
-            down: stack(names[2], "down_proj", self.hidden, self.inner, whole),
+            down: stack(names[2], "down_proj", self.hidden, self.intermediate, whole),
             activation: self.activation,
             shared: None,
         }
     }
 
-    /// Shared experts with `inner` values between their products, without a gate.
-    pub(super) fn shared(&self, sizes: &Sizes, path: &str, inner: usize, bias: bool) -> SharedExpertsSpec {
+    /// Shared experts with `intermediate` values between their products, without a gate.
+    pub(super) fn shared(&self, sizes: &Sizes, path: &str, intermediate: usize, bias: bool) -> SharedExpertsSpec {
         let names = ["gate_proj", "up_proj", "down_proj"];
-        let sizes = Sizes { inner, ..*sizes };
+        let sizes = Sizes { intermediate, ..*sizes };
         SharedExpertsSpec {
             feed_forward: sizes.gated(path, names, bias, self.activation),
             gate: None,
@@ -155,14 +156,14 @@ impl LateExperts {
         }
         let paths = Paths::usual(index);
         let path = &paths.hub;
-        let correction = CorrectionSpec {
+        let score_correction = ScoreCorrectionSpec {
             names: vec![format!("{path}.gate.e_score_correction_bias")],
             required: true,
         };
-        let (inner, shared) = (self.shared * self.routed.inner, format!("{path}.shared_experts"));
+        let (intermediate, shared) = (self.shared * self.routed.intermediate, format!("{path}.shared_experts"));
         Some(ExpertsSpec {
-            correction: self.corrected.then_some(correction),
-            shared: (inner > 0).then(|| self.routed.shared(sizes, &shared, inner, self.bias)),
+            score_correction: self.corrected.then_some(score_correction),
+            shared: (intermediate > 0).then(|| self.routed.shared(sizes, &shared, intermediate, self.bias)),
             ..self.routed.at(&paths)
         })
     }

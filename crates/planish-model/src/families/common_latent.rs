@@ -97,7 +97,7 @@ impl Latent {
             total: self.unrotated + self.value,
             rows,
         };
-        let keys = StackPlace::Turned(expanded(FusedRows::From(0)));
+        let keys = StackPlace::Transposed(expanded(FusedRows::From(0)));
         let values = StackPlace::Joined(expanded(FusedRows::From(self.unrotated)));
         let stacked = |part, rows| StackPlace::Fused(FusedStack::whole(path(part), rows));
         LatentAttentionSpec {

@@ -36,7 +36,7 @@ impl DeltaNet {
     }
 
     /// `in_proj_qkvz` holds, key head by key head, the query, the key, the values and the gates of its value heads;
-    /// `in_proj_ba` their strengths and steps.
+    /// `in_proj_ba` their beta and steps.
     pub(super) fn layer(&self, path: &str, epsilon: f32, activation: Activation) -> RecurrenceSpec {
         let RecurrenceShape {
             heads,
@@ -76,7 +76,7 @@ impl DeltaNet {
                 log_rates: name("A_log"),
             },
             rule: RuleSpec::Delta {
-                strengths: narrow.cut_heads(groups, 2 * shared, 0..shared),
+                beta: narrow.cut_heads(groups, 2 * shared, 0..shared),
             },
             norm: Some(NormSpec::rms(name("norm"), value_dim, epsilon)),
             norm_first: true,

@@ -8,7 +8,7 @@ use super::common::{Differences, adapted_layers};
 use super::common_experts::{Paths, Routed, softmax_routing};
 use super::parts::Sizes;
 use crate::config::Config;
-use crate::{Architecture, CorrectionSpec, Error, ExpertsSpec, HeadSpec};
+use crate::{Architecture, Error, ExpertsSpec, HeadSpec, ScoreCorrectionSpec};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Ernie4_5_MoeForCausalLM",
@@ -61,14 +61,19 @@ fn experts(routed: &Routed, sizes: &Sizes, shared: usize, bias: bool, index: usi
     let paths = Paths::usual(index);
     let path = &paths.hub;
     let mut experts = routed.at(&paths);
-    experts.correction = Some(CorrectionSpec {
+    experts.score_correction = Some(ScoreCorrectionSpec {
         names: ["moe_statics", "gate.moe_statics"]
             .map(|module| format!("{path}.{module}.e_score_correction_bias"))
             .into(),
         required: false,
     });
     if shared > 0 {
-        experts.shared = Some(routed.shared(sizes, &format!("{path}.shared_experts"), shared * routed.inner, bias));
+        experts.shared = Some(routed.shared(
+            sizes,
+            &format!("{path}.shared_experts"),
+            shared * routed.intermediate,
+            bias,
+        ));
     }
     experts
 }

@@ -116,7 +116,7 @@ fn read_sizes(config: Config<'_>, grouped: bool) -> Result<Sizes, Error> {
     Ok(Sizes {
         hidden,
         vocabulary: config.count("vocab_size")?,
-        inner: config.optional_count("ffn_hidden_size")?.unwrap_or(4 * hidden),
+        intermediate: config.optional_count("ffn_hidden_size")?.unwrap_or(4 * hidden),
         heads,
         kv_heads,
         head_dim: hidden / heads,

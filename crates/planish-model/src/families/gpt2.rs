@@ -5,7 +5,7 @@ use super::parts::{Sizes, activation, epsilon, only};
 use crate::config::Config;
 use crate::{
     Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LinearSpec, NormSpec,
-    PositionTable, Spelling,
+    PositionTable, PrefixAlias,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -41,8 +41,8 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             attention.scale /= (index + 1) as f32;
         }
         let feed_forward = FeedForwardSpec::Plain {
-            up: linear("mlp.c_fc", sizes.inner, sizes.hidden),
-            down: linear("mlp.c_proj", sizes.hidden, sizes.inner),
+            up: linear("mlp.c_fc", sizes.intermediate, sizes.hidden),
+            down: linear("mlp.c_proj", sizes.hidden, sizes.intermediate),
             activation: activation.into(),
         };
         Ok(LayerSpec::sequential([
@@ -64,7 +64,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             ..decoder.embedding
         },
         // The first checkpoints, without the name of the part that they hold.
-        spellings: vec![Spelling::new("transformer.", "")],
+        prefix_aliases: vec![PrefixAlias::new("transformer.", "")],
         ..decoder
     })
 }
@@ -78,7 +78,7 @@ fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
     Ok(Sizes {
         hidden,
         vocabulary: config.count("vocab_size")?,
-        inner: config.optional_count("n_inner")?.unwrap_or(4 * hidden),
+        intermediate: config.optional_count("n_inner")?.unwrap_or(4 * hidden),
         heads,
         kv_heads: heads,
         head_dim: hidden / heads,

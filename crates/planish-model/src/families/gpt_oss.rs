@@ -53,7 +53,7 @@ fn experts(routed: &Routed, index: usize) -> ExpertsSpec {
     let path = &paths.hub;
     let fused = |name: &str, rows| FusedStack {
         name: format!("{path}.experts.{name}"),
-        total: 2 * routed.inner,
+        total: 2 * routed.intermediate,
         rows,
     };
     let whole = |name: String, rows| FusedStack::whole(format!("{path}.experts.{name}"), rows);

@@ -38,7 +38,7 @@ pub(super) fn experts(routed: &Routed, index: usize) -> ExpertsSpec {
     let path = format!("model.layers.{index}.block_sparse_moe");
     let fused = |start| FusedStack {
         name: format!("{path}.input_linear.weight"),
-        total: 2 * routed.inner,
+        total: 2 * routed.intermediate,
         rows: FusedRows::From(start),
     };
     let router = |name: &str| LinearSpec::new(format!("{path}.{name}"), routed.experts, routed.hidden);
@@ -50,7 +50,7 @@ pub(super) fn experts(routed: &Routed, index: usize) -> ExpertsSpec {
     experts.router = vec![router("router.layer"), router("router")];
     let output = FusedStack::whole(format!("{path}.output_linear.weight"), routed.hidden);
     let stacks = [&mut experts.gate, &mut experts.up, &mut experts.down];
-    for (stack, place) in stacks.into_iter().zip([fused(0), fused(routed.inner), output]) {
+    for (stack, place) in stacks.into_iter().zip([fused(0), fused(routed.intermediate), output]) {
         stack.places.insert(0, StackPlace::Fused(place));
     }
     experts

@@ -41,7 +41,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let rotates = rotates(config)?;
     let bias = config.flag("attention_bias", false)?;
     let shared = Sizes {
-        inner: config.count("shared_intermediate_size")?,
+        intermediate: config.count("shared_intermediate_size")?,
         ..sizes
     };
     let layer = |index: usize| {
@@ -127,12 +127,12 @@ fn with_shared(experts: ExpertsSpec, feed_forward: FeedForwardSpec) -> ExpertsSp
 
 /// Gate and up stand in one tensor.
 fn shared_feed_forward(config: Config<'_>, sizes: Sizes, path: &str) -> Result<FeedForwardSpec, Error> {
-    let (hidden, inner) = (sizes.hidden, sizes.inner);
-    let both = linear(format!("{path}.input_linear"), 2 * inner, hidden, false);
+    let (hidden, intermediate) = (sizes.hidden, sizes.intermediate);
+    let both = linear(format!("{path}.input_linear"), 2 * intermediate, hidden, false);
     Ok(FeedForwardSpec::Gated {
-        gate: both.cut_run(0, inner),
-        up: both.cut_run(inner, inner),
-        down: linear(format!("{path}.output_linear"), hidden, inner, false),
+        gate: both.cut_run(0, intermediate),
+        up: both.cut_run(intermediate, intermediate),
+        down: linear(format!("{path}.output_linear"), hidden, intermediate, false),
         activation: activation(config, "hidden_act", "silu")?,
     })
 }

@@ -21,7 +21,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({"rope_theta": 1_000_000.0, "num_key_value_heads": 8, "block_ffn_dim_multiplier": 1.0});
     let config = config.with_defaults(&defaults);
     let sizes = Sizes {
-        inner: inner(config)?,
+        intermediate: intermediate(config)?,
         ..Sizes::read(config, 0)?
     };
     let epsilon = epsilon(config, "norm_eps", 1e-5)?;
@@ -63,20 +63,20 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
 }
 
 /// Values between the products of the feed-forward block: as configured, or adjusted from it.
-fn inner(config: Config<'_>) -> Result<usize, Error> {
+fn intermediate(config: Config<'_>) -> Result<usize, Error> {
     let configured = match config.optional_count("block_ff_dim")? {
-        Some(inner) => inner,
+        Some(intermediate) => intermediate,
         None => config.count("intermediate_size")?,
     };
     if !config.flag("block_auto_adjust_ff_dim", true)? {
         return Ok(configured);
     }
-    let inner = 2 * configured / 3;
+    let intermediate = 2 * configured / 3;
     let Some(multiplier) = config.optional_number("block_ffn_dim_multiplier")? else {
-        return Ok(inner);
+        return Ok(intermediate);
     };
     let multiple = config.optional_count("block_multiple_of")?.unwrap_or(256);
-    let scaled = multiplier * inner as f64;
+    let scaled = multiplier * intermediate as f64;
     match (1.0..=(1u64 << 31) as f64).contains(&scaled) {
         true => Ok((scaled as usize).next_multiple_of(multiple)),
         false => Err(config.error("block_ffn_dim_multiplier", "a factor that leaves a size")),

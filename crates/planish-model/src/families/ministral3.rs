@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Family;
 use super::common::{Differences, llama_like};
 use crate::config::Config;
-use crate::{Architecture, Error, ScaleGrowth};
+use crate::{Architecture, Error, TemperatureTuning};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Ministral3ForCausalLM",
@@ -24,12 +24,12 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let window = config.optional_count("sliding_window")?;
     let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
     let parameters = parameters.ok_or_else(|| config.error("rope_parameters", "an object"))?;
-    let growth = ScaleGrowth {
+    let temperature_tuning = TemperatureTuning {
         rate: parameters.number("llama_4_scaling_beta")? as f32,
         period: parameters.count("original_max_position_embeddings")?,
     };
     llama_like(config, FAMILY.architecture, Differences::default(), |_, attention| {
-        attention.growth = Some(growth);
+        attention.temperature_tuning = Some(temperature_tuning);
         attention.window = window;
         Ok(())
     })

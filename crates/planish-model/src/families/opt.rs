@@ -5,8 +5,8 @@ use super::Family;
 use super::parts::{Sizes, activation, linear, only};
 use crate::config::Config;
 use crate::{
-    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LinearSpec, NarrowTable,
-    NormSpec, PositionTable, Spelling, StepSpec,
+    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FactorizedEmbedding, FeedForwardSpec, LayerSpec,
+    LinearSpec, NormSpec, PositionTable, PrefixAlias, StepSpec,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -37,8 +37,8 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             ..sizes.attention(&path("self_attn"), names, bias, bias)
         };
         let feed_forward = FeedForwardSpec::Plain {
-            up: linear(path("fc1"), sizes.inner, sizes.hidden, bias),
-            down: linear(path("fc2"), sizes.hidden, sizes.inner, bias),
+            up: linear(path("fc1"), sizes.intermediate, sizes.hidden, bias),
+            down: linear(path("fc2"), sizes.hidden, sizes.intermediate, bias),
             activation: activation.into(),
         };
         let attention = BranchSpec::new(norm(path("self_attn_layer_norm")), attention.into());
@@ -46,14 +46,14 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let layer = LayerSpec::sequential([attention, feed_forward]);
         Ok(if norm_first { layer } else { norms_last(layer) })
     };
-    let narrow = config.optional_count("word_embed_proj_dim")?.unwrap_or(sizes.hidden);
+    let table_cols = config.optional_count("word_embed_proj_dim")?.unwrap_or(sizes.hidden);
     let mut decoder = sizes.decoder(
         FAMILY.architecture,
         "model.decoder.embed_tokens",
         layer,
         norm("model.decoder.final_layer_norm".to_owned()),
         Sizes {
-            hidden: narrow,
+            hidden: table_cols,
             ..sizes
         }
         .head(config, "lm_head", true)?,
@@ -64,9 +64,9 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     }
     let project = |name: &str, rows, cols| LinearSpec::new(format!("model.decoder.{name}"), rows, cols);
     decoder.embedding = EmbeddingSpec {
-        narrow: (narrow != sizes.hidden).then(|| NarrowTable {
-            widen: project("project_in", sizes.hidden, narrow),
-            narrow: project("project_out", narrow, sizes.hidden),
+        factorized: (table_cols != sizes.hidden).then(|| FactorizedEmbedding {
+            project_in: project("project_in", sizes.hidden, table_cols),
+            project_out: project("project_out", table_cols, sizes.hidden),
         }),
         positions: Some(PositionTable {
             name: "model.decoder.embed_positions".to_owned(),
@@ -76,7 +76,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         ..decoder.embedding
     };
     // The first checkpoints, without the name of the part that they hold.
-    decoder.spellings = vec![Spelling::new("model.decoder.", "decoder.")];
+    decoder.prefix_aliases = vec![PrefixAlias::new("model.decoder.", "decoder.")];
     Ok(decoder)
 }
 
@@ -89,7 +89,7 @@ fn norms_last(layer: LayerSpec) -> LayerSpec {
     LayerSpec { steps: steps.collect() }
 }
 
-/// The usual sizes; the inner one has a name of its own, and all heads are alike.
+/// The usual sizes; the intermediate one has a name of its own, and all heads are alike.
 fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
     let (hidden, heads) = (config.count("hidden_size")?, config.count("num_attention_heads")?);
     if !hidden.is_multiple_of(heads) {
@@ -98,7 +98,7 @@ fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
     Ok(Sizes {
         hidden,
         vocabulary: config.count("vocab_size")?,
-        inner: config.count("ffn_dim")?,
+        intermediate: config.count("ffn_dim")?,
         heads,
         kv_heads: heads,
         head_dim: hidden / heads,

@@ -14,7 +14,7 @@ pub(super) struct Sizes {
     pub(super) hidden: usize,
     pub(super) vocabulary: usize,
     /// Values between the products of a feed-forward block.
-    pub(super) inner: usize,
+    pub(super) intermediate: usize,
     pub(super) heads: usize,
     /// Divides `heads`.
     pub(super) kv_heads: usize,
@@ -41,7 +41,7 @@ impl Sizes {
         Ok(Sizes {
             hidden,
             vocabulary: config.count("vocab_size")?,
-            inner: config.count("intermediate_size")?,
+            intermediate: config.count("intermediate_size")?,
             heads,
             kv_heads,
             head_dim,
@@ -96,9 +96,9 @@ impl Sizes {
     pub(super) fn gated(&self, path: &str, names: [&str; 3], bias: bool, activation: Activation) -> FeedForwardSpec {
         let [gate, up, down] = names.map(|name| format!("{path}.{name}"));
         FeedForwardSpec::Gated {
-            gate: linear(gate, self.inner, self.hidden, bias),
-            up: linear(up, self.inner, self.hidden, bias),
-            down: linear(down, self.hidden, self.inner, bias),
+            gate: linear(gate, self.intermediate, self.hidden, bias),
+            up: linear(up, self.intermediate, self.hidden, bias),
+            down: linear(down, self.hidden, self.intermediate, bias),
             activation,
         }
     }
@@ -113,8 +113,8 @@ impl Sizes {
     ) -> FeedForwardSpec {
         let [up, down] = names.map(|name| format!("{path}.{name}"));
         FeedForwardSpec::Plain {
-            up: linear(up, self.inner, self.hidden, bias),
-            down: linear(down, self.hidden, self.inner, bias),
+            up: linear(up, self.intermediate, self.hidden, bias),
+            down: linear(down, self.hidden, self.intermediate, bias),
             activation: activation.into(),
         }
     }
@@ -148,7 +148,7 @@ impl Sizes {
             final_norm,
             head,
             logits: LogitsSpec::default(),
-            spellings: Vec::new(),
+            prefix_aliases: Vec::new(),
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Family, gemma3, ministral3, mistral};
 use crate::config::Config;
-use crate::{Architecture, Error, HeadSpec, Spelling};
+use crate::{Architecture, Error, HeadSpec, PrefixAlias};
 
 pub(super) const GEMMA3_FAMILY: Family = Family {
     architecture: "Gemma3ForConditionalGeneration",
@@ -35,10 +35,10 @@ fn text_part(config: Config<'_>, family: Family, decoders: &[Family]) -> Result<
         HeadSpec::Tied(layer) | HeadSpec::Separate(layer) if tied => HeadSpec::Tied(layer),
         HeadSpec::Tied(layer) | HeadSpec::Separate(layer) => HeadSpec::Separate(layer),
     };
-    architecture.spellings = vec![
-        Spelling::new("model.", "language_model.model."),
-        Spelling::new("model.", "model.language_model."),
-        Spelling::new("lm_head.", "language_model.lm_head."),
+    architecture.prefix_aliases = vec![
+        PrefixAlias::new("model.", "language_model.model."),
+        PrefixAlias::new("model.", "model.language_model."),
+        PrefixAlias::new("lm_head.", "language_model.lm_head."),
     ];
     Ok(architecture)
 }

@@ -49,7 +49,7 @@ fn a_stored_head_is_used_though_the_config_ties_it() {
 }
 
 #[test]
-fn wrapped_decoders_have_two_spellings() {
+fn wrapped_decoders_have_two_prefixes() {
     for case in ["gemma3", "mistral3"] {
         let rename = |name: &str| match name.strip_prefix("language_model.model.") {
             Some(rest) => format!("model.language_model.{rest}"),

@@ -1,6 +1,6 @@
-// Which inputs of a stack of matrices (count, rows, cols) meet which matrix: tiles of TILE inputs that share one, given by a table
-// that routing makes on the device (ROUTED 1: inputs are rows, outputs places in the order of experts; 2: inputs are places, outputs
-// entries), or every input for each matrix (ROUTED 0: heads).
+// The routing map of a stack of matrices (count, rows, cols), as in a grouped GEMM: tiles of TILE inputs that share a matrix, given
+// by a table that routing makes on the device (ROUTED 1: inputs are rows, outputs places in the order of experts; 2: inputs are
+// places, outputs entries), or every input for each matrix (ROUTED 0: heads).
 
 struct StackProblem {
     uint rows;
