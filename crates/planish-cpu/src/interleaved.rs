@@ -3,7 +3,7 @@
 //! A block of 16 rows is a run of groups of columns; a group is `group * bits / 32` times the same 32-bit word of codes of every
 //! row, then 16 scales and 16 biases: 576 bytes of 4 bits in groups of 64. x is broadcast, nothing is shuffled or summed across
 //! lanes. SmolLM2 135M at 4 bits, Xeon, November 2026, one thread / two: 25 / 50 GB/s where the format's own order reaches 22 / 44
-//! and plain reading 26 / 50. What multiplies more rows of x turns strips of rows back.
+//! and plain reading 26 / 50. What multiplies many rows of x puts strips of rows back in order.
 
 use bytes::Bytes;
 use planish_format::{PackedMatrix, PackedShape, Packing};

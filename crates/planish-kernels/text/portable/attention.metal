@@ -276,17 +276,27 @@ KERNEL(attention_merge)(
     const ulong head = ulong(group_position.x) * problem.heads + group_position.y;
     device const float* parts = partials + head * problem.parts * PARTIAL_SIZE;
     device value_t* to = output + (ulong(row) * problem.heads + group_position.y) * VALUE_DIM;
+    // A lane weighs one part, of MOST_PARTS = 32 at most; all lanes then take turns with it.
     const float sink = SINKS ? sinks[group_position.y] : -INFINITY;
-    float maximum = sink;
-    for (uint p = 0; p < count; p++)
-        maximum = max(maximum, parts[p * PARTIAL_SIZE + VALUE_DIM]);
-    float total = SINKS ? exp(sink - maximum) : 0.0f;
-    for (uint p = 0; p < count; p++)
-        total = fma(exp(parts[p * PARTIAL_SIZE + VALUE_DIM] - maximum), parts[p * PARTIAL_SIZE + VALUE_DIM + 1], total);
-    for (uint i = thread_index; i < VALUE_DIM; i += THREADS) {
+    const float own = lane_index < count ? parts[lane_index * PARTIAL_SIZE + VALUE_DIM] : -INFINITY;
+    const float maximum = max(simd_max(own), sink);
+    const float weight = weight_of(own, maximum);
+    float total = lane_index < count ? weight * parts[lane_index * PARTIAL_SIZE + VALUE_DIM + 1] : 0.0f;
+    total = simd_sum(total) + (SINKS ? exp(sink - maximum) : 0.0f);
+    for (uint first = 0; first < VALUE_DIM; first += THREADS) {
+        const uint i = min(first + thread_index, uint(VALUE_DIM - 1));
         float sum = 0;
-        for (uint p = 0; p < count; p++)
-            sum = fma(exp(parts[p * PARTIAL_SIZE + VALUE_DIM] - maximum), parts[p * PARTIAL_SIZE + i], sum);
-        to[i] = narrow<value_t>(sum / total);
+        // Reads of several parts overlap; lanes past the last part weigh nothing.
+        for (uint p = 0; p < count; p += 4) {
+            float values[4];
+#pragma unroll
+            for (uint k = 0; k < 4; k++)
+                values[k] = parts[min(p + k, count - 1) * PARTIAL_SIZE + i];
+#pragma unroll
+            for (uint k = 0; k < 4; k++)
+                sum = fma(simd_shuffle(weight, ushort(p + k)), values[k], sum);
+        }
+        if (first + thread_index < VALUE_DIM)
+            to[i] = narrow<value_t>(sum / total);
     }
 }

@@ -53,6 +53,7 @@ KERNEL(rope_angles)(
     device float* angles [[buffer(2)]],            // (rows, rotated)
     PROBLEM(RopeAnglesProblem, 3))
 {
+    launch_dependents();
     wait_for_previous();
     const uint half_dim = problem.rotated / 2, pair = group_position.y * THREADS + thread_index;
     if (pair < half_dim) {
