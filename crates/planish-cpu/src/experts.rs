@@ -3,10 +3,13 @@
 //! For one row only the chosen experts' weights are read. Several rows are grouped by expert, so that an expert's weights are
 //! read once, for all rows that chose it.
 
-use planish_ops::Activation;
+use std::ops::Range;
+
+use planish_ops::{ExpertLayer, Experts, Shape, StackShape};
 use smallvec::SmallVec;
 
 use crate::activation::activate_values;
+use crate::ops::CpuOps;
 use crate::share::{SharedSlice, share_rows};
 use crate::{Choices, Cpu, CpuMatrix, Matmul, MatmulEach, Precision};
 
@@ -15,54 +18,9 @@ const FEW: usize = 16;
 /// Rows up to which results are added up best expert first, as for one row, so that a row is the same alone and in a batch.
 const RANKED_ROWS: usize = 16;
 
-/// The same projection of every expert.
-#[derive(Clone, Copy)]
-pub struct ExpertLayer<'a> {
-    /// Of equal shape. // experts times (features, cols)
-    pub weights: &'a [CpuMatrix],
-    /// Added to the products. // (experts, features)
-    pub biases: Option<&'a [f32]>,
-}
-
-impl ExpertLayer<'_> {
-    fn features(&self) -> usize {
-        self.weights.first().map_or(0, CpuMatrix::rows)
-    }
-
-    /// Adds an expert's bias to its products. // (rows, features)
-    fn add_bias(&self, expert: usize, products: &mut [f32]) {
-        let Some(biases) = self.biases else { return };
-        let features = self.features();
-        let bias = &biases[expert * features..][..features];
-        for row in products.chunks_exact_mut(features) {
-            row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-        }
-    }
-}
-
-/// Rows through their experts.
-pub struct Experts<'a> {
-    /// x. // (rows, hidden)
-    pub input: &'a [f32],
-    /// Who computes which row.
-    pub choices: &'a Choices,
-    /// (intermediate, hidden) of every expert.
-    pub gate: Option<ExpertLayer<'a>>,
-    /// (intermediate, hidden) of every expert.
-    pub up: ExpertLayer<'a>,
-    /// (hidden, intermediate) of every expert.
-    pub down: ExpertLayer<'a>,
-    /// The non-linearity.
-    pub activation: Activation,
-    /// How packed weights are multiplied.
-    pub precision: Precision,
-    /// The result is added. // (rows, hidden)
-    pub output: &'a mut [f32],
-}
-
 /// Memory that calls reuse.
 #[derive(Default)]
-pub struct ExpertsWorkspace {
+pub(crate) struct ExpertsWorkspace {
     input: Vec<f32>,  // (rows of an expert, hidden)
     gate: Vec<f32>,   // (rows of an expert, intermediate), or (chosen, intermediate)
     up: Vec<f32>,     // likewise
@@ -72,85 +30,110 @@ pub struct ExpertsWorkspace {
     ends: Vec<usize>, // of each expert's places
 }
 
-impl Cpu {
+/// A checked Problem, and what else computes it.
+pub(crate) struct Run<'a, 'b> {
+    /// Threads and instruction set.
+    pub cpu: &'a Cpu,
+    /// How packed weights are multiplied.
+    pub precision: Precision,
+    /// Who computes which row.
+    pub choices: &'a Choices,
+    /// The results are added to its output.
+    pub problem: &'a mut Experts<'b, CpuOps>,
+}
+
+/// Adds an expert's bias to its products. // (rows, features)
+fn add_bias(layer: &ExpertLayer<'_, CpuOps>, expert: usize, products: &mut [f32]) {
+    let Some(biases) = layer.biases else { return };
+    let features = layer.weights.rows();
+    let bias = &biases.values()[expert * features..][..features];
+    for row in products.chunks_exact_mut(features) {
+        row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+    }
+}
+
+impl<'b> Run<'_, 'b> {
     /// Computes every row.
-    ///
-    /// Panics when shapes and lengths contradict each other.
-    pub fn experts(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace) {
-        let hidden = problem.down.features();
-        let rows = problem.output.len() / hidden;
-        assert!(problem.output.len() == rows * hidden && problem.input.len() == rows * problem.up.weights[0].cols());
-        assert!(problem.choices.experts.len().is_multiple_of(rows.max(1)));
-        match rows {
+    pub fn run(&mut self, workspace: &mut ExpertsWorkspace) {
+        match self.problem.rows {
             0 => {}
-            1 => self.one_row(problem, workspace),
-            _ => self.grouped_rows(problem, workspace, rows),
+            1 => self.one_row(workspace),
+            _ => self.grouped_rows(workspace),
         }
     }
 
     /// All chosen experts read the same row: their first products are one dispatch.
-    fn one_row(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace) {
+    fn one_row(&mut self, workspace: &mut ExpertsWorkspace) {
         let ExpertsWorkspace { gate, up, output, .. } = workspace;
-        let choices = problem.choices;
+        let Run {
+            cpu,
+            precision,
+            choices,
+            ..
+        } = *self;
+        let problem = &*self.problem;
         let chosen = || choices.experts.iter().map(|&expert| expert as usize);
-        let intermediate = problem.up.features();
+        let intermediate = problem.up.weights.rows();
         gate.resize(choices.experts.len() * intermediate, 0.0);
         up.resize(choices.experts.len() * intermediate, 0.0);
-        let layers = [(problem.gate, &mut *gate), (Some(problem.up), &mut *up)];
+        let layers = [(problem.gate.as_ref(), &mut *gate), (Some(&problem.up), &mut *up)];
         let mut weights = SmallVec::<[&CpuMatrix; 2 * FEW]>::new();
         let mut outputs = SmallVec::<[&mut [f32]; 2 * FEW]>::new();
         for (layer, products) in layers {
             let Some(layer) = layer else { continue };
-            weights.extend(chosen().map(|expert| &layer.weights[expert]));
+            weights.extend(chosen().map(|expert| &layer.weights.matrices()[expert]));
             outputs.extend(products.chunks_exact_mut(intermediate));
         }
-        self.matmul(Matmul {
+        cpu.matmul(Matmul {
             weights: &weights,
-            input: problem.input,
+            input: problem.input.first(1),
             m: 1,
             outputs: &mut outputs,
-            precision: problem.precision,
+            precision,
         });
         drop(outputs);
         for (expert, (gate, up)) in chosen().zip(
             gate.chunks_exact_mut(intermediate)
                 .zip(up.chunks_exact_mut(intermediate)),
         ) {
-            problem.add_first_biases(expert, gate, up);
+            self.add_first_biases(expert, gate, up);
         }
-        let activated = problem.activate(self, gate, up);
-        let hidden = problem.down.features();
+        let activated = self.activate(gate, up);
+        let hidden = problem.down.weights.rows();
         output.resize(choices.experts.len() * hidden, 0.0);
-        let weights: SmallVec<[&CpuMatrix; FEW]> = chosen().map(|expert| &problem.down.weights[expert]).collect();
-        self.matmul_each(MatmulEach {
+        let down = problem.down.weights.matrices();
+        let weights: SmallVec<[&CpuMatrix; FEW]> = chosen().map(|expert| &down[expert]).collect();
+        cpu.matmul_each(MatmulEach {
             weights: &weights,
             inputs: activated,
             outputs: output,
-            precision: problem.precision,
+            precision,
         });
+        let problem = &mut *self.problem;
         for ((expert, &weight), products) in chosen().zip(&choices.weights).zip(output.chunks_exact_mut(hidden)) {
-            problem.down.add_bias(expert, products);
-            let sums = problem.output.iter_mut().zip(products.iter());
+            add_bias(&problem.down, expert, products);
+            let sums = problem.output.first_mut(1).iter_mut().zip(products.iter());
             sums.for_each(|(sum, value)| *sum += weight * value);
         }
     }
 
-    fn grouped_rows(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace, rows: usize) {
-        workspace.group(problem.choices, problem.up.weights.len());
+    fn grouped_rows(&mut self, workspace: &mut ExpertsWorkspace) {
+        workspace.group(self.choices, self.problem.up.weights.count());
         let mut start = 0;
         for expert in 0..workspace.ends.len() {
             let end = workspace.ends[expert];
             if start < end {
-                self.one_expert(problem, workspace, expert, Places { start, end, rows });
+                self.one_expert(workspace, expert, start..end);
             }
             start = end;
         }
-        if rows <= RANKED_ROWS {
-            problem.add_ranked(&workspace.ranked, rows);
+        if self.problem.rows <= RANKED_ROWS {
+            self.add_ranked(&workspace.ranked);
         }
     }
 
-    fn one_expert(&self, problem: &mut Experts<'_>, workspace: &mut ExpertsWorkspace, expert: usize, places: Places) {
+    /// The rows at some of the grouped places, which are an expert's.
+    fn one_expert(&mut self, workspace: &mut ExpertsWorkspace, expert: usize, places: Range<usize>) {
         let ExpertsWorkspace {
             input,
             gate,
@@ -160,32 +143,39 @@ impl Cpu {
             places: all_places,
             ..
         } = workspace;
-        let choices = problem.choices;
-        let (rows, chosen) = (places.rows, choices.experts.len() / places.rows);
-        let places = &all_places[places.start..places.end];
-        let (intermediate, hidden) = (problem.up.features(), problem.down.features());
-        let cols = problem.up.weights[expert].cols();
+        let Run {
+            cpu,
+            precision,
+            choices,
+            ..
+        } = *self;
+        let problem = &*self.problem;
+        let (rows, chosen) = (problem.rows, choices.experts.len() / problem.rows);
+        let places = &all_places[places];
+        let (intermediate, hidden) = (problem.up.weights.rows(), problem.down.weights.rows());
+        let of_expert = |layer: &ExpertLayer<'b, CpuOps>| -> &'b CpuMatrix { &layer.weights.matrices()[expert] };
         input.clear();
         for &place in places {
-            input.extend_from_slice(&problem.input[place as usize / chosen * cols..][..cols]);
+            let row = place as usize / chosen;
+            input.extend_from_slice(problem.input.rows_of(row..row + 1));
         }
         gate.resize(places.len() * intermediate, 0.0);
         up.resize(places.len() * intermediate, 0.0);
         output.resize(places.len() * hidden, 0.0);
-        match problem.gate {
-            Some(layer) => self.matmul(Matmul {
-                weights: &[&layer.weights[expert], &problem.up.weights[expert]],
+        match &problem.gate {
+            Some(layer) => cpu.matmul(Matmul {
+                weights: &[of_expert(layer), of_expert(&problem.up)],
                 input,
                 m: places.len(),
                 outputs: &mut [&mut *gate, &mut *up],
-                precision: problem.precision,
+                precision,
             }),
-            None => self.product(&problem.up.weights[expert], input, up, problem.precision),
+            None => self.product(of_expert(&problem.up), input, up),
         }
-        problem.add_first_biases(expert, gate, up);
-        let activated = problem.activate(self, gate, up);
-        self.product(&problem.down.weights[expert], activated, output, problem.precision);
-        problem.down.add_bias(expert, output);
+        self.add_first_biases(expert, gate, up);
+        let activated = self.activate(gate, up);
+        self.product(of_expert(&problem.down), activated, output);
+        add_bias(&problem.down, expert, output);
         if rows <= RANKED_ROWS {
             ranked.resize(choices.experts.len() * hidden, 0.0);
             for (&place, values) in places.iter().zip(output.chunks_exact(hidden)) {
@@ -193,8 +183,8 @@ impl Cpu {
             }
             return;
         }
-        let target = SharedSlice::new(problem.output);
-        share_rows(self.pool(), places.len(), hidden, |share| {
+        let target = SharedSlice::new(self.problem.output.first_mut(rows));
+        share_rows(cpu.pool(), places.len(), hidden, |share| {
             for index in share {
                 let place = places[index] as usize;
                 let (row, weight) = (place / chosen, choices.weights[place]);
@@ -209,38 +199,31 @@ impl Cpu {
     }
 
     /// One matrix and as many rows of x as `input` holds.
-    fn product(&self, weight: &CpuMatrix, input: &[f32], output: &mut [f32], precision: Precision) {
-        self.matmul(Matmul {
+    fn product(&self, weight: &CpuMatrix, input: &[f32], output: &mut [f32]) {
+        self.cpu.matmul(Matmul {
             weights: &[weight],
             input,
             m: input.len() / weight.cols(),
             outputs: &mut [output],
-            precision,
+            precision: self.precision,
         });
     }
-}
 
-/// Which of the grouped places belong to an expert.
-struct Places {
-    start: usize,
-    end: usize,
-    rows: usize, // of the call
-}
-
-impl Experts<'_> {
     fn add_first_biases(&self, expert: usize, gate: &mut [f32], up: &mut [f32]) {
-        if let Some(layer) = self.gate {
-            layer.add_bias(expert, gate);
+        if let Some(layer) = &self.problem.gate {
+            add_bias(layer, expert, gate);
         }
-        self.up.add_bias(expert, up);
+        add_bias(&self.problem.up, expert, up);
     }
 
     /// Adds the results of every row's experts in the order of their ranks. // (rows, chosen, hidden)
-    fn add_ranked(&mut self, ranked: &[f32], rows: usize) {
-        let (hidden, chosen) = (self.down.features(), self.choices.experts.len() / rows);
+    fn add_ranked(&mut self, ranked: &[f32]) {
+        let rows = self.problem.rows;
+        let (hidden, chosen) = (self.problem.down.weights.rows(), self.choices.experts.len() / rows);
         let of_rows = ranked.chunks_exact(chosen * hidden);
         let weights = self.choices.weights.chunks_exact(chosen);
-        for ((sums, values), weights) in self.output.chunks_exact_mut(hidden).zip(of_rows).zip(weights) {
+        let output = self.problem.output.first_mut(rows);
+        for ((sums, values), weights) in output.chunks_exact_mut(hidden).zip(of_rows).zip(weights) {
             for (values, weight) in values.chunks_exact(hidden).zip(weights) {
                 sums.iter_mut()
                     .zip(values)
@@ -250,13 +233,12 @@ impl Experts<'_> {
     }
 
     /// What the last products read.
-    fn activate<'b>(&self, cpu: &Cpu, gate: &'b mut [f32], up: &'b mut [f32]) -> &'b [f32] {
-        let (gate, up) = match self.gate {
+    fn activate<'c>(&self, gate: &'c mut [f32], up: &'c mut [f32]) -> &'c [f32] {
+        let (gate, up) = match self.problem.gate {
             Some(_) => (gate, Some(&*up)),
             None => (up, None),
         };
-        let activation = self.activation;
-        activate_values(cpu, activation, gate, up);
+        activate_values(self.cpu, self.problem.activation, gate, up);
         gate
     }
 }

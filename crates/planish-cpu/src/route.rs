@@ -1,9 +1,10 @@
 //! Routing: which experts compute a row, and with what weights, from the logits of a router.
 
-use planish_ops::{ExpertGroups, Routing, Scoring};
+use planish_ops::{ExpertGroups, Route, Routing, Scoring, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::Pool;
+use crate::ops::CpuOps;
 use crate::share::{SharedSlice, share_rows};
 
 /// One for each expert; more than 512 take memory for each share.
@@ -18,25 +19,12 @@ pub struct Choices {
     pub weights: Vec<f32>,
 }
 
-/// Rows to route.
-pub struct Route<'a> {
-    /// What the router says. // (rows, experts)
-    pub logits: &'a [f32],
-    /// Experts.
-    pub experts: usize,
-    /// Added to the scores for choosing, not for weighing. // (experts)
-    pub score_correction: Option<&'a [f32]>,
-    /// How to choose.
-    pub rule: Routing,
-}
-
-/// Routes every row.
-pub fn route(pool: &Pool, problem: &Route<'_>, choices: &mut Choices) {
-    let Route {
-        logits, experts, rule, ..
-    } = *problem;
-    let rows = logits.len() / experts;
-    assert!(logits.len() == rows * experts && rule.chosen <= experts);
+/// Routes the first rows.
+pub fn route(pool: &Pool, rows: usize, problem: &Route<'_, CpuOps>, choices: &mut Choices) {
+    let (experts, rule) = (problem.logits.cols(), &problem.rule);
+    let logits = problem.logits.first(rows);
+    let correction = problem.score_correction.map(|correction| correction.values());
+    assert!(rule.chosen <= experts);
     choices.experts.resize(rows * rule.chosen, 0);
     choices.weights.resize(rows * rule.chosen, 0.0);
     let chosen = SharedSlice::new(&mut choices.experts);
@@ -53,7 +41,7 @@ pub fn route(pool: &Pool, problem: &Route<'_>, choices: &mut Choices) {
                 }
             };
             scores.copy_from_slice(&logits[row * experts..][..experts]);
-            problem.row(&mut scores, &mut candidates, &mut row_choices);
+            route_row(rule, correction, &mut scores, &mut candidates, &mut row_choices);
         }
     });
 }
@@ -64,35 +52,39 @@ struct RowChoices<'a> {
     weights: &'a mut [f32],
 }
 
-impl Route<'_> {
-    /// `scores` holds the logits.
-    fn row(&self, scores: &mut [f32], candidates: &mut [f32], choices: &mut RowChoices<'_>) {
-        match self.rule.scoring {
-            Scoring::SparseMixer { jitter } => return sparse_mixer(scores, jitter, choices),
-            Scoring::Softmax => softmax(scores),
-            Scoring::Sigmoid => scores
-                .iter_mut()
-                .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
-        }
-        candidates.copy_from_slice(scores);
-        if let Some(correction) = self.score_correction {
-            candidates
-                .iter_mut()
-                .zip(correction)
-                .for_each(|(score, add)| *score += add);
-        }
-        if let Some(groups) = self.rule.groups {
-            keep_groups(candidates, groups);
-        }
-        for (expert, weight) in choices.experts.iter_mut().zip(choices.weights.iter_mut()) {
-            let best = take_best(candidates);
-            (*expert, *weight) = (best as u32, scores[best]);
-        }
-        let sum: f32 = choices.weights.iter().sum();
-        let divisor = self.rule.normalize.map_or(1.0, |least| sum.max(least));
-        let factor = self.rule.scale / divisor;
-        choices.weights.iter_mut().for_each(|weight| *weight *= factor);
+/// `scores` holds the logits.
+fn route_row(
+    rule: &Routing,
+    correction: Option<&[f32]>,
+    scores: &mut [f32],
+    candidates: &mut [f32],
+    choices: &mut RowChoices<'_>,
+) {
+    match rule.scoring {
+        Scoring::SparseMixer { jitter } => return sparse_mixer(scores, jitter, choices),
+        Scoring::Softmax => softmax(scores),
+        Scoring::Sigmoid => scores
+            .iter_mut()
+            .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
     }
+    candidates.copy_from_slice(scores);
+    if let Some(correction) = correction {
+        candidates
+            .iter_mut()
+            .zip(correction)
+            .for_each(|(score, add)| *score += add);
+    }
+    if let Some(groups) = rule.groups {
+        keep_groups(candidates, groups);
+    }
+    for (expert, weight) in choices.experts.iter_mut().zip(choices.weights.iter_mut()) {
+        let best = take_best(candidates);
+        (*expert, *weight) = (best as u32, scores[best]);
+    }
+    let sum: f32 = choices.weights.iter().sum();
+    let divisor = rule.normalize.map_or(1.0, |least| sum.max(least));
+    let factor = rule.scale / divisor;
+    choices.weights.iter_mut().for_each(|weight| *weight *= factor);
 }
 
 fn softmax(values: &mut [f32]) {

@@ -1,9 +1,10 @@
 //! Stacks of matrices and routed experts on the CPU.
 
-use crate::{Choices, CpuMatrix, ExpertsWorkspace};
+use crate::experts::{ExpertsWorkspace, Run};
+use crate::{Choices, CpuMatrix};
 
 use super::{CpuOps, lock};
-use planish_ops::{Base, ExpertLayer, Experts, Resident, Shape, StackShape};
+use planish_ops::{Base, Experts, Resident, Shape, StackShape};
 
 /// Matrices of equal shape in memory, each where it lies.
 pub struct CpuStack {
@@ -54,38 +55,19 @@ pub(super) struct RoutedWorkspace {
 
 impl CpuOps {
     /// For a checked problem.
-    pub(super) fn run_experts(&self, problem: Experts<'_, CpuOps>) {
-        let Experts { rows, input, route, .. } = problem;
-        let cols = problem.output.cols();
-        let output = problem.output.first_mut(rows);
-        begin(&problem.base, cols, output);
+    pub(super) fn run_experts(&self, mut problem: Experts<'_, CpuOps>) {
+        let (rows, cols) = (problem.rows, problem.output.cols());
+        begin(&problem.base, cols, problem.output.first_mut(rows));
         let mut workspace = lock(&self.experts);
         let RoutedWorkspace { choices, experts } = &mut *workspace;
-        let routed = crate::Route {
-            logits: route.logits.first(rows),
-            experts: route.logits.cols(),
-            score_correction: route.score_correction.map(|correction| correction.values()),
-            rule: route.rule,
-        };
-        crate::route(self.cpu.pool(), &routed, choices);
-        let mut problem = crate::Experts {
-            input: input.first(rows),
-            choices,
-            gate: problem.gate.map(expert_layer),
-            up: expert_layer(problem.up),
-            down: expert_layer(problem.down),
-            activation: problem.activation,
+        crate::route(self.cpu.pool(), rows, &problem.route, choices);
+        Run {
+            cpu: &self.cpu,
             precision: self.precision,
-            output,
-        };
-        self.cpu.experts(&mut problem, experts);
-    }
-}
-
-fn expert_layer<'a>(layer: ExpertLayer<'a, CpuOps>) -> crate::ExpertLayer<'a> {
-    crate::ExpertLayer {
-        weights: &layer.weights.matrices,
-        biases: layer.biases.map(|biases| biases.values()),
+            choices,
+            problem: &mut problem,
+        }
+        .run(experts);
     }
 }
 

@@ -44,18 +44,20 @@ fn routes_choose_and_weigh_as_the_formulas_say() {
     let (rows, experts) = (301, 12);
     let logits = random(1, rows * experts, 2.0);
     let score_correction = random(2, experts, 0.3);
+    let ops = ops(1, Precision::Exact);
+    let router = tensor(&ops, rows, experts, &logits);
+    let corrections = ops.vector(&score_correction).unwrap();
     for threads in [1, 3] {
         let pool = Pool::new(threads);
         for rule in rules() {
             let uncorrected = matches!(rule.scoring, Scoring::SparseMixer { .. });
             let mut choices = planish_cpu::Choices::default();
-            let problem = planish_cpu::Route {
-                logits: &logits,
-                experts,
-                score_correction: (!uncorrected).then_some(&score_correction),
+            let problem = Route {
+                logits: &router,
+                score_correction: (!uncorrected).then_some(&corrections),
                 rule,
             };
-            planish_cpu::route(&pool, &problem, &mut choices);
+            planish_cpu::route(&pool, rows, &problem, &mut choices);
             for (row, logits) in logits.chunks_exact(experts).enumerate() {
                 let expected = route_reference(logits, &score_correction, &rule);
                 let range = row * rule.chosen..(row + 1) * rule.chosen;
