@@ -1,12 +1,16 @@
-//! A token takes no memory: what a step works with is there after the first ones. Counted in all threads.
+//! A token takes no memory: what a step works with is there after the first ones. Counted in all threads, on the CPU, and on the host
+//! of a GPU that computes nothing.
 
 mod common;
+mod silent;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{exact, load};
+use common::{exact, folder, load};
+use planish_checkpoint::Checkpoint;
 use planish_model::{Cache, Choice, Chunk, Draw, Input, LoadOptions, Model, Want};
+use silent::SilentQueue;
 
 struct Counting;
 
@@ -99,6 +103,22 @@ fn a_step_of_a_batch_takes_no_memory(case: &str, name: &str, model: &mut Model) 
     );
 }
 
+/// Operations become launches without memory of the host: with the kernels of every GPU, and with those of the best.
+fn steps_of_a_gpu_take_no_memory() {
+    for case in CASES {
+        for tensor_cores in [false, true] {
+            let name = if tensor_cores { "tensor cores" } else { "any GPU" };
+            let checkpoint = Checkpoint::open(&folder(case)).unwrap();
+            let mut model = Model::load_on(&checkpoint, &LoadOptions::default(), SilentQueue { tensor_cores }).unwrap();
+            let mut cache = model.cache((1 + WINDOWS) * STEPS);
+            allocations(&mut model, &mut cache);
+            let least = (0..WINDOWS).map(|_| allocations(&mut model, &mut cache)).min();
+            assert_eq!(least, Some(0), "{case}, {name}: allocations in {STEPS} steps");
+            a_step_of_a_batch_takes_no_memory(case, name, &mut model);
+        }
+    }
+}
+
 /// The only test of this program: others would be counted too.
 #[test]
 fn a_step_takes_no_memory() {
@@ -115,4 +135,5 @@ fn a_step_takes_no_memory() {
             a_step_of_a_batch_takes_no_memory(case, name, &mut model);
         }
     }
+    steps_of_a_gpu_take_no_memory();
 }

@@ -1,8 +1,9 @@
 //! Penalties, biases and masks of logits before a token is chosen.
 
 use bytemuck::{Pod, Zeroable};
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file};
+use super::{File, Launch, Program, constants_of, kernel_file};
 
 const FILE: File = kernel_file!("portable/adjust", "shared/values");
 const THREADS: u32 = 256;
@@ -42,13 +43,13 @@ impl Adjust {
         Launch {
             program: Program {
                 file: FILE,
-                defines: vec![("THREADS", THREADS), ("VALUE", 0)],
+                defines: smallvec![("THREADS", THREADS), ("VALUE", 0)],
             },
             kernel,
             threadgroups: [grid[0], grid[1], 1],
             threads: THREADS,
             buffers: 2,
-            constants: bytemuck::bytes_of(&AdjustProblem { cols: self.cols, count }).to_vec(),
+            constants: constants_of(&AdjustProblem { cols: self.cols, count }),
             shared_bytes: 0,
         }
     }

@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/sample", "shared/values");
 const THREADS: u32 = 256;
@@ -46,7 +47,7 @@ impl Argmax {
     }
 
     fn launch(&self, kernel: &'static str, parts: u32, buffers: u32) -> Launch {
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
             ("PARTS", PARTS),
@@ -57,7 +58,7 @@ impl Argmax {
             threadgroups: [self.rows, parts, 1],
             threads: THREADS,
             buffers,
-            constants: bytemuck::bytes_of(&ArgmaxProblem { cols: self.cols }).to_vec(),
+            constants: constants_of(&ArgmaxProblem { cols: self.cols }),
             shared_bytes: 0,
         }
     }

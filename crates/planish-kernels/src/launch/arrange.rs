@@ -1,8 +1,9 @@
 //! Inputs in the type and order that warpgroups read, made anew for every product (or once for products that share them).
 
 use bytemuck::{Pod, Zeroable};
+use smallvec::smallvec;
 
-use super::{File, Launch, ProductBuffer, Program, kernel_file};
+use super::{File, Launch, ProductBuffer, Program, constants_of, kernel_file};
 
 const FILE: File = kernel_file!("hopper/arrange", "shared/values", "cuda/tiles", "shared/reduce");
 const THREADS: u32 = 512;
@@ -42,7 +43,7 @@ impl Arrange {
             padded: self.padded(),
         };
         // Of the weight's packing only the order of its columns says something here.
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", 2),
             ("WEIGHT", 2),
@@ -55,7 +56,7 @@ impl Arrange {
             threadgroups: [self.inputs, 1, 1],
             threads: THREADS,
             buffers: Arrange::BUFFERS.len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

@@ -3,9 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::TemperatureTuning;
+use smallvec::smallvec;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{Constants, File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/attention", "shared/values", "shared/blocks");
 const THREADS: u32 = 256;
@@ -195,7 +196,7 @@ impl Attention {
 
     fn program(&self, parts: u32) -> Program {
         let flag = |is: bool| u32::from(is);
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
             ("CACHE", value_number(self.cache)),
@@ -215,7 +216,7 @@ impl Attention {
         Program { file: FILE, defines }
     }
 
-    fn constants(&self, split: Split) -> Vec<u8> {
+    fn constants(&self, split: Split) -> Constants {
         let tuning = self
             .temperature_tuning
             .unwrap_or(TemperatureTuning { rate: 0.0, period: 1 });
@@ -233,7 +234,7 @@ impl Attention {
             tuning_rate: tuning.rate,
             tuning_period: tuning.period as u32,
         };
-        bytemuck::bytes_of(&problem).to_vec()
+        constants_of(&problem)
     }
 
     /// The scale of rows that stand between two steps of its tuning.

@@ -1,9 +1,10 @@
 //! Causal attention of many query rows of one sequence by matrices of 8 x 8.
 
 use bytemuck::{Pod, Zeroable};
+use smallvec::smallvec;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
-use super::{Attention, File, Launch, Program, kernel_file, value_number};
+use super::{Attention, File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/attention_tiles", "shared/values", "shared/blocks");
 /// Threadgroup memory that every Apple GPU has.
@@ -57,14 +58,14 @@ pub(super) fn plan(problem: &Attention) -> Option<AttentionPlan> {
     };
     Some(AttentionPlan {
         scratch_bytes: 0,
-        steps: vec![step],
+        steps: smallvec![step],
     })
 }
 
 fn launch(problem: &Attention, tile: Tile) -> Launch {
     let heads_each = problem.heads / problem.kv_heads;
     let flag = |is: bool| u32::from(is);
-    let defines = vec![
+    let defines = smallvec![
         ("THREADS", tile.threads),
         ("VALUE", value_number(problem.value)),
         ("CACHE", value_number(problem.cache)),
@@ -93,7 +94,7 @@ fn launch(problem: &Attention, tile: Tile) -> Launch {
         threadgroups: [(problem.rows * heads_each).div_ceil(tile.rows()), problem.kv_heads, 1],
         threads: tile.threads,
         buffers: 8,
-        constants: bytemuck::bytes_of(&constants).to_vec(),
+        constants: constants_of(&constants),
         shared_bytes: 0,
     }
 }

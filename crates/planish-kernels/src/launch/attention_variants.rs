@@ -2,6 +2,8 @@
 
 use planish_gpu::Features;
 
+use smallvec::SmallVec;
+
 use super::{Attention, Launch, attention, attention_tiles, tensor_attention};
 
 /// One way to compute it.
@@ -21,7 +23,7 @@ pub struct AttentionPlan {
     /// Bytes of the partials; 0 where nothing is split.
     pub scratch_bytes: usize,
     /// Launches in order.
-    pub steps: Vec<AttentionStep>,
+    pub steps: SmallVec<[AttentionStep; 2]>,
 }
 
 /// A launch and what is bound to it.

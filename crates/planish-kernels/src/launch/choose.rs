@@ -2,9 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
 use super::argmax::PARTS;
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 use planish_ops::{Choice, Draw};
 
 const FILE: File = kernel_file!("portable/choose", "shared/values");
@@ -114,7 +115,7 @@ impl Choose {
     }
 
     fn launch(&self, kernel: &'static str, parts: u32, buffers: u32, problem: ChooseProblem) -> Launch {
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(FloatType::F32)),
             ("PARTS", PARTS),
@@ -125,7 +126,7 @@ impl Choose {
             threadgroups: [parts, self.rows, 1],
             threads: THREADS,
             buffers,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

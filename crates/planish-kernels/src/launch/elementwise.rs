@@ -3,9 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::Activation;
+use smallvec::smallvec;
 
 use super::activation::activation_number;
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{Constants, File, Launch, Program, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/elementwise", "shared/values", "shared/activation");
 const THREADS: u32 = 128;
@@ -77,7 +78,7 @@ impl Add {
 
 /// The kernels of a file are compiled together: a sum has no activation, and names one.
 fn program(value: FloatType, activation: u32, gated: bool) -> Program {
-    let defines = vec![
+    let defines = smallvec![
         ("THREADS", THREADS),
         ("VALUE", value_number(value)),
         ("ACTIVATION", activation),
@@ -93,7 +94,7 @@ fn launch(kernel: &'static str, program: Program, count: u32, constants: &[u8]) 
         threadgroups: [count.div_ceil(EACH * THREADS), 1, 1],
         threads: THREADS,
         buffers: 2,
-        constants: constants.to_vec(),
+        constants: Constants::from_slice(constants),
         shared_bytes: 0,
     }
 }

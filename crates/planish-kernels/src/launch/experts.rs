@@ -3,9 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::Activation;
+use smallvec::smallvec;
 
 use super::activation::activation_number;
-use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
+use super::{Constants, File, Launch, Program, WeightKind, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!(
     "portable/experts",
@@ -106,7 +107,7 @@ struct Common {
 
 impl Common {
     fn program(&self, own: [(&'static str, u32); 3]) -> Program {
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", self.threads),
             ("ROWS_EACH", self.rows_each),
             ("VALUE", value_number(self.value)),
@@ -148,7 +149,7 @@ impl ExpertsInner {
             threadgroups: [self.inner.div_ceil(INNER_ROWS * INNER_THREADS / 32), self.entries, 1],
             threads: INNER_THREADS,
             buffers: 11,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -184,13 +185,13 @@ impl ExpertsOuter {
         }
     }
 
-    fn constants(&self) -> Vec<u8> {
+    fn constants(&self) -> Constants {
         let problem = OuterProblem {
             rows: self.hidden,
             cols: self.cols,
             chosen: self.chosen,
         };
-        bytemuck::bytes_of(&problem).to_vec()
+        constants_of(&problem)
     }
 
     fn program(&self, threads: u32) -> Program {

@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
+use super::{File, Launch, Program, WeightKind, constants_of, kernel_file, value_number};
 use planish_ops::HeadPart;
 
 const FILE: File = kernel_file!("portable/heads", "shared/values", "shared/codes");
@@ -91,7 +92,7 @@ impl HeadMatvec {
             to: part(self.to),
         };
         let aligned = [self.cols as usize, self.from.stride, self.from.start];
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", THREADS),
             ("ROWS_EACH", ROWS_EACH),
             ("VALUE", value_number(self.value)),
@@ -111,7 +112,7 @@ impl HeadMatvec {
             threadgroups: [self.rows.div_ceil(rows), self.inputs, self.heads],
             threads: THREADS,
             buffers: 5,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -139,7 +140,7 @@ impl CopyHeads {
             from: part(self.from),
             to: part(self.to),
         };
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", COPY_THREADS),
             ("ROWS_EACH", ROWS_EACH),
             ("VALUE", value_number(self.value)),
@@ -155,7 +156,7 @@ impl CopyHeads {
             threadgroups: [(self.parts * self.width).div_ceil(COPY_THREADS), 1, 1],
             threads: COPY_THREADS,
             buffers: 2,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

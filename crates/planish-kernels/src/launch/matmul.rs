@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, ProductBuffer, Program, WeightKind, kernel_file, value_number};
+use super::{File, Launch, ProductBuffer, Program, WeightKind, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/matmul", "shared/values", "shared/codes");
 const THREADS: u32 = 128;
@@ -45,7 +46,7 @@ impl Matmul {
 
     /// The launch.
     pub fn launch(&self) -> Launch {
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
             ("OUTPUT", value_number(self.output)),
@@ -64,7 +65,7 @@ impl Matmul {
             threadgroups: [self.rows.div_ceil(TILE), self.inputs.div_ceil(TILE), 1],
             threads: THREADS,
             buffers: Matmul::BUFFERS.len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

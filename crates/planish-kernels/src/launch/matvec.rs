@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, ProductBuffer, Program, WeightKind, kernel_file, value_number};
+use super::{File, Launch, ProductBuffer, Program, WeightKind, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/matvec", "shared/values", "shared/codes");
 const THREADS: u32 = 64;
@@ -62,7 +63,7 @@ impl Matvec {
         };
         // Fewer rows a simdgroup where there would be too few simdgroups to keep memory busy.
         let rows_each = if self.rows < 8192 { 2 } else { 4 };
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
             ("OUTPUT", value_number(self.output)),
@@ -89,7 +90,7 @@ impl Matvec {
             ],
             threads: THREADS,
             buffers: Matvec::BUFFERS.len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

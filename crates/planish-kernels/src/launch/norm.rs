@@ -3,8 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::NormKind;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/norm", "shared/values", "shared/reduce");
 const MOST_THREADS: u32 = 512;
@@ -68,7 +69,7 @@ impl Norm {
             factor: self.residual.unwrap_or_default(),
             epsilon: self.epsilon,
         };
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", threads),
             ("EACH", self.width.div_ceil(VALUES_EACH * threads)),
             ("WHOLE", u32::from(self.width.is_multiple_of(VALUES_EACH))),
@@ -85,7 +86,7 @@ impl Norm {
             threadgroups: [self.rows, self.cols / self.width, 1],
             threads,
             buffers: 5,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

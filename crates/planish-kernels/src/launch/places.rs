@@ -1,7 +1,9 @@
 //! What a pass changes on the device before its first layer: places of its rows, tables of blocks, private copies of blocks, small
 //! settings. The words come with the launch, so that nothing waits for a copy.
 
-use super::{File, Launch, Program, kernel_file};
+use smallvec::smallvec;
+
+use super::{Constants, File, Launch, Program, kernel_file};
 
 const FILE: File = kernel_file!("portable/places", "shared/values", "shared/blocks");
 const THREADS: u32 = 512;
@@ -52,6 +54,11 @@ pub struct CopyBlocks<'a> {
 impl PlaceRows<'_> {
     /// The launch.
     pub fn launch(&self) -> Launch {
+        self.launch_in(&mut Vec::new())
+    }
+
+    /// The launch, whose constants lie in `memory` where they are many: [`give_back`] returns it.
+    pub fn launch_in(&self, memory: &mut Vec<u8>) -> Launch {
         // Room for an entry of each span, so that a step that begins a block is the same program.
         let usual = self.spans.len() + self.spans.len() / 2;
         let words = [self.entries, self.spans];
@@ -61,15 +68,20 @@ impl PlaceRows<'_> {
             self.first_span,
             self.stride,
         ];
-        launch("place_rows", [1, 1], 3, &header, &words, usual)
+        launch("place_rows", [1, 1], 3, (&header, &words), usual, memory)
     }
 }
 
 impl WriteWords<'_> {
     /// The launch.
     pub fn launch(&self) -> Launch {
+        self.launch_in(&mut Vec::new())
+    }
+
+    /// As [`PlaceRows::launch_in`].
+    pub fn launch_in(&self, memory: &mut Vec<u8>) -> Launch {
         let header = [self.first, self.words.len() as u32];
-        launch("write_words", [1, 1], 1, &header, &[self.words], 0)
+        launch("write_words", [1, 1], 1, (&header, &[self.words]), 0, memory)
     }
 }
 
@@ -78,28 +90,37 @@ impl CopyBlocks<'_> {
     pub fn launch(&self) -> Launch {
         let header = [(self.block_bytes / 16) as u32];
         let grid = [COPYING, self.pairs.len() as u32 / 2];
-        launch("copy_blocks", grid, 1, &header, &[self.pairs], 0)
+        launch("copy_blocks", grid, 1, (&header, &[self.pairs]), 0, &mut Vec::new())
     }
 }
 
-/// The constants are `header`, then words.
+/// Takes back the memory of a launch that is not needed any more.
+pub fn give_back(launch: Launch, memory: &mut Vec<u8>) {
+    if launch.constants.spilled() {
+        *memory = launch.constants.into_vec();
+    }
+}
+
+/// The constants are a header, then words.
 fn launch(
     kernel: &'static str,
     grid: [u32; 2],
     buffers: u32,
-    header: &[u32],
-    words: &[&[u32]],
+    (header, words): (&[u32], &[&[u32]]),
     usual: usize,
+    memory: &mut Vec<u8>,
 ) -> Launch {
     let count: usize = words.iter().map(|words| words.len()).sum();
     let fits = |room: &&usize| **room >= count.max(usual.min(MOST_WORDS));
     let room = *WORDS.iter().find(fits).expect("no more than the most words");
-    let mut constants = Vec::with_capacity(4 * (header.len() + room));
+    let mut constants = Constants::from_vec(std::mem::take(memory));
+    constants.clear();
+    constants.reserve(4 * (header.len() + room));
     for part in [header].iter().chain(words) {
         constants.extend_from_slice(bytemuck::cast_slice(part));
     }
     constants.resize(4 * (header.len() + room), 0);
-    let defines = vec![("THREADS", THREADS), ("VALUE", 0), ("WORDS", room as u32)];
+    let defines = smallvec![("THREADS", THREADS), ("VALUE", 0), ("WORDS", room as u32)];
     Launch {
         program: Program { file: FILE, defines },
         kernel,

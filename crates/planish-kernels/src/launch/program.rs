@@ -2,6 +2,12 @@
 
 use planish_format::FloatType;
 use planish_gpu::KernelLanguage;
+use smallvec::SmallVec;
+
+/// Names and values. As many as kernels have take no memory.
+pub type Defines = SmallVec<[(&'static str, u32); 24]>;
+/// The bytes of a C struct. Those of all kernels but a few take no memory.
+pub type Constants = SmallVec<[u8; 128]>;
 
 /// Spells the words of the kernels.
 fn header(language: KernelLanguage) -> &'static str {
@@ -89,7 +95,7 @@ pub struct Program {
     /// The kernel file.
     pub file: File,
     /// Names and values.
-    pub defines: Vec<(&'static str, u32)>,
+    pub defines: Defines,
 }
 
 impl Program {
@@ -122,7 +128,7 @@ pub struct Launch {
     /// Buffers to bind before the constants.
     pub buffers: u32,
     /// The constants: the bytes of a C struct of 4-byte fields.
-    pub constants: Vec<u8>,
+    pub constants: Constants,
     /// Dynamic shared memory in bytes; 0 everywhere but in kernels for CUDA alone.
     pub shared_bytes: u32,
 }
@@ -134,4 +140,9 @@ pub fn value_number(float_type: FloatType) -> u32 {
         FloatType::F16 => 1,
         FloatType::BF16 => 2,
     }
+}
+
+/// The constants that a struct is.
+pub(super) fn constants_of(problem: &impl bytemuck::Pod) -> Constants {
+    Constants::from_slice(bytemuck::bytes_of(problem))
 }

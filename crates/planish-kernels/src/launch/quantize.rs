@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::{Encoder, FloatType, Packing};
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/quantize", "shared/values", "shared/reduce");
 const THREADS: u32 = 128;
@@ -67,7 +68,7 @@ impl Quantize {
             rows: self.rows,
             cols: self.cols,
         };
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(self.value)),
             ("WEIGHT", value_number(self.scale)),
@@ -81,7 +82,7 @@ impl Quantize {
             threadgroups: [self.rows, (self.cols / group).div_ceil(THREADS / 32), 1],
             threads: THREADS,
             buffers: 4,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! Reading memory and nothing else: the rate that no kernel can pass.
 
-use super::{File, Launch, Program, kernel_file};
+use super::{File, Launch, Program, constants_of, kernel_file};
+use smallvec::smallvec;
 
 const FILE: File = kernel_file!("portable/read", "shared/values");
 const THREADS: u32 = 256;
@@ -29,14 +30,14 @@ impl Read {
 
     /// The launch.
     pub fn launch(&self) -> Launch {
-        let defines = vec![("THREADS", THREADS), ("VALUE", 0)];
+        let defines = smallvec![("THREADS", THREADS), ("VALUE", 0)];
         Launch {
             program: Program { file: FILE, defines },
             kernel: "read",
             threadgroups: [self.threadgroups, 1, 1],
             threads: THREADS,
             buffers: 2,
-            constants: ((self.bytes() / READ_BYTES) as u32).to_le_bytes().into(),
+            constants: constants_of(&((self.bytes() / READ_BYTES) as u32)),
             shared_bytes: 0,
         }
     }

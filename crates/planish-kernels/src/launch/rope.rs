@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/rope", "shared/values", "shared/blocks");
 const THREADS: u32 = 64;
@@ -110,7 +111,7 @@ impl Rope {
             threadgroups: [self.rows, (self.heads * self.rotated / 2).div_ceil(THREADS), 1],
             threads: THREADS,
             buffers: 2,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -130,7 +131,7 @@ impl RopeAngles {
             threadgroups: [self.rows, (self.rotated / 2).div_ceil(THREADS), 1],
             threads: THREADS,
             buffers: 3,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -171,7 +172,7 @@ impl RopeAndAppend {
             threadgroups: [rows, (work / each).div_ceil(THREADS), 1],
             threads: THREADS,
             buffers: 7,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -179,7 +180,7 @@ impl RopeAndAppend {
 
 /// `types`: of values and of the cache.
 fn program(types: [FloatType; 2], neighbours: bool, each: u32) -> Program {
-    let defines = vec![
+    let defines = smallvec![
         ("THREADS", THREADS),
         ("VALUE", value_number(types[0])),
         ("CACHE", value_number(types[1])),

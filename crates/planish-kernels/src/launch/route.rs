@@ -3,8 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::{Routing, Scoring};
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/route", "shared/values", "shared/reduce");
 const ROUTE_THREADS: u32 = 128;
@@ -69,7 +70,7 @@ impl Route {
             threadgroups: [self.rows, 1, 1],
             threads: ROUTE_THREADS,
             buffers: 4,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -86,7 +87,7 @@ impl Route {
             threadgroups: [self.experts, 1, 1],
             threads: SORT_THREADS,
             buffers: 3,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -107,7 +108,7 @@ impl Route {
             Scoring::Sigmoid => 1,
             Scoring::SparseMixer { .. } => 2,
         };
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", threads),
             ("VALUE", value_number(self.value)),
             ("EXPERTS", self.experts),

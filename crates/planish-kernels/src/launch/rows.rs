@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, WeightKind, kernel_file, value_number};
+use super::{File, Launch, Program, WeightKind, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/rows", "shared/values", "shared/codes");
 const THREADS: u32 = 64;
@@ -58,7 +59,7 @@ impl Rows {
     }
 
     fn launch(&self, kernel: &'static str, count: u32, buffers: u32, offset: u32) -> Launch {
-        let mut defines = vec![("THREADS", THREADS), ("VALUE", value_number(self.value))];
+        let mut defines = smallvec![("THREADS", THREADS), ("VALUE", value_number(self.value))];
         defines.extend(self.weight.defines());
         let problem = RowsProblem {
             rows: self.rows,
@@ -72,7 +73,7 @@ impl Rows {
             threadgroups: [count, self.cols.div_ceil(COLS_EACH * THREADS), 1],
             threads: THREADS,
             buffers,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

@@ -3,8 +3,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, StackBuffer, WeightKind, kernel_file, value_number};
+use super::{File, Launch, Program, StackBuffer, WeightKind, constants_of, kernel_file, value_number};
 use planish_ops::HeadPart;
 
 const FILE: File = kernel_file!("portable/stack", "shared/values", "shared/codes", "shared/routing");
@@ -106,7 +107,7 @@ impl StackMatmul {
             StackRouting::Sorted { tiles } => (2, tiles, 1),
         };
         let aligned = self.cols.is_multiple_of(8) && problem.input_aligned();
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", THREADS),
             ("TILE", TILE),
             ("VALUE", value_number(self.value)),
@@ -122,7 +123,7 @@ impl StackMatmul {
             threadgroups: [self.rows.div_ceil(TILE), tiles, matrices],
             threads: THREADS,
             buffers: StackMatmul::BUFFERS.len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

@@ -3,10 +3,13 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::Activation;
+use smallvec::smallvec;
 
 use super::activation::activation_number;
 use super::stack::StackProblem;
-use super::{File, Launch, Program, StackBuffer, StackMatmul, StackRouting, WeightKind, kernel_file, value_number};
+use super::{
+    File, Launch, Program, StackBuffer, StackMatmul, StackRouting, WeightKind, constants_of, kernel_file, value_number,
+};
 
 const FILE: File = kernel_file!(
     "cuda/stack_tensor",
@@ -95,7 +98,7 @@ impl StackTensor {
             StackRouting::Sorted { tiles } => (2, tiles, 1),
         };
         let (activation, factors) = activation_number(self.paired.unwrap_or(Activation::Silu));
-        let mut defines = vec![
+        let mut defines = smallvec![
             ("THREADS", THREADS),
             ("THREADGROUPS", THREADGROUPS),
             ("TILE", TILE),
@@ -115,7 +118,7 @@ impl StackTensor {
             threadgroups: [rows.div_ceil(rows_each), tiles, matrices],
             threads: THREADS,
             buffers: StackTensor::BUFFERS.len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }

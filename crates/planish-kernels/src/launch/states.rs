@@ -3,8 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use planish_ops::RecurrenceShape;
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{Defines, File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("portable/states", "shared/values");
 const THREADS: u32 = 128;
@@ -98,7 +99,7 @@ impl Convolve {
             threadgroups: [self.channels.div_ceil(THREADS), self.spans, 1],
             threads: THREADS,
             buffers: 8,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -142,12 +143,12 @@ impl Recur {
             ],
             threads: THREADS,
             buffers: 9,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
 }
 
-fn common(value: FloatType) -> Vec<(&'static str, u32)> {
-    vec![("THREADS", THREADS), ("VALUE", value_number(value))]
+fn common(value: FloatType) -> Defines {
+    smallvec![("THREADS", THREADS), ("VALUE", value_number(value))]
 }

@@ -5,7 +5,7 @@ use planish_format::FloatType;
 use super::tensor_narrow::narrow_launch;
 use super::tensor_wide::{WIDE_FROM, wide_launch};
 use super::tiles::{TILE_ROWS, TensorProblem, TensorWeight};
-use super::{File, Launch, ProductBuffer, Program, kernel_file, value_number};
+use super::{Constants, File, Launch, ProductBuffer, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("cuda/tensor", "shared/values", "cuda/tiles");
 /// Inputs of one product.
@@ -138,13 +138,13 @@ impl TensorMatmul {
         (turns * (blocks + 2)).saturating_sub(10) * self.weight.cols
     }
 
-    pub(super) fn constants(&self) -> Vec<u8> {
+    pub(super) fn constants(&self) -> Constants {
         let problem = TensorProblem {
             rows: self.weight.rows,
             cols: self.weight.cols,
             inputs: self.inputs,
         };
-        bytemuck::bytes_of(&problem).to_vec()
+        constants_of(&problem)
     }
 
     fn program(&self, blocks: u32, groups: &Groups) -> Program {

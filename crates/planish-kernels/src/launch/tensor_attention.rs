@@ -2,9 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
-use super::{Attention, File, Launch, Program, kernel_file, value_number};
+use super::{Attention, File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("cuda/tensor_attention", "shared/values", "shared/blocks");
 const THREADS: u32 = 128;
@@ -81,7 +82,7 @@ impl TensorAttention {
                 threadgroups: [self.tiles(), kv_heads, self.parts()],
                 threads: THREADS,
                 buffers: 9,
-                constants: bytemuck::bytes_of(&problem).to_vec(),
+                constants: constants_of(&problem),
                 shared_bytes: self.shared_bytes(),
             },
             buffers: &[Queries, Keys, Values, Sinks, Slopes, Places, Tables, Partials, Output],
@@ -131,7 +132,7 @@ impl TensorAttention {
     fn program(&self) -> Program {
         let problem = &self.problem;
         let flag = |is: bool| u32::from(is);
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", THREADS),
             ("VALUE", value_number(problem.value)),
             ("HEAD_DIM", problem.head_dim),

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::tensor::TensorMatmul;
 use super::tiles::{TILE_COLS, TILE_ROWS, TensorWeight};
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("cuda/tensor_narrow", "shared/values", "cuda/tiles");
 /// Most inputs that share one read of the weight.
@@ -147,7 +147,7 @@ pub(super) fn narrow_launch(matmul: &TensorMatmul, overlaps: bool) -> Launch {
         threadgroups: [sharing.threadgroups, matmul.inputs.div_ceil(sharing.side), 1],
         threads: sharing.room.threads,
         buffers: TensorMatmul::BUFFERS.len() as u32,
-        constants: bytemuck::bytes_of(&problem).to_vec(),
+        constants: constants_of(&problem),
         shared_bytes: sharing.shared_bytes,
     }
 }

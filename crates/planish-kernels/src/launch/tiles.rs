@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::{FloatType, Packing};
+use smallvec::smallvec;
 
-use super::{File, Launch, Program, kernel_file, value_number};
+use super::{Defines, File, Launch, Program, constants_of, kernel_file, value_number};
 
 const REPACK: File = kernel_file!("cuda/repack", "shared/values", "cuda/tiles");
 pub(super) const TILE_ROWS: u32 = 16;
@@ -84,7 +85,7 @@ impl TensorWeight {
             threadgroups: [self.rows.div_ceil(TILE_ROWS), self.cols / TILE_COLS, 1],
             threads: 32,
             buffers: 5,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         }
     }
@@ -94,8 +95,8 @@ impl TensorWeight {
     }
 
     /// What tiles.metal must know, for inputs of type `value`.
-    pub(super) fn defines(&self, value: FloatType) -> Vec<(&'static str, u32)> {
-        vec![
+    pub(super) fn defines(&self, value: FloatType) -> Defines {
+        smallvec![
             ("VALUE", value_number(value)),
             ("WEIGHT", value_number(self.float_type)),
             ("BITS", self.packing.bits()),

@@ -3,11 +3,12 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
+use smallvec::smallvec;
 
 use super::arrange::Arrange;
 use super::tensor::TensorMatmul;
 use super::tiles::TensorWeight;
-use super::{File, Launch, ProductBuffer, ProductPlan, ProductStep, Program, kernel_file, value_number};
+use super::{File, Launch, ProductBuffer, ProductPlan, ProductStep, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("hopper/warpgroup", "shared/values", "cuda/tiles", "hopper/stages");
 const SUM_PARTS: File = kernel_file!("hopper/sum_parts", "shared/values");
@@ -179,7 +180,7 @@ impl WarpgroupMatmul {
             threadgroups: [sharing.tiles(self).min(weight.processors), 1, 1],
             threads: THREADS,
             buffers: self.buffers().len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: stages * self.stage_bytes(sharing) + self.result_bytes(sharing),
         }
     }
@@ -208,7 +209,7 @@ impl WarpgroupMatmul {
             inputs,
             parts: self.parts,
         };
-        let defines = vec![
+        let defines = smallvec![
             ("THREADS", SUM_THREADS),
             ("VALUE", value_number(FloatType::F32)),
             ("OUTPUT", value_number(self.matmul.output)),
@@ -223,7 +224,7 @@ impl WarpgroupMatmul {
             threadgroups: [weight.rows.div_ceil(SUM_THREADS * SUMS_EACH), inputs, 1],
             threads: SUM_THREADS,
             buffers: WarpgroupMatmul::SUM_BUFFERS.len() as u32,
-            constants: bytemuck::bytes_of(&problem).to_vec(),
+            constants: constants_of(&problem),
             shared_bytes: 0,
         })
     }

@@ -2,7 +2,9 @@
 
 use planish_gpu::{Error, Queue};
 
-use super::{GpuOps, lock};
+use smallvec::SmallVec;
+
+use super::{GpuOps, MOST_BUFFERS, lock};
 use crate::launch::{self, AttentionBuffer, BLOCK, CopyBlocks, LEAST_TILE_ROWS, MOST_WORDS};
 use planish_ops::{Append, Attention, KeyValueSizes, Places, ResidentKeyValues, RopePairs, SequenceStore, Span};
 
@@ -218,7 +220,7 @@ impl<Q: Queue> GpuOps<Q> {
             AttentionBuffer::Output => output.all(),
         };
         for step in &plan.steps {
-            let buffers: Vec<_> = step.buffers.iter().map(bound).collect();
+            let buffers: SmallVec<[_; MOST_BUFFERS]> = step.buffers.iter().map(bound).collect();
             self.run(&step.launch, &buffers);
         }
         Ok(())

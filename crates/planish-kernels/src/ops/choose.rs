@@ -5,10 +5,14 @@ use std::collections::VecDeque;
 use planish_format::FloatType;
 use planish_gpu::{Error, Queue, TICKET_BYTES};
 
+use smallvec::SmallVec;
+
 use super::{GpuOps, GpuTensor, Scratch};
-use crate::launch::{self, Adjust, Argmax, MOST_WORDS, NO_TOKEN, SETTING_WORDS, WriteWords, settings_of};
+use crate::launch::{self, Adjust, Argmax, MOST_WORDS, NO_TOKEN, SETTING_WORDS, WriteWords, give_back, settings_of};
 use planish_ops::{Choice, Choose, Draw, MOST_CHOICES, RowChoice};
 
+/// Draws for which no memory is taken.
+const FEW_DRAWS: usize = 64;
 /// Rows of one choice.
 const MOST_ROWS: usize = TICKET_BYTES / 4;
 /// Sequences that there is room for at first; room doubles from there.
@@ -31,6 +35,8 @@ pub struct GpuChosen<Q: Queue> {
     settings: Vec<u32>,
     /// Of the choice that is made now.
     words: Vec<u32>,
+    /// Of launches that bring settings.
+    memory: Vec<u8>,
     adjustments: Scratch<Q>,
     masks: Scratch<Q>,
 }
@@ -79,6 +85,7 @@ impl<Q: Queue> GpuChosen<Q> {
             buffers: Buffers::new(queue, 1)?,
             settings: Vec::new(),
             words: Vec::new(),
+            memory: Vec::new(),
             adjustments: Scratch::new(),
             masks: Scratch::new(),
         })
@@ -185,6 +192,7 @@ impl<Q: Queue> GpuOps<Q> {
             words,
             settings,
             buffers,
+            memory,
             ..
         } = chosen;
         words.clear();
@@ -194,8 +202,9 @@ impl<Q: Queue> GpuOps<Q> {
         }
         for (index, words) in words.chunks(MOST_WORDS).enumerate() {
             let first = (index * MOST_WORDS) as u32;
-            let launch = WriteWords { first, words }.launch();
+            let launch = WriteWords { first, words }.launch_in(memory);
             self.run(&launch, &[(&buffers.settings, 0)]);
+            give_back(launch, memory);
         }
         let beyond = settings.get(words.len()..).unwrap_or_default();
         words.extend_from_slice(beyond);
@@ -217,7 +226,7 @@ impl<Q: Queue> GpuOps<Q> {
             Choice::Drawn(draw) => Some(draw),
             Choice::Likeliest => None,
         };
-        let draws: Vec<Draw> = rows.iter().filter_map(draw_of).collect();
+        let draws: SmallVec<[Draw; FEW_DRAWS]> = rows.iter().filter_map(draw_of).collect();
         let buffers = &chosen.buffers;
         let (logits, largest, settings) = (logits.all(), (&buffers.part_values, 0), (&buffers.settings, 0));
         let [(sums, found), (next_sums, next_found)] = &buffers.searches;

@@ -3,6 +3,8 @@
 
 use planish_gpu::{Error, Queue};
 
+use smallvec::SmallVec;
+
 use super::stack::GpuStack;
 use super::{GpuOps, GpuTensor, Scratch, lock};
 use crate::launch::{
@@ -292,7 +294,7 @@ impl<Q: Queue> GpuOps<Q> {
         // How many tiles there are changes nothing here.
         let routing = StackRouting::Sorted { tiles: 0 };
         let layers = layers.into_iter().flatten();
-        let products: Vec<StackProduct> = layers.map(|layer| self.stack_product(layer, routing)).collect();
+        let products: SmallVec<[StackProduct; 3]> = layers.map(|layer| self.stack_product(layer, routing)).collect();
         let (_, best) =
             StackVariant::best(products.iter(), &self.queue.features()).expect("a way for every projection");
         best

@@ -9,13 +9,11 @@ use planish_ops::{Embed, Linear, Tokens};
 use rustc_hash::FxHashMap;
 
 use super::tensor::Stored;
-use super::{GpuOps, GpuTensor, GpuWeight, Scratch, lock};
+use super::{GpuOps, GpuTensor, GpuWeight, MOST_BUFFERS, Scratch, lock};
 use crate::launch::{self, Launch, Product, ProductBuffer, ProductPlan};
 
 /// Plans that are kept: more than a model needs whose prompts have many lengths.
 const MOST_PLANS: usize = 4096;
-/// Buffers of a step, at most.
-const MOST_BUFFERS: usize = 12;
 
 /// What products need beside their operands.
 pub(super) struct Products<Q: Queue> {
@@ -230,7 +228,7 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     /// Launches a compiled kernel, unless something failed before.
-    fn run_step<'a>(
+    pub(super) fn run_step<'a>(
         &self,
         launch: &'a Launch,
         kernel: &Q::Kernel,

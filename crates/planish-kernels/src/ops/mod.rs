@@ -19,7 +19,7 @@ mod waist;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_format::FloatType;
-use planish_gpu::{Argument, Error, Queue, Source};
+use planish_gpu::{Error, Queue, Source};
 use rustc_hash::FxHashMap;
 
 use crate::launch::{Launch, NO_TOKEN, Program};
@@ -31,6 +31,8 @@ pub use tensor::{GpuTensor, GpuWeight};
 
 /// Bytes of a buffer that stands where a kernel needs none.
 const NOTHING_BYTES: usize = 256;
+/// Buffers of a launch for which no memory is taken: as many as any kernel has.
+const MOST_BUFFERS: usize = 16;
 /// Sets of rotation frequencies that stay on the device.
 const MOST_FREQUENCIES: usize = 8;
 
@@ -137,22 +139,11 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     fn try_run(&self, launch: &Launch, buffers: &[(&Q::Buffer, usize)], overlaps: bool) -> Result<(), Error> {
-        assert_eq!(buffers.len(), launch.buffers as usize, "buffers of {}", launch.kernel);
         if lock(&self.failure).is_some() {
             return Ok(());
         }
         let kernel = self.kernel(launch)?;
-        let mut arguments: Vec<Argument<'_, Q>> = Vec::with_capacity(buffers.len() + 1);
-        arguments.extend(buffers.iter().map(|&(buffer, offset)| Argument::Buffer(buffer, offset)));
-        arguments.push(Argument::Value(&launch.constants));
-        self.queue.launch(&planish_gpu::Launch {
-            kernel: &kernel,
-            grid: launch.threadgroups,
-            threads: [launch.threads, 1, 1],
-            threadgroup_bytes: launch.shared_bytes,
-            arguments: &arguments,
-            overlaps,
-        })
+        self.run_step(launch, &kernel, buffers.iter().copied(), overlaps)
     }
 
     /// The compiled kernel of a launch.

@@ -4,7 +4,7 @@ use planish_gpu::{Error, Queue};
 use planish_ops::{Places, SequenceStore, Span, check_spans};
 
 use super::GpuOps;
-use crate::launch::{BLOCK, MOST_WORDS, PLACE_WORDS, PlaceRows};
+use crate::launch::{BLOCK, MOST_WORDS, PLACE_WORDS, PlaceRows, give_back};
 
 /// Blocks of a table that there is room for at first; room doubles from there.
 const FIRST_STRIDE: usize = 64;
@@ -24,6 +24,8 @@ pub struct GpuSequences<Q: Queue> {
     entries: Vec<u32>,
     /// // (spans * 4)
     span_words: Vec<u32>,
+    /// Of launches that bring them.
+    memory: Vec<u8>,
     /// Blocks of a sequence, and sequences, that the tables have room for.
     stride: usize,
     table_slots: usize,
@@ -79,6 +81,7 @@ impl<Q: Queue> GpuSequences<Q> {
             pass: 0,
             entries: Vec::new(),
             span_words: Vec::new(),
+            memory: Vec::new(),
             stride: FIRST_STRIDE,
             table_slots: 1,
             tables: queue.allocate(4 * FIRST_STRIDE)?,
@@ -142,6 +145,22 @@ impl<Q: Queue> GpuSequences<Q> {
                 table.blocks.push(self.blocks.take());
             }
         }
+    }
+
+    /// Gives shared blocks back to the sequences of a pass that failed: not every layer has copied them.
+    pub(super) fn undo(&mut self) {
+        for span in &self.spans {
+            let table = &mut self.slots[span.slot];
+            let index = span.first_position / BLOCK;
+            let own = table.blocks.get(index).copied();
+            let pair = self.copies.chunks_exact(2).find(|pair| Some(pair[1]) == own);
+            let Some(&[shared, _]) = pair else { continue };
+            table.blocks.drain(index..).for_each(|block| self.blocks.release(block));
+            self.blocks.references[shared as usize] += 1;
+            table.blocks.push(shared);
+            table.written = table.written.min(index);
+        }
+        self.copies.clear();
     }
 
     /// Makes room for tables and places; what was in them is written again.
@@ -216,17 +235,18 @@ impl<Q: Queue> GpuOps<Q> {
         sequences.spans.clear();
         sequences.spans.extend_from_slice(spans);
         sequences.assign(spans);
-        sequences.reserve(&self.queue)?;
+        sequences.reserve(&self.queue).inspect_err(|_| sequences.undo())?;
         sequences.collect();
         let GpuSequences {
             entries,
             span_words,
+            memory,
             stride,
             tables,
             places,
             span_buffer,
             ..
-        } = &*sequences;
+        } = sequences;
         // All entries before the first span: a row is stored where they say.
         let (mut entries, mut left) = (entries.as_slice(), span_words.as_slice());
         while !left.is_empty() {
@@ -239,8 +259,9 @@ impl<Q: Queue> GpuOps<Q> {
                 first_span: ((span_words.len() - left.len()) / 4) as u32,
                 stride: *stride as u32,
             }
-            .launch();
+            .launch_in(memory);
             self.run(&launch, &[(tables, 0), (places, 0), (span_buffer, 0)]);
+            give_back(launch, memory);
             (entries, left) = (later, rest);
         }
         Ok(())

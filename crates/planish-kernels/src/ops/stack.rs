@@ -2,8 +2,10 @@
 
 use planish_gpu::{Error, Queue};
 
+use smallvec::SmallVec;
+
 use super::tensor::Stored;
-use super::{GpuOps, lock};
+use super::{GpuOps, MOST_BUFFERS, lock};
 use crate::launch::{
     self, StackBuffer, StackMatmul, StackProduct, StackRouting, StackVariant, TransposeHeads, WeightKind,
 };
@@ -141,7 +143,7 @@ impl<Q: Queue> GpuOps<Q> {
         product: &StackProduct,
         place: impl Fn(StackBuffer) -> (&'a Q::Buffer, usize),
     ) {
-        let buffers: Vec<_> = variant.buffers.iter().map(|&buffer| place(buffer)).collect();
+        let buffers: SmallVec<[_; MOST_BUFFERS]> = variant.buffers.iter().map(|&buffer| place(buffer)).collect();
         self.run(&(variant.launch)(product), &buffers);
     }
 

@@ -142,13 +142,13 @@ fn run(fault: &Fault, threadgroups: u32, threads: u32) -> Result<(), String> {
     let launch = Launch {
         program: Program {
             file,
-            defines: vec![("THREADS", threads)],
+            defines: [("THREADS", threads)].as_slice().into(),
         },
         kernel: "fault",
         threadgroups: [threadgroups, 1, 1],
         threads,
         buffers: 2,
-        constants: (COUNT as u32).to_le_bytes().into(),
+        constants: (COUNT as u32).to_le_bytes().as_slice().into(),
         shared_bytes: 0,
     };
     let input = (0..COUNT).flat_map(|index| (index as f32).to_le_bytes()).collect();
