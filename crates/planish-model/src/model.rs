@@ -149,7 +149,8 @@ impl Model {
     /// Chunks of several tokens go through the layers alone, chunks of one token together.
     ///
     /// # Errors
-    /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A lost device.
+    /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A device that is out of memory or lost: the
+    /// caches are as long as before, or empty where [`Cache::can_truncate`] says that they cannot go back.
     ///
     /// # Panics
     /// If a cache belongs to another model or stands in two chunks.

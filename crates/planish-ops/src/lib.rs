@@ -145,6 +145,9 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// The device is out of memory.
     fn begin_pass(&self, spans: &[Span], sequences: &mut Self::Sequences) -> Result<(), Self::Error>;
 
+    /// The pass that began last has failed: its sequences have the blocks again that they had before.
+    fn abandon_pass(&self, _sequences: &mut Self::Sequences) {}
+
     /// An empty cache of one layer, for all sequences.
     ///
     /// # Errors

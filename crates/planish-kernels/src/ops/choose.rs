@@ -105,8 +105,9 @@ impl<Q: Queue> GpuChosen<Q> {
             (self.of_slots, self.slots) = (of_slots, larger);
         }
         if rows.len() > self.rows {
-            self.rows = rows.len().next_power_of_two();
-            self.buffers = Buffers::new(queue, self.rows)?;
+            let larger = rows.len().next_power_of_two();
+            self.buffers = Buffers::new(queue, larger)?;
+            self.rows = larger;
             self.settings.clear();
         }
         Ok(())

@@ -216,9 +216,11 @@ impl<Q: Queue> KnownTokens<Q> {
     fn upload(&mut self, queue: &Q, known: &[Option<u32>]) -> Result<&Q::Buffer, Error> {
         let words = || known.iter().map(|token| token.unwrap_or(NO_TOKEN));
         let is_there = known.len() <= self.words.len() && words().eq(self.words[..known.len()].iter().copied());
-        let buffer = self.scratch.at_least(queue, 4 * known.len())?;
         if !is_there {
             self.words.clear();
+        }
+        let buffer = self.scratch.at_least(queue, 4 * known.len())?;
+        if !is_there {
             self.words.extend(words());
             queue.upload(bytemuck::cast_slice(&self.words), buffer, 0)?;
         }

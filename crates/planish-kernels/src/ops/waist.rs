@@ -91,6 +91,10 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.run_begin_pass(spans, sequences)
     }
 
+    fn abandon_pass(&self, sequences: &mut GpuSequences<Q>) {
+        sequences.undo();
+    }
+
     fn chosen(&self) -> Result<GpuChosen<Q>, Error> {
         GpuChosen::new(&self.queue)
     }

@@ -4,6 +4,7 @@
 mod common;
 mod cuda;
 mod emulated;
+mod faults;
 #[path = "../common/golden.rs"]
 mod golden;
 mod logits;
