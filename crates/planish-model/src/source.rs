@@ -6,7 +6,7 @@ use bytes::Bytes;
 use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::{HostForm, HostWeight, Matrix, PlainMatrix, ToPack};
-use planish_quantize::{Recipe, pack_weight};
+use planish_quantize::{Method, Recipe, pack_weight};
 
 use crate::cut::cut;
 use crate::{Error, LinearSpec, PrefixAlias, StackSpec};
@@ -68,11 +68,14 @@ impl Unpacked<'_> {
         let Weight::Plain(tensor) = &self.weight else {
             return None;
         };
+        let Method::Peer(encoder) = self.recipe.method else {
+            return None;
+        };
         let float_type = tensor.dtype.float_type()?;
         Some(ToPack {
             plain: plain(self.shape, float_type, tensor.data.clone()),
             packing: self.packing,
-            encoder: self.recipe.encoder,
+            encoder,
             scale_type: self.recipe.dtype.unwrap_or(float_type),
             allow_non_finite: self.recipe.allow_non_finite,
         })

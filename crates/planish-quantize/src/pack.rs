@@ -9,7 +9,9 @@ use planish_format::{
     quantize_with,
 };
 
-use crate::{Error, Recipe};
+use crate::importance::ColumnSquares;
+use crate::transfer::CHUNK_WEIGHTS;
+use crate::{Error, Method, Recipe};
 
 /// The type that the floats of a packed weight are given without a wish: that of its scales, and bfloat16 where these are f32
 /// only to hold the products of GGUF's two-level scales.
@@ -27,7 +29,8 @@ pub(crate) fn default_type(scale_type: FloatType) -> FloatType {
 /// NaN or infinity unless the recipe allows them; a shape or type that cannot be packed.
 pub fn pack_weight(name: &str, weight: &Weight, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
     let floats = Floats::new(name, weight, recipe.dtype)?;
-    floats.pack(0..floats.rows, packing, recipe)
+    let importance = floats.importance(recipe.method, || ());
+    floats.pack(0..floats.rows, packing, recipe, importance.as_deref())
 }
 
 /// A weight, or a view of it, as rows of floats of one type, whatever it is stored as.
@@ -120,12 +123,32 @@ impl<'a> Floats<'a> {
             .map(move |start| start..(start + step).min(rows))
     }
 
-    /// Packs some rows.
-    pub fn pack(&self, rows: Range<usize>, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
+    /// How much the error of each column counts for a method that asks for it. All rows are
+    /// read; `on_read` is called after each piece of them.
+    pub fn importance(&self, method: Method, mut on_read: impl FnMut()) -> Option<Vec<f32>> {
+        if method != Method::Search {
+            return None;
+        }
+        let mut squares = ColumnSquares::new(self.cols);
+        for rows in self.chunks(CHUNK_WEIGHTS) {
+            squares.add(self.float_type, &self.rows(rows));
+            on_read();
+        }
+        Some(squares.importance())
+    }
+
+    /// Packs some rows. `importance` is that of the whole weight's columns.
+    pub fn pack(
+        &self,
+        rows: Range<usize>,
+        packing: Packing,
+        recipe: &Recipe,
+        importance: Option<&[f32]>,
+    ) -> Result<PackedMatrix, Error> {
         let bytes = self.rows(rows.clone());
         let options = QuantizeOptions {
             packing,
-            encoder: recipe.encoder,
+            rule: recipe.method.rule(importance),
             scale_type: self.float_type,
             allow_non_finite: recipe.allow_non_finite,
         };

@@ -1,7 +1,6 @@
 //! A plain checkpoint or GGUF file to a packed one.
 
 use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
-use planish_format::Encoder;
 
 use crate::card::{self, Card};
 use crate::pack::type_name;
@@ -102,7 +101,7 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
         ("format", recipe.target.description().to_owned()),
         ("bits", bits.to_string()),
         ("group size", group.to_string()),
-        ("codes chosen by", encoder_description(recipe.encoder).to_owned()),
+        ("codes chosen by", recipe.method.description().to_owned()),
     ];
     facts.extend(card::sizes(report));
     if let Some(float_type) = recipe.dtype {
@@ -129,13 +128,5 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
         notes: report.notes.clone(),
         plain: report.plain.clone(),
         usage: card::usage(recipe.target, output),
-    }
-}
-
-fn encoder_description(encoder: Encoder) -> &'static str {
-    match encoder {
-        Encoder::Transformers => "the rule of transformers",
-        Encoder::MlxMetal => "the rule of MLX on Metal and CUDA",
-        Encoder::MlxCpu => "the rule of MLX on the CPU",
     }
 }

@@ -80,6 +80,6 @@ pub use planish_model::{
     Tested,
 };
 pub use planish_quantize::{
-    Cost, Error as QuantizeError, Inspection, OnProgress, Output, Override, Progress, Recipe, Remedy, Report, Target,
-    TensorRow, WIDTHS,
+    Cost, Error as QuantizeError, Inspection, Method, OnProgress, Output, Override, Progress, Recipe, Remedy, Report,
+    Target, TensorRow, WIDTHS,
 };

@@ -1,6 +1,6 @@
 //! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
 
-use planish::{Encoder, QuantizeError, Recipe, quantize};
+use planish::{Encoder, Method, QuantizeError, Recipe, quantize};
 
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
@@ -8,9 +8,11 @@ use super::packing_flags::{bits, overrides, packing};
 /// How scale, bias and codes of a group are chosen.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodFlag {
-    /// As transformers does it (default for --format metal)
+    /// The least weighted error that a search over scales and biases finds (default); never more than with the rules below
+    Search,
+    /// As transformers does it
     Transformers,
-    /// As MLX does it on Metal and CUDA, like the published MLX models (default for --format mlx)
+    /// As MLX does it on Metal and CUDA, like the published MLX models
     Mlx,
     /// As MLX does it on the CPU
     MlxCpu,
@@ -31,8 +33,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "metal")]
     format: FormatFlag,
     /// How scales, biases and codes are chosen
-    #[arg(long, value_enum)]
-    method: Option<MethodFlag>,
+    #[arg(long, value_enum, default_value = "search")]
+    method: MethodFlag,
     /// Leave this module plain: its full name, the start or end of it, or a regular expression from its start, as in
     /// transformers' modules_to_not_convert (repeatable)
     #[arg(long, value_name = "NAME")]
@@ -59,7 +61,7 @@ impl Arguments {
         let packing = packing(self.bits, self.group_size)?;
         let recipe = Recipe::new(self.format.target(), packing);
         let recipe = Recipe {
-            encoder: self.method.map_or(recipe.encoder, MethodFlag::encoder),
+            method: self.method.method(),
             exclude: self.exclude.clone(),
             include_head: self.include_head,
             include_experts: self.include_experts,
@@ -80,11 +82,12 @@ impl Arguments {
 }
 
 impl MethodFlag {
-    fn encoder(self) -> Encoder {
+    fn method(self) -> Method {
         match self {
-            MethodFlag::Transformers => Encoder::Transformers,
-            MethodFlag::Mlx => Encoder::MlxMetal,
-            MethodFlag::MlxCpu => Encoder::MlxCpu,
+            MethodFlag::Search => Method::Search,
+            MethodFlag::Transformers => Method::Peer(Encoder::Transformers),
+            MethodFlag::Mlx => Method::Peer(Encoder::MlxMetal),
+            MethodFlag::MlxCpu => Method::Peer(Encoder::MlxCpu),
         }
     }
 }
