@@ -50,6 +50,7 @@ mod error;
 mod evaluate;
 mod many;
 mod metal_config;
+mod scores;
 mod session;
 mod source;
 
@@ -62,9 +63,10 @@ pub use convert::{convert, dequantize, inspect, quantize, relative_error};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
-pub use evaluate::{Comparison, Evaluation, EvaluationOptions, EvaluationProgress};
+pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
 pub use many::{ManyStep, Request};
 pub use metal_config::MetalConfig;
+pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
 
@@ -80,6 +82,6 @@ pub use planish_model::{
     Tested,
 };
 pub use planish_quantize::{
-    Cost, Error as QuantizeError, Inspection, Method, OnProgress, Output, Override, Progress, Recipe, Remedy, Report,
-    Target, TensorRow, WIDTHS,
+    Cost, Error as QuantizeError, Inspection, Method, OnProgress, Output, Override, Progress, Recipe,
+    Remedy, Report, Target, TensorRow, WIDTHS,
 };
