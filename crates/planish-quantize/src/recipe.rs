@@ -1,10 +1,12 @@
 //! What a user asks of a quantization: the dialect, bits and group, the rule for codes, exceptions.
 
+use std::sync::Arc;
+
 use fancy_regex::Regex;
 use planish_checkpoint::Dialect;
 use planish_format::{Encoder, FloatType, Packing, Rule};
 
-use crate::{Error, Remedy};
+use crate::{Error, InputSquares, Remedy};
 
 /// The dialect that a packed checkpoint is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,30 +60,38 @@ impl Target {
 }
 
 /// How scales, biases and codes are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub enum Method {
     /// As a peer does, bit for bit.
     Peer(Encoder),
     /// By the search of planish-format, which needs no data and whose error is never above that of a peer.
     Search,
+    /// By the same search, with the error of each column weighted by the mean square of its input. Weights whose inputs are not known
+    /// are as with [`Method::Search`].
+    Weighted(Arc<InputSquares>),
 }
 
 impl Method {
     /// What a card says of it.
-    pub(crate) fn description(self) -> &'static str {
-        match self {
+    pub(crate) fn description(&self) -> String {
+        let words = match self {
             Method::Peer(Encoder::Transformers) => "the rule of transformers",
             Method::Peer(Encoder::MlxMetal) => "the rule of MLX on Metal and CUDA",
             Method::Peer(Encoder::MlxCpu) => "the rule of MLX on the CPU",
             Method::Search => "search (least weighted error, without data)",
-        }
+            Method::Weighted(inputs) => {
+                let text = inputs.description();
+                return format!("search (least error weighted by the layers' inputs, over {text})");
+            }
+        };
+        words.to_owned()
     }
 
     /// What planish-format does for it.
-    pub(crate) fn rule(self, importance: Option<&[f32]>) -> Rule<'_> {
+    pub(crate) fn rule<'a>(&self, importance: Option<&'a [f32]>) -> Rule<'a> {
         match self {
-            Method::Peer(encoder) => Rule::Encoder(encoder),
-            Method::Search => Rule::Search { importance },
+            Method::Peer(encoder) => Rule::Encoder(*encoder),
+            Method::Search | Method::Weighted(_) => Rule::Search { importance },
         }
     }
 }

@@ -310,10 +310,10 @@ impl Stream<'_> {
         };
         let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
         // Mapped pages count as memory of the process until they are given back.
-        let importance = floats.importance(recipe.method, || self.transfer.checkpoint.release(self.entry));
-        for rows in floats.chunks(CHUNK_WEIGHTS) {
+        let importance = floats.importance(&recipe.method, || self.transfer.checkpoint.release(self.entry));
+        for (rows, columns) in floats.important_chunks(CHUNK_WEIGHTS, &importance) {
             report(rows.start as f64 / floats.rows as f64);
-            let packed = floats.pack(rows, packing, recipe, importance.as_deref())?;
+            let packed = floats.pack(rows, packing, recipe, columns)?;
             self.parts(&packed)?;
         }
         Ok(())

@@ -42,6 +42,7 @@ mod auto_tokenizer;
 mod bench;
 mod bench_batch;
 mod builder;
+mod calibrate;
 mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -58,6 +59,7 @@ pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
 pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
+pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, quantize, relative_error};
 #[cfg(feature = "demo-model")]
@@ -82,6 +84,6 @@ pub use planish_model::{
     Tested,
 };
 pub use planish_quantize::{
-    Cost, Error as QuantizeError, Inspection, Method, OnProgress, Output, Override, Progress, Recipe,
+    Cost, Error as QuantizeError, InputSquares, Inspection, Method, OnProgress, Output, Override, Progress, Recipe,
     Remedy, Report, Target, TensorRow, WIDTHS,
 };
