@@ -3,7 +3,7 @@
 mod support;
 
 use planish_checkpoint::{Dialect, Weight};
-use planish_format::{Encoder, FloatMatrix, FloatType, Packing, QuantizeOptions, quantize_with};
+use planish_format::{Encoder, FloatMatrix, FloatType, Packing, QuantizeOptions, Rule, quantize_with};
 use serde_json::json;
 use support::{Scratch, llama_config, llama_tensors, plain};
 
@@ -44,7 +44,7 @@ fn assert_packed_from(scratch: &Scratch, model: &str, name: &str, options: Quant
 fn metal_packs_linear_layers_and_lists_the_rest() {
     let scratch = Scratch::new();
     scratch.llama("source");
-    let told = scratch.succeed(&["quantize", "source", "--out", "out"]);
+    let told = scratch.succeed(&["quantize", "source", "--out", "out", "--method", "transformers"]);
     for layer in 0..2 {
         let line = format!("plain: model.layers.{layer}.mlp.down_proj: a group of 64 does not divide its 96 columns");
         assert!(told.contains(&line), "{told}");
@@ -66,7 +66,7 @@ fn metal_packs_linear_layers_and_lists_the_rest() {
     assert_eq!(scratch.config("out")["quantization_config"], expected);
     let options = QuantizeOptions {
         packing: Packing::new(4, 64).unwrap(),
-        encoder: Encoder::Transformers,
+        rule: Encoder::Transformers.into(),
         scale_type: FloatType::BF16,
         allow_non_finite: false,
     };
@@ -79,6 +79,8 @@ fn mlx_packs_embeddings_too_and_holds_overrides() {
     scratch.llama("source");
     let flags = [
         "--format",
+        "mlx",
+        "--method",
         "mlx",
         "--group-size",
         "32",
@@ -121,7 +123,7 @@ fn mlx_packs_embeddings_too_and_holds_overrides() {
     assert_eq!(packed(&scratch, "out").len(), 1 + 14 - 3);
     let options = |bits| QuantizeOptions {
         packing: Packing::new(bits, 32).unwrap(),
-        encoder: Encoder::MlxMetal,
+        rule: Encoder::MlxMetal.into(),
         scale_type: FloatType::F16,
         allow_non_finite: false,
     };
@@ -136,15 +138,62 @@ fn a_weight_longer_than_one_chunk_is_packed_as_if_whole() {
     let scratch = Scratch::new();
     let long = plain("model.layers.0.self_attn.q_proj.weight", &[70_000, 64], &mut 7);
     scratch.write("source", &llama_config(), FloatType::F32, std::slice::from_ref(&long));
-    scratch.succeed(&["quantize", "source", "--out", "out", "--method", "mlx-cpu"]);
     let bytes: Vec<u8> = long.values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let matrix = FloatMatrix::new(70_000, 64, FloatType::F32, &bytes).unwrap();
-    let expected = planish_format::quantize(matrix, Packing::new(4, 64).unwrap(), Encoder::MlxCpu).unwrap();
-    let checkpoint = scratch.open("out");
-    let Weight::Packed(found) = checkpoint.read(&checkpoint.entries()[0]).unwrap() else {
-        panic!("plain")
+    let whole = |rule| {
+        let options = QuantizeOptions {
+            packing: Packing::new(4, 64).unwrap(),
+            rule,
+            scale_type: FloatType::F32,
+            allow_non_finite: false,
+        };
+        quantize_with(matrix, options).unwrap()
     };
-    assert!(found.codes == expected.codes && found.scales == expected.scales && found.biases == expected.biases);
+    // All columns of the weight are about as large, so that the search counts them alike.
+    for (method, rule) in [
+        ("mlx-cpu", Encoder::MlxCpu.into()),
+        ("search", Rule::Search { importance: None }),
+    ] {
+        let expected = whole(rule);
+        scratch.succeed(&["quantize", "source", "--out", method, "--method", method]);
+        let checkpoint = scratch.open(method);
+        let Weight::Packed(found) = checkpoint.read(&checkpoint.entries()[0]).unwrap() else {
+            panic!("plain")
+        };
+        assert!(found.codes == expected.codes && found.scales == expected.scales && found.biases == expected.biases);
+    }
+}
+
+/// The same bytes for any number of threads; another method, other bytes of the same number; the card says which.
+#[test]
+fn files_are_searched_for_unless_a_method_is_named() {
+    let scratch = Scratch::new();
+    scratch.llama("source");
+    let weights = |name: &str, flags: &[&str], threads: &str| {
+        let arguments: Vec<&str> = ["quantize", "source", "--out", name, "--bits", "2"]
+            .iter()
+            .chain(flags)
+            .copied()
+            .collect();
+        let output = scratch
+            .command(&arguments)
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read(scratch.path(name).join("model.safetensors")).unwrap()
+    };
+    let default = weights("default", &[], "1");
+    assert!(default == weights("search", &["--method", "search"], "3"));
+    let peers = weights("peers", &["--method", "transformers"], "2");
+    assert!(default != peers && default.len() == peers.len());
+    for (name, part) in [
+        ("default", "| codes chosen by | search ("),
+        ("peers", "| codes chosen by | the rule of transformers |"),
+    ] {
+        let card = std::fs::read_to_string(scratch.path(name).join("README.md")).unwrap();
+        assert!(card.contains(part), "{part:?} is not in:\n{card}");
+    }
 }
 
 #[test]

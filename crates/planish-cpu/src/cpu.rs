@@ -4,9 +4,9 @@ mod each;
 mod parts;
 mod prepare;
 
-use planish_ops::PlainMatrix;
+use planish_ops::{PlainMatrix, Tap};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use planish_format::{Isa, IsaError, PackedMatrix, Packing};
 
@@ -77,6 +77,8 @@ pub struct Matmul<'a, 'b> {
 pub struct Cpu {
     pool: Pool,
     set: &'static InstructionSet,
+    /// Who listens to products.
+    tap: Option<Arc<dyn Tap>>,
     /// Scratch of calls that are not running.
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -113,8 +115,19 @@ impl Cpu {
         Cpu {
             pool: Pool::new(threads),
             set: table::row(isa),
+            tap: None,
             scratch: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Tells `tap` of every product from now on.
+    pub fn with_tap(self, tap: Arc<dyn Tap>) -> Cpu {
+        Cpu { tap: Some(tap), ..self }
+    }
+
+    /// Who listens to products.
+    pub(crate) fn tap(&self) -> Option<&dyn Tap> {
+        self.tap.as_deref()
     }
 
     /// The threads, for other work between products.
@@ -187,6 +200,11 @@ impl Cpu {
         }
         if m == 0 {
             return;
+        }
+        if let Some(tap) = self.tap() {
+            weights
+                .iter()
+                .for_each(|weight| tap.inputs(weight.address(), input, weight.cols()));
         }
         let mut scratch = self.take_scratch();
         let mut start = 0;

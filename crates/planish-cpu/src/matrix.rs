@@ -69,6 +69,16 @@ impl CpuMatrix {
         }
     }
 
+    /// Where its data begins: no other weight that is in memory has the same.
+    pub(crate) fn address(&self) -> usize {
+        let data = match self {
+            CpuMatrix::Packed(matrix) => matrix.codes.as_ptr(),
+            CpuMatrix::Interleaved(matrix) => matrix.data.as_ptr(),
+            CpuMatrix::Plain(matrix) => matrix.data.as_ptr(),
+        };
+        data.addr()
+    }
+
     /// Panics unless the byte lengths are what the shape says: the kernels read by address and rely on it.
     pub(crate) fn check(&self) {
         match self {

@@ -16,7 +16,12 @@ pub(crate) struct Affine {
 /// Scale and bias of a group. `levels` is the largest code, `2^bits - 1`.
 #[inline(always)]
 pub(crate) fn fit(encoder: Encoder, levels: f32, weights: &[f32]) -> Affine {
-    let (low, high) = range(weights);
+    fit_range(encoder, levels, weights, range(weights))
+}
+
+/// As [`fit`], for the least and the largest weight.
+#[inline(always)]
+pub(crate) fn fit_range(encoder: Encoder, levels: f32, weights: &[f32], (low, high): (f32, f32)) -> Affine {
     match encoder {
         Encoder::Transformers => fit_transformers(levels, first_zero_sign(low, weights), high),
         Encoder::MlxCpu => fit_mlx(levels, low, high, f32::round_ties_even),
@@ -53,7 +58,7 @@ fn fit_mlx(levels: f32, low: f32, high: f32, round: fn(f32) -> f32) -> Affine {
 
 /// Smallest and largest weight; NaN is passed over. Which of two zeros of unlike sign comes out is not specified.
 #[inline(always)]
-fn range(weights: &[f32]) -> (f32, f32) {
+pub(crate) fn range(weights: &[f32]) -> (f32, f32) {
     let mut low = [f32::INFINITY; 8];
     let mut high = [f32::NEG_INFINITY; 8];
     for eight in weights.as_chunks::<8>().0 {

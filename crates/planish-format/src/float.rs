@@ -93,6 +93,16 @@ pub(crate) fn narrow<const HALVES: bool>(float_type: FloatType, values: &[f32], 
     }
 }
 
+/// One value as a type stores it.
+#[inline(always)]
+pub(crate) fn rounded(float_type: FloatType, value: f32) -> f32 {
+    match float_type {
+        FloatType::F32 => value,
+        FloatType::F16 => f16::from_f32_const(value).to_f32_const(),
+        FloatType::BF16 => f32::from_bits(u32::from(bf16_bits(value)) << 16),
+    }
+}
+
 /// The upper half of an `f32`, rounded to nearest, ties to even. Without branches, so that it is vectorized.
 #[inline(always)]
 fn bf16_bits(value: f32) -> u16 {

@@ -15,6 +15,7 @@ mod mxfp4;
 mod packing;
 mod quantize;
 mod row;
+mod search;
 
 pub use bits::{code_at, pack_codes, unpack_codes};
 pub use dequantize::{dequantize, dequantize_into};
@@ -23,5 +24,5 @@ pub use float::FloatType;
 pub use isa::{Isa, IsaError};
 pub use matrix::{FloatMatrix, PackedMatrix, PackedRow, PackedShape};
 pub use mxfp4::mxfp4_to_affine;
-pub use packing::{Encoder, Packing};
+pub use packing::{Encoder, Packing, Rule};
 pub use quantize::{QuantizeOptions, first_non_finite, quantize, quantize_with};

@@ -74,6 +74,24 @@ pub enum Encoder {
     MlxMetal,
 }
 
+/// How scale, bias and codes of a group are chosen: as a peer does, or better.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule<'a> {
+    /// As this peer does, bit for bit.
+    Encoder(Encoder),
+    /// By the search of search.rs, whose error is never above that of any [`Encoder`].
+    Search {
+        /// How much the error of each column counts: the mean square of the layer's inputs. `None` where they are not known. // (cols)
+        importance: Option<&'a [f32]>,
+    },
+}
+
+impl From<Encoder> for Rule<'_> {
+    fn from(encoder: Encoder) -> Self {
+        Rule::Encoder(encoder)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,15 +7,15 @@ use rayon::prelude::*;
 
 use crate::instructions::encode_row;
 use crate::row::{EncodeRow, EncodeScratch, all_finite};
-use crate::{Encoder, FloatMatrix, FloatType, FormatError, Isa, PackedMatrix, PackedShape, Packing};
+use crate::{Encoder, FloatMatrix, FloatType, FormatError, Isa, PackedMatrix, PackedShape, Packing, Rule};
 
 /// What [`quantize_with`] needs to know besides the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QuantizeOptions {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantizeOptions<'a> {
     /// Bits and group.
     pub packing: Packing,
     /// How codes are chosen.
-    pub encoder: Encoder,
+    pub rule: Rule<'a>,
     /// Type in which scales and biases are stored; the peers take that of the weights.
     pub scale_type: FloatType,
     /// Take NaN and infinite weights for what they are. What their group decodes to is then not specified.
@@ -32,7 +32,7 @@ pub fn quantize(source: FloatMatrix, packing: Packing, encoder: Encoder) -> Resu
         source,
         QuantizeOptions {
             packing,
-            encoder,
+            rule: encoder.into(),
             scale_type,
             allow_non_finite: false,
         },
@@ -44,7 +44,16 @@ pub fn quantize(source: FloatMatrix, packing: Packing, encoder: Encoder) -> Resu
 /// # Errors
 /// If the columns do not hold whole groups or whole words, or a weight is NaN or infinite and that is not allowed; if
 /// `PLANISH_CPU` names no instruction set of this machine.
+///
+/// # Panics
+/// If there is an importance, and not of `source.cols` columns.
 pub fn quantize_with(source: FloatMatrix, options: QuantizeOptions) -> Result<PackedMatrix, FormatError> {
+    if let Rule::Search {
+        importance: Some(columns),
+    } = options.rule
+    {
+        assert_eq!(columns.len(), source.cols, "the importance of each column");
+    }
     Isa::chosen()?;
     let shape = PackedShape::new(source.rows, source.cols, options.packing, options.scale_type)?;
     let mut parts = Parts {
@@ -106,7 +115,7 @@ fn encode_rows(source: FloatMatrix, options: QuantizeOptions, shape: PackedShape
         |scratch, ((source_row, codes), (scales, biases))| {
             let finite = encode_row(EncodeRow {
                 packing: options.packing,
-                encoder: options.encoder,
+                rule: options.rule,
                 source_type: source.float_type,
                 scale_type: options.scale_type,
                 source: source_row,

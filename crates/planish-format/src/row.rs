@@ -7,12 +7,13 @@ use crate::affine::{Affine, encode_group, fit};
 use crate::bits::{pack, unpack};
 use crate::float::{narrow, widen};
 use crate::matrix::PackedRow;
-use crate::{Encoder, FloatType, Packing};
+use crate::search::{Group, SearchScratch, search};
+use crate::{Encoder, FloatType, Packing, Rule};
 
 /// A row to encode.
 pub(crate) struct EncodeRow<'a> {
     pub packing: Packing,
-    pub encoder: Encoder,
+    pub rule: Rule<'a>,
     pub source_type: FloatType,
     pub scale_type: FloatType,
     /// The weights. // (cols) of `source_type`
@@ -32,6 +33,7 @@ pub(crate) struct EncodeScratch {
     codes: Vec<u8>,    // (cols)
     scales: Vec<f32>,  // (cols / group)
     biases: Vec<f32>,  // (cols / group)
+    group: SearchScratch,
 }
 
 impl EncodeScratch {
@@ -41,6 +43,7 @@ impl EncodeScratch {
             codes: vec![0; cols],
             scales: vec![0.0; groups],
             biases: vec![0.0; groups],
+            group: SearchScratch::new(cols / groups.max(1)),
         }
     }
 }
@@ -59,9 +62,10 @@ pub(crate) struct DecodeRow<'a> {
 pub(crate) fn encode_row<const HALVES: bool>(row: &mut EncodeRow) -> bool {
     let bits = row.packing.bits();
     widen::<HALVES>(row.source_type, row.source, &mut row.scratch.weights);
-    match row.encoder {
-        Encoder::Transformers | Encoder::MlxCpu => encode_groups::<false>(row),
-        Encoder::MlxMetal => encode_groups::<true>(row),
+    match row.rule {
+        Rule::Encoder(encoder @ (Encoder::Transformers | Encoder::MlxCpu)) => encode_groups::<false>(row, encoder),
+        Rule::Encoder(encoder @ Encoder::MlxMetal) => encode_groups::<true>(row, encoder),
+        Rule::Search { importance } => search_groups(row, importance),
     }
     pack(&row.scratch.codes, bits, row.codes);
     narrow::<HALVES>(row.scale_type, &row.scratch.scales, row.scales);
@@ -71,7 +75,7 @@ pub(crate) fn encode_row<const HALVES: bool>(row: &mut EncodeRow) -> bool {
 
 /// Scales, biases and codes, one a byte, in the scratch room.
 #[inline(always)]
-fn encode_groups<const TIES_AWAY: bool>(row: &mut EncodeRow) {
+fn encode_groups<const TIES_AWAY: bool>(row: &mut EncodeRow, encoder: Encoder) {
     let levels = ((1u32 << row.packing.bits()) - 1) as f32;
     let group = row.packing.group();
     let EncodeScratch {
@@ -79,6 +83,7 @@ fn encode_groups<const TIES_AWAY: bool>(row: &mut EncodeRow) {
         codes,
         scales,
         biases,
+        ..
     } = &mut *row.scratch;
     let affines = scales.iter_mut().zip(biases);
     for ((weights, codes), (scale, bias)) in weights
@@ -86,8 +91,32 @@ fn encode_groups<const TIES_AWAY: bool>(row: &mut EncodeRow) {
         .zip(codes.chunks_exact_mut(group))
         .zip(affines)
     {
-        let affine = fit(row.encoder, levels, weights);
+        let affine = fit(encoder, levels, weights);
         encode_group::<TIES_AWAY>(levels, affine, weights, codes);
+        (*scale, *bias) = (affine.scale, affine.bias);
+    }
+}
+
+/// As [`encode_groups`], by search.
+#[inline(always)]
+fn search_groups(row: &mut EncodeRow, importance: Option<&[f32]>) {
+    let size = row.packing.group();
+    let EncodeScratch {
+        weights,
+        codes,
+        scales,
+        biases,
+        group: scratch,
+    } = &mut *row.scratch;
+    let groups = weights.chunks_exact(size).zip(codes.chunks_exact_mut(size));
+    for (index, ((weights, codes), (scale, bias))) in groups.zip(scales.iter_mut().zip(biases)).enumerate() {
+        let group = Group {
+            bits: row.packing.bits(),
+            scale_type: row.scale_type,
+            weights,
+            importance: importance.map(|columns| &columns[index * size..][..size]),
+        };
+        let affine = search(&group, scratch, codes);
         (*scale, *bias) = (affine.scale, affine.bias);
     }
 }

@@ -148,7 +148,7 @@ proptest! {
         let exact = problem.quantize();
         let options = QuantizeOptions {
             packing: problem.packing,
-            encoder: problem.encoder,
+            rule: problem.encoder.into(),
             scale_type: FloatType::BF16,
             allow_non_finite: false,
         };

@@ -116,7 +116,7 @@ fn weights_that_are_not_finite_but_allowed() {
         let packing = packing(4, 32);
         let options = QuantizeOptions {
             packing,
-            encoder,
+            rule: encoder.into(),
             scale_type: FloatType::F32,
             allow_non_finite: true,
         };

@@ -1,6 +1,8 @@
 //! Which device computes: opens it, checks that the model fits, loads the decoder there. `auto` takes a GPU where there is one
 //! that the model fits, and says why not where it takes the processor instead.
 
+use std::sync::Arc;
+
 use planish_cpu::{Cpu, CpuOps, Precision};
 use planish_format::FloatType;
 use planish_gpu::Queue;
@@ -51,6 +53,7 @@ pub(crate) struct Job<'a> {
 impl Job<'_> {
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
         match self.options.device {
+            _ if self.options.tap.is_some() => self.on_cpu(None),
             Device::Cpu => self.on_cpu(None),
             Device::Cuda => self.on_cuda(),
             Device::Metal => self.on_metal(),
@@ -74,6 +77,10 @@ impl Job<'_> {
 
     fn on_cpu(&self, notice: Option<Error>) -> Result<Loaded, Error> {
         let cpu = Cpu::new(self.options.threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
+        let cpu = match &self.options.tap {
+            Some(tap) => cpu.with_tap(Arc::clone(tap)),
+            None => cpu,
+        };
         let (threads, device) = (cpu.pool().threads(), format!("cpu ({})", cpu.instructions()));
         let precision = match self.options.exact {
             true => Precision::Exact,

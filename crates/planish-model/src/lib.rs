@@ -36,8 +36,8 @@ pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
-    Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Phases, RecurrenceShape, RopePairs,
-    Routing, Scoring, Spent, TemperatureTuning, Work,
+    Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Origin, Phases, RecurrenceShape,
+    RopePairs, Routing, Scoring, Spent, Tap, TemperatureTuning, Work,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

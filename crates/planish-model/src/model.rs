@@ -1,7 +1,10 @@
 //! The library's model: load, cache, forward. Hides which device computes.
 
+use std::sync::Arc;
+
 use planish_checkpoint::Checkpoint;
 use planish_gpu::Queue;
+use planish_ops::Tap;
 use planish_quantize::Recipe;
 
 use crate::batch::{Chunk, Input, Row, Ticket, Want};
@@ -25,6 +28,8 @@ pub struct LoadOptions {
     pub quantize: Option<Recipe>,
     /// Unpack packed weights while loading.
     pub dequantize: bool,
+    /// Who is told of the inputs of all products. The model is then on the processor, whatever `device` says.
+    pub tap: Option<Arc<dyn Tap>>,
 }
 
 /// A model ready to run.

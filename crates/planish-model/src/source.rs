@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
-use planish_ops::{HostForm, HostWeight, Matrix, PlainMatrix, ToPack};
-use planish_quantize::{Recipe, pack_weight};
+use planish_ops::{HostForm, HostWeight, Matrix, Origin, PlainMatrix, ToPack};
+use planish_quantize::{Method, Recipe, pack_weight};
 
 use crate::cut::cut;
 use crate::{Error, LinearSpec, PrefixAlias, StackSpec};
@@ -33,6 +33,14 @@ pub(crate) trait WeightSource {
             Err(Error::MissingTensor { .. }) => Ok(default),
             stored => Ok(stored?[0]),
         }
+    }
+    /// Where the rows of a weight stand, unless its columns are stored as rows.
+    fn origin(&self, _spec: &LinearSpec) -> Option<Origin> {
+        None
+    }
+    /// As [`WeightSource::origin`], of every expert.
+    fn stack_origins(&self, _spec: &StackSpec) -> Option<Vec<Origin>> {
+        None
     }
     /// What was given so far has been copied, or will be read again: its pages may go.
     fn release(&self) {}
@@ -68,11 +76,14 @@ impl Unpacked<'_> {
         let Weight::Plain(tensor) = &self.weight else {
             return None;
         };
+        let Method::Peer(encoder) = self.recipe.method else {
+            return None;
+        };
         let float_type = tensor.dtype.float_type()?;
         Some(ToPack {
             plain: plain(self.shape, float_type, tensor.data.clone()),
             packing: self.packing,
-            encoder: self.recipe.encoder,
+            encoder,
             scale_type: self.recipe.dtype.unwrap_or(float_type),
             allow_non_finite: self.recipe.allow_non_finite,
         })
@@ -300,6 +311,20 @@ impl WeightSource for CheckpointSource<'_> {
 
     fn stack_biases(&self, spec: &StackSpec) -> Result<Option<Vec<f32>>, Error> {
         self.read_stack_biases(spec)
+    }
+
+    fn origin(&self, spec: &LinearSpec) -> Option<Origin> {
+        let found = self.find(&format!("{}.weight", spec.name)).ok()?;
+        let turned = spec.transposed && matches!(found.entry.layout, Layout::Plain(_));
+        (!turned).then_some(Origin {
+            entry: found.name,
+            part: 0,
+            parts: 1,
+        })
+    }
+
+    fn stack_origins(&self, spec: &StackSpec) -> Option<Vec<Origin>> {
+        self.find_stack_origins(spec)
     }
 
     fn release(&self) {

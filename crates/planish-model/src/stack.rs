@@ -2,6 +2,7 @@
 
 use planish_checkpoint::{Dtype, Entry, Layout, Tensor, Weight};
 use planish_format::{PackedMatrix, mxfp4_to_affine};
+use planish_ops::Origin;
 
 use crate::cut::cut;
 use crate::source::{CheckpointSource, PendingWeight, WeightSource};
@@ -35,11 +36,34 @@ impl FusedStack {
 }
 
 impl CheckpointSource<'_> {
+    /// The place that the checkpoint has, else the usual one.
+    fn stack_place<'b>(&self, spec: &'b StackSpec) -> Option<&'b StackPlace> {
+        let place = spec.places.iter().find(|place| self.has(&place.tensor(self)));
+        place.or(spec.places.first())
+    }
+
+    /// Where the rows of every expert stand. `None` where rows are columns, or what is stored is not what is multiplied by.
+    pub(crate) fn find_stack_origins(&self, spec: &StackSpec) -> Option<Vec<Origin>> {
+        let entry = |name: &str| Some(self.find(name).ok()?.name);
+        let origin = |expert: usize| match self.stack_place(spec)? {
+            StackPlace::Each(path) => Some(Origin {
+                entry: entry(&format!("{}.weight", path.replace("{}", &expert.to_string())))?,
+                part: 0,
+                parts: 1,
+            }),
+            StackPlace::Fused(fused) | StackPlace::Joined(fused) => Some(Origin {
+                entry: entry(&self.fused_name(fused))?,
+                part: expert,
+                parts: spec.experts,
+            }),
+            StackPlace::Columns(_) | StackPlace::Transposed(_) | StackPlace::Mxfp4(_) => None,
+        };
+        (0..spec.experts).map(origin).collect()
+    }
+
     /// The matrices of every expert.
     pub(crate) fn read_stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error> {
-        let place = spec.places.iter().find(|place| self.has(&place.tensor(self)));
-        let place = place.or(spec.places.first());
-        match place {
+        match self.stack_place(spec) {
             None => Ok(Vec::new()),
             Some(StackPlace::Each(path)) => self.each(spec, path),
             Some(StackPlace::Fused(fused)) => self.fused(spec, fused, false),

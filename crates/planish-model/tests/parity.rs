@@ -11,7 +11,7 @@ use golden::{Golden, error, run};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
 use planish_model::{Architecture, BlockSpec, CacheType, Error, LoadOptions, Model};
-use planish_quantize::{Output, Recipe, Target, quantize};
+use planish_quantize::{Method, Output, Recipe, Target, quantize};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;
@@ -146,6 +146,7 @@ fn packing_experts_while_loading_equals_a_packed_checkpoint() {
     for case in ["mixtral", "qwen2_moe", "granitemoe", "gpt_oss", "dots1"] {
         for (target, group) in [(Target::Metal, 8), (Target::Mlx, 32)] {
             let mut recipe = Recipe::new(target, Packing::new(8, group).unwrap());
+            recipe.method = Method::Peer(target.default_encoder());
             recipe.include_experts = true;
             let plain = format!("{case}/plain");
             let golden = Golden::read(&plain);
@@ -342,7 +343,7 @@ fn keys_placed_for_a_shorter_sequence_are_forgotten() {
 #[test]
 fn packing_while_loading_equals_a_packed_checkpoint() {
     let golden = Golden::read("llama_llama3_biases/metal");
-    let recipe = Recipe::new(Target::Metal, Packing::new(4, 16).unwrap());
+    let recipe = Recipe::for_loading(Packing::new(4, 16).unwrap(), Vec::new(), Vec::new()).unwrap();
     let options = LoadOptions {
         quantize: Some(recipe),
         ..exact()

@@ -21,6 +21,7 @@ mod phases;
 mod places;
 mod recurrence;
 mod rope;
+mod tap;
 mod work;
 
 use std::ops::Range;
@@ -48,6 +49,7 @@ pub use recurrence::{
     Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, STATE_COLS, Steps, recurrence_reference,
 };
 pub use rope::{Rope, RopeAngles, RopePairs, rope_reference};
+pub use tap::{Origin, Tap};
 pub use work::{Resident, ResidentKeyValues, Work};
 
 /// Rows that go through the layers together.
@@ -131,6 +133,12 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// # Panics
     /// If there is none, or their shapes differ.
     fn place_stack<W: HostWeight>(&self, weights: Vec<W>) -> Placed<Self::Stack, Self, W>;
+
+    /// Tells who listens to products where a weight comes from. A device to which nobody listens asks for no origin.
+    fn name(&self, _weight: &Self::Weight, _origin: &dyn Fn() -> Option<Origin>) {}
+
+    /// As [`Ops::name`], for the matrices of a stack, in their order.
+    fn name_stack(&self, _stack: &Self::Stack, _origins: &dyn Fn() -> Option<Vec<Origin>>) {}
 
     /// No sequence yet.
     ///

@@ -8,7 +8,7 @@ use crate::compare::Squares;
 use crate::layers::Classifier;
 use crate::pack::Floats;
 use crate::transfer::{OnProgress, Progress};
-use crate::{Error, Recipe, Target, source};
+use crate::{Error, Method, Recipe, Target, source};
 
 /// The bit-widths whose cost is measured.
 pub const WIDTHS: [u32; 6] = Packing::WIDTHS;
@@ -191,11 +191,11 @@ fn relative_error(name: &str, weight: &Weight, bits: u32, group: usize) -> Resul
     };
     let floats = Floats::new(name, weight, None)?;
     let recipe = Recipe {
-        encoder: Encoder::MlxMetal,
+        method: Method::Peer(Encoder::MlxMetal),
         allow_non_finite: true,
         ..Recipe::new(Target::Mlx, packing)
     };
-    let packed = floats.pack(0..floats.rows, packing, &recipe)?;
+    let packed = floats.pack(0..floats.rows, packing, &recipe, None)?;
     let decoded = dequantize(&packed, FloatType::F32);
     let original = floats.rows(0..floats.rows);
     let mut squares = Squares::default();

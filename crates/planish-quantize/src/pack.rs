@@ -9,7 +9,9 @@ use planish_format::{
     quantize_with,
 };
 
-use crate::{Error, Recipe};
+use crate::importance::ColumnSquares;
+use crate::transfer::CHUNK_WEIGHTS;
+use crate::{Error, Method, Recipe};
 
 /// The type that the floats of a packed weight are given without a wish: that of its scales, and bfloat16 where these are f32
 /// only to hold the products of GGUF's two-level scales.
@@ -21,13 +23,19 @@ pub(crate) fn default_type(scale_type: FloatType) -> FloatType {
 }
 
 /// Packs the weight called `name` with `packing`, the rule and the types that `recipe` asks for. A plain weight of more than
-/// two dimensions counts as the matrix of all its rows; a packed one (from a GGUF file) is decoded first.
+/// two dimensions counts as the matrix of all its rows; a packed one (from a GGUF file) is decoded first. What is known of inputs is
+/// not used.
 ///
 /// # Errors
 /// NaN or infinity unless the recipe allows them; a shape or type that cannot be packed.
 pub fn pack_weight(name: &str, weight: &Weight, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
     let floats = Floats::new(name, weight, recipe.dtype)?;
-    floats.pack(0..floats.rows, packing, recipe)
+    // The inputs that are known are those of whole entries, and this may be a piece of one.
+    let importance = match &recipe.method {
+        Method::Peer(_) => None,
+        Method::Search | Method::Weighted(_) => Some(floats.told_by_columns(|| ())),
+    };
+    floats.pack(0..floats.rows, packing, recipe, importance.as_deref())
 }
 
 /// A weight, or a view of it, as rows of floats of one type, whatever it is stored as.
@@ -42,6 +50,22 @@ pub(crate) struct Floats<'a> {
     pub cols: usize,
     /// The type of the rows that [`Floats::rows`] gives.
     pub float_type: FloatType,
+}
+
+/// How much the error of each column counts.
+pub(crate) struct Importance {
+    /// Of equal runs of rows; none where a method does not ask. // (cols) each
+    parts: Vec<Vec<f32>>,
+}
+
+impl Importance {
+    fn unused() -> Importance {
+        Importance { parts: Vec::new() }
+    }
+
+    fn alike(columns: Vec<f32>) -> Importance {
+        Importance { parts: vec![columns] }
+    }
 }
 
 enum Stored<'a> {
@@ -120,12 +144,68 @@ impl<'a> Floats<'a> {
             .map(move |start| start..(start + step).min(rows))
     }
 
-    /// Packs some rows.
-    pub fn pack(&self, rows: Range<usize>, packing: Packing, recipe: &Recipe) -> Result<PackedMatrix, Error> {
+    /// How much the error of each column counts for a method that asks for it. Of [`Method::Search`] all rows are read; `on_read` is
+    /// called after each piece of them.
+    pub fn importance(&self, method: &Method, on_read: impl FnMut()) -> Importance {
+        match method {
+            Method::Peer(_) => Importance::unused(),
+            Method::Search => Importance::alike(self.told_by_columns(on_read)),
+            Method::Weighted(inputs) => {
+                let parts = inputs.of(self.name, self.cols);
+                if parts.is_empty() || !self.rows.is_multiple_of(parts.len()) {
+                    return Importance::alike(self.told_by_columns(on_read));
+                }
+                let unseen = match parts.iter().any(Option::is_none) {
+                    true => self.told_by_columns(on_read),
+                    false => Vec::new(),
+                };
+                let of_part = |part: Option<Vec<f32>>| part.unwrap_or_else(|| unseen.clone());
+                Importance {
+                    parts: parts.into_iter().map(of_part).collect(),
+                }
+            }
+        }
+    }
+
+    /// By the formula of importance.rs.
+    fn told_by_columns(&self, mut on_read: impl FnMut()) -> Vec<f32> {
+        let mut squares = ColumnSquares::new(self.cols);
+        for rows in self.chunks(CHUNK_WEIGHTS) {
+            squares.add(self.float_type, &self.rows(rows));
+            on_read();
+        }
+        squares.importance()
+    }
+
+    /// Ranges of rows of about `weights` weights each, in which columns are equally important, with their importance.
+    pub fn important_chunks<'b>(
+        &self,
+        weights: usize,
+        importance: &'b Importance,
+    ) -> impl Iterator<Item = (Range<usize>, Option<&'b [f32]>)> + use<'b> {
+        let parts = importance.parts.len().max(1);
+        let (part_rows, step) = (self.rows / parts, (weights / self.cols.max(1)).max(1));
+        (0..parts).flat_map(move |part| {
+            let (start, end) = (part * part_rows, (part + 1) * part_rows);
+            let columns = importance.parts.get(part).map(Vec::as_slice);
+            (start..end)
+                .step_by(step)
+                .map(move |start| (start..(start + step).min(end), columns))
+        })
+    }
+
+    /// Packs some rows. `importance` is that of their columns.
+    pub fn pack(
+        &self,
+        rows: Range<usize>,
+        packing: Packing,
+        recipe: &Recipe,
+        importance: Option<&[f32]>,
+    ) -> Result<PackedMatrix, Error> {
         let bytes = self.rows(rows.clone());
         let options = QuantizeOptions {
             packing,
-            encoder: recipe.encoder,
+            rule: recipe.method.rule(importance),
             scale_type: self.float_type,
             allow_non_finite: recipe.allow_non_finite,
         };

@@ -1,14 +1,13 @@
 //! A plain checkpoint or GGUF file to a packed one.
 
 use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
-use planish_format::Encoder;
 
 use crate::card::{self, Card};
 use crate::pack::type_name;
 use crate::plan::{OutputTensor, Plan};
 use crate::report::Report;
 use crate::transfer::{OnProgress, Output, Transfer};
-use crate::{Error, Recipe, Remedy, Target, loaders, source};
+use crate::{Error, Method, Recipe, Remedy, Target, loaders, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
 ///
@@ -83,6 +82,7 @@ fn notable(plan: &Plan) -> Vec<(String, String)> {
 
 fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
     let mut notes = loaders::notes(recipe.target, checkpoint, plan);
+    notes.extend(unseen(checkpoint, recipe, plan));
     if let Some(float_type) = recipe.dtype.filter(|_| source::is_gguf(checkpoint)) {
         notes.push(format!(
             "the GGUF weights are decoded and stored as {} where they stay plain",
@@ -90,6 +90,34 @@ fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// The weights, by name, that no input of was seen, so that they are searched for without.
+fn unseen(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Option<String> {
+    const NAMED: usize = 8;
+    let Method::Weighted(inputs) = &recipe.method else {
+        return None;
+    };
+    let packed = plan.tensors.iter().filter(|tensor| tensor.packing().is_some());
+    let entries = packed.flat_map(|tensor| tensor.parts.iter().map(move |part| (part, tensor)));
+    let mut names: Vec<String> = Vec::new();
+    for (part, tensor) in entries {
+        let entry = &checkpoint.entries()[part.entry];
+        let seen = inputs.of(&entry.name, tensor.shape.last().copied().unwrap_or(0));
+        match seen.iter().filter(|columns| columns.is_none()).count() {
+            _ if seen.is_empty() => names.push(entry.name.clone()),
+            0 => {}
+            count => names.push(format!("{} ({count} of {} experts)", entry.name, seen.len())),
+        }
+    }
+    names.dedup();
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names.truncate(NAMED);
+    let names = names.join("`, `");
+    (!names.is_empty()).then(|| format!("no input was seen of `{names}`{more}: their codes are searched for without"))
 }
 
 fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
@@ -102,7 +130,7 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
         ("format", recipe.target.description().to_owned()),
         ("bits", bits.to_string()),
         ("group size", group.to_string()),
-        ("codes chosen by", encoder_description(recipe.encoder).to_owned()),
+        ("codes chosen by", recipe.method.description()),
     ];
     facts.extend(card::sizes(report));
     if let Some(float_type) = recipe.dtype {
@@ -129,13 +157,5 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
         notes: report.notes.clone(),
         plain: report.plain.clone(),
         usage: card::usage(recipe.target, output),
-    }
-}
-
-fn encoder_description(encoder: Encoder) -> &'static str {
-    match encoder {
-        Encoder::Transformers => "the rule of transformers",
-        Encoder::MlxMetal => "the rule of MLX on Metal and CUDA",
-        Encoder::MlxCpu => "the rule of MLX on the CPU",
     }
 }

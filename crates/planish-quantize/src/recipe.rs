@@ -1,10 +1,12 @@
 //! What a user asks of a quantization: the dialect, bits and group, the rule for codes, exceptions.
 
+use std::sync::Arc;
+
 use fancy_regex::Regex;
 use planish_checkpoint::Dialect;
-use planish_format::{Encoder, FloatType, Packing};
+use planish_format::{Encoder, FloatType, Packing, Rule};
 
-use crate::{Error, Remedy};
+use crate::{Error, InputSquares, Remedy};
 
 /// The dialect that a packed checkpoint is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,43 @@ impl Target {
         match self {
             Target::Metal => Encoder::Transformers,
             Target::Mlx => Encoder::MlxMetal,
+        }
+    }
+}
+
+/// How scales, biases and codes are chosen.
+#[derive(Clone, Debug)]
+pub enum Method {
+    /// As a peer does, bit for bit.
+    Peer(Encoder),
+    /// By the search of planish-format, which needs no data and whose error is never above that of a peer.
+    Search,
+    /// By the same search, with the error of each column weighted by the mean square of its input. Weights whose inputs are not known
+    /// are as with [`Method::Search`].
+    Weighted(Arc<InputSquares>),
+}
+
+impl Method {
+    /// What a card says of it.
+    pub(crate) fn description(&self) -> String {
+        let words = match self {
+            Method::Peer(Encoder::Transformers) => "the rule of transformers",
+            Method::Peer(Encoder::MlxMetal) => "the rule of MLX on Metal and CUDA",
+            Method::Peer(Encoder::MlxCpu) => "the rule of MLX on the CPU",
+            Method::Search => "search (least weighted error, without data)",
+            Method::Weighted(inputs) => {
+                let text = inputs.description();
+                return format!("search (least error weighted by the layers' inputs, over {text})");
+            }
+        };
+        words.to_owned()
+    }
+
+    /// What planish-format does for it.
+    pub(crate) fn rule<'a>(&self, importance: Option<&'a [f32]>) -> Rule<'a> {
+        match self {
+            Method::Peer(encoder) => Rule::Encoder(*encoder),
+            Method::Search | Method::Weighted(_) => Rule::Search { importance },
         }
     }
 }
@@ -111,7 +150,7 @@ pub struct Recipe {
     /// Bits and group of every layer without an exception.
     pub packing: Packing,
     /// How codes are chosen.
-    pub encoder: Encoder,
+    pub method: Method,
     /// Patterns of modules that stay plain, matched as transformers matches `modules_to_not_convert`.
     pub exclude: Vec<String>,
     /// Also pack the output head, which the metal rules leave plain.
@@ -127,12 +166,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// `packing` for every layer that `target`'s own library would pack, with its own rule for the codes.
+    /// `packing` for every layer that `target`'s own library would pack, its codes chosen by search.
     pub fn new(target: Target, packing: Packing) -> Recipe {
         Recipe {
             target,
             packing,
-            encoder: target.default_encoder(),
+            method: Method::Search,
             exclude: Vec::new(),
             include_head: false,
             include_experts: false,
@@ -142,8 +181,8 @@ impl Recipe {
         }
     }
 
-    /// A recipe for weights that are packed while they are loaded, where the dialect is no end in itself: the rules of metal, or
-    /// those of MLX where metal cannot hold what is asked.
+    /// A recipe for weights that are packed while they are loaded, where the dialect is no end in itself and time matters: the rules
+    /// of metal for layers and codes, or those of MLX where metal cannot hold what is asked.
     ///
     /// # Errors
     /// As [`Recipe::check`], where MLX cannot hold it either.
@@ -151,6 +190,7 @@ impl Recipe {
         let holds = Target::Metal.widths().contains(&packing.bits()) && overrides.is_empty();
         let target = if holds { Target::Metal } else { Target::Mlx };
         let recipe = Recipe {
+            method: Method::Peer(target.default_encoder()),
             exclude,
             overrides,
             ..Recipe::new(target, packing)

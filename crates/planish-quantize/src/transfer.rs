@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::{Error, Recipe, Remedy};
 
 /// Weights that are read, computed and written at once.
-const CHUNK_WEIGHTS: usize = 4 << 20;
+pub(crate) const CHUNK_WEIGHTS: usize = 4 << 20;
 
 /// Where a new checkpoint goes.
 #[derive(Clone, Debug)]
@@ -309,9 +309,11 @@ impl Stream<'_> {
             unreachable!("packing without a recipe")
         };
         let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
-        for rows in floats.chunks(CHUNK_WEIGHTS) {
+        // Mapped pages count as memory of the process until they are given back.
+        let importance = floats.importance(&recipe.method, || self.transfer.checkpoint.release(self.entry));
+        for (rows, columns) in floats.important_chunks(CHUNK_WEIGHTS, &importance) {
             report(rows.start as f64 / floats.rows as f64);
-            let packed = floats.pack(rows, packing, recipe)?;
+            let packed = floats.pack(rows, packing, recipe, columns)?;
             self.parts(&packed)?;
         }
         Ok(())

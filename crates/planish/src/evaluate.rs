@@ -6,6 +6,7 @@
 use planish_model::{Cache, Chunk, Input, Want};
 
 use crate::causal_lm::read;
+use crate::scores::{Compared, Evaluation, FEW, Score, Sums};
 use crate::{CausalLM, Error};
 
 /// Logits of a reference that may wait for the model's, in bytes.
@@ -33,26 +34,68 @@ pub struct EvaluationProgress {
     pub perplexity: f64,
 }
 
-/// What was found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evaluation {
-    /// How many tokens were scored.
-    pub scored_tokens: usize,
-    /// The exponential of the mean surprise in nats; 1 is certainty.
-    pub perplexity: f64,
-    /// Beside the reference.
-    pub comparison: Option<Comparison>,
+/// As [`CausalLM::evaluate`], of several models, for which the reference computes once. The perplexity of the progress is that of the
+/// first.
+///
+/// # Errors
+/// As [`CausalLM::evaluate`].
+pub fn evaluate_all(
+    models: &[&CausalLM],
+    chunks: &[Vec<u32>],
+    options: &EvaluationOptions<'_>,
+    on_progress: &mut dyn FnMut(EvaluationProgress),
+) -> Result<Vec<Evaluation>, Error> {
+    for model in models {
+        if let Some(reference) = options.reference {
+            let (theirs, ours) = (reference.architecture().vocabulary, model.architecture().vocabulary);
+            if theirs != ours {
+                return Err(Error::Vocabularies {
+                    reference: theirs,
+                    model: ours,
+                });
+            }
+        }
+    }
+    let mut sums: Vec<Sums> = models.iter().map(|_| Sums::default()).collect();
+    let at_once = models.iter().map(|model| model.chunks_at_once(chunks, options)).min();
+    let mut done = 0;
+    for group in chunks.chunks(at_once.unwrap_or(1)) {
+        let expected = expectations(group, options)?;
+        let scores = models.iter().map(|model| model.score(group, &expected, options));
+        let scores = scores.collect::<Result<Vec<_>, _>>()?;
+        for index in 0..group.len() {
+            for (sums, scores) in sums.iter_mut().zip(&scores) {
+                sums.add(&scores[index]);
+            }
+            done += 1;
+            on_progress(EvaluationProgress {
+                done,
+                total: chunks.len(),
+                perplexity: sums.first().map_or(f64::NAN, Sums::perplexity),
+            });
+        }
+    }
+    let compared = options.reference.is_some();
+    Ok(sums.into_iter().map(|sums| sums.evaluation(compared)).collect())
 }
 
-/// A model beside its reference.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
-    /// Of the reference.
-    pub perplexity: f64,
-    /// Of the reference from the model, in nats.
-    pub mean_kl_divergence: f64,
-    /// The share of positions at which both hold the same token for likeliest.
-    pub top1_agreement: f64,
+/// The reference's logits at each scored position of each chunk; none without one. // (positions, vocabulary) each
+fn expectations(chunks: &[Vec<u32>], options: &EvaluationOptions<'_>) -> Result<Vec<Vec<Vec<f32>>>, Error> {
+    let of_chunk = |tokens: &Vec<u32>| {
+        let (first, end) = scored(tokens, options);
+        let mut expected = Vec::new();
+        if let Some(reference) = options.reference.filter(|_| end > first) {
+            reference.logits_from(&tokens[..end], first, &mut |_, logits| expected.push(logits.to_vec()))?;
+        }
+        Ok(expected)
+    };
+    chunks.iter().map(of_chunk).collect()
+}
+
+/// The first token that is read for its logits, and the end of those that are read.
+fn scored(tokens: &[u32], options: &EvaluationOptions<'_>) -> (usize, usize) {
+    let first = if options.from_start { 0 } else { tokens.len() / 2 };
+    (first, tokens.len().saturating_sub(1).max(first))
 }
 
 impl CausalLM {
@@ -68,38 +111,8 @@ impl CausalLM {
         options: &EvaluationOptions<'_>,
         on_progress: &mut dyn FnMut(EvaluationProgress),
     ) -> Result<Evaluation, Error> {
-        if let Some(reference) = options.reference {
-            let (theirs, ours) = (reference.architecture().vocabulary, self.architecture().vocabulary);
-            if theirs != ours {
-                return Err(Error::Vocabularies {
-                    reference: theirs,
-                    model: ours,
-                });
-            }
-        }
-        let mut sums = Sums::default();
-        let mut done = 0;
-        for group in chunks.chunks(self.chunks_at_once(chunks, options)) {
-            for scores in self.score(group, options)? {
-                scores.iter().for_each(|score| sums.add(score));
-                done += 1;
-                on_progress(EvaluationProgress {
-                    done,
-                    total: chunks.len(),
-                    perplexity: sums.model.perplexity(),
-                });
-            }
-        }
-        let count = sums.model.count as f64;
-        Ok(Evaluation {
-            scored_tokens: sums.model.count,
-            perplexity: sums.model.perplexity(),
-            comparison: options.reference.map(|_| Comparison {
-                perplexity: sums.reference.perplexity(),
-                mean_kl_divergence: sums.divergence / count,
-                top1_agreement: sums.agreements as f64 / count,
-            }),
-        })
+        let found = evaluate_all(&[self], chunks, options, on_progress)?;
+        Ok(found[0])
     }
 
     /// How many chunks are scored side by side, one token of each at a time.
@@ -116,19 +129,19 @@ impl CausalLM {
     }
 
     /// The scores of each chunk's tokens.
-    fn score(&self, chunks: &[Vec<u32>], options: &EvaluationOptions<'_>) -> Result<Vec<Vec<Score>>, Error> {
+    fn score(
+        &self,
+        chunks: &[Vec<u32>],
+        expected: &[Vec<Vec<f32>>],
+        options: &EvaluationOptions<'_>,
+    ) -> Result<Vec<Vec<Score>>, Error> {
         let mut pieces = Vec::new();
-        for tokens in chunks {
-            let first = if options.from_start { 0 } else { tokens.len() / 2 };
-            let read = &tokens[..tokens.len().saturating_sub(1).max(first)];
-            let mut expected = Vec::new();
-            if let Some(reference) = options.reference.filter(|_| read.len() > first) {
-                reference.logits_from(read, first, &mut |_, logits| expected.push(logits.to_vec()))?;
-            }
+        for (tokens, expected) in chunks.iter().zip(expected) {
+            let (first, end) = scored(tokens, options);
             pieces.push(Piece {
                 tokens,
                 first,
-                end: read.len(),
+                end,
                 expected,
                 scores: Vec::new(),
             });
@@ -187,21 +200,8 @@ struct Piece<'a> {
     tokens: &'a [u32],
     first: usize, // index of the first token that is read for its logits
     end: usize,   // of those that are read
-    expected: Vec<Vec<f32>>,
+    expected: &'a [Vec<f32>],
     scores: Vec<Score>,
-}
-
-/// How a token was foreseen.
-struct Score {
-    nats: f64,
-    compared: Option<Compared>,
-}
-
-/// Beside the reference.
-struct Compared {
-    nats: f64,
-    divergence: f64,
-    agrees: bool,
 }
 
 impl Piece<'_> {
@@ -216,56 +216,13 @@ impl Piece<'_> {
                 nats: nats(expected, theirs),
                 divergence: divergence(expected, theirs, logits, normalizer),
                 agrees: likeliest(expected) == likeliest(logits),
+                among_few: likeliest(logits).is_some_and(|token| is_among_few(expected, token)),
             }
         });
         self.scores.push(Score {
             nats: nats(logits, normalizer),
             compared,
         });
-    }
-}
-
-/// Sums over scored positions.
-#[derive(Default)]
-struct Sums {
-    model: Surprise,
-    reference: Surprise,
-    divergence: f64,
-    agreements: usize,
-}
-
-impl Sums {
-    fn add(&mut self, score: &Score) {
-        self.model.add(score.nats);
-        if let Some(Compared {
-            nats,
-            divergence,
-            agrees,
-        }) = score.compared
-        {
-            self.reference.add(nats);
-            self.divergence += divergence;
-            self.agreements += usize::from(agrees);
-        }
-    }
-}
-
-/// Surprise at tokens, summed.
-#[derive(Default)]
-struct Surprise {
-    count: usize,
-    /// Sum of -ln of their probabilities.
-    nats: f64,
-}
-
-impl Surprise {
-    fn add(&mut self, nats: f64) {
-        self.count += 1;
-        self.nats += nats;
-    }
-
-    fn perplexity(&self) -> f64 {
-        (self.nats / self.count as f64).exp()
     }
 }
 
@@ -287,4 +244,9 @@ fn divergence(expected: &[f32], expected_normalizer: f64, found: &[f32], found_n
 
 fn likeliest(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+}
+
+/// Whether fewer than [`FEW`] tokens are likelier.
+fn is_among_few(logits: &[f32], token: usize) -> bool {
+    logits.iter().filter(|&&logit| logit > logits[token]).count() < FEW
 }

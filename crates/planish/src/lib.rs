@@ -42,6 +42,7 @@ mod auto_tokenizer;
 mod bench;
 mod bench_batch;
 mod builder;
+mod calibrate;
 mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -50,6 +51,7 @@ mod error;
 mod evaluate;
 mod many;
 mod metal_config;
+mod scores;
 mod session;
 mod source;
 
@@ -57,14 +59,16 @@ pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
 pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
+pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, quantize, relative_error};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
-pub use evaluate::{Comparison, Evaluation, EvaluationOptions, EvaluationProgress};
+pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
 pub use many::{ManyStep, Request};
 pub use metal_config::MetalConfig;
+pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
 
@@ -80,6 +84,6 @@ pub use planish_model::{
     Tested,
 };
 pub use planish_quantize::{
-    Cost, Error as QuantizeError, Inspection, OnProgress, Output, Override, Progress, Recipe, Remedy, Report, Target,
-    TensorRow, WIDTHS,
+    Cost, Error as QuantizeError, InputSquares, Inspection, Method, OnProgress, Output, Override, Progress, Recipe,
+    Remedy, Report, Target, TensorRow, WIDTHS,
 };

@@ -1,8 +1,8 @@
 //! `MetalConfig` of transformers: the same fields, defaults, checks and dictionary form.
 
 use planish_checkpoint::Checkpoint;
-use planish_format::Packing;
-use planish_quantize::{Recipe, Target};
+use planish_format::{Encoder, Packing};
+use planish_quantize::{Method, Recipe, Target};
 use serde_json::{Map, Value};
 
 use crate::Error;
@@ -118,6 +118,7 @@ impl MetalConfig {
         Ok(Some(Recipe {
             exclude: self.modules_to_not_convert.clone().unwrap_or_default(),
             include_head,
+            method: Method::Peer(Encoder::Transformers),
             ..Recipe::new(Target::Metal, packing)
         }))
     }

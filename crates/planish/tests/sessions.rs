@@ -5,7 +5,7 @@ use std::path::Path;
 
 use planish::{
     AutoModelForCausalLM, AutoTokenizer, CausalLM, Error, EvaluationOptions, Finish, GenerationConfig, ManyStep,
-    Request, Step, TextStep,
+    Request, Step, TextStep, evaluate_all,
 };
 
 fn tiny() -> CausalLM {
@@ -260,6 +260,9 @@ fn evaluation_is_what_its_definition_says() {
             beside.mean_kl_divergence.abs() < 1e-6 && beside.top1_agreement == 1.0,
             "{beside:?}"
         );
+        assert!(beside.largest < 1e-5 && beside.top5_agreement == 1.0, "{beside:?}");
+        let both = evaluate_all(&[&model, &model], &chunks, &options, &mut |_| {}).unwrap();
+        assert_eq!(both, [found, found]);
     }
 }
 

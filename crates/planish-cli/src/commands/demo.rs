@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::Context;
 use console::style;
 use planish::{
-    AutoModelForCausalLM, CausalLM, DEMO_HELD_OUT, Evaluation, EvaluationOptions, Finish, GenerationConfig, Output,
-    Packing, Recipe, Source, Target, dequantize, inspect, quantize, relative_error,
+    AutoModelForCausalLM, CausalLM, DEMO_HELD_OUT, Encoder, Evaluation, EvaluationOptions, Finish, GenerationConfig,
+    Method, Output, Packing, Recipe, Source, Target, dequantize, inspect, quantize, relative_error,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -184,7 +184,11 @@ fn make(
             (load(original)?, "float".to_owned(), bytes, None)
         }
         Some(bits) => {
-            let recipe = Recipe::new(Target::Metal, Packing::checked(bits, GROUP)?);
+            // The rule that the model was trained with, and that its card has numbers of.
+            let recipe = Recipe {
+                method: Method::Peer(Encoder::Transformers),
+                ..Recipe::new(Target::Metal, Packing::checked(bits, GROUP)?)
+            };
             let output = Output::new(folder.join(bits.to_string()));
             let report = quantize(original, &recipe, &output, &mut |_| {})?;
             let packed = reopen(&output)?;

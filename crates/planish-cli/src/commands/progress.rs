@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use planish::{Download, Progress};
+use planish::{CalibrationProgress, Download, Progress};
 
 /// A bar that counts bytes, with a word about what is being done. Disappears when dropped.
 pub struct Bar {
@@ -99,6 +99,39 @@ impl AnswersBar {
     /// Runs `write` without the bar in its way.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
+    }
+}
+
+/// A bar that counts the tokens that go through a model. Disappears when dropped.
+pub struct TokensBar {
+    bar: ProgressBar,
+}
+
+impl TokensBar {
+    /// Shows itself at the first step, if standard error is a terminal.
+    pub fn new() -> TokensBar {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        if let Ok(style) = ProgressStyle::with_template("{pos:>8}/{len} tokens {bar:24} {per_sec} {eta:>4} left") {
+            bar.set_style(style);
+        }
+        TokensBar { bar }
+    }
+
+    /// So far it is.
+    pub fn tokens(&self, progress: CalibrationProgress) {
+        self.bar.set_length(progress.total as u64);
+        self.bar.set_position(progress.done as u64);
+    }
+}
+
+impl Drop for TokensBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

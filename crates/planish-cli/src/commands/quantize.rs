@@ -1,16 +1,31 @@
 //! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
 
-use planish::{Encoder, QuantizeError, Recipe, quantize};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use planish::{
+    CalibrationText, Encoder, Error, InputSquares, Method, QuantizeError, Recipe, Source, calibrate, quantize,
+};
 
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
+use super::progress::TokensBar;
+
+/// Tokens of one text that the model writes, at most.
+const LONGEST: usize = 512;
 
 /// How scale, bias and codes of a group are chosen.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodFlag {
-    /// As transformers does it (default for --format metal)
+    /// The least weighted error that a search over scales and biases finds (default); never more than with the rules below
+    Search,
+    /// As search, each column's error weighted by the inputs of the layer: runs the model over a text first
+    Weighted,
+    /// As transformers does it
     Transformers,
-    /// As MLX does it on Metal and CUDA, like the published MLX models (default for --format mlx)
+    /// As MLX does it on Metal and CUDA, like the published MLX models
     Mlx,
     /// As MLX does it on the CPU
     MlxCpu,
@@ -31,8 +46,17 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "metal")]
     format: FormatFlag,
     /// How scales, biases and codes are chosen
-    #[arg(long, value_enum)]
-    method: Option<MethodFlag>,
+    #[arg(long, value_enum, default_value = "search")]
+    method: MethodFlag,
+    /// For --method weighted: a text, or JSON lines of messages, instead of what the model writes itself
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// For --method weighted: tokens that the model runs over
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    text_tokens: usize,
+    /// For --method weighted: seed of the first text that the model writes
+    #[arg(long, value_name = "SEED", default_value_t = 1, conflicts_with = "text")]
+    seed: u64,
     /// Leave this module plain: its full name, the start or end of it, or a regular expression from its start, as in
     /// transformers' modules_to_not_convert (repeatable)
     #[arg(long, value_name = "NAME")]
@@ -59,7 +83,7 @@ impl Arguments {
         let packing = packing(self.bits, self.group_size)?;
         let recipe = Recipe::new(self.format.target(), packing);
         let recipe = Recipe {
-            encoder: self.method.map_or(recipe.encoder, MethodFlag::encoder),
+            method: self.method.method(),
             exclude: self.exclude.clone(),
             include_head: self.include_head,
             include_experts: self.include_experts,
@@ -79,20 +103,56 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// Runs the model over the text.
+    fn inputs(&self, source: &Source, text: Option<&str>) -> Result<InputSquares, Error> {
+        let tokens = self.text_tokens;
+        let text = match (text, &self.text) {
+            (Some(text), Some(path)) => {
+                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                CalibrationText::given(source, &name, text, tokens)?
+            }
+            _ => CalibrationText::OwnWriting {
+                seed: self.seed,
+                tokens,
+                longest: LONGEST,
+            },
+        };
+        let bar = TokensBar::new();
+        let inputs = calibrate(source, &text, None, &mut |progress| bar.tokens(progress))?;
+        drop(bar);
+        eprintln!("ran over {}", inputs.description());
+        Ok(inputs)
+    }
+}
+
 impl MethodFlag {
-    fn encoder(self) -> Encoder {
+    fn method(self) -> Method {
         match self {
-            MethodFlag::Transformers => Encoder::Transformers,
-            MethodFlag::Mlx => Encoder::MlxMetal,
-            MethodFlag::MlxCpu => Encoder::MlxCpu,
+            // What is known of the inputs is put in when they were seen.
+            MethodFlag::Search | MethodFlag::Weighted => Method::Search,
+            MethodFlag::Transformers => Method::Peer(Encoder::Transformers),
+            MethodFlag::Mlx => Method::Peer(Encoder::MlxMetal),
+            MethodFlag::MlxCpu => Method::Peer(Encoder::MlxCpu),
         }
     }
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let recipe = arguments.recipe()?;
-    arguments
-        .files
-        .run(|source, output, on_progress| quantize(source, &recipe, output, on_progress))
+    let mut recipe = arguments.recipe()?;
+    let weighted = arguments.method == MethodFlag::Weighted;
+    anyhow::ensure!(
+        weighted || arguments.text.is_none(),
+        "--text: only --method weighted runs the model over a text"
+    );
+    let text = arguments.text.as_deref();
+    let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+    let text = text.transpose()?;
+    arguments.files.run(|source, output, on_progress| {
+        if weighted {
+            recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text.as_deref())?));
+        }
+        quantize(source, &recipe, output, on_progress)
+    })
 }

@@ -90,6 +90,7 @@ impl RunFlags {
             }),
             quantize,
             dequantize: self.dequantize,
+            tap: None,
         })
     }
 

@@ -45,6 +45,11 @@ impl Cpu {
             assert_eq!((weight.rows(), weight.cols()), shape, "weights of equal shape");
         }
         assert!(problem.inputs.len() == count * shape.1 && problem.outputs.len() == count * shape.0);
+        if let Some(tap) = self.tap() {
+            let inputs = problem.inputs.chunks_exact(shape.1);
+            let pairs = problem.weights.iter().zip(inputs);
+            pairs.for_each(|(weight, row)| tap.inputs(weight.address(), row, shape.1));
+        }
         let mut scratch = self.take_scratch();
         let mut start = 0;
         for weights in problem.weights.chunk_by(|left, right| alike(left, right)) {

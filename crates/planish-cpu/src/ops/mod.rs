@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_ops::{
     Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
-    HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, PassSize, Phases, PlaceError, Placed, Recurrence, Rope,
-    RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
+    HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed, Recurrence,
+    Rope, RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
 };
 
 use crate::activation::activate;
@@ -143,6 +143,23 @@ impl Ops for CpuOps {
         Ok(CpuStack::new(
             matrices.into_iter().map(|matrix| self.keep(matrix)).collect(),
         ))
+    }
+
+    fn name(&self, weight: &CpuMatrix, origin: &dyn Fn() -> Option<Origin>) {
+        if let Some(tap) = self.cpu.tap()
+            && let Some(origin) = origin()
+        {
+            tap.name(weight.address(), origin);
+        }
+    }
+
+    fn name_stack(&self, stack: &CpuStack, origins: &dyn Fn() -> Option<Vec<Origin>>) {
+        if let Some(tap) = self.cpu.tap()
+            && let Some(origins) = origins()
+        {
+            let named = stack.matrices().iter().zip(origins);
+            named.for_each(|(weight, origin)| tap.name(weight.address(), origin));
+        }
     }
 
     fn sequences(&self) -> Result<CpuSequences, Infallible> {

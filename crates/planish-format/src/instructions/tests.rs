@@ -2,7 +2,7 @@
 
 use crate::instructions::{Loops, loops};
 use crate::row::{DecodeRow, EncodeRow, EncodeScratch};
-use crate::{Encoder, FloatType, Isa, PackedMatrix, PackedShape, Packing};
+use crate::{Encoder, FloatType, Isa, PackedMatrix, PackedShape, Packing, Rule};
 
 const WIDTHS: [u32; 6] = [2, 3, 4, 5, 6, 8];
 const GROUPS: [usize; 5] = [8, 24, 32, 64, 128];
@@ -52,12 +52,12 @@ struct Encoded {
     finite: bool,
 }
 
-fn encode(set: &Loops, encoder: Encoder, shape: PackedShape, source: &[u8]) -> Encoded {
+fn encode(set: &Loops, rule: Rule, shape: PackedShape, source: &[u8]) -> Encoded {
     let (mut codes, mut scales) = (vec![0; shape.code_row_bytes()], vec![0; shape.scale_row_bytes()]);
     let mut biases = scales.clone();
     let mut row = EncodeRow {
         packing: shape.packing,
-        encoder,
+        rule,
         source_type: shape.scale_type,
         scale_type: shape.scale_type,
         source,
@@ -104,19 +104,23 @@ fn shapes() -> impl Iterator<Item = PackedShape> {
 #[test]
 fn rows_are_the_same_bits() {
     for shape in shapes() {
-        for (encoder, finite) in ENCODERS
+        let importance: Vec<f32> = (0..shape.cols).map(|col| (col % 7) as f32).collect();
+        let searches = [None, Some(&importance[..])].map(|importance| Rule::Search { importance });
+        for (rule, finite) in ENCODERS
+            .map(Rule::from)
             .into_iter()
-            .flat_map(|encoder| [(encoder, true), (encoder, false)])
+            .chain(searches)
+            .flat_map(|rule| [(rule, true), (rule, false)])
         {
             let mut source = vec![0; shape.cols * shape.scale_type.size_bytes()];
             shape
                 .scale_type
                 .encode(&weights(shape.cols, 7 + shape.cols as u64, finite), &mut source);
-            let expected = encode(scalar(), encoder, shape, &source);
+            let expected = encode(scalar(), rule, shape, &source);
             let expected_weights = decode(scalar(), shape, &expected);
             for (name, set) in supported() {
-                let found = encode(set, encoder, shape, &source);
-                let case = format!("{name} {encoder:?} {shape:?} finite {finite}");
+                let found = encode(set, rule, shape, &source);
+                let case = format!("{name} {rule:?} {shape:?} finite {finite}");
                 assert_eq!(found.finite, expected.finite, "{case}");
                 if finite {
                     assert_eq!(found.codes, expected.codes, "codes, {case}");

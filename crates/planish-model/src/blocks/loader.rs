@@ -17,20 +17,27 @@ pub(crate) struct Loader<'a, O: Ops> {
 impl<O: Ops> Loader<'_, O> {
     /// A weight without its bias. // (rows, cols)
     pub(crate) fn weight(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
-        let weight = self.source.matrix(spec)?;
-        self.ops.place(weight, Use::Linear).map_err(place_error)
+        self.placed(spec, Use::Linear)
     }
 
     /// A table whose rows are taken. // (rows, cols)
     pub(crate) fn table(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
-        let table = self.source.matrix(spec)?;
-        self.ops.place(table, Use::Table).map_err(place_error)
+        self.placed(spec, Use::Table)
+    }
+
+    fn placed(&self, spec: &LinearSpec, use_as: Use) -> Result<O::Weight, Error> {
+        let weight = self.source.matrix(spec)?;
+        let weight = self.ops.place(weight, use_as).map_err(place_error)?;
+        self.ops.name(&weight, &|| self.source.origin(spec));
+        Ok(weight)
     }
 
     /// The matrices of every expert, (rows, cols) each.
     pub(crate) fn stack(&self, spec: &StackSpec) -> Result<O::Stack, Error> {
         let weights = self.source.stack(spec)?;
-        self.ops.place_stack(weights).map_err(place_error)
+        let stack = self.ops.place_stack(weights).map_err(place_error)?;
+        self.ops.name_stack(&stack, &|| self.source.stack_origins(spec));
+        Ok(stack)
     }
 
     /// A weight with its bias, if it has one.

@@ -21,7 +21,7 @@ use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
 use planish_model::{Adjustment, Cache, Choice, Chunk, Device, Draw, Error, Input, LoadOptions, Model, Want};
 use planish_ops::choose_reference;
-use planish_quantize::{Recipe, Target};
+use planish_quantize::{Method, Recipe, Target};
 use safetensors::SafeTensors;
 use schedule::{Event, schedule};
 
@@ -166,6 +166,7 @@ fn compare_packed(
 ) {
     let mut recipe = Recipe::new(target, Packing::new(bits, group).unwrap());
     recipe.include_experts = true;
+    recipe.method = Method::Peer(target.default_encoder());
     let options = LoadOptions {
         quantize: Some(recipe),
         ..exact()
@@ -195,7 +196,7 @@ fn a_weight_that_is_not_finite_is_refused_by_name() {
     std::fs::write(copy.path().join("model.safetensors"), bytes).unwrap();
     std::fs::copy(original.join("config.json"), copy.path().join("config.json")).unwrap();
     let options = LoadOptions {
-        quantize: Some(Recipe::new(Target::Metal, Packing::new(4, 8).unwrap())),
+        quantize: Some(Recipe::for_loading(Packing::new(4, 8).unwrap(), Vec::new(), Vec::new()).unwrap()),
         ..exact()
     };
     let Err(error) = load(copy.path().to_str().unwrap(), &options) else {
