@@ -1,6 +1,6 @@
 //! The library's model: load, cache, forward. Hides which device computes.
 
-use planish_checkpoint::Checkpoint;
+use planish_checkpoint::{Checkpoint, FilesRead};
 use planish_gpu::Queue;
 use planish_quantize::Recipe;
 
@@ -34,6 +34,7 @@ pub struct Model {
     threads: usize,
     notice: Option<Error>,
     engine: Box<dyn Engine>,
+    files: FilesRead,
     logits: Vec<f32>, // of the last [`Model::forward`]
 }
 
@@ -44,10 +45,16 @@ impl Model {
     /// # Errors
     /// An architecture, RoPE type or activation that is not known; a missing tensor; a wrong shape; an absent device.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Model, Error> {
-        let architecture = Architecture::from_config(checkpoint.config())?;
+        let architecture = Architecture::of(checkpoint)?;
         let prefix_aliases = architecture.prefix_aliases.clone();
         let source = checkpoint_source(checkpoint, &prefix_aliases, options)?;
-        Model::build(architecture, &source, options)
+        let built = Model::build(architecture, &source, options);
+        // A file that was cut is the cause of whatever it led to.
+        checkpoint.check_unchanged()?;
+        Ok(Model {
+            files: checkpoint.files_read(),
+            ..built?
+        })
     }
 
     /// As [`Model::load`], on the GPU behind `queue` instead of `options.device`.
@@ -55,7 +62,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_on<Q: Queue>(checkpoint: &Checkpoint, options: &LoadOptions, queue: Q) -> Result<Model, Error> {
-        let architecture = Architecture::from_config(checkpoint.config())?;
+        let architecture = Architecture::of(checkpoint)?;
         let prefix_aliases = architecture.prefix_aliases.clone();
         let source = checkpoint_source(checkpoint, &prefix_aliases, options)?;
         let job = Job {
@@ -94,6 +101,7 @@ impl Model {
             threads,
             notice,
             engine,
+            files: FilesRead::default(),
             logits: Vec::new(),
         }
     }
@@ -149,12 +157,15 @@ impl Model {
     /// Chunks of several tokens go through the layers alone, chunks of one token together.
     ///
     /// # Errors
-    /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A lost device.
+    /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A lost device; weights that are read in
+    /// place from a file that was cut meanwhile.
     ///
     /// # Panics
     /// If a cache belongs to another model or stands in two chunks.
     pub fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error> {
-        self.engine.run(chunks, each)
+        let ticket = self.engine.run(chunks, each);
+        self.files.check()?;
+        ticket
     }
 
     /// Waits for the tokens of a ticket and for nothing that began after it. One for each chunk that wanted a choice, in their
@@ -177,7 +188,9 @@ impl Model {
     /// # Panics
     /// As [`Model::run`].
     pub fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
-        let Model { engine, logits, .. } = self;
+        let Model {
+            engine, logits, files, ..
+        } = self;
         let chunk = Chunk {
             cache,
             input: Input::Tokens(tokens),
@@ -187,6 +200,7 @@ impl Model {
             logits.clear();
             logits.extend_from_slice(row.logits);
         })?;
+        files.check()?;
         Ok(logits)
     }
 
@@ -208,7 +222,7 @@ impl Model {
             input: Input::Tokens(tokens),
             want: Want::AllLogits,
         };
-        self.engine.run(&mut [chunk], &mut |row| each(row.token, row.logits))?;
+        self.run(&mut [chunk], &mut |row| each(row.token, row.logits))?;
         Ok(())
     }
 
