@@ -1,6 +1,7 @@
 //! `planish evaluate`: perplexity on a text; divergence from a reference model. The text is cut into chunks of `--context` tokens,
 //! of whose second halves the tokens are scored.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,13 +18,13 @@ use super::source::{open, open_or_demo};
 pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
     #[arg(value_name = "MODEL")]
-    model: Option<String>,
+    model: Option<OsString>,
     /// The text to predict, UTF-8
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Compare with this model, run on the same device
     #[arg(long, value_name = "MODEL")]
-    reference: Option<String>,
+    reference: Option<OsString>,
     /// Compute the reference in f32 throughout, as --exact does: what rounded activations cost, say
     #[arg(long, requires = "reference")]
     exact_reference: bool,
@@ -115,8 +116,8 @@ fn report(arguments: &Arguments, evaluation: &Evaluation, chunks: usize) {
     } = evaluation;
     if arguments.json {
         let result = json!({
-            "model": arguments.model,
-            "reference": arguments.reference,
+            "model": arguments.model.as_deref().map(OsStr::to_string_lossy),
+            "reference": arguments.reference.as_deref().map(OsStr::to_string_lossy),
             "context": arguments.context,
             "chunks": chunks,
             "scored_tokens": scored_tokens,
