@@ -1,12 +1,15 @@
 //! An opened checkpoint: configuration, dialect, named weights and other files, whatever the storage.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::assemble::{Part, PartsByName, assemble};
+use crate::folder::map::Mapping;
 use crate::source::Source;
 use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
@@ -20,6 +23,20 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     /// The parts of the source's entries that those are made of which mlx-lm stores under other names or in another order.
     parts: PartsByName,
+}
+
+/// The files that weights are read from.
+#[derive(Clone, Default)]
+pub struct FilesRead(Vec<Arc<Mapping>>);
+
+impl FilesRead {
+    /// That no part of a file was gone when it was read; noticed where [`crate::watch_mappings`] was called. Costs next to nothing.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] names the file.
+    pub fn check(&self) -> Result<(), Error> {
+        self.0.iter().try_for_each(|mapping| mapping.check_whole())
+    }
 }
 
 impl Checkpoint {
@@ -129,15 +146,59 @@ impl Checkpoint {
     /// files are rebuilt in memory.
     ///
     /// # Errors
-    /// A file that cannot be read, or a name or link that leaves the folder.
+    /// A file that cannot be read or is far too large, or a name that leaves the folder.
     pub fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
         self.source.storage.file(name)
+    }
+
+    /// A file by its name in the folder, of any size, to be read to its end; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::file`].
+    pub fn read_through(&self, name: &str) -> Result<Option<Box<dyn Read>>, Error> {
+        self.source.storage.read_through(name)
+    }
+
+    /// That the files of weights are as they were when they were opened: their sizes, their times.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] names the file.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        let mappings = self.source.storage.mappings();
+        mappings.iter().try_for_each(|mapping| mapping.check_unchanged())
+    }
+
+    /// What tells whoever outlives this checkpoint, and still reads its weights, that a file was cut.
+    pub fn files_read(&self) -> FilesRead {
+        FilesRead(self.source.storage.mappings())
     }
 
     /// Names of the files that a conversion carries over: everything but weights in any format, their indexes, config.json,
     /// README.md, hidden files and the folders of other runtimes (`onnx/`, `openvino/`, ..). Parts are joined by `/`.
     pub fn files(&self) -> &[String] {
         &self.source.files
+    }
+
+    /// Names of files as [`Checkpoint::files`] that are links to files elsewhere, neither in the folder nor in the cache of the Hub:
+    /// a conversion copies them only if told.
+    pub fn linked_files(&self) -> &[String] {
+        &self.source.linked
+    }
+
+    /// What is odd about the checkpoint, though it can be read: an index that does not fit its files.
+    pub fn notices(&self) -> &[String] {
+        &self.source.notices
+    }
+
+    /// Whether this folder is the checkpoint, holds it, or holds a file that its weights are read from: writing there would destroy
+    /// what is read.
+    pub fn is_in(&self, folder: &Path) -> bool {
+        let Ok(folder) = folder.canonicalize() else {
+            return false;
+        };
+        let is_inside = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&folder));
+        let mappings = self.source.storage.mappings();
+        is_inside(self.path()) || mappings.iter().any(|mapping| is_inside(mapping.path()))
     }
 
     /// Tells the system that the mapped pages of an entry are not needed for now, so that reading a whole checkpoint one

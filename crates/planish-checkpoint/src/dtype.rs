@@ -21,22 +21,43 @@ pub enum Dtype {
     Bool,
     F8E4M3,
     F8E5M2,
+    F8E4M3FNUZ,
+    F8E5M2FNUZ,
+    F8E8M0,
+    F6E2M3,
+    F6E3M2,
+    F4,
+    C64,
 }
 
 #[rustfmt::skip]
-const ALL: [Dtype; 15] = [
+const ALL: [Dtype; 22] = [
     Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I64, Dtype::I32, Dtype::I16, Dtype::I8, Dtype::U64, Dtype::U32,
-    Dtype::U16, Dtype::U8, Dtype::Bool, Dtype::F8E4M3, Dtype::F8E5M2,
+    Dtype::U16, Dtype::U8, Dtype::Bool, Dtype::F8E4M3, Dtype::F8E5M2, Dtype::F8E4M3FNUZ, Dtype::F8E5M2FNUZ, Dtype::F8E8M0,
+    Dtype::F6E2M3, Dtype::F6E3M2, Dtype::F4, Dtype::C64,
 ];
 
 impl Dtype {
-    /// Bytes of one element.
+    /// Bytes of one element; 1 where an element is less than a byte.
     pub fn size_bytes(self) -> usize {
+        self.size_bits().div_ceil(8)
+    }
+
+    /// Bytes of so many elements; `None` where they are not whole bytes, or overflow.
+    pub fn bytes_of(self, elements: usize) -> Option<usize> {
+        let bits = elements.checked_mul(self.size_bits())?;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    fn size_bits(self) -> usize {
         match self {
-            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
-            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
-            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
-            Dtype::I8 | Dtype::U8 | Dtype::Bool | Dtype::F8E4M3 | Dtype::F8E5M2 => 1,
+            Dtype::F64 | Dtype::I64 | Dtype::U64 | Dtype::C64 => 64,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 32,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 16,
+            Dtype::I8 | Dtype::U8 | Dtype::Bool => 8,
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E4M3FNUZ | Dtype::F8E5M2FNUZ | Dtype::F8E8M0 => 8,
+            Dtype::F6E2M3 | Dtype::F6E3M2 => 6,
+            Dtype::F4 => 4,
         }
     }
 
@@ -50,7 +71,7 @@ impl Dtype {
         }
     }
 
-    /// `None` for the types that planish does not carry (4- and 6-bit floats, complex numbers, ..).
+    /// `None` for types that later versions of the format may have.
     pub(crate) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Dtype> {
         ALL.into_iter().find(|known| known.to_safetensors() == dtype)
     }
@@ -73,6 +94,13 @@ impl Dtype {
             Dtype::Bool => Stored::BOOL,
             Dtype::F8E4M3 => Stored::F8_E4M3,
             Dtype::F8E5M2 => Stored::F8_E5M2,
+            Dtype::F8E4M3FNUZ => Stored::F8_E4M3FNUZ,
+            Dtype::F8E5M2FNUZ => Stored::F8_E5M2FNUZ,
+            Dtype::F8E8M0 => Stored::F8_E8M0,
+            Dtype::F6E2M3 => Stored::F6_E2M3,
+            Dtype::F6E3M2 => Stored::F6_E3M2,
+            Dtype::F4 => Stored::F4,
+            Dtype::C64 => Stored::C64,
         }
     }
 }

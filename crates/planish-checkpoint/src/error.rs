@@ -30,6 +30,14 @@ pub enum Error {
         /// The tensor or key, what was expected and what was found.
         what: String,
     },
+    /// A file that was changed while it was read: what came of it may be half the one and half the other.
+    #[error("{}: changed while it was read: {what}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        what: String,
+    },
     /// A model that could not be fetched from the Hub.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
@@ -79,6 +87,13 @@ impl Error {
 
     pub(crate) fn malformed(path: &Path, what: impl Into<String>) -> Error {
         Error::Malformed {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn changed(path: &Path, what: impl Into<String>) -> Error {
+        Error::Changed {
             path: path.to_path_buf(),
             what: what.into(),
         }

@@ -21,10 +21,11 @@ mod view;
 mod writer;
 
 pub use assemble::Part;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, FilesRead};
 pub use dialect::{Dialect, Mode, Override, Scheme};
 pub use dtype::Dtype;
 pub use error::Error;
+pub use folder::watch::watch_mappings;
 pub use gguf::classes as gguf_classes;
 pub use hub::resolve;
 pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};

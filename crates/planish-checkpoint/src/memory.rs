@@ -44,6 +44,8 @@ pub(crate) fn open(name: &str, contents: Vec<(String, Bytes)>) -> Result<Source,
         config,
         entries,
         files: carried.collect(),
+        linked: Vec::new(),
+        notices: Vec::new(),
         storage: Box::new(Memory {
             weights: Weights {
                 origin: origin.clone(),

@@ -10,7 +10,7 @@ mod swap;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -124,6 +124,14 @@ impl Writer {
     /// # Errors
     /// The disk is full or fails, or the name leaves the folder.
     pub fn add_file(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
+        self.add_file_from(name, &mut &*data)
+    }
+
+    /// As [`Writer::add_file`], with all that `data` gives.
+    ///
+    /// # Errors
+    /// As [`Writer::add_file`]; `data` fails.
+    pub fn add_file_from(&mut self, name: &str, data: &mut dyn Read) -> Result<(), Error> {
         let shown = self.staging.target().join(name);
         if !crate::folder::paths::is_inside(name) {
             return Err(Error::output(
@@ -136,8 +144,8 @@ impl Writer {
             std::fs::create_dir_all(parent).map_err(Error::io(&shown))?;
         }
         let mut file = File::create(&path).map_err(Error::io(&shown))?;
-        file.write_all(data)
-            .and_then(|()| file.sync_all())
+        std::io::copy(data, &mut file)
+            .and_then(|_| file.sync_all())
             .map_err(Error::io(&shown))
     }
 

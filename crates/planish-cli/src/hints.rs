@@ -11,7 +11,14 @@ pub fn describe(error: &anyhow::Error) -> String {
             .and_then(quantize)
             .or_else(|| error.downcast_ref::<DeviceError>().map(device)),
     };
-    format!("{error:#}{}", hint.unwrap_or_default())
+    let mut message = error.to_string();
+    // Some errors tell their cause themselves.
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.ends_with(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    format!("{message}{}", hint.unwrap_or_default())
 }
 
 /// The message of an error of the library, with its hint.
@@ -56,7 +63,8 @@ fn quantize(error: &QuantizeError) -> Option<String> {
         QuantizeError::MetalOverrides => Some(": use --format mlx, or --exclude to keep layers plain".to_owned()),
         QuantizeError::Inexpressible { remedy, .. } | QuantizeError::Source { remedy, .. } => remedy.and_then(cure),
         QuantizeError::NonFinite { .. } => Some(", or pass --allow-nan to go on all the same".to_owned()),
-        QuantizeError::Overflow { .. } => Some(" with --dtype".to_owned()),
+        QuantizeError::Overflow { .. } => Some(" with --dtype, or --clamp for the largest that it holds".to_owned()),
+        QuantizeError::Scale { .. } => Some(" with --dtype".to_owned()),
         _ => None,
     }
 }
@@ -101,6 +109,7 @@ fn model(error: &ModelError) -> Option<String> {
         ModelError::Quantize(error) => quantize(error),
         ModelError::Device(error) => error.downcast_ref::<DeviceError>().map(device),
         ModelError::DeviceAbsent { .. } => Some("; use --device cpu".to_owned()),
+        ModelError::Threads { .. } => Some(" (--threads)".to_owned()),
         ModelError::CacheType { .. } => Some(" (--cache); use --device cpu".to_owned()),
         _ => None,
     }

@@ -8,7 +8,9 @@ use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use planish::Isa;
+use planish::{Error, Isa, QuantizeError};
+
+use commands::interrupt;
 
 /// Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 #[derive(Parser, Debug)]
@@ -62,21 +64,36 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// 0 success, 1 a failure that the message explains, 2 wrong usage (clap's), 130 ended by Ctrl-C.
+/// 0 success, 1 a failure that the message explains, 2 wrong usage (clap's), 130 ended by Ctrl-C, 143 by TERM, 129 by HUP.
 fn main() -> ExitCode {
     let program = Program::parse();
     panic::set_hook(Box::new(report_panic));
+    planish::watch_mappings();
     match panic::catch_unwind(|| run(&program.command)) {
         Ok(Ok(code)) => code,
         // Who reads the output has seen enough.
         Ok(Err(error)) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("error: {}", hints::describe(&error));
+            ExitCode::from(if is_stopped(&error) { interrupt::exit_code() } else { 1 })
+        }
+        Err(panic) => {
+            match panic_text(&*panic).and_then(failed_print) {
+                Some(reason) if reason.contains("Broken pipe") => return ExitCode::SUCCESS,
+                Some(reason) => eprintln!("error: standard output: {reason}"),
+                None => {}
+            }
             ExitCode::from(1)
         }
-        Err(panic) if panic_text(&*panic).is_some_and(is_failed_print) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(1),
     }
+}
+
+/// Whether a signal ended a conversion.
+fn is_stopped(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(Error::Quantize(QuantizeError::Stopped { .. }))
+    )
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -90,7 +107,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// A mistake of ours, in one line that helps to report it.
 fn report_panic(panic: &PanicHookInfo) {
     let text = panic_text(panic.payload()).unwrap_or("no message");
-    if is_failed_print(text) {
+    // Printing that fails is told at the end, and what a file does to the crates of others by an error.
+    if failed_print(text).is_some() || planish::in_foreign_code() {
         return;
     }
     let place = panic
@@ -107,7 +125,7 @@ fn panic_text(payload: &dyn std::any::Any) -> Option<&str> {
         .or_else(|| payload.downcast_ref::<&str>().copied())
 }
 
-/// `println!` into a closed pipe panics.
-fn is_failed_print(text: &str) -> bool {
-    text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+/// Why `println!` panicked: a closed pipe, a full disk.
+fn failed_print(text: &str) -> Option<&str> {
+    text.strip_prefix("failed printing to stdout: ")
 }

@@ -28,6 +28,15 @@ impl FloatType {
         }
     }
 
+    /// The largest finite value.
+    pub fn largest(self) -> f32 {
+        match self {
+            FloatType::F32 => f32::MAX,
+            FloatType::F16 => 65504.0,
+            FloatType::BF16 => f32::from_bits(0x7f7f_0000),
+        }
+    }
+
     /// Reads little-endian values of this type.
     ///
     /// # Panics

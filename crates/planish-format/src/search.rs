@@ -215,7 +215,7 @@ impl Centred<'_> {
         let variance = moments.qq - mean_code * moments.q;
         // The values are centred: their mean drops out.
         let scale = rounded(self.scale_type, moments.qx / variance);
-        if !(variance > 0.0) || !scale.is_finite() {
+        if variance.is_nan() || variance <= 0.0 || !scale.is_finite() {
             return before;
         }
         Affine {

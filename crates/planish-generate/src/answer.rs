@@ -21,6 +21,8 @@ pub enum Step {
 pub enum Finish {
     /// The model chose an end token.
     EndToken,
+    /// A stop string came.
+    StopString,
     /// `max_new_tokens` are there.
     MaxNewTokens,
     /// The model's context is full.

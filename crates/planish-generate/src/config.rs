@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::files::{Files, parse_object};
-use crate::sampler::Sampling;
+use crate::sampler::{Restrictions, Sampling};
+use crate::template::ChatTemplate;
 use crate::{Error, Tokenizer};
 
 const FILE: &str = "generation_config.json";
@@ -30,6 +31,18 @@ pub struct GenerationConfig {
     pub seed: Option<u64>,
     /// Tokens that end the text.
     pub eos_token_id: Option<Vec<u32>>,
+    /// Texts that end the answer; they are not part of it. Only where text is generated, not tokens. Default: none.
+    pub stop_strings: Option<Vec<String>>,
+    /// No end token before so many tokens. Default: 0.
+    pub min_new_tokens: Option<usize>,
+    /// No run of so many tokens twice, the prompt included; 0 allows all. Default: 0.
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Tokens that are never chosen. Default: none.
+    pub suppress_tokens: Option<Vec<u32>>,
+    /// Tokens that are not chosen first. Default: none.
+    pub begin_suppress_tokens: Option<Vec<u32>>,
+    /// Runs of tokens that are never chosen. Default: none.
+    pub bad_words_ids: Option<Vec<Vec<u32>>>,
 }
 
 impl Default for GenerationConfig {
@@ -44,6 +57,41 @@ impl Default for GenerationConfig {
             repetition_penalty: None,
             seed: None,
             eos_token_id: None,
+            stop_strings: None,
+            min_new_tokens: None,
+            no_repeat_ngram_size: None,
+            suppress_tokens: None,
+            begin_suppress_tokens: None,
+            bad_words_ids: None,
+        }
+    }
+}
+
+/// A suggestion of the checkpoint, which counts where the caller says nothing: so long a value of the wrong kind is no error.
+#[derive(Clone, Debug, PartialEq)]
+enum Suggested<T> {
+    Nothing,
+    Value(T),
+    /// The value as the file has it, and what it should be.
+    Wrong(&'static str, String, &'static str),
+}
+
+impl<T> Default for Suggested<T> {
+    fn default() -> Suggested<T> {
+        Suggested::Nothing
+    }
+}
+
+impl<T: Clone> Suggested<T> {
+    /// What the caller asks for, else what the file suggests.
+    fn under(&self, asked: Option<T>) -> Result<Option<T>, Error> {
+        match (asked, self) {
+            (Some(asked), _) => Ok(Some(asked)),
+            (None, Suggested::Nothing) => Ok(None),
+            (None, Suggested::Value(value)) => Ok(Some(value.clone())),
+            (None, Suggested::Wrong(key, found, expected)) => {
+                Err(Error::bad_file(FILE, format!("{key} is {found}, expected {expected}")))
+            }
         }
     }
 }
@@ -51,13 +99,25 @@ impl Default for GenerationConfig {
 /// What the checkpoint suggests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationDefaults {
-    do_sample: Option<bool>,
-    temperature: Option<f32>,
-    top_k: Option<usize>,
-    top_p: Option<f32>,
-    min_p: Option<f32>,
-    repetition_penalty: Option<f32>,
+    do_sample: Suggested<bool>,
+    temperature: Suggested<f32>,
+    top_k: Suggested<usize>,
+    top_p: Suggested<f32>,
+    min_p: Suggested<f32>,
+    repetition_penalty: Suggested<f32>,
+    max_new_tokens: Suggested<usize>,
+    min_new_tokens: Suggested<usize>,
+    max_length: Suggested<usize>,
+    min_length: Suggested<usize>,
+    no_repeat_ngram_size: Suggested<usize>,
+    stop_strings: Suggested<Vec<String>>,
+    suppress_tokens: Suggested<Vec<u32>>,
+    begin_suppress_tokens: Suggested<Vec<u32>>,
+    bad_words_ids: Suggested<Vec<Vec<u32>>>,
     eos_token_id: Vec<u32>,
+    /// A file whose end tokens are no tokens, and what they are.
+    wrong_end: Option<(&'static str, String)>,
+    notices: Vec<String>,
 }
 
 /// Every choice made and checked.
@@ -67,78 +127,214 @@ pub struct GenerationPlan {
     pub max_new_tokens: usize,
     /// How a token is chosen.
     pub sampling: Sampling,
+    /// What may not be chosen, and when.
+    pub restrictions: Restrictions,
     /// Tokens that end the text.
     pub eos_token_id: Vec<u32>,
+    /// Texts that end the answer, for whoever turns tokens into text.
+    pub stop_strings: Vec<String>,
 }
 
+/// Keys that change what transformers generates, and that are not obeyed here; the values with which they change nothing.
+const NOT_OBEYED: [(&str, &[&str]); 24] = [
+    ("typical_p", &["1.0", "1"]),
+    ("epsilon_cutoff", &["0.0", "0"]),
+    ("eta_cutoff", &["0.0", "0"]),
+    ("top_h", &[]),
+    ("num_beams", &["1"]),
+    ("num_beam_groups", &["1"]),
+    ("diversity_penalty", &["0.0", "0"]),
+    ("penalty_alpha", &["0.0", "0"]),
+    ("dola_layers", &[]),
+    ("guidance_scale", &["1.0", "1"]),
+    ("encoder_repetition_penalty", &["1.0", "1"]),
+    ("encoder_no_repeat_ngram_size", &["0"]),
+    ("exponential_decay_length_penalty", &[]),
+    ("sequence_bias", &["{}"]),
+    ("constraints", &["[]"]),
+    ("force_words_ids", &["[]"]),
+    ("forced_bos_token_id", &[]),
+    ("forced_eos_token_id", &[]),
+    ("forced_decoder_ids", &["[]"]),
+    ("remove_invalid_values", &["false"]),
+    ("watermarking_config", &[]),
+    ("presence_penalty", &["0.0", "0"]),
+    ("frequency_penalty", &["0.0", "0"]),
+    ("max_time", &[]),
+];
+
 impl GenerationDefaults {
-    /// Reads `generation_config.json`. The end tokens come from there, else from `config.json`, else from the tokenizer.
+    /// Reads `generation_config.json`. The end tokens are all that the files name: there, in `config.json`, by the tokenizer, and by
+    /// what the chat template puts after an answer.
     ///
     /// # Errors
-    /// When the file is no JSON object or a value has the wrong type.
-    pub fn read(files: &Files, tokenizer: Option<&Tokenizer>) -> Result<GenerationDefaults, Error> {
+    /// When the file is no JSON object.
+    pub fn read(
+        files: &Files,
+        tokenizer: Option<&Tokenizer>,
+        template: Option<&ChatTemplate>,
+    ) -> Result<GenerationDefaults, Error> {
         let config = parse_object(FILE, files.generation_config.as_deref())?;
-        let mut eos_token_id = token_ids(&config, FILE)?;
-        if eos_token_id.is_empty() {
-            eos_token_id = token_ids(&files.config, "config.json")?;
+        let mut notices = Vec::new();
+        let mut eos_token_id = Vec::new();
+        let mut wrong_end = None;
+        for (map, file) in [(&config, FILE), (&files.config, "config.json")] {
+            match token_ids(map.get("eos_token_id")) {
+                Some(ids) => eos_token_id.extend(ids),
+                None => {
+                    let found = map.get("eos_token_id").map_or(String::new(), Value::to_string);
+                    wrong_end = Some((file, found));
+                }
+            }
         }
-        if eos_token_id.is_empty() {
-            eos_token_id.extend(tokenizer.and_then(Tokenizer::eos_id));
+        eos_token_id.extend(tokenizer.and_then(Tokenizer::eos_id));
+        if let (Some(tokenizer), Some(template)) = (tokenizer, template) {
+            eos_token_id.extend(end_of_turn(tokenizer, template));
+        }
+        let mut seen = std::collections::HashSet::new();
+        eos_token_id.retain(|id| seen.insert(*id));
+        for (key, idle) in NOT_OBEYED {
+            if let Some(value) = config.get(key).filter(|value| !value.is_null())
+                && !idle.contains(&value.to_string().as_str())
+            {
+                notices.push(format!("{FILE}: {key} is {value}, which is not obeyed"));
+            }
         }
         Ok(GenerationDefaults {
-            do_sample: read(&config, "do_sample", "true or false", Value::as_bool)?,
-            temperature: read(&config, "temperature", "a number", as_f32)?,
-            top_k: read(&config, "top_k", "a whole number", as_usize)?,
-            top_p: read(&config, "top_p", "a number", as_f32)?,
-            min_p: read(&config, "min_p", "a number", as_f32)?,
-            repetition_penalty: read(&config, "repetition_penalty", "a number", as_f32)?,
+            do_sample: read(&config, "do_sample", "true or false", Value::as_bool),
+            temperature: read(&config, "temperature", "a number", as_f32),
+            top_k: read(&config, "top_k", "a whole number", as_count),
+            top_p: read(&config, "top_p", "a number", as_f32),
+            min_p: read(&config, "min_p", "a number", as_f32),
+            repetition_penalty: read(&config, "repetition_penalty", "a number", as_f32),
+            max_new_tokens: read(&config, "max_new_tokens", "a whole number", as_usize),
+            min_new_tokens: read(&config, "min_new_tokens", "a whole number", as_usize),
+            max_length: read(&config, "max_length", "a whole number", as_usize),
+            min_length: read(&config, "min_length", "a whole number", as_usize),
+            no_repeat_ngram_size: read(&config, "no_repeat_ngram_size", "a whole number", as_count),
+            stop_strings: read(&config, "stop_strings", "a text or a list of texts", as_texts),
+            suppress_tokens: read(&config, "suppress_tokens", "a list of tokens", |value| {
+                token_ids(Some(value))
+            }),
+            begin_suppress_tokens: read(&config, "begin_suppress_tokens", "a list of tokens", |value| {
+                token_ids(Some(value))
+            }),
+            bad_words_ids: read(&config, "bad_words_ids", "a list of lists of tokens", |value| {
+                value.as_array()?.iter().map(|word| token_ids(Some(word))).collect()
+            }),
             eos_token_id,
+            wrong_end,
+            notices,
         })
     }
+
+    /// What the checkpoint asks for and does not get.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// How long an answer to so many tokens the checkpoint suggests.
+    pub fn max_new_tokens(&self, prompt: usize) -> Option<usize> {
+        match (&self.max_new_tokens, &self.max_length) {
+            (Suggested::Value(tokens), _) => Some(*tokens),
+            (_, Suggested::Value(length)) => Some(length.saturating_sub(prompt)),
+            _ => None,
+        }
+    }
+}
+
+/// The special token that the template ends an answer with.
+fn end_of_turn(tokenizer: &Tokenizer, template: &ChatTemplate) -> Option<u32> {
+    let tokens = tokenizer.encode_plain(&template.end_of_turn()?).ok()?;
+    let first = *tokens.first()?;
+    tokenizer.special_text(first).map(|_| first)
 }
 
 impl GenerationConfig {
     /// Fills what is left open and checks every value.
     ///
     /// # Errors
-    /// [`Error::Option`] for a value outside its range.
+    /// [`Error::Option`] for a value outside its range; a suggestion of the checkpoint that has the wrong kind, and that nothing
+    /// given replaces.
     pub fn resolve(&self, defaults: &GenerationDefaults) -> Result<GenerationPlan, Error> {
-        let temperature = self.temperature.or(defaults.temperature).unwrap_or(1.0);
         let asked = self.do_sample.or(self.temperature.map(|temperature| temperature > 0.0));
-        let do_sample = asked.or(defaults.do_sample).unwrap_or(false) && temperature != 0.0;
+        let suggests = asked.is_none() && defaults.do_sample.under(None)?.unwrap_or(false);
+        let may_sample = asked.unwrap_or(suggests);
+        // What only matters for sampling is not looked at without.
+        fn of<T: Clone>(do_sample: bool, suggested: &Suggested<T>, asked: Option<T>, default: T) -> Result<T, Error> {
+            match (do_sample, suggested) {
+                (false, Suggested::Wrong(..)) => Ok(asked.unwrap_or(default)),
+                _ => Ok(suggested.under(asked)?.unwrap_or(default)),
+            }
+        }
+        let temperature = of(may_sample, &defaults.temperature, self.temperature, 1.0)?;
+        let do_sample = may_sample && temperature != 0.0;
         let sampling = Sampling {
             do_sample,
             temperature,
-            top_k: self.top_k.or(defaults.top_k).unwrap_or(50),
-            top_p: self.top_p.or(defaults.top_p).unwrap_or(1.0),
-            min_p: self.min_p.or(defaults.min_p).unwrap_or(0.0),
-            repetition_penalty: self.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            top_k: of(do_sample, &defaults.top_k, self.top_k, 50)?,
+            top_p: of(do_sample, &defaults.top_p, self.top_p, 1.0)?,
+            min_p: of(do_sample, &defaults.min_p, self.min_p, 0.0)?,
+            repetition_penalty: defaults
+                .repetition_penalty
+                .under(self.repetition_penalty)?
+                .unwrap_or(1.0),
             seed: self.seed.unwrap_or_else(crate::random::fresh_seed),
         };
         sampling.check()?;
+        let lists = |suggested: &Suggested<Vec<u32>>, asked: &Option<Vec<u32>>| suggested.under(asked.clone());
         Ok(GenerationPlan {
             max_new_tokens: self.max_new_tokens,
             sampling,
-            eos_token_id: self
-                .eos_token_id
-                .clone()
-                .unwrap_or_else(|| defaults.eos_token_id.clone()),
+            restrictions: Restrictions {
+                suppressed: lists(&defaults.suppress_tokens, &self.suppress_tokens)?.unwrap_or_default(),
+                suppressed_first: lists(&defaults.begin_suppress_tokens, &self.begin_suppress_tokens)?
+                    .unwrap_or_default(),
+                bad_words: defaults
+                    .bad_words_ids
+                    .under(self.bad_words_ids.clone())?
+                    .unwrap_or_default(),
+                repeat_none_of: defaults
+                    .no_repeat_ngram_size
+                    .under(self.no_repeat_ngram_size)?
+                    .unwrap_or(0),
+                least_tokens: defaults.min_new_tokens.under(self.min_new_tokens)?.unwrap_or(0),
+                // An explicit number of new tokens goes before a length with the prompt, as in transformers.
+                least_length: match self.min_new_tokens {
+                    Some(_) => 0,
+                    None => defaults.min_length.under(None)?.unwrap_or(0),
+                },
+            },
+            eos_token_id: match (&self.eos_token_id, &defaults.wrong_end) {
+                (Some(asked), _) => asked.clone(),
+                (None, None) => defaults.eos_token_id.clone(),
+                (None, Some((file, found))) => {
+                    return Err(Error::bad_file(
+                        *file,
+                        format!("eos_token_id is {found}, expected token ids"),
+                    ));
+                }
+            },
+            stop_strings: defaults
+                .stop_strings
+                .under(self.stop_strings.clone())?
+                .unwrap_or_default(),
         })
     }
 }
 
-/// A value of the file, `None` if absent or null.
+/// A value of the file; one of -1 stands for none where that makes sense.
 fn read<T>(
     config: &Map<String, Value>,
-    key: &str,
-    expected: &str,
+    key: &'static str,
+    expected: &'static str,
     parse: impl Fn(&Value) -> Option<T>,
-) -> Result<Option<T>, Error> {
+) -> Suggested<T> {
     match config.get(key) {
-        None | Some(Value::Null) => Ok(None),
+        None | Some(Value::Null) => Suggested::Nothing,
         Some(value) => match parse(value) {
-            Some(parsed) => Ok(Some(parsed)),
-            None => Err(Error::bad_file(FILE, format!("{key} is {value}, expected {expected}"))),
+            Some(parsed) => Suggested::Value(parsed),
+            None => Suggested::Wrong(key, value.to_string(), expected),
         },
     }
 }
@@ -151,15 +347,29 @@ fn as_usize(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|number| usize::try_from(number).ok())
 }
 
-/// `eos_token_id`: one id, a list of ids, or nothing.
-fn token_ids(config: &Map<String, Value>, file: &str) -> Result<Vec<u32>, Error> {
-    let id = |value: &Value| {
-        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| Error::bad_file(file, format!("eos_token_id is {value}, expected token ids")))
-    };
-    match config.get("eos_token_id") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) => list.iter().map(id).collect(),
-        Some(value) => Ok(vec![id(value)?]),
+/// A whole number; -1 is 0, which switches off.
+fn as_count(value: &Value) -> Option<usize> {
+    match value.as_i64() {
+        Some(-1) => Some(0),
+        _ => as_usize(value),
     }
+}
+
+fn as_texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(list) => list.iter().map(|text| text.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+/// One token, a list of tokens, or nothing. A negative one is no token's id: it never comes, and so it says nothing.
+fn token_ids(value: Option<&Value>) -> Option<Vec<u32>> {
+    let ids = match value {
+        None | Some(Value::Null) => return Some(Vec::new()),
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(value) => std::slice::from_ref(value),
+    };
+    let ids: Option<Vec<i64>> = ids.iter().map(Value::as_i64).collect();
+    Some(ids?.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
 }

@@ -11,6 +11,9 @@ const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 /// A character has at most 4 bytes, and a token at least one: more tokens than these cannot be waiting for one character.
 const LONGEST_WAIT_TOKENS: usize = 4;
 
+/// Tokens of the text before that the first new ones are decoded with.
+const CONTEXT_TOKENS: usize = 8;
+
 /// The state of one stream of tokens.
 #[derive(Clone, Debug)]
 pub struct Detokenizer<'a> {
@@ -31,6 +34,22 @@ impl<'a> Detokenizer<'a> {
             context: 0,
             shown: String::new(),
         }
+    }
+
+    /// One that goes on with a text: a space before the first new word is part of what is new.
+    pub(crate) fn after(tokenizer: &'a Tokenizer, context: &[u32]) -> Result<Detokenizer<'a>, Error> {
+        let window = context[context.len().saturating_sub(CONTEXT_TOKENS)..].to_vec();
+        let shown = tokenizer.decode(&window)?;
+        // A text that ends within a character is not taken up.
+        if shown.ends_with(REPLACEMENT) {
+            return Ok(Detokenizer::new(tokenizer));
+        }
+        Ok(Detokenizer {
+            tokenizer,
+            context: window.len(),
+            window,
+            shown,
+        })
     }
 
     /// Takes one token; returns the text that is now certain, often empty.

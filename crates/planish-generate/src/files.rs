@@ -16,6 +16,10 @@ pub struct Files {
     pub special_tokens_map: Option<Vec<u8>>,
     /// `chat_template.jinja`, which goes before the template in `tokenizer_config.json`.
     pub chat_template: Option<Vec<u8>>,
+    /// `chat_template.json`, which multimodal repositories have.
+    pub chat_template_json: Option<Vec<u8>>,
+    /// Files of tokenizers in other formats, by name.
+    pub other_tokenizers: Vec<&'static str>,
     /// `additional_chat_templates/tool_use.jinja`.
     pub tool_use_template: Option<Vec<u8>>,
     /// `generation_config.json`.
@@ -23,6 +27,17 @@ pub struct Files {
     /// `config.json`.
     pub config: Map<String, Value>,
 }
+
+/// What tokenizers are stored in besides `tokenizer.json`.
+const OTHER_TOKENIZERS: [&str; 7] = [
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "tekken.json",
+    "vocab.txt",
+    "tiktoken.model",
+];
 
 impl Files {
     /// Those of a checkpoint.
@@ -36,6 +51,17 @@ impl Files {
             tokenizer_config: read("tokenizer_config.json")?,
             special_tokens_map: read("special_tokens_map.json")?,
             chat_template: read("chat_template.jinja")?,
+            chat_template_json: read("chat_template.json")?,
+            other_tokenizers: OTHER_TOKENIZERS
+                .into_iter()
+                .filter(|name| {
+                    checkpoint
+                        .files()
+                        .iter()
+                        .chain(checkpoint.linked_files())
+                        .any(|file| file == name)
+                })
+                .collect(),
             tool_use_template: read("additional_chat_templates/tool_use.jinja")?,
             generation_config: read("generation_config.json")?,
             config: checkpoint.config().clone(),

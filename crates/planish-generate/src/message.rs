@@ -20,6 +20,17 @@ impl Message {
         Message { fields }
     }
 
+    /// What the model answered, with what it thought before, if anything.
+    pub fn answer(text: impl Into<String>, reasoning: &str) -> Message {
+        let mut message = Message::new("assistant", text);
+        if !reasoning.is_empty() {
+            message
+                .fields
+                .insert("reasoning_content".into(), Value::from(reasoning));
+        }
+        message
+    }
+
     /// A message with any fields.
     pub fn from_fields(fields: Map<String, Value>) -> Message {
         Message { fields }

@@ -2,8 +2,8 @@
 
 use planish_model::{Adjustment, Choice, Draw};
 
-use crate::Error;
 use crate::random::Random;
+use crate::{Error, GenerationPlan};
 
 /// How a token is chosen; see [`crate::GenerationConfig`] for the meaning of each field.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,35 +46,167 @@ impl Sampling {
     }
 }
 
+/// Tokens that may not be chosen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Restrictions {
+    /// Never.
+    pub suppressed: Vec<u32>,
+    /// Not first.
+    pub suppressed_first: Vec<u32>,
+    /// The last token of each, where the others stand before it.
+    pub bad_words: Vec<Vec<u32>>,
+    /// One that would make a run of so many tokens come again, the prompt included; 0 allows all.
+    pub repeat_none_of: usize,
+    /// An end token, before so many tokens.
+    pub least_tokens: usize,
+    /// The same, prompt and answer together.
+    pub least_length: usize,
+}
+
+impl Restrictions {
+    /// Whether they depend on what was said.
+    fn depend_on_tokens(&self, prompt: usize) -> bool {
+        !self.suppressed_first.is_empty()
+            || self.bad_words.iter().any(|word| word.len() > 1)
+            || self.repeat_none_of > 0
+            || self.least_tokens > 0
+            || self.least_length > prompt
+    }
+
+    /// Calls `forbid` with every token that may not follow `tokens`, of which `prompt` were given, but for those that never may.
+    fn forbidden(&self, tokens: &[u32], prompt: usize, ends: &[u32], forbid: &mut dyn FnMut(u32)) {
+        let written = tokens.len() - prompt;
+        if written == 0 {
+            self.suppressed_first.iter().for_each(|&token| forbid(token));
+        }
+        if written < self.least_tokens || tokens.len() < self.least_length {
+            ends.iter().for_each(|&token| forbid(token));
+        }
+        for word in &self.bad_words {
+            if let Some((&last, before)) = word.split_last()
+                && !before.is_empty()
+                && tokens.ends_with(before)
+            {
+                forbid(last);
+            }
+        }
+        if self.repeat_none_of > 0 && tokens.len() + 1 >= self.repeat_none_of {
+            let before = &tokens[tokens.len() + 1 - self.repeat_none_of..];
+            let runs = tokens.windows(self.repeat_none_of);
+            let again = runs.filter(|run| run.starts_with(before));
+            again.filter_map(|run| run.last()).for_each(|&token| forbid(token));
+        }
+    }
+}
+
+/// The tokens that may be chosen, where not all may.
+#[derive(Clone, Debug)]
+struct Mask {
+    words: Vec<u32>, // bit `token % 32` of word `token / 32`
+    /// Those that are forbidden for the next token only.
+    now: Vec<u32>,
+}
+
+impl Mask {
+    /// Everything but what never may be chosen.
+    fn new(vocabulary: usize, never: impl Iterator<Item = u32>) -> Mask {
+        let mut mask = Mask {
+            words: vec![u32::MAX; vocabulary.div_ceil(32)],
+            now: Vec::new(),
+        };
+        never.for_each(|token| {
+            mask.clear(token);
+        });
+        mask
+    }
+
+    /// Whether the token was allowed before.
+    fn clear(&mut self, token: u32) -> bool {
+        let Some(word) = self.words.get_mut(token as usize / 32) else {
+            return false;
+        };
+        let bit = 1 << (token % 32);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    fn forbid_now(&mut self, token: u32) {
+        if self.clear(token) {
+            self.now.push(token);
+        }
+    }
+
+    fn allow_again(&mut self) {
+        for token in self.now.drain(..) {
+            self.words[token as usize / 32] |= 1 << (token % 32);
+        }
+    }
+}
+
 /// Settings of an answer, its random stream, and the penalties of what was said.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    restrictions: Restrictions,
+    ends: Vec<u32>,
+    prompt: usize,
+    mask: Option<Mask>,
     random: Random,
     penalized: Vec<u64>, // bit `token % 64` of word `token / 64`: whether the token has its adjustment
     adjustments: Vec<Adjustment>,
 }
 
 impl Sampler {
-    /// Starts the random stream of the seed.
+    /// Starts the random stream of the seed; every token may be chosen.
     pub fn new(sampling: Sampling) -> Sampler {
-        let random = Random::new(sampling.seed);
         Sampler {
+            random: Random::new(sampling.seed),
             sampling,
-            random,
+            restrictions: Restrictions::default(),
+            ends: Vec::new(),
+            prompt: 0,
+            mask: None,
             penalized: Vec::new(),
             adjustments: Vec::new(),
         }
     }
 
+    /// By a plan, for an answer to `prompt` of a model with so large a vocabulary.
+    pub fn of(plan: &GenerationPlan, prompt: &[u32], vocabulary: usize) -> Sampler {
+        let restrictions = &plan.restrictions;
+        // As in transformers, an end token is no bad word.
+        let single = restrictions
+            .bad_words
+            .iter()
+            .filter(|word| word.len() == 1)
+            .map(|word| word[0]);
+        let single = single.filter(|token| !plan.eos_token_id.contains(token));
+        let never = restrictions.suppressed.iter().copied().chain(single);
+        let restricted = restrictions.depend_on_tokens(prompt.len()) || never.clone().next().is_some();
+        let mut sampler = Sampler {
+            mask: restricted.then(|| Mask::new(vocabulary, never)),
+            restrictions: restrictions.clone(),
+            ends: plan.eos_token_id.clone(),
+            prompt: prompt.len(),
+            ..Sampler::new(plan.sampling.clone())
+        };
+        sampler.observe(prompt);
+        sampler
+    }
+
     /// Whether a choice depends on the tokens before it.
     pub fn depends_on_tokens(&self) -> bool {
+        self.penalizes() || self.restrictions.depend_on_tokens(self.prompt)
+    }
+
+    fn penalizes(&self) -> bool {
         self.sampling.repetition_penalty != 1.0
     }
 
     /// Takes note of tokens of the prompt or the answer.
     pub fn observe(&mut self, tokens: &[u32]) {
-        if !self.depends_on_tokens() {
+        if !self.penalizes() {
             return;
         }
         for &token in tokens {
@@ -94,8 +226,16 @@ impl Sampler {
         }
     }
 
-    /// How the next token is chosen. Each call draws a number.
-    pub fn next_choice(&mut self) -> Choice {
+    /// How the token after these is chosen. Each call draws a number.
+    pub fn next_choice(&mut self, tokens: &[u32]) -> Choice {
+        if let Some(mask) = &mut self.mask {
+            mask.allow_again();
+            // Ahead of its token nothing is known of it; then nothing depends on it either.
+            if tokens.len() >= self.prompt {
+                let forbid = &mut |token| mask.forbid_now(token);
+                self.restrictions.forbidden(tokens, self.prompt, &self.ends, forbid);
+            }
+        }
         if !self.sampling.do_sample {
             return Choice::Likeliest;
         }
@@ -106,6 +246,11 @@ impl Sampler {
             min_p: self.sampling.min_p,
             unit: self.random.next_unit(),
         })
+    }
+
+    /// The tokens that may be chosen, for the choice that was made last; `None` is all.
+    pub fn mask(&self) -> Option<&[u32]> {
+        self.mask.as_ref().map(|mask| mask.words.as_slice())
     }
 
     /// What changes the logits before that.

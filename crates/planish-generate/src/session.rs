@@ -117,8 +117,7 @@ impl Session {
         let reused_tokens = self.keep_common(model, prompt);
         self.tokens.clear();
         self.tokens.extend_from_slice(prompt);
-        let mut sampler = Sampler::new(plan.sampling.clone());
-        sampler.observe(prompt);
+        let sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
         let answer = Answer {
             tokens: Vec::new(),
             finish: Finish::Interrupted,
@@ -208,9 +207,9 @@ impl Session {
             true => {
                 run.expected += 1;
                 Want::Choice {
-                    choice: run.sampler.next_choice(),
+                    choice: run.sampler.next_choice(tokens),
                     adjustments: run.sampler.adjustments(),
-                    mask: None,
+                    mask: run.sampler.mask(),
                 }
             }
         };

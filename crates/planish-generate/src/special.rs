@@ -1,5 +1,7 @@
 //! The special tokens that `tokenizer_config.json` names: text such as `<s>`, each with its role such as `bos_token`.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
@@ -13,6 +15,8 @@ pub(crate) struct SpecialTokens {
     pub roles: Vec<(String, String)>,
     /// Tokens that `tokenizer.json` may lack, ordered as transformers adds them.
     pub added: Vec<AddedToken>,
+    /// Their texts.
+    known: HashSet<String>,
 }
 
 impl SpecialTokens {
@@ -29,6 +33,7 @@ impl SpecialTokens {
         let mut tokens = SpecialTokens::default();
         if let Some(decoder) = config.get("added_tokens_decoder").and_then(Value::as_object) {
             tokens.added = listed_tokens(decoder, FILE)?;
+            tokens.known = tokens.added.iter().map(|token| token.content.clone()).collect();
         }
         for (role, value) in &config {
             if role.ends_with("_token")
@@ -65,7 +70,7 @@ impl SpecialTokens {
     }
 
     fn add(&mut self, token: AddedToken) {
-        if !self.added.iter().any(|known| known.content == token.content) {
+        if self.known.insert(token.content.clone()) {
             self.added.push(token);
         }
     }

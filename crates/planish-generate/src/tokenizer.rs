@@ -1,16 +1,25 @@
 //! Text to token ids and back, as transformers does it from `tokenizer.json`.
 
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
 use tokenizers::AddedToken;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::files::Files;
+use crate::foreign::guarded;
 use crate::special::SpecialTokens;
 use crate::{Detokenizer, Error};
+
+const FILE: &str = "tokenizer.json";
 
 /// The tokenizer of a checkpoint. Ids are positions in the model's vocabulary.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    added: HashMap<u32, AddedToken>,
+    channels: bool,
 }
 
 impl Tokenizer {
@@ -19,25 +28,35 @@ impl Tokenizer {
     /// # Errors
     /// When `tokenizer.json` is missing or one of the files contradicts its format.
     pub fn new(files: &Files) -> Result<Tokenizer, Error> {
-        const FILE: &str = "tokenizer.json";
         let bytes = files.tokenizer.as_deref().ok_or(Error::MissingFile {
             file: FILE,
             need: "turns text into tokens",
         })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| Error::bad_file(FILE, error))?;
+        let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(refused)?;
+        let mut inner = parsed.map_err(|error| Error::bad_file(FILE, error))?;
         // A prompt is neither cut nor padded, whatever the tokenizer was saved with.
         inner
             .with_truncation(None)
             .map_err(|error| Error::bad_file(FILE, error))?;
         inner.with_padding(None);
+        mend_decoder(bytes, &mut inner);
         let special = SpecialTokens::read(files)?;
         let known = inner.get_added_tokens_decoder();
-        let is_known = |token: &&AddedToken| known.values().any(|other| other.content == token.content);
+        let known: HashSet<&str> = known.values().map(|token| token.content.as_str()).collect();
+        let is_known = |token: &&AddedToken| known.contains(token.content.as_str());
         let missing: Vec<AddedToken> = special.added.iter().filter(|token| !is_known(token)).cloned().collect();
-        inner
-            .add_tokens(missing)
+        guarded(|| inner.add_tokens(missing))
+            .map_err(refused)?
             .map_err(|error| Error::bad_file("tokenizer_config.json", error))?;
-        Ok(Tokenizer { inner, special })
+        let added: HashMap<u32, AddedToken> = inner.get_added_tokens_decoder().clone().into_iter().collect();
+        let names = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"];
+        let is_special = |name: &&str| added.values().any(|token| token.special && token.content == **name);
+        Ok(Tokenizer {
+            channels: names.iter().all(is_special),
+            inner,
+            special,
+            added,
+        })
     }
 
     /// The ids of `text`, with the special tokens that the model expects around a text (often a first `<s>`).
@@ -57,9 +76,8 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special_tokens)
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens))
+            .map_err(refused)?
             .map_err(|error| Error::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -81,14 +99,33 @@ impl Tokenizer {
     }
 
     fn decode_with(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
-        self.inner
-            .decode(ids, skip_special_tokens)
+        guarded(|| self.inner.decode(ids, skip_special_tokens))
+            .map_err(refused)?
             .map_err(|error| Error::Tokenizer(error.to_string()))
     }
 
     /// Turns tokens into text one at a time.
     pub fn detokenizer(&self) -> Detokenizer<'_> {
         Detokenizer::new(self)
+    }
+
+    /// Turns tokens into text that goes on with the text of `context`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn detokenizer_after(&self, context: &[u32]) -> Result<Detokenizer<'_>, Error> {
+        Detokenizer::after(self, context)
+    }
+
+    /// Whether answers come in channels, as gpt-oss gives them.
+    pub fn has_channels(&self) -> bool {
+        self.channels
+    }
+
+    /// The text of a special token; `None` for others.
+    pub fn special_text(&self, id: u32) -> Option<&str> {
+        let added = self.added.get(&id)?;
+        added.special.then_some(added.content.as_str())
     }
 
     /// The id of the token that is spelled exactly so.
@@ -110,4 +147,25 @@ impl Tokenizer {
     pub fn special_tokens(&self) -> &[(String, String)] {
         &self.special.roles
     }
+}
+
+/// Some conversions of byte-level tokenizers carry a decoder of SentencePiece's, which leaves the letters that stand for bytes.
+fn mend_decoder(bytes: &[u8], inner: &mut tokenizers::Tokenizer) {
+    let file: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let has = |part: &str| mentions_bytes(&file[part]);
+    if (has("pre_tokenizer") || has("normalizer")) && !has("decoder") {
+        inner.with_decoder(Some(ByteLevel::default()));
+    }
+}
+
+/// Whether a part of a tokenizer, or one of the parts that it is a sequence of, is of the byte-level kind.
+fn mentions_bytes(part: &Value) -> bool {
+    let inner = ["pretokenizers", "normalizers", "decoders"].into_iter();
+    let mut inner = inner.filter_map(|list| part[list].as_array()).flatten();
+    part["type"] == "ByteLevel" || inner.any(mentions_bytes)
+}
+
+/// A panic of the library that reads the file: the file contradicts itself in a way that it does not check.
+fn refused(panic: String) -> Error {
+    Error::bad_file(FILE, format!("the tokenizer library cannot work with it ({panic})"))
 }

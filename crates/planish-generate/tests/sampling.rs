@@ -72,12 +72,12 @@ impl Choosing {
 
     fn choose(&mut self, logits: &[f32], seen: &[u32]) -> Option<u32> {
         let logits = self.adjusted(logits, seen);
-        self.chooser.choose(&logits, &self.sampler.next_choice())
+        self.chooser.choose(&logits, &self.sampler.next_choice(&[]))
     }
 
     fn candidates(&mut self, logits: &[f32], seen: &[u32]) -> &[Candidate] {
         let logits = self.adjusted(logits, seen);
-        let Choice::Drawn(draw) = self.sampler.next_choice() else {
+        let Choice::Drawn(draw) = self.sampler.next_choice(&[]) else {
             panic!("a sampler that draws")
         };
         self.chooser.candidates(&logits, &draw)

@@ -194,7 +194,7 @@ fn files_that_are_missing_or_broken_are_named() {
 }
 
 #[test]
-fn end_tokens_come_from_the_first_file_that_names_them() {
+fn end_tokens_are_all_that_the_files_name() {
     let tokenizer = Tokenizer::new(&files("metaspace")).unwrap();
     let eos = |generation: Option<&str>, config: Value| {
         let files = Files {
@@ -202,14 +202,18 @@ fn end_tokens_come_from_the_first_file_that_names_them() {
             config: config.as_object().unwrap().clone(),
             ..Files::default()
         };
-        let defaults = GenerationDefaults::read(&files, Some(&tokenizer))?;
+        let defaults = GenerationDefaults::read(&files, Some(&tokenizer), None)?;
         Ok::<_, Error>(GenerationConfig::default().resolve(&defaults)?.eos_token_id)
     };
     assert_eq!(
         eos(Some(r#"{"eos_token_id": [5, 6]}"#), json!({"eos_token_id": 7})).unwrap(),
-        [5, 6]
+        [5, 6, 7, 2]
     );
-    assert_eq!(eos(Some("{}"), json!({"eos_token_id": 7})).unwrap(), [7]);
+    assert_eq!(eos(Some("{}"), json!({"eos_token_id": 7})).unwrap(), [7, 2]);
+    assert_eq!(
+        eos(Some(r#"{"eos_token_id": -1}"#), json!({"eos_token_id": 2})).unwrap(),
+        [2]
+    );
     assert_eq!(eos(None, json!({"eos_token_id": null})).unwrap(), [2]);
     let error = eos(Some(r#"{"eos_token_id": "x"}"#), json!({}))
         .unwrap_err()
@@ -228,7 +232,7 @@ fn the_checkpoint_suggests_and_the_caller_decides() {
         generation_config: Some(suggestion.to_vec()),
         ..Files::default()
     };
-    let defaults = GenerationDefaults::read(&files, None).unwrap();
+    let defaults = GenerationDefaults::read(&files, None, None).unwrap();
     let plan = |config: GenerationConfig| config.resolve(&defaults).unwrap().sampling;
     let suggested = plan(GenerationConfig::default());
     assert!(suggested.do_sample);
@@ -258,4 +262,58 @@ fn the_checkpoint_suggests_and_the_caller_decides() {
         .unwrap()
         .sampling;
     assert_eq!((bare.do_sample, bare.temperature, bare.top_k), (false, 1.0, 50));
+}
+
+/// What the tokenizer library panics on, while it reads a file or later.
+#[test]
+fn files_that_the_library_panics_on_are_named() {
+    type Edit = fn(&mut Value);
+    let hostile: [(&str, Edit); 7] = [
+        ("replace an empty pattern", |file| {
+            file["normalizer"] = json!({"type": "Replace", "pattern": {"String": ""}, "content": "abc"});
+        }),
+        ("an empty trie", |file| {
+            file["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAAAA"});
+        }),
+        ("a trie that points beyond itself", |file| {
+            file["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "BAAAAP////8="});
+        }),
+        ("a trie longer than the file", |file| {
+            file["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="});
+        }),
+        ("a template of a token that is not there", |file| {
+            let single = json!([{"SpecialToken": {"id": "q", "type_id": 0}}]);
+            file["post_processor"] =
+                json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}});
+        }),
+        ("a prefix longer than tokens", |file| {
+            file["model"]["continuing_subword_prefix"] = json!("##########");
+        }),
+        ("pieces of no length", |file| {
+            file["pre_tokenizer"] = json!({"type": "FixedLength", "length": 0});
+        }),
+    ];
+    for (what, edit) in hostile {
+        let mut files = files("byte_level");
+        let mut tokenizer: Value = serde_json::from_slice(files.tokenizer.as_deref().unwrap()).unwrap();
+        edit(&mut tokenizer);
+        files.tokenizer = Some(tokenizer.to_string().into_bytes());
+        let error = Tokenizer::new(&files).and_then(|tokenizer| tokenizer.encode("Once upon a time"));
+        let error = error.map(|_| ()).expect_err(what).to_string();
+        assert!(error.starts_with("tokenizer.json: "), "{what}: {error}");
+    }
+    assert!(!planish_generate::in_foreign_code());
+}
+
+#[test]
+fn many_special_tokens_take_no_more_than_their_number() {
+    let mut files = files("byte_level");
+    let mut config: Value = serde_json::from_slice(files.tokenizer_config.as_deref().unwrap()).unwrap();
+    let many: Vec<String> = (0..200_000).map(|index| format!("<y{index}>")).collect();
+    config["extra_special_tokens"] = json!(many);
+    files.tokenizer_config = Some(config.to_string().into_bytes());
+    let start = std::time::Instant::now();
+    let tokenizer = Tokenizer::new(&files).unwrap();
+    assert_eq!(tokenizer.encode_plain("<y199999>").unwrap().len(), 1);
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }

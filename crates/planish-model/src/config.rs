@@ -12,7 +12,12 @@ pub(crate) struct Config<'a> {
     defaults: Option<&'a Map<String, Value>>,
     /// Keys that lead here, outermost first; empty ones are not used.
     path: [&'a str; 3],
+    /// Layers that a model may have: each is built before a tensor of it is looked for.
+    most_layers: usize,
 }
+
+/// Far more layers than any model has.
+const MOST_LAYERS: usize = 4096;
 
 impl<'a> Config<'a> {
     pub(crate) fn new(map: &'a Map<String, Value>) -> Config<'a> {
@@ -20,6 +25,16 @@ impl<'a> Config<'a> {
             map,
             defaults: None,
             path: [""; 3],
+            most_layers: MOST_LAYERS,
+        }
+    }
+
+    /// The same for a checkpoint with tensors of so many layers.
+    pub(crate) fn with_layers(self, present: usize) -> Config<'a> {
+        Config {
+            // With one layer too many the loader names the tensor that is missing.
+            most_layers: self.most_layers.min(present + 1),
+            ..self
         }
     }
 
@@ -29,6 +44,11 @@ impl<'a> Config<'a> {
             defaults: defaults.as_object(),
             ..self
         }
+    }
+
+    /// Whether the family's configuration class knows a key that has a default.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.defaults.is_some_and(|defaults| defaults.contains_key(key))
     }
 
     /// The value of a key; `null` is none, as in Python configs.
@@ -52,6 +72,16 @@ impl<'a> Config<'a> {
     pub(crate) fn count(&self, key: &str) -> Result<usize, Error> {
         self.optional_count(key)?
             .ok_or_else(|| self.error(key, "a positive whole number"))
+    }
+
+    /// The number of layers.
+    pub(crate) fn layers(&self, key: &str) -> Result<usize, Error> {
+        let layers = self.count(key)?;
+        match self.most_layers {
+            most if layers <= most => Ok(layers),
+            MOST_LAYERS => Err(self.error(key, &format!("at most {MOST_LAYERS} layers"))),
+            most => Err(self.error(key, &format!("{} layers, of which there are tensors", most - 1))),
+        }
     }
 
     pub(crate) fn optional_count(&self, key: &str) -> Result<Option<usize>, Error> {
@@ -112,6 +142,7 @@ impl<'a> Config<'a> {
             map,
             defaults: None,
             path,
+            ..*self
         }))
     }
 

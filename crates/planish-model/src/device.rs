@@ -33,6 +33,9 @@ impl Device {
     }
 }
 
+/// Threads that may be asked for where the machine has fewer cores.
+const MOST_THREADS: usize = 1024;
+
 /// A decoder on its device.
 pub(crate) struct Loaded {
     pub(crate) engine: Box<dyn Engine>,
@@ -76,7 +79,14 @@ impl Job<'_> {
     }
 
     fn on_cpu(&self, notice: Option<Error>) -> Result<Loaded, Error> {
-        let cpu = Cpu::new(self.options.threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
+        let threads = self.options.threads.unwrap_or(0);
+        let most = std::thread::available_parallelism()
+            .map_or(0, usize::from)
+            .max(MOST_THREADS);
+        if threads > most {
+            return Err(Error::Threads { found: threads, most });
+        }
+        let cpu = Cpu::new(threads).map_err(|error| Error::Device(Box::new(error)))?;
         let cpu = match &self.options.tap {
             Some(tap) => cpu.with_tap(Arc::clone(tap)),
             None => cpu,

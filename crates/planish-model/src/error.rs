@@ -98,6 +98,14 @@ pub enum Error {
     /// The device failed: out of memory, lost.
     #[error(transparent)]
     Device(Box<dyn std::error::Error + Send + Sync>),
+    /// More threads than any machine has a use for.
+    #[error("{found} threads are more than the {most} that may be asked for")]
+    Threads {
+        /// Asked for.
+        found: usize,
+        /// Allowed.
+        most: usize,
+    },
     /// The device was asked for by name and is not there.
     #[error("device {device} is not available in this build on this machine")]
     DeviceAbsent {

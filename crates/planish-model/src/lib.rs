@@ -3,6 +3,8 @@
 //! A family file translates config.json into an [`Architecture`]; the decoder follows it with blocks written once, on any
 //! device that has the operations of planish-ops. [`Model`] is the way in.
 
+#![forbid(unsafe_code)]
+
 mod architecture;
 mod batch;
 mod blocks;

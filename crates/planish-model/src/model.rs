@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use planish_checkpoint::Checkpoint;
+use planish_checkpoint::{Checkpoint, FilesRead};
 use planish_gpu::Queue;
 use planish_ops::Tap;
 use planish_quantize::Recipe;
@@ -39,6 +39,7 @@ pub struct Model {
     threads: usize,
     notice: Option<Error>,
     engine: Box<dyn Engine>,
+    files: FilesRead,
     logits: Vec<f32>, // of the last [`Model::forward`]
 }
 
@@ -49,10 +50,16 @@ impl Model {
     /// # Errors
     /// An architecture, RoPE type or activation that is not known; a missing tensor; a wrong shape; an absent device.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Model, Error> {
-        let architecture = Architecture::from_config(checkpoint.config())?;
+        let architecture = Architecture::of(checkpoint)?;
         let prefix_aliases = architecture.prefix_aliases.clone();
         let source = checkpoint_source(checkpoint, &prefix_aliases, options)?;
-        Model::build(architecture, &source, options)
+        let built = Model::build(architecture, &source, options);
+        // A file that was cut is the cause of whatever it led to.
+        checkpoint.check_unchanged()?;
+        Ok(Model {
+            files: checkpoint.files_read(),
+            ..built?
+        })
     }
 
     /// As [`Model::load`], on the GPU behind `queue` instead of `options.device`.
@@ -60,7 +67,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_on<Q: Queue>(checkpoint: &Checkpoint, options: &LoadOptions, queue: Q) -> Result<Model, Error> {
-        let architecture = Architecture::from_config(checkpoint.config())?;
+        let architecture = Architecture::of(checkpoint)?;
         let prefix_aliases = architecture.prefix_aliases.clone();
         let source = checkpoint_source(checkpoint, &prefix_aliases, options)?;
         let job = Job {
@@ -99,6 +106,7 @@ impl Model {
             threads,
             notice,
             engine,
+            files: FilesRead::default(),
             logits: Vec::new(),
         }
     }
@@ -154,13 +162,16 @@ impl Model {
     /// Chunks of several tokens go through the layers alone, chunks of one token together.
     ///
     /// # Errors
-    /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A device that is out of memory or lost: the
-    /// caches are as long as before, or empty where [`Cache::can_truncate`] says that they cannot go back.
+    /// No token, a token outside of the vocabulary, a full cache: nothing has changed then. A device that is out of memory or lost,
+    /// weights that are read in place from a file that was cut meanwhile: the caches are as long as before, or empty where
+    /// [`Cache::can_truncate`] says that they cannot go back.
     ///
     /// # Panics
     /// If a cache belongs to another model or stands in two chunks.
     pub fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error> {
-        self.engine.run(chunks, each)
+        let ticket = self.engine.run(chunks, each);
+        self.files.check()?;
+        ticket
     }
 
     /// Waits for the tokens of a ticket and for nothing that began after it. One for each chunk that wanted a choice, in their
@@ -183,7 +194,9 @@ impl Model {
     /// # Panics
     /// As [`Model::run`].
     pub fn forward(&mut self, tokens: &[u32], cache: &mut Cache) -> Result<&[f32], Error> {
-        let Model { engine, logits, .. } = self;
+        let Model {
+            engine, logits, files, ..
+        } = self;
         let chunk = Chunk {
             cache,
             input: Input::Tokens(tokens),
@@ -193,6 +206,7 @@ impl Model {
             logits.clear();
             logits.extend_from_slice(row.logits);
         })?;
+        files.check()?;
         Ok(logits)
     }
 
@@ -214,7 +228,7 @@ impl Model {
             input: Input::Tokens(tokens),
             want: Want::AllLogits,
         };
-        self.engine.run(&mut [chunk], &mut |row| each(row.token, row.logits))?;
+        self.run(&mut [chunk], &mut |row| each(row.token, row.logits))?;
         Ok(())
     }
 

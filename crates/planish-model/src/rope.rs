@@ -220,7 +220,9 @@ fn rope_of(
         Some(theta) => theta,
         None => config.optional_number(theta_key)?.unwrap_or(10_000.0),
     };
+    // Most families of transformers rotate whole heads whatever this key says.
     let partial = match number("partial_rotary_factor")? {
+        _ if !config.knows("partial_rotary_factor") => 1.0,
         Some(partial) => partial,
         None => config.optional_number("partial_rotary_factor")?.unwrap_or(1.0),
     };

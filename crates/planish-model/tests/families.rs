@@ -282,3 +282,24 @@ fn keys_of_families_that_are_not_understood_are_named() {
         );
     }
 }
+
+/// As in transformers, whose families rotate whole heads but for those that know the key.
+#[test]
+fn whole_heads_are_rotated_whatever_a_config_says() {
+    for case in ["llama_tied", "qwen2_untied", "qwen3", "mistral_window"] {
+        let whole = translate(case, json!({}), &[]).ropes[0].rotated;
+        for changes in [
+            json!({"partial_rotary_factor": 0.5}),
+            json!({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}),
+        ] {
+            assert_eq!(translate(case, changes, &[]).ropes[0].rotated, whole, "{case}");
+        }
+    }
+    for case in ["phi", "stablelm", "glm"] {
+        let rotated = |factor: f64| {
+            let changes = json!({ "partial_rotary_factor": factor });
+            translate(case, changes, &["rope_parameters"]).ropes[0].rotated
+        };
+        assert_eq!(2 * rotated(0.5), rotated(1.0), "{case}");
+    }
+}

@@ -151,11 +151,7 @@ fn packing_experts_while_loading_equals_a_packed_checkpoint() {
             let plain = format!("{case}/plain");
             let golden = Golden::read(&plain);
             let written = tempfile::tempdir().unwrap();
-            let output = Output {
-                folder: written.path().join("packed"),
-                force: false,
-                base_model: None,
-            };
+            let output = Output::new(written.path().join("packed"));
             quantize(
                 &Checkpoint::open(&folder(&plain)).unwrap(),
                 &recipe,

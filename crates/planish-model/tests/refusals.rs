@@ -216,3 +216,67 @@ fn positions_without_a_learned_embedding_are_refused() {
     assert!(matches!(error, Error::UnknownPosition { needed, known: rows } if needed == rows + 1 && rows == known));
     assert_eq!(cache.len(), known);
 }
+
+/// Before a layer is built that has no tensor.
+#[test]
+fn more_layers_than_there_are_tensors_of_are_refused() {
+    for (case, key) in [
+        ("llama_tied/plain", "num_hidden_layers"),
+        ("gpt2/plain", "n_layer"),
+        ("smollm3/plain", "num_hidden_layers"),
+        ("falcon_groups/plain", "num_hidden_layers"),
+        ("opt/plain", "num_hidden_layers"),
+    ] {
+        for layers in [100usize, 1 << 31] {
+            let error = load_error(case, json!({ key: layers }), &exact()).to_string();
+            assert!(
+                error.starts_with(&format!("config.json: {key}: expected "))
+                    && error.ends_with(&format!("found {layers}")),
+                "{case}: {error}"
+            );
+        }
+    }
+    let mut config = serde_json::Map::new();
+    config.extend(
+        json!({"architectures": ["LlamaForCausalLM"]})
+            .as_object()
+            .unwrap()
+            .clone(),
+    );
+    for key in [
+        "hidden_size",
+        "intermediate_size",
+        "vocab_size",
+        "max_position_embeddings",
+    ] {
+        config.insert(key.to_owned(), json!(64));
+    }
+    config.insert("num_attention_heads".to_owned(), json!(4));
+    config.insert("num_hidden_layers".to_owned(), json!(1_000_000_000));
+    let error = Architecture::from_config(&config).unwrap_err().to_string();
+    assert!(error.contains("at most 4096 layers"), "{error}");
+}
+
+#[test]
+fn limits_on_the_wrong_side_of_zero_are_refused() {
+    let error = load_error("gpt_oss/plain", json!({"swiglu_limit": -128}), &exact()).to_string();
+    assert!(
+        error.contains("swiglu_limit: expected a number of at least 0, found -128"),
+        "{error}"
+    );
+}
+
+#[test]
+fn threads_without_bound_are_refused() {
+    for threads in [100_000, usize::MAX] {
+        let options = LoadOptions {
+            threads: Some(threads),
+            ..exact()
+        };
+        let error = load_error("llama_tied/plain", json!({}), &options).to_string();
+        assert!(
+            error.starts_with(&format!("{threads} threads are more than the ")),
+            "{error}"
+        );
+    }
+}

@@ -3,6 +3,8 @@
 //! One file per operation: formula, Problem with its shapes, checks, a scalar reference. [`Ops`] is the narrow waist
 //! between models and devices: tensors stay on the device, launches may be asynchronous, and only [`Ops::read`] waits.
 
+#![forbid(unsafe_code)]
+
 mod activation;
 mod add;
 mod append;

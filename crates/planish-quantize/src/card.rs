@@ -221,9 +221,8 @@ mod tests {
             usage: Vec::new(),
         };
         let output = Output {
-            folder: "out".into(),
-            force: false,
             base_model: Some("org/name".to_owned()),
+            ..Output::new("out")
         };
         let expected = "license: apache-2.0\nlanguage:\n- en\nbase_model: org/name\nbase_model_relation: quantized\n\
                         library_name: mlx\ntags:\n- chat\n- mlx\n- 4-bit\n";

@@ -12,6 +12,7 @@ use crate::layers::{Classifier, Role};
 use crate::plan::{Fate, Listed, OutputTensor, modules_to_not_convert};
 use crate::recipe::check_mlx_group;
 use crate::report::Report;
+use crate::tied::StoredHead;
 use crate::transfer::{OnProgress, Output, Transfer};
 use crate::{Error, Remedy, Target, source};
 
@@ -27,19 +28,22 @@ pub fn convert(
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
     check_source(checkpoint, target)?;
-    let converted = match target {
+    let head = StoredHead::of(checkpoint)?;
+    let mut converted = match target {
         Target::Mlx => to_mlx(checkpoint)?,
         Target::Metal => to_metal(checkpoint)?,
     };
+    head.drop_copy(&mut converted.tensors);
+    let config = head.config(checkpoint.config().clone(), target);
     let transfer = Transfer {
         checkpoint,
-        config: source::config(checkpoint, &converted.dialect, None),
+        config: source::config(config, &converted.dialect, None),
         tensors: converted.tensors,
         dialect: converted.dialect,
         recipe: None,
         check_finite: false,
     };
-    let report = transfer.report(converted.unpacked, Vec::new())?;
+    let report = transfer.report(converted.unpacked, Vec::new(), output)?;
     transfer.run(&card(checkpoint, target, &report, output), output, on_progress)?;
     Ok(report)
 }

@@ -9,6 +9,7 @@ use crate::layers::{Classifier, Role};
 use crate::pack::type_name;
 use crate::plan::{Fate, OutputTensor};
 use crate::report::Report;
+use crate::tied::StoredHead;
 use crate::transfer::{OnProgress, Output, Transfer};
 use crate::{Error, Remedy, source};
 
@@ -35,15 +36,18 @@ pub fn dequantize(
         return Err(Error::source(what, Remedy::ChangeType));
     }
     let float_type = source::float_type(checkpoint, float_type);
+    let mut tensors = tensors(checkpoint, float_type);
+    StoredHead::of(checkpoint)?.drop_copy(&mut tensors);
     let transfer = Transfer {
         checkpoint,
-        tensors: tensors(checkpoint, float_type),
+        tensors,
         dialect: Dialect::Plain,
-        config: source::config(checkpoint, &Dialect::Plain, float_type),
+        config: source::config(checkpoint.config().clone(), &Dialect::Plain, float_type),
         recipe: None,
         check_finite: false,
     };
-    let report = transfer.report(Vec::new(), note(float_type, packed).into_iter().collect())?;
+    let notes = note(float_type, packed).into_iter().collect();
+    let report = transfer.report(Vec::new(), notes, output)?;
     transfer.run(&card(checkpoint, packed, output), output, on_progress)?;
     Ok(report)
 }

@@ -70,6 +70,35 @@ pub enum Error {
         /// The name of the type.
         float_type: &'static str,
     },
+    /// Finite weights of which a group spans more than its scale or bias can hold.
+    #[error(
+        "{tensor} holds {value} at row {row}, column {col}: the scale or bias of its group is more than {float_type} can \
+         hold: choose another type"
+    )]
+    Scale {
+        /// The tensor.
+        tensor: String,
+        /// The largest value of the group.
+        value: f32,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+        /// The name of the scales' type.
+        float_type: &'static str,
+    },
+    /// An output folder that is the source, or holds it: the only copy of the weights would go.
+    #[error("{}: holds the source itself, so it is not written to: give another folder", folder.display())]
+    OutputIsSource {
+        /// The output.
+        folder: std::path::PathBuf,
+    },
+    /// The caller asked for an end: nothing was published.
+    #[error("stopped: {} was not written", folder.display())]
+    Stopped {
+        /// The output.
+        folder: std::path::PathBuf,
+    },
     /// A weight that is not what its plan says.
     #[error("{tensor}: {what}")]
     Weight {

@@ -3,6 +3,8 @@
 //! A [`Recipe`] says what is wanted, [`Recipe::plan`] decides it for every entry of a checkpoint without reading weights, and
 //! [`pack_weight`] does one entry. [`quantize`], [`dequantize`], [`convert`] and [`inspect`] are built from these.
 
+#![forbid(unsafe_code)]
+
 mod card;
 mod compare;
 mod convert;
@@ -22,6 +24,7 @@ mod quantize;
 mod recipe;
 mod report;
 mod source;
+mod tied;
 mod transfer;
 
 pub use compare::relative_error;

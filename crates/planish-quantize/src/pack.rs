@@ -48,6 +48,8 @@ pub(crate) struct Floats<'a> {
     /// Product of all sizes but the last.
     pub rows: usize,
     pub cols: usize,
+    /// Write the largest value of a type in place of a larger one.
+    clamp: bool,
     /// The type of the rows that [`Floats::rows`] gives.
     pub float_type: FloatType,
 }
@@ -97,8 +99,14 @@ impl<'a> Floats<'a> {
             view: View::whole(rows),
             rows,
             cols,
+            clamp: false,
             float_type: dtype.unwrap_or(own_type),
         })
+    }
+
+    /// With the largest value of a type in place of a larger one, where asked.
+    pub fn clamped(self, clamp: bool) -> Floats<'a> {
+        Floats { clamp, ..self }
     }
 
     /// Only the values that a view takes of the whole.
@@ -119,6 +127,66 @@ impl<'a> Floats<'a> {
             .view
             .take(rows, self.stored_cols, size, |rows| self.stored_rows(rows));
         self.view.added(taken, self.float_type)
+    }
+
+    /// As [`Floats::rows`], no finite value having become infinite.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`], unless such values are clamped.
+    pub fn narrowed(&self, rows: Range<usize>) -> Result<Cow<'a, [u8]>, Error> {
+        let mut bytes = self.rows(rows.clone());
+        if !self.may_overflow() || self.first_non_finite(rows.len(), &bytes)?.is_none() {
+            return Ok(bytes);
+        }
+        let size = self.float_type.size_bytes();
+        let mut values = vec![0.0; self.cols];
+        for (index, row) in bytes.to_mut().chunks_mut((self.cols * size).max(1)).enumerate() {
+            self.float_type.decode(row, &mut values);
+            for col in 0..self.cols {
+                let lost = !values[col].is_finite() && self.is_finite(rows.start + index, col);
+                match lost {
+                    true if self.clamp => values[col] = self.float_type.largest().copysign(values[col]),
+                    true => return Err(self.non_finite(rows.start + index, col, values[col])),
+                    false => {}
+                }
+            }
+            self.float_type.encode(&values, row);
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the stored values may be too large for the type.
+    fn may_overflow(&self) -> bool {
+        match &self.stored {
+            Stored::Plain { float_type, .. } => float_type.largest() > self.float_type.largest(),
+            Stored::Packed(_) => true,
+        }
+    }
+
+    /// Whether a stored value is a number, be it one beyond f32.
+    fn is_finite(&self, row: usize, col: usize) -> bool {
+        match &self.stored {
+            Stored::Plain { .. } => self.original(row, col).is_finite(),
+            Stored::Packed(matrix) => {
+                let (row, col) = self.view.stored_place(row, col, self.stored_cols);
+                let (groups, size) = (matrix.cols / matrix.packing.group(), matrix.scale_type.size_bytes());
+                let at = (row * groups + col / matrix.packing.group()) * size;
+                [&matrix.scales, &matrix.biases].into_iter().all(|values| {
+                    let mut value = [0.0];
+                    matrix.scale_type.decode(&values[at..][..size], &mut value);
+                    value[0].is_finite()
+                })
+            }
+        }
+    }
+
+    /// The place and value of the first that is NaN or infinite. // (rows, cols)
+    fn first_non_finite(&self, rows: usize, bytes: &[u8]) -> Result<Option<(usize, usize, f32)>, Error> {
+        let matrix = FloatMatrix::new(rows, self.cols, self.float_type, bytes);
+        matrix.map(first_non_finite).map_err(|error| Error::Weight {
+            tensor: self.name.to_owned(),
+            what: error.to_string(),
+        })
     }
 
     /// Rows of the stored weight.
@@ -202,7 +270,10 @@ impl<'a> Floats<'a> {
         recipe: &Recipe,
         importance: Option<&[f32]>,
     ) -> Result<PackedMatrix, Error> {
-        let bytes = self.rows(rows.clone());
+        let bytes = match self.clamp {
+            true => self.narrowed(rows.clone())?,
+            false => self.rows(rows.clone()),
+        };
         let options = QuantizeOptions {
             packing,
             rule: recipe.method.rule(importance),
@@ -211,39 +282,66 @@ impl<'a> Floats<'a> {
         };
         let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
         let packed = matrix.and_then(|matrix| quantize_with(matrix, options));
-        packed.map_err(|error| match error {
+        let packed = packed.map_err(|error| match error {
             FormatError::NonFinite { row, col, value } => self.non_finite(rows.start + row, col, value),
             other => Error::Weight {
                 tensor: self.name.to_owned(),
                 what: other.to_string(),
             },
-        })
+        })?;
+        match recipe.allow_non_finite {
+            true => Ok(packed),
+            false => self.check_scales(packed, rows.start),
+        }
+    }
+
+    /// Refuses scales and biases that weights of finite values made infinite: a group spans more than its type.
+    fn check_scales(&self, packed: PackedMatrix, first_row: usize) -> Result<PackedMatrix, Error> {
+        let (group, float_type) = (packed.packing.group(), packed.scale_type);
+        for values in [&packed.scales, &packed.biases] {
+            let matrix = FloatMatrix::new(packed.rows, packed.cols / group, float_type, values);
+            if let Some((row, index, _)) = matrix.ok().and_then(first_non_finite) {
+                let (row, cols) = (first_row + row, index * group..(index + 1) * group);
+                let sizes = cols.map(|col| (col, self.original(row, col)));
+                let (col, value) = sizes.fold((0, 0.0f32), |most, next| match next.1.abs() > most.1.abs() {
+                    true => next,
+                    false => most,
+                });
+                return Err(Error::Scale {
+                    tensor: self.name.to_owned(),
+                    value,
+                    row,
+                    col,
+                    float_type: type_name(float_type),
+                });
+            }
+        }
+        Ok(packed)
     }
 
     /// Refuses some rows if one of their values is NaN or infinite.
     pub fn check_finite(&self, rows: Range<usize>) -> Result<(), Error> {
-        let bytes = self.rows(rows.clone());
-        let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
-        let matrix = matrix.map_err(|error| Error::Weight {
-            tensor: self.name.to_owned(),
-            what: error.to_string(),
-        })?;
-        first_non_finite(matrix).map_or(Ok(()), |(row, col, value)| {
+        let bytes = match self.clamp {
+            true => self.narrowed(rows.clone())?,
+            false => self.rows(rows.clone()),
+        };
+        let found = self.first_non_finite(rows.len(), &bytes)?;
+        found.map_or(Ok(()), |(row, col, value)| {
             Err(self.non_finite(rows.start + row, col, value))
         })
     }
 
     fn non_finite(&self, row: usize, col: usize, value: f32) -> Error {
         let tensor = self.name.to_owned();
-        match self.original(row, col) {
-            original if original.is_finite() => Error::Overflow {
+        match self.is_finite(row, col) {
+            true => Error::Overflow {
                 tensor,
-                value: original,
+                value: self.original(row, col),
                 row,
                 col,
                 float_type: type_name(self.float_type),
             },
-            _ => Error::NonFinite {
+            false => Error::NonFinite {
                 tensor,
                 value,
                 row,

@@ -6,6 +6,7 @@ use crate::card::{self, Card};
 use crate::pack::type_name;
 use crate::plan::{OutputTensor, Plan};
 use crate::report::Report;
+use crate::tied::StoredHead;
 use crate::transfer::{OnProgress, Output, Transfer};
 use crate::{Error, Method, Recipe, Remedy, Target, loaders, source};
 
@@ -31,18 +32,21 @@ pub fn quantize(
         ..recipe.clone()
     };
     loaders::check(recipe.target, checkpoint.config())?;
-    let plan = recipe.plan(checkpoint.config(), checkpoint.entries())?;
+    let head = StoredHead::of(checkpoint)?;
+    let config = head.config(checkpoint.config().clone(), recipe.target);
+    let mut plan = recipe.plan(&config, checkpoint.entries())?;
+    head.drop_copy(&mut plan.tensors);
     let dialect = dialect(&recipe, &plan);
     let (plain, notes) = (notable(&plan), notes(checkpoint, &recipe, &plan));
     let transfer = Transfer {
         checkpoint,
         tensors: plan.tensors,
-        config: source::config(checkpoint, &dialect, recipe.dtype),
+        config: source::config(config, &dialect, recipe.dtype),
         dialect,
         recipe: Some(&recipe),
         check_finite: !recipe.allow_non_finite,
     };
-    let report = transfer.report(plain, notes)?;
+    let report = transfer.report(plain, notes, output)?;
     transfer.run(&card(&recipe, &report, output), output, on_progress)?;
     Ok(report)
 }

@@ -58,8 +58,11 @@ pub(crate) fn is_gguf(checkpoint: &Checkpoint) -> bool {
 }
 
 /// The config for the output: in the output's dialect, with the type that its plain tensors now have.
-pub(crate) fn config(checkpoint: &Checkpoint, dialect: &Dialect, float_type: Option<FloatType>) -> Map<String, Value> {
-    let mut config = checkpoint.config().clone();
+pub(crate) fn config(
+    mut config: Map<String, Value>,
+    dialect: &Dialect,
+    float_type: Option<FloatType>,
+) -> Map<String, Value> {
     dialect.write_config(&mut config);
     if let Some(float_type) = float_type {
         // transformers 5 writes `dtype`, earlier versions and mlx-lm know `torch_dtype`.

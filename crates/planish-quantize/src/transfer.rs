@@ -3,6 +3,8 @@
 //! A few megabytes of rows at a time: memory does not grow with the model, nor with its largest tensor.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use planish_checkpoint::{
     Checkpoint, Dialect, Dtype, Entry, Layout, Planned, View, Weight, Writer, WriterOptions, rows_cols,
@@ -28,6 +30,12 @@ pub struct Output {
     pub force: bool,
     /// The Hub id of the source, for the model card.
     pub base_model: Option<String>,
+    /// Also copy what is a link to a file that lies neither in the source's folder nor in the cache of the Hub.
+    pub copy_linked: bool,
+    /// Write the largest value that a float type has in place of a larger one, where one is converted to a narrower type.
+    pub clamp: bool,
+    /// Set from elsewhere, it ends the conversion with [`Error::Stopped`].
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Output {
@@ -37,6 +45,18 @@ impl Output {
             folder: folder.into(),
             force: false,
             base_model: None,
+            copy_linked: false,
+            clamp: false,
+            stop: Arc::default(),
+        }
+    }
+
+    fn check_stop(&self) -> Result<(), Error> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::Stopped {
+                folder: self.folder.clone(),
+            }),
+            false => Ok(()),
         }
     }
 
@@ -77,8 +97,29 @@ pub(crate) struct Transfer<'a> {
 
 impl Transfer<'_> {
     /// What will be done, as far as the plan tells: the layers that stay plain with the reason, and what else is to be known.
-    pub fn report(&self, plain: Vec<(String, String)>, notes: Vec<String>) -> Result<Report, Error> {
-        let size = |tensor: &Planned| (tensor.shape.iter().product::<usize>() * tensor.dtype.size_bytes()) as u64;
+    ///
+    /// # Errors
+    /// What cannot become what is planned; an output that holds the source.
+    pub fn report(
+        &self,
+        plain: Vec<(String, String)>,
+        mut notes: Vec<String>,
+        output: &Output,
+    ) -> Result<Report, Error> {
+        if self.checkpoint.is_in(&output.folder) {
+            return Err(Error::OutputIsSource {
+                folder: output.folder.clone(),
+            });
+        }
+        let linked = self.checkpoint.linked_files();
+        if !linked.is_empty() && !output.copy_linked {
+            let names = linked.join(", ");
+            notes.push(format!("not copied, since they are links to files elsewhere: {names}"));
+        }
+        let size = |tensor: &Planned| {
+            let elements = tensor.shape.iter().product::<usize>();
+            tensor.dtype.bytes_of(elements).unwrap_or(0) as u64
+        };
         let packed = |tensor: &&OutputTensor| matches!(tensor.fate, Fate::Quantize(..) | Fate::Move);
         let entries = self.checkpoint.entries();
         Ok(Report {
@@ -93,6 +134,15 @@ impl Transfer<'_> {
 
     /// Writes the output.
     pub fn run(&self, card: &Card, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
+        let result = self.write(card, output, on_progress);
+        if result.is_err() {
+            // A file that was cut is the cause, whatever it led to.
+            self.checkpoint.check_unchanged()?;
+        }
+        result
+    }
+
+    fn write(&self, card: &Card, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
         Isa::chosen()?;
         let card = card.render(self.checkpoint, output)?;
         let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output))?;
@@ -118,20 +168,28 @@ impl Transfer<'_> {
                 name: &tensor.name,
                 entry,
                 view: &part.view,
+                output,
                 writer: &mut writer,
             };
             stream.write(tensor.fate, &mut report)?;
             report(1.0);
             done_bytes += entry.stored_bytes;
         }
-        for name in self.checkpoint.files() {
-            if let Some(data) = self.checkpoint.file(name)? {
-                writer.add_file(name, &data)?;
+        let linked = match output.copy_linked {
+            true => self.checkpoint.linked_files(),
+            false => &[],
+        };
+        for name in self.checkpoint.files().iter().chain(linked) {
+            if let Some(mut data) = self.checkpoint.read_through(name)? {
+                output.check_stop()?;
+                writer.add_file_from(name, &mut data)?;
             }
         }
         let config = format!("{:#}\n", Value::Object(self.config.clone()));
         writer.add_file("config.json", config.as_bytes())?;
         writer.add_file("README.md", card.as_bytes())?;
+        output.check_stop()?;
+        self.checkpoint.check_unchanged()?;
         writer.finish()?;
         Ok(())
     }
@@ -242,6 +300,7 @@ struct Stream<'a> {
     name: &'a str,
     entry: &'a Entry,
     view: &'a View,
+    output: &'a Output,
     writer: &'a mut Writer,
 }
 
@@ -288,12 +347,13 @@ impl Stream<'_> {
         report: &mut dyn FnMut(f64),
     ) -> Result<(), Error> {
         let floats = Floats::new(&self.entry.name, weight, float_type)?.viewed(self.view);
+        let floats = floats.clamped(self.output.clamp);
         for rows in floats.chunks(CHUNK_WEIGHTS) {
             if self.must_be_finite() {
                 floats.check_finite(rows.clone())?;
             }
             report(rows.start as f64 / floats.rows as f64);
-            self.append(self.name, &floats.rows(rows))?;
+            self.append(self.name, &floats.narrowed(rows)?)?;
         }
         Ok(())
     }
@@ -309,6 +369,7 @@ impl Stream<'_> {
             unreachable!("packing without a recipe")
         };
         let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
+        let floats = floats.clamped(self.output.clamp);
         // Mapped pages count as memory of the process until they are given back.
         let importance = floats.importance(&recipe.method, || self.transfer.checkpoint.release(self.entry));
         for (rows, columns) in floats.important_chunks(CHUNK_WEIGHTS, &importance) {
@@ -338,6 +399,7 @@ impl Stream<'_> {
     }
 
     fn append(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
+        self.output.check_stop()?;
         self.writer.append(name, data)?;
         // Mapped pages count as memory of the process until they are given back.
         self.transfer.checkpoint.release(self.entry);

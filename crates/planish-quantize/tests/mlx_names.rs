@@ -27,9 +27,8 @@ fn open(scratch: &TempDir, name: &str) -> Checkpoint {
 
 fn output(scratch: &TempDir, name: &str) -> Output {
     Output {
-        folder: scratch.path().join(name),
         force: true,
-        base_model: None,
+        ..Output::new(scratch.path().join(name))
     }
 }
 

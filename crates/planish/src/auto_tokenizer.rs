@@ -1,6 +1,7 @@
 //! A tokenizer by name, with the chat template of its model.
 
-use planish_generate::{ChatTemplate, Files, Message, TemplateInput, Tokenizer};
+use planish_generate::{AnswerText, ChatTemplate, Files, Message, Part, TemplateInput, Tokenizer};
+use serde_json::{Map, Value};
 
 use crate::{Error, Source};
 
@@ -39,10 +40,19 @@ impl AutoTokenizer {
     }
 
     pub(crate) fn read(files: &Files) -> Result<AutoTokenizer, Error> {
+        if files.tokenizer.is_none() {
+            return Err(Error::NoTokenizer {
+                found: files.other_tokenizers.clone(),
+            });
+        }
         Ok(AutoTokenizer {
             tokenizer: Tokenizer::new(files)?,
             template: ChatTemplate::new(files)?,
         })
+    }
+
+    pub(crate) fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
     }
 
     /// Whether the model was trained for conversations.
@@ -55,9 +65,22 @@ impl AutoTokenizer {
     /// # Errors
     /// When the model has no chat template, or its template refuses these messages.
     pub fn apply_chat_template(&self, messages: &[Message]) -> Result<Vec<u32>, Error> {
+        self.apply_chat_template_with(messages, &Map::new())
+    }
+
+    /// As [`AutoTokenizer::apply_chat_template`], with variables of the template, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// As [`AutoTokenizer::apply_chat_template`].
+    pub fn apply_chat_template_with(
+        &self,
+        messages: &[Message],
+        variables: &Map<String, Value>,
+    ) -> Result<Vec<u32>, Error> {
         let template = self.template.as_ref().ok_or(Error::NoChatTemplate)?;
         let input = TemplateInput {
             add_generation_prompt: true,
+            variables: variables.clone(),
             ..TemplateInput::default()
         };
         Ok(self.tokenizer.encode_plain(&template.render(messages, &input)?)?)
@@ -103,6 +126,25 @@ impl AutoTokenizer {
             chunks.iter_mut().for_each(|chunk| chunk[0] = first);
         }
         Ok(chunks)
+    }
+
+    /// The text of an answer's tokens, and the text of what the model thought before, where it has a channel for that. An answer that
+    /// goes on with a text has its tokens as `context`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn answer_text(&self, tokens: &[u32], context: &[u32]) -> Result<(String, String), Error> {
+        let mut pieces = AnswerText::new(&self.tokenizer, context)?;
+        let (mut text, mut reasoning) = (String::new(), String::new());
+        let mut take = |(part, piece): (Part, String)| match part {
+            Part::Answer => text.push_str(&piece),
+            Part::Reasoning => reasoning.push_str(&piece),
+        };
+        for &token in tokens {
+            take(pieces.push(token)?);
+        }
+        take(pieces.finish()?);
+        Ok((text, reasoning))
     }
 
     /// The tokenizer itself, for streaming and special tokens.

@@ -220,7 +220,7 @@ fn profile(model: &mut Model, tokens: &Tokens) -> Result<Profile, Error> {
         let chunk = Chunk {
             cache: &mut cache,
             input: Input::Tokens(std::slice::from_ref(token)),
-            want: Want::choice(sampler.next_choice()),
+            want: Want::choice(sampler.next_choice(&[])),
         };
         if let Some(ticket) = model.run(&mut [chunk], &mut |_| {})? {
             model.take(ticket, &mut chosen)?;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use planish_generate::{Batch, GenerationPlan, Sampling, Session, Step};
+use planish_generate::{Batch, GenerationPlan, Restrictions, Sampling, Session, Step};
 use planish_model::{DeviceMemory, Model};
 
 use crate::bench::random_tokens;
@@ -73,6 +73,8 @@ fn run(model: &mut Model, options: &BatchBenchOptions, rates: &mut BatchRates) -
             seed: 0,
         },
         eos_token_id: Vec::new(),
+        restrictions: Restrictions::default(),
+        stop_strings: Vec::new(),
     };
     let mut batch = Batch::default();
     let start = Instant::now();

@@ -5,6 +5,7 @@ use planish_generate::{Files, GenerationDefaults};
 use planish_model::{CacheType, Device, LoadOptions, Model};
 use planish_quantize::Recipe;
 
+use crate::causal_lm::Text;
 use crate::{AutoTokenizer, CausalLM, Error, MetalConfig, Source};
 
 /// Loads causal language models of any supported architecture.
@@ -74,6 +75,7 @@ pub struct ModelBuilder<'a> {
     origin: Origin<'a>,
     revision: Option<String>,
     quantization: Option<Quantization>,
+    chat_template: Option<String>,
     options: LoadOptions,
 }
 
@@ -83,6 +85,7 @@ impl<'a> ModelBuilder<'a> {
             origin,
             revision: None,
             quantization: None,
+            chat_template: None,
             options: LoadOptions::default(),
         }
     }
@@ -129,6 +132,12 @@ impl<'a> ModelBuilder<'a> {
         self
     }
 
+    /// A chat template, in Jinja, in place of the checkpoint's.
+    pub fn chat_template(mut self, source: impl Into<String>) -> Self {
+        self.chat_template = Some(source.into());
+        self
+    }
+
     /// Unpack packed weights while loading. Default: false.
     pub fn dequantize(mut self, dequantize: bool) -> Self {
         self.options.dequantize = dequantize;
@@ -144,6 +153,7 @@ impl<'a> ModelBuilder<'a> {
             origin,
             revision,
             quantization,
+            chat_template,
             mut options,
         } = self;
         let opened;
@@ -160,7 +170,7 @@ impl<'a> ModelBuilder<'a> {
             }
             Origin::Random(shape, packing) => {
                 let model = Model::random(&shape, packing, &options)?;
-                return Ok(CausalLM::new(model, None, GenerationDefaults::default()));
+                return Ok(CausalLM::new(model, Text::default()));
             }
         };
         match quantization {
@@ -171,14 +181,23 @@ impl<'a> ModelBuilder<'a> {
             Some(Quantization::Recipe(recipe)) => options.quantize = Some(*recipe),
             None => {}
         }
-        let files = Files::of(source.checkpoint())?;
+        let mut files = Files::of(source.checkpoint())?;
+        if let Some(source) = chat_template {
+            files.chat_template = Some(source.into_bytes());
+        }
         // A model without a tokenizer still runs on tokens.
         let tokenizer = match files.tokenizer {
             Some(_) => Some(AutoTokenizer::read(&files)?),
             None => None,
         };
-        let defaults = GenerationDefaults::read(&files, tokenizer.as_ref().map(AutoTokenizer::tokenizer))?;
+        let template = tokenizer.as_ref().and_then(AutoTokenizer::template);
+        let defaults = GenerationDefaults::read(&files, tokenizer.as_ref().map(AutoTokenizer::tokenizer), template)?;
         let model = Model::load(source.checkpoint(), &options)?;
-        Ok(CausalLM::new(model, tokenizer, defaults))
+        let text = Text {
+            tokenizer,
+            other_tokenizers: files.other_tokenizers,
+            defaults,
+        };
+        Ok(CausalLM::new(model, text))
     }
 }

@@ -193,7 +193,7 @@ fn write(
                     min_p: Some(0.0),
                     repetition_penalty: Some(1.0),
                     seed: Some(first_seed + index),
-                    eos_token_id: None,
+                    ..GenerationConfig::default()
                 },
                 prompt,
             }

@@ -19,20 +19,26 @@ struct Shared {
     device: String,
     threads: usize,
     notice: Option<Error>,
-    tokenizer: Option<AutoTokenizer>,
-    defaults: GenerationDefaults,
+    text: Text,
     model: Mutex<Model>,
 }
 
+/// What a model has besides its weights.
+#[derive(Default)]
+pub(crate) struct Text {
+    pub(crate) tokenizer: Option<AutoTokenizer>,
+    pub(crate) other_tokenizers: Vec<&'static str>,
+    pub(crate) defaults: GenerationDefaults,
+}
+
 impl CausalLM {
-    pub(crate) fn new(mut model: Model, tokenizer: Option<AutoTokenizer>, defaults: GenerationDefaults) -> CausalLM {
+    pub(crate) fn new(mut model: Model, text: Text) -> CausalLM {
         let shared = Shared {
             architecture: model.architecture().clone(),
             device: model.device().to_owned(),
             threads: model.threads(),
             notice: model.take_notice().map(Error::from),
-            tokenizer,
-            defaults,
+            text,
             model: Mutex::new(model),
         };
         CausalLM {
@@ -107,7 +113,7 @@ impl CausalLM {
     /// # Errors
     /// An option out of its range.
     pub fn plan(&self, config: &GenerationConfig) -> Result<GenerationPlan, Error> {
-        Ok(config.resolve(&self.shared.defaults)?)
+        Ok(config.resolve(&self.shared.text.defaults)?)
     }
 
     /// The model's tokenizer.
@@ -115,7 +121,24 @@ impl CausalLM {
     /// # Errors
     /// When the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&AutoTokenizer, Error> {
-        self.shared.tokenizer.as_ref().ok_or(Error::NoTokenizer)
+        let Text {
+            tokenizer,
+            other_tokenizers,
+            ..
+        } = &self.shared.text;
+        tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer {
+            found: other_tokenizers.clone(),
+        })
+    }
+
+    /// What the checkpoint asks of whoever generates, and does not get.
+    pub fn generation_notices(&self) -> &[String] {
+        self.shared.text.defaults.notices()
+    }
+
+    /// How many tokens the checkpoint suggests for an answer to a prompt of so many.
+    pub fn suggested_max_new_tokens(&self, prompt: usize) -> Option<usize> {
+        self.shared.text.defaults.max_new_tokens(prompt)
     }
 
     /// What the model is made of.

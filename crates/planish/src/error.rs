@@ -33,8 +33,14 @@ pub enum Error {
         expected: &'static str,
     },
     /// The checkpoint has no tokenizer.
-    #[error("the checkpoint has no tokenizer.json, which turns text into tokens")]
-    NoTokenizer,
+    #[error(
+        "the checkpoint has no tokenizer.json, which turns text into tokens{}",
+        other_tokenizers(found)
+    )]
+    NoTokenizer {
+        /// Files of tokenizers in other formats.
+        found: Vec<&'static str>,
+    },
     /// A conversation with a model that has no chat template.
     #[error("the model has no chat template: it was not trained for conversations")]
     NoChatTemplate,
@@ -54,6 +60,16 @@ pub enum Error {
         /// Tokens of the model.
         model: usize,
     },
+}
+
+fn other_tokenizers(found: &[&str]) -> String {
+    match found {
+        [] => String::new(),
+        _ => format!(
+            "; found {}: convert it in Python with transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+            found.join(", ")
+        ),
+    }
 }
 
 impl Error {

@@ -38,6 +38,8 @@
 //! Without a network, [`AutoModelForCausalLM::demo`] and [`AutoTokenizer::demo`] open a small story model that the library
 //! carries inside (feature `demo-model`, on by default).
 
+#![forbid(unsafe_code)]
+
 mod auto_tokenizer;
 mod bench;
 mod bench_batch;
@@ -73,10 +75,11 @@ pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
 
 pub use planish_checkpoint::hub::{Download, HubError};
-pub use planish_checkpoint::{Checkpoint, Error as CheckpointError};
+pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};
 pub use planish_format::{Encoder, FloatType, FormatError, Isa, IsaError, Packing};
 pub use planish_generate::{
-    Answer, Error as GenerateError, Finish, GenerationConfig, GenerationPlan, Message, Step, Tokenizer,
+    Answer, Error as GenerateError, Finish, GenerationConfig, GenerationPlan, Message, Step, StopStrings, Tokenizer,
+    in_foreign_code,
 };
 pub use planish_gpu::Error as DeviceError;
 pub use planish_model::{

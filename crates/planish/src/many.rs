@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use planish_generate::{Answer, Batch, GenerationConfig, GenerationPlan, Member, Step, check_prompt};
+use planish_generate::{
+    Answer, Batch, Detokenizer, Finish, GenerationConfig, GenerationPlan, Member, Step, StopStrings, check_prompt,
+};
 
 use crate::{CausalLM, Error};
 
@@ -43,6 +45,10 @@ impl CausalLM {
         assert!(parallel > 0, "at least one answer at a time");
         let plans = requests.iter().map(|request| self.check(request));
         let plans: Vec<GenerationPlan> = plans.collect::<Result<_, _>>()?;
+        let mut stops: Vec<Option<Stop<'_>>> = plans
+            .iter()
+            .map(|plan| Stop::new(self, plan))
+            .collect::<Result<_, _>>()?;
         let mut answers = vec![None; requests.len()];
         let mut waiting = requests.iter().zip(&plans).enumerate();
         let mut batch = Batch::default();
@@ -63,10 +69,15 @@ impl CausalLM {
                 return Ok(answers);
             }
             batch.step(&mut model, &mut |member, step| {
+                let index = index_of(&members, member);
                 if flow.is_continue() {
-                    flow = on_step(index_of(&members, member), ManyStep::Step(step));
+                    flow = on_step(index, ManyStep::Step(step));
                 }
-                flow
+                let stops = stops[index].as_mut();
+                match flow.is_continue() && stops.is_some_and(|stop| stop.comes(step)) {
+                    true => ControlFlow::Break(()),
+                    false => flow,
+                }
             })?;
             if flow.is_break() {
                 batch.stop();
@@ -74,7 +85,10 @@ impl CausalLM {
             while let Some((member, mut session)) = batch.take_finished() {
                 let index = index_of(&members, member);
                 members.retain(|&(other, _)| other != member);
-                let answer = session.take_answer()?;
+                let mut answer = session.take_answer()?;
+                if stops[index].as_ref().is_some_and(|stop| stop.found.is_stopped()) {
+                    answer.finish = Finish::StopString;
+                }
                 if flow.is_continue() {
                     flow = on_step(index, ManyStep::Answer(&answer));
                 }
@@ -97,6 +111,35 @@ impl CausalLM {
     /// How many answers the model likes to give at a time.
     pub fn batch(&self) -> usize {
         self.lock().batch()
+    }
+}
+
+/// Looks for the stop strings of one answer.
+struct Stop<'a> {
+    detokenizer: Detokenizer<'a>,
+    found: StopStrings,
+}
+
+impl<'a> Stop<'a> {
+    /// `None` where nothing but end tokens stops.
+    fn new(model: &'a CausalLM, plan: &GenerationPlan) -> Result<Option<Stop<'a>>, Error> {
+        if plan.stop_strings.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Stop {
+            detokenizer: model.tokenizer()?.tokenizer().detokenizer(),
+            found: StopStrings::new(&plan.stop_strings),
+        }))
+    }
+
+    /// Whether a stop string is there with this step.
+    fn comes(&mut self, step: Step) -> bool {
+        if let Step::Token(token) = step {
+            // A decoder that fails is told by whoever decodes the answer.
+            let text = self.detokenizer.push(token).unwrap_or_default();
+            self.found.push(&text);
+        }
+        self.found.is_stopped()
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::ops::ControlFlow;
 
-use planish_generate::{Answer, GenerationConfig, Message, Step};
+use planish_generate::{Answer, AnswerText, Finish, GenerationConfig, Message, Part, Step, StopStrings};
+use serde_json::{Map, Value};
 
 use crate::{CausalLM, Error};
 
@@ -26,6 +27,8 @@ pub enum TextStep<'a> {
     },
     /// A token's text in whole characters, often a word; empty where it completes no character.
     Text(&'a str),
+    /// The same, of what a model with channels (gpt-oss) thinks before it answers.
+    Reasoning(&'a str),
 }
 
 /// An answer with its text.
@@ -35,6 +38,8 @@ pub struct TextAnswer {
     pub answer: Answer,
     /// The text of all its steps.
     pub text: String,
+    /// What the model thought before, where it has a channel for that.
+    pub reasoning: String,
 }
 
 impl Session {
@@ -111,17 +116,42 @@ impl Session {
         config: &GenerationConfig,
         on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
     ) -> Result<TextAnswer, Error> {
+        self.text_after(prompt, &[], config, on_step)
+    }
+
+    /// As [`Session::generate_text`], where the answer goes on with the text of the prompt: a space before its first word, or the
+    /// indent of its first line, is part of it.
+    ///
+    /// # Errors
+    /// As [`Session::generate_text`].
+    pub fn continue_text(
+        &mut self,
+        prompt: &[u32],
+        config: &GenerationConfig,
+        on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
+    ) -> Result<TextAnswer, Error> {
+        self.text_after(prompt, prompt, config, on_step)
+    }
+
+    fn text_after(
+        &mut self,
+        prompt: &[u32],
+        context: &[u32],
+        config: &GenerationConfig,
+        on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
+    ) -> Result<TextAnswer, Error> {
         let model = self.model.clone();
-        let mut detokenizer = model.tokenizer()?.tokenizer().detokenizer();
-        let mut text = String::new();
+        let mut told = Told {
+            stops: StopStrings::new(&model.plan(config)?.stop_strings),
+            text: String::new(),
+            reasoning: String::new(),
+        };
+        let mut pieces = AnswerText::new(model.tokenizer()?.tokenizer(), context)?;
         let mut failure = None;
-        let answer = self.generate(prompt, config, &mut |step| match step {
+        let mut answer = self.generate(prompt, config, &mut |step| match step {
             Step::Prefill { done, total } => on_step(TextStep::Prefill { done, total }),
-            Step::Token(token) => match detokenizer.push(token) {
-                Ok(news) => {
-                    text.push_str(&news);
-                    on_step(TextStep::Text(&news))
-                }
+            Step::Token(token) => match pieces.push(token) {
+                Ok(piece) => told.take(piece, on_step),
                 Err(error) => {
                     failure = Some(error);
                     ControlFlow::Break(())
@@ -131,13 +161,21 @@ impl Session {
         if let Some(error) = failure {
             return Err(error.into());
         }
-        let rest = detokenizer.finish()?;
+        // The answer is whole: there is nothing to break off.
+        let _ = told.take(pieces.finish()?, on_step);
+        let rest = told.stops.finish();
         if !rest.is_empty() {
-            text.push_str(&rest);
-            // The answer is whole: there is nothing to break off.
+            told.text.push_str(&rest);
             let _ = on_step(TextStep::Text(&rest));
         }
-        Ok(TextAnswer { answer, text })
+        if told.stops.is_stopped() {
+            answer.finish = Finish::StopString;
+        }
+        Ok(TextAnswer {
+            answer,
+            text: told.text,
+            reasoning: told.reasoning,
+        })
     }
 
     /// Forgets the sequence.
@@ -151,10 +189,39 @@ impl Session {
     }
 }
 
+/// What was told of an answer.
+struct Told {
+    stops: StopStrings,
+    text: String,
+    reasoning: String,
+}
+
+impl Told {
+    /// Tells a piece, up to a stop string.
+    fn take(
+        &mut self,
+        (part, piece): (Part, String),
+        on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        if part == Part::Reasoning {
+            self.reasoning.push_str(&piece);
+            return on_step(TextStep::Reasoning(&piece));
+        }
+        let shown = self.stops.push(&piece);
+        self.text.push_str(&shown);
+        let flow = on_step(TextStep::Text(&shown));
+        match self.stops.is_stopped() {
+            true => ControlFlow::Break(()),
+            false => flow,
+        }
+    }
+}
+
 /// A conversation: remembers what both said, and computes only what is new in each turn.
 pub struct ChatSession {
     session: Session,
     messages: Vec<Message>,
+    variables: Map<String, Value>,
 }
 
 impl ChatSession {
@@ -165,6 +232,7 @@ impl ChatSession {
         Ok(ChatSession {
             session: model.session(),
             messages: Vec::new(),
+            variables: Map::new(),
         })
     }
 
@@ -182,7 +250,9 @@ impl ChatSession {
         self.messages.push(Message::new("user", message));
         let answer = self.answer(config, on_step);
         match &answer {
-            Ok(answer) => self.messages.push(Message::new("assistant", answer.text.as_str())),
+            Ok(answer) => self
+                .messages
+                .push(Message::answer(answer.text.as_str(), answer.reasoning.as_str())),
             Err(_) => drop(self.messages.pop()),
         }
         answer
@@ -193,8 +263,14 @@ impl ChatSession {
         config: &GenerationConfig,
         on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
     ) -> Result<TextAnswer, Error> {
-        let tokens = self.session.model().tokenizer()?.apply_chat_template(&self.messages)?;
+        let tokenizer = self.session.model().tokenizer()?;
+        let tokens = tokenizer.apply_chat_template_with(&self.messages, &self.variables)?;
         self.session.generate_text(&tokens, config, on_step)
+    }
+
+    /// Variables of the template, such as `enable_thinking`, for all answers from now on.
+    pub fn set_variables(&mut self, variables: Map<String, Value>) {
+        self.variables = variables;
     }
 
     /// Begins a new conversation, with a system message or without.

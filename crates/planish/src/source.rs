@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use planish_checkpoint::hub::Download;
+use planish_checkpoint::hub::{self, Download};
 use planish_checkpoint::{Checkpoint, resolve};
 use planish_model::Architecture;
 
@@ -43,12 +43,22 @@ impl Source {
         revision: Option<&str>,
         on_download: &mut dyn FnMut(Download),
     ) -> Result<Source, Error> {
-        let is_local = Path::new(model).exists();
+        let hub_id = hub::repository(model);
         let path = resolve(model, revision, on_download)?;
-        let repository = model.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
         Ok(Source {
             checkpoint: Checkpoint::open(&path)?,
-            hub_id: (!is_local).then_some(repository),
+            hub_id,
+        })
+    }
+
+    /// Opens a local folder or `.gguf` file, whatever its name.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn open_path(path: &Path) -> Result<Source, Error> {
+        Ok(Source {
+            checkpoint: Checkpoint::open(path)?,
+            hub_id: None,
         })
     }
 
@@ -79,6 +89,6 @@ impl Source {
     /// # Errors
     /// [`planish_model::Error`] names the architecture or the key of config.json that is not known.
     pub fn architecture(&self) -> Result<Architecture, Error> {
-        Ok(Architecture::from_config(self.checkpoint.config())?)
+        Ok(Architecture::of(&self.checkpoint)?)
     }
 }

@@ -1,8 +1,10 @@
 //! The other files of a model folder: reading them, and which of them a conversion carries over.
 
+use std::io::Read;
+
 use bytes::Bytes;
 
-use super::map::MappedFile;
+use super::map::open_file;
 use super::paths::Root;
 use crate::Error;
 
@@ -55,12 +57,35 @@ pub(crate) fn is_carried(name: &str) -> bool {
     !is_weights(name) && name != "config.json" && name != "README.md"
 }
 
-/// The content of a file, mapped; `None` if there is none of that name.
+/// Bytes of a file that is read as a whole; the largest that are known, tokenizers, have 40 million.
+const MOST_BYTES: u64 = 512 << 20;
+
+/// The content of a file; `None` if there is none of that name.
 pub(crate) fn read(root: &Root, name: &str) -> Result<Option<Bytes>, Error> {
-    match root.resolve(name)? {
-        Some(path) => Ok(Some(MappedFile::open(&path)?.bytes().clone())),
-        None => Ok(None),
+    let Some(path) = root.resolve(name)? else {
+        return Ok(None);
+    };
+    let (file, metadata) = open_file(&path)?;
+    let too_large = |bytes: u64| Error::malformed(&path, format!("expected at most {MOST_BYTES} bytes, found {bytes}"));
+    if metadata.len() > MOST_BYTES {
+        return Err(too_large(metadata.len()));
     }
+    let mut content = Vec::with_capacity(metadata.len() as usize);
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut content)
+        .map_err(Error::io(&path))?;
+    match content.len() as u64 <= MOST_BYTES {
+        true => Ok(Some(content.into())),
+        false => Err(too_large(content.len() as u64)),
+    }
+}
+
+/// A file of any size, to be read to its end.
+pub(crate) fn read_through(root: &Root, name: &str) -> Result<Option<Box<dyn Read>>, Error> {
+    let Some(path) = root.resolve(name)? else {
+        return Ok(None);
+    };
+    Ok(Some(Box::new(open_file(&path)?.0)))
 }
 
 /// The names of the files directly in the folder, sorted.
@@ -71,8 +96,9 @@ pub(crate) fn names(root: &Root) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The names of the files that a conversion carries over, sorted.
-pub(crate) fn carried(root: &Root) -> Result<Vec<String>, Error> {
+/// The names of the files that a conversion carries over, sorted: those that lie in the folder, and those that links bring from
+/// elsewhere.
+pub(crate) fn carried(root: &Root) -> Result<(Vec<String>, Vec<String>), Error> {
     let mut carried = Vec::new();
     let mut folders = vec![String::new()];
     for _ in 0..MAX_DEPTH {
@@ -85,7 +111,8 @@ pub(crate) fn carried(root: &Root) -> Result<Vec<String>, Error> {
     }
     carried.retain(|name| is_carried(name));
     carried.sort();
-    Ok(carried)
+    let (linked, own) = carried.into_iter().partition(|name| root.is_elsewhere(name));
+    Ok((own, linked))
 }
 
 /// Adds the files and folders of one folder (`""` is the root), with their names from the root; not the hidden ones.
@@ -104,7 +131,7 @@ fn list(root: &Root, folder: &str, files: &mut Vec<String>, folders: &mut Vec<St
         } else {
             format!("{folder}/{name}")
         };
-        // Folders behind links are not followed; files are resolved, so that a link out of the folder is an error here.
+        // Folders behind links are not followed: they may lead in a circle.
         let kind = item.file_type().map_err(Error::io(&path))?;
         if kind.is_dir() {
             folders.push(name);

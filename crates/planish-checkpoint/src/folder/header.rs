@@ -97,8 +97,16 @@ fn check(name: &str, info: &TensorInfo, position: usize) -> Result<Dtype, String
         .shape
         .iter()
         .try_fold(1usize, |product, &size| product.checked_mul(size));
-    let bytes = elements.and_then(|elements| elements.checked_mul(dtype.size_bytes()));
-    let bytes = bytes.ok_or_else(|| format!("tensor `{name}`: shape {:?} of {dtype} overflows", info.shape))?;
+    let overflows = || format!("tensor `{name}`: shape {:?} of {dtype} overflows", info.shape);
+    let elements = elements
+        .filter(|elements| elements.checked_mul(8 * dtype.size_bytes()).is_some())
+        .ok_or_else(overflows)?;
+    let bytes = dtype.bytes_of(elements).ok_or_else(|| {
+        format!(
+            "tensor `{name}`: shape {:?} of {dtype} is not of whole bytes",
+            info.shape
+        )
+    })?;
     match end.checked_sub(start) {
         Some(found) if found == bytes => Ok(dtype),
         found => Err(format!(

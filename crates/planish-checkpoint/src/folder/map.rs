@@ -1,57 +1,114 @@
-//! Read-only mapped files as `Bytes`.
+//! Read-only mapped files as `Bytes`, with what is needed to notice that a file was changed under its mapping.
 
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use memmap2::Mmap;
 
+use super::watch::Slot;
 use crate::Error;
 
 /// A mapped file. Slices keep the mapping alive.
 #[derive(Clone)]
 pub(crate) struct MappedFile {
-    map: Option<Arc<Mmap>>,
+    mapping: Option<Arc<Mapping>>,
     bytes: Bytes,
 }
 
+/// A mapping and the file as it was when it was mapped.
+pub(crate) struct Mapping {
+    path: PathBuf,
+    file: File,
+    modified: Option<SystemTime>,
+    slot: Option<&'static Slot>,
+    map: Mmap,
+}
+
+impl Mapping {
+    fn new(path: &Path, file: File, modified: Option<SystemTime>) -> Result<Mapping, Error> {
+        // SAFETY: the mapping is read-only. Changing the file under it is excluded by the documentation of `Checkpoint`; what is
+        // read is validated bytes, in which any bit pattern is allowed.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let start = map.as_ptr() as usize;
+        Ok(Mapping {
+            path: path.to_path_buf(),
+            file,
+            modified,
+            slot: Slot::take(start..start + map.len()),
+            map,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// That no part of the file was gone when it was read.
+    pub fn check_whole(&self) -> Result<(), Error> {
+        match self.slot {
+            Some(slot) if slot.is_lost() => Err(Error::changed(&self.path, "it was cut short")),
+            _ => Ok(()),
+        }
+    }
+
+    /// That the file is as it was when it was opened.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        self.check_whole()?;
+        let metadata = self.file.metadata().map_err(Error::io(&self.path))?;
+        let (before, now) = (self.map.len() as u64, metadata.len());
+        if before != now {
+            return Err(Error::changed(
+                &self.path,
+                format!("it had {before} bytes and has {now}"),
+            ));
+        }
+        match self.modified == metadata.modified().ok() {
+            true => Ok(()),
+            false => Err(Error::changed(&self.path, "it was written to")),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            slot.free();
+        }
+    }
+}
+
 /// Lets `Bytes` own a share of the mapping.
-struct Owner(Arc<Mmap>);
+struct Owner(Arc<Mapping>);
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.0.map
     }
 }
 
 impl MappedFile {
     /// Maps a whole file.
     pub fn open(path: &Path) -> Result<MappedFile, Error> {
-        // Asked before opening: opening a pipe would wait for a writer.
-        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
-        if !metadata.is_file() {
-            return Err(Error::malformed(path, "expected a file, found something else"));
-        }
-        let file = File::open(path).map_err(Error::io(path))?;
+        let (file, metadata) = open_file(path)?;
         if metadata.len() == 0 {
-            return Ok(MappedFile {
-                map: None,
-                bytes: Bytes::new(),
-            });
+            return Ok(MappedFile::of_bytes(Bytes::new()));
         }
-        // SAFETY: the mapping is read-only and private. Changing the file under it is excluded by the documentation of
-        // `Checkpoint`; what is read is validated bytes, in which any bit pattern is allowed.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
-        let map = Arc::new(map);
-        let bytes = Bytes::from_owner(Owner(map.clone()));
-        Ok(MappedFile { map: Some(map), bytes })
+        let mapping = Arc::new(Mapping::new(path, file, metadata.modified().ok())?);
+        let bytes = Bytes::from_owner(Owner(mapping.clone()));
+        Ok(MappedFile {
+            mapping: Some(mapping),
+            bytes,
+        })
     }
 
     /// Content that is in memory already.
     pub fn of_bytes(bytes: Bytes) -> MappedFile {
-        MappedFile { map: None, bytes }
+        MappedFile { mapping: None, bytes }
     }
 
     /// The whole content.
@@ -59,11 +116,17 @@ impl MappedFile {
         &self.bytes
     }
 
+    /// What is mapped, if it is a file.
+    pub fn mapping(&self) -> Option<&Arc<Mapping>> {
+        self.mapping.as_ref()
+    }
+
     /// Drops the resident pages that touch `range`; later reads fetch them from the file again.
     #[cfg(unix)]
     pub fn release(&self, range: Range<usize>) {
         use memmap2::UncheckedAdvice;
-        let Some(map) = &self.map else { return };
+        let Some(mapping) = &self.mapping else { return };
+        let map = &mapping.map;
         // 64 KiB is a multiple of every page size met. Pages shared with neighbours are dropped too, or what stays would
         // grow with the number of tensors.
         let page = 1 << 16;
@@ -79,4 +142,16 @@ impl MappedFile {
     /// Nothing to tell the system here.
     #[cfg(not(unix))]
     pub fn release(&self, _range: Range<usize>) {}
+}
+
+/// Opens a regular file, never a pipe.
+pub(super) fn open_file(path: &Path) -> Result<(File, std::fs::Metadata), Error> {
+    // Asked before opening: opening a pipe would wait for a writer.
+    let kind = std::fs::metadata(path).map_err(Error::io(path))?;
+    if !kind.is_file() {
+        return Err(Error::malformed(path, "expected a file, found something else"));
+    }
+    let file = File::open(path).map_err(Error::io(path))?;
+    let metadata = file.metadata().map_err(Error::io(path))?;
+    Ok((file, metadata))
 }

@@ -7,15 +7,19 @@ pub(crate) mod paths;
 mod python_floats;
 pub(crate) mod shards;
 pub(crate) mod tensors;
+pub(crate) mod watch;
 pub(crate) mod weights;
 
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
+use map::Mapping;
 use paths::Root;
 use weights::Weights;
 
@@ -32,9 +36,9 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let config = read_object(&root, "config.json")?
         .ok_or_else(|| Error::missing(&config_file, "a Hugging Face model folder has one"))?;
     let dialect = Dialect::from_config(&config, &config_file)?;
-    let tensors = shards::open(&root)?;
+    let (tensors, notices) = shards::open(&root)?;
     let entries = modules::entries(&tensors, &dialect, &config_file)?;
-    let files = files::carried(&root)?;
+    let (files, linked) = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {
         origin: folder.to_path_buf(),
@@ -47,6 +51,8 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         dialect,
         entries,
         files,
+        linked,
+        notices,
         storage: Box::new(Folder { root, weights }),
     })
 }
@@ -94,6 +100,14 @@ impl Storage for Folder {
 
     fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
         files::read(&self.root, name)
+    }
+
+    fn read_through(&self, name: &str) -> Result<Option<Box<dyn Read>>, Error> {
+        files::read_through(&self.root, name)
+    }
+
+    fn mappings(&self) -> Vec<Arc<Mapping>> {
+        self.weights.tensors.mappings()
     }
 
     fn release(&self, entry: &Entry) {

@@ -1,13 +1,14 @@
-//! Names of files in a model folder, kept inside it: no `..`, no absolute names, no links that leave.
+//! Names of files in a model folder, kept inside it: no `..`, no absolute names. Links are followed wherever they lead, since people
+//! keep weights elsewhere; but what a link brings from elsewhere is not copied into another folder.
 //!
-//! A folder of the Hub cache (`models--ORG--NAME/snapshots/REVISION`) is made of links to `models--ORG--NAME/blobs`; there
-//! the links may lead anywhere within `models--ORG--NAME`.
+//! A folder of the Hub cache (`models--ORG--NAME/snapshots/REVISION`) is made of links to `models--ORG--NAME/blobs`: what lies in
+//! such a cache is no secret of the user.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::Error;
 
-/// A model folder and the folder that its links may not leave.
+/// A model folder and the folder that its own files lie in.
 pub(crate) struct Root {
     folder: PathBuf,
     boundary: PathBuf,
@@ -42,19 +43,17 @@ impl Root {
                 format!("`{name}` is not the name of a file in this folder"),
             ));
         }
-        let real = match path.canonicalize() {
-            Ok(real) => real,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io(&path)(error)),
-        };
-        if !real.starts_with(&self.boundary) {
-            let what = format!(
-                "expected a file in this folder, found a link to {}, which is outside",
-                real.display()
-            );
-            return Err(Error::malformed(&path, what));
+        match std::fs::metadata(&path) {
+            Ok(_) => Ok(Some(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(&path)(error)),
         }
-        Ok(Some(path))
+    }
+
+    /// Whether a file of this folder lies elsewhere: neither in it nor in the cache of the Hub.
+    pub fn is_elsewhere(&self, name: &str) -> bool {
+        let real = self.folder.join(name).canonicalize();
+        real.is_ok_and(|real| !real.starts_with(&self.boundary) && !is_in_hub_cache(&real))
     }
 }
 
@@ -64,6 +63,18 @@ pub(crate) fn is_inside(name: &str) -> bool {
         && Path::new(name)
             .components()
             .all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Whether a path without links is `.. /models--ORG--NAME/blobs/ETAG` or `.. /models--ORG--NAME/snapshots/..`.
+fn is_in_hub_cache(real: &Path) -> bool {
+    let mut folders = real.ancestors().skip(1);
+    folders.any(|folder| {
+        let kept = folder
+            .file_name()
+            .is_some_and(|name| name == "blobs" || name == "snapshots");
+        let repository = folder.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        kept && repository.is_some_and(|name| name.starts_with("models--"))
+    })
 }
 
 /// `models--ORG--NAME` of a path `models--ORG--NAME/snapshots/REVISION`.

@@ -14,13 +14,10 @@ use crate::Error;
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Maps the files and reads their headers.
-pub(crate) fn open(root: &Root) -> Result<Tensors, Error> {
+/// Maps the files and reads their headers; also says what is odd about them, though they can be read.
+pub(crate) fn open(root: &Root) -> Result<(Tensors, Vec<String>), Error> {
     if root.resolve("model.safetensors")?.is_some() {
-        return open_all(root, ["model.safetensors"]);
-    }
-    if let Some(index) = read_object(root, INDEX)? {
-        return open_index(root, index.get("weight_map"));
+        return Ok((open_all(root, ["model.safetensors"])?, Vec::new()));
     }
     let names = files::names(root)?;
     let names: Vec<&str> = names
@@ -28,29 +25,38 @@ pub(crate) fn open(root: &Root) -> Result<Tensors, Error> {
         .map(String::as_str)
         .filter(|name| name.ends_with(".safetensors"))
         .collect();
-    let numbered: Vec<&str> = names
-        .iter()
-        .copied()
-        .filter(|name| shard_count(name).is_some())
-        .collect();
-    if let Some(count) = numbered.first().and_then(|name| shard_count(name)) {
-        let whole = (1..=count.min(99_999)).map(|number| format!("model-{number:05}-of-{count:05}.safetensors"));
-        if let Some(lost) = whole.clone().find(|name| !numbered.contains(&name.as_str())) {
+    if let Some(index) = read_object(root, INDEX)? {
+        return open_index(root, &names, index.get("weight_map"));
+    }
+    match numbered_set(&names) {
+        Some(Ok(whole)) => return with_notices(open_all(root, whole.iter().map(String::as_str))?),
+        Some(Err(lost)) => {
+            let numbered: Vec<&str> = names.into_iter().filter(|name| shard_count(name).is_some()).collect();
             return Err(Error::missing(
                 &root.join(&lost),
                 format!("found {}", numbered.join(", ")),
             ));
         }
-        return open_all(root, whole.collect::<Vec<_>>().iter().map(String::as_str));
+        None => {}
     }
     match names[..] {
-        [only] => open_all(root, [only]),
+        [only] => with_notices(open_all(root, [only])?),
         [] => Err(Error::missing(&root.join("model.safetensors"), other_formats(root)?)),
         _ => {
             let what = format!("expected model.safetensors or {INDEX}; found {}", names.join(", "));
             Err(Error::missing(&root.join("model.safetensors"), what))
         }
     }
+}
+
+/// The numbered files, if there are any: all of them, or the first that is missing.
+fn numbered_set(names: &[&str]) -> Option<Result<Vec<String>, String>> {
+    let count = names.iter().find_map(|name| shard_count(name))?;
+    let whole = (1..=count.min(99_999)).map(|number| format!("model-{number:05}-of-{count:05}.safetensors"));
+    Some(match whole.clone().find(|name| !names.contains(&name.as_str())) {
+        Some(lost) => Err(lost),
+        None => Ok(whole.collect()),
+    })
 }
 
 fn open_all<'a>(root: &Root, names: impl IntoIterator<Item = &'a str>) -> Result<Tensors, Error> {
@@ -64,12 +70,24 @@ fn open_all<'a>(root: &Root, names: impl IntoIterator<Item = &'a str>) -> Result
     Ok(tensors)
 }
 
-/// Opens the files that the index names; index and headers must list the same tensors.
-fn open_index(root: &Root, weight_map: Option<&Value>) -> Result<Tensors, Error> {
+fn with_notices(tensors: Tensors) -> Result<(Tensors, Vec<String>), Error> {
+    let copies = match tensors.copies() {
+        0 => None,
+        copies => Some(format!(
+            "{copies} tensors are stored more than once, with the same values"
+        )),
+    };
+    Ok((tensors, copies.into_iter().collect()))
+}
+
+/// Opens the files that the index names. What they hold is what counts: an index is often left over from another set of files, so
+/// where it does not fit, a whole numbered set is taken, or what the files that are there hold, unless a file is missing whose tensors
+/// are nowhere else.
+fn open_index(root: &Root, names: &[&str], weight_map: Option<&Value>) -> Result<(Tensors, Vec<String>), Error> {
     let path = root.join(INDEX);
     let weight_map = weight_map.and_then(Value::as_object);
     let weight_map = weight_map.ok_or_else(|| Error::malformed(&path, "expected an object under `weight_map`"))?;
-    let mut shards: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut listed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (tensor, file) in weight_map {
         let file = file.as_str().ok_or_else(|| {
             Error::malformed(
@@ -77,35 +95,51 @@ fn open_index(root: &Root, weight_map: Option<&Value>) -> Result<Tensors, Error>
                 format!("`weight_map.{tensor}`: expected the name of a file, found {file}"),
             )
         })?;
-        shards.entry(file).or_default().insert(tensor);
+        listed.entry(file).or_default().insert(tensor);
     }
-    let mut tensors = Tensors::default();
-    for (shard, file) in shards.keys().enumerate() {
+    let mut missing = Vec::new();
+    let mut present = Vec::new();
+    for &file in listed.keys() {
         let resolved = root.resolve(file).map_err(|error| match error {
             Error::Malformed { path: outside, what } if outside == root.folder() => {
                 Error::malformed(&path, format!("`weight_map`: {what}"))
             }
             other => other,
         })?;
-        let resolved =
-            resolved.ok_or_else(|| Error::missing(&root.join(file), format!("{INDEX} lists it as a shard")))?;
-        tensors.add_shard(&resolved)?;
-        let listed = &shards[file];
-        for (name, stored) in tensors.iter() {
-            if stored.shard == shard && !listed.contains(name) {
-                let what = format!("tensor `{name}` of {file} is not listed in `weight_map`");
-                return Err(Error::malformed(&path, what));
-            }
-        }
-        if let Some(lost) = listed
-            .iter()
-            .find(|name| tensors.get(name).is_none_or(|stored| stored.shard != shard))
-        {
-            let what = format!("tensor `{lost}` is not there, but {INDEX} lists it for this file");
-            return Err(Error::malformed(&resolved, what));
+        match resolved {
+            Some(_) => present.push(file),
+            None => missing.push(file),
         }
     }
-    Ok(tensors)
+    let tensors = match numbered_set(names) {
+        Some(Ok(whole)) if !missing.is_empty() || present.is_empty() => {
+            open_all(root, whole.iter().map(String::as_str))?
+        }
+        _ => {
+            let tensors = open_all(root, present)?;
+            let lost = |file: &&&str| listed[**file].iter().any(|name| tensors.get(name).is_none());
+            if let Some(file) = missing.iter().find(lost) {
+                return Err(Error::missing(&root.join(file), format!("{INDEX} lists it as a shard")));
+            }
+            tensors
+        }
+    };
+    let fits = |(name, file): (&String, &Value)| {
+        let found = tensors.get(name).map(|stored| tensors.file(stored));
+        found.is_some_and(|found| Some(found) == file.as_str().map(|file| root.join(file)).as_deref())
+    };
+    let wrong = weight_map.iter().filter(|&entry| !fits(entry)).count();
+    let unlisted = tensors
+        .iter()
+        .filter(|(name, _)| !weight_map.contains_key(*name))
+        .count();
+    let (tensors, mut notices) = with_notices(tensors)?;
+    if wrong + unlisted > 0 {
+        notices.push(format!(
+            "{INDEX} does not fit the files: {wrong} of its tensors are not where it says, {unlisted} tensors are not in it"
+        ));
+    }
+    Ok((tensors, notices))
 }
 
 /// N of `model-00001-of-0000N.safetensors`.

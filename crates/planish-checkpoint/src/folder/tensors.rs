@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::header;
-use super::map::MappedFile;
+use super::map::{MappedFile, Mapping};
 use crate::{Dtype, Error, Tensor};
 
 /// Where a tensor lies. `range` is checked to be inside its file and to fit dtype and shape.
@@ -33,6 +34,7 @@ struct Shard {
 pub(crate) struct Tensors {
     shards: Vec<Shard>,
     by_name: BTreeMap<String, Stored>,
+    copies: usize,
 }
 
 impl Tensors {
@@ -41,12 +43,19 @@ impl Tensors {
         self.add(path, MappedFile::open(path)?)
     }
 
-    /// Adds the tensors of a safetensors file.
+    /// Adds the tensors of a safetensors file. A tensor that another file has too must be the same in both.
     pub fn add(&mut self, path: &Path, file: MappedFile) -> Result<(), Error> {
         for (name, stored) in header::parse(path, file.bytes(), self.shards.len())? {
             if let Some(first) = self.by_name.get(&name) {
-                let what = format!("tensor `{name}` is also in {}", self.shards[first.shard].path.display());
-                return Err(Error::malformed(path, what));
+                let kept = &self.shards[first.shard];
+                let same = (first.dtype, &first.shape) == (stored.dtype, &stored.shape)
+                    && kept.file.bytes()[first.range.clone()] == file.bytes()[stored.range.clone()];
+                if !same {
+                    let what = format!("tensor `{name}` is also in {}, with other values", kept.path.display());
+                    return Err(Error::malformed(path, what));
+                }
+                self.copies += 1;
+                continue;
             }
             self.by_name.insert(name, stored);
         }
@@ -61,6 +70,11 @@ impl Tensors {
         self.by_name.get(name)
     }
 
+    /// Tensors that more than one file has, the same in all.
+    pub fn copies(&self) -> usize {
+        self.copies
+    }
+
     /// In the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
         self.by_name.iter().map(|(name, stored)| (name.as_str(), stored))
@@ -69,6 +83,14 @@ impl Tensors {
     /// The file of a tensor of this checkpoint.
     pub fn file(&self, stored: &Stored) -> &Path {
         &self.shards[stored.shard].path
+    }
+
+    /// The files, where they are mapped.
+    pub fn mappings(&self) -> Vec<Arc<Mapping>> {
+        self.shards
+            .iter()
+            .filter_map(|shard| shard.file.mapping().cloned())
+            .collect()
     }
 
     pub fn read(&self, name: &str) -> Option<Tensor> {

@@ -22,6 +22,7 @@ pub use self::architecture::classes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use planish_format::FloatType;
@@ -33,7 +34,7 @@ use self::fault::Fault;
 use self::header::{Header, TensorInfo};
 use self::row_order::RowOrder;
 use self::tensor_type::Encoding;
-use crate::folder::map::MappedFile;
+use crate::folder::map::{MappedFile, Mapping};
 use crate::order::natural_order;
 use crate::source::{Source, Storage};
 use crate::tensor::rows_cols;
@@ -80,6 +81,8 @@ pub(crate) fn open(path: &Path) -> Result<Source, Error> {
         dialect: Dialect::Plain,
         entries: opened.entries,
         files,
+        linked: Vec::new(),
+        notices: Vec::new(),
         storage: Box::new(storage),
     })
 }
@@ -96,6 +99,11 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
     let header = header::parse(file)?;
     let architecture = architecture::of(&header.metadata)?;
     let sizes = Sizes::read(architecture, &header.metadata)?;
+    if sizes.layers > header.tensors.len() {
+        let key = format!("{}.block_count", architecture.name);
+        let most = format!("at most {} layers, for as many tensors", header.tensors.len());
+        return Err(Fault::key(&key, &most, sizes.layers));
+    }
     let mut listed = Vec::new();
     let mut places = HashMap::new();
     let mut factors: [Option<Vec<f32>>; 3] = [None, None, None];
@@ -188,6 +196,13 @@ fn experts(stack: &TensorInfo, before: &str, after: &str) -> Result<Vec<(String,
         return Err(Fault::malformed(what));
     };
     let bytes = stack.range.len() / count.max(1);
+    if bytes == 0 {
+        let what = format!(
+            "tensor `{}`: expected weights of {count} experts, found none",
+            stack.name
+        );
+        return Err(Fault::malformed(what));
+    }
     let one = |expert: usize| {
         let start = stack.range.start + expert * bytes;
         let tensor = TensorInfo {
@@ -338,6 +353,10 @@ impl Storage for GgufFile {
             return Ok(Some(tokenizer::to_json(&Value::Object(self.config.clone()))));
         }
         tokenizer::file(&self.header.metadata, name).map_err(|fault| fault.at(&self.path))
+    }
+
+    fn mappings(&self) -> Vec<Arc<Mapping>> {
+        self.file.mapping().cloned().into_iter().collect()
     }
 
     /// Gives the mapped pages of an entry back to the system.

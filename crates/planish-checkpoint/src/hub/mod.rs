@@ -77,8 +77,10 @@ struct RepoFile {
 }
 
 impl RepoFile {
-    /// `name`, `org/name` or `org/name/path.gguf`; `None` for what can only be a local path.
+    /// `name`, `org/name` or `org/name/path.gguf`, also as a page of the Hub; `None` for what can only be a local path.
     fn parse(model: &str) -> Option<RepoFile> {
+        let model = without_host(model);
+        let model = model.strip_suffix('/').unwrap_or(model);
         let mut parts = model.splitn(3, '/');
         let (first, second, rest) = (parts.next()?, parts.next(), parts.next());
         let word = |text: &str| {
@@ -102,6 +104,26 @@ impl RepoFile {
             }),
         }
     }
+}
+
+/// The Hub id `org/name` that a name stands for, if it is no local path.
+pub fn repository(model: &str) -> Option<String> {
+    match Path::new(model).exists() {
+        true => None,
+        false => RepoFile::parse(model).map(|wanted| wanted.id),
+    }
+}
+
+/// What people copy from the address bar, as an id.
+fn without_host(model: &str) -> &str {
+    let rest = model.strip_prefix("https://").or_else(|| model.strip_prefix("http://"));
+    let hosts = ["huggingface.co/", "www.huggingface.co/", "hf.co/"];
+    let Some(id) = hosts.iter().find_map(|host| rest.unwrap_or(model).strip_prefix(host)) else {
+        return model;
+    };
+    // The page of a branch or file is the page of the repository.
+    let id = id.split(['?', '#']).next().unwrap_or(id);
+    id.find("/tree/").map_or(id, |at| &id[..at])
 }
 
 /// Downloads what a checkpoint needs and returns the snapshot folder, or the `.gguf` file in it.
@@ -190,6 +212,17 @@ mod tests {
             id("org/name/a/b.gguf"),
             Some(("org/name".into(), Some("a/b.gguf".into())))
         );
+        for page in [
+            "org/name/",
+            "hf.co/org/name",
+            "huggingface.co/org/name/",
+            "https://huggingface.co/org/name",
+            "https://huggingface.co/org/name/tree/main",
+            "https://hf.co/org/name?library=transformers",
+        ] {
+            assert_eq!(id(page), Some(("org/name".into(), None)), "{page}");
+        }
+        assert_eq!(id("https://example.com/org/name"), None);
         let paths = [
             "",
             "./x",

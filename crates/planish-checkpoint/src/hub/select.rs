@@ -94,11 +94,24 @@ pub(super) fn shards_of(path: &Path, files: &[String]) -> Result<Vec<String>, Hu
     shards.sort();
     shards.dedup();
     match shards.iter().find(|shard| !files.contains(shard)) {
+        // An index that is left over from another set of files.
+        Some(_) if has_numbered(files) => Ok(numbered(files)),
         Some(absent) => Err(malformed(&format!(
             "weight_map names {absent:?}, which the repository does not hold"
         ))),
         None => Ok(shards),
     }
+}
+
+/// `model-00001-of-0000N.safetensors`, all of them.
+fn numbered(files: &[String]) -> Vec<String> {
+    let is_numbered =
+        |file: &&String| is_top_level(file, ".safetensors") && file.starts_with("model-") && file.contains("-of-");
+    files.iter().filter(is_numbered).cloned().collect()
+}
+
+fn has_numbered(files: &[String]) -> bool {
+    !numbered(files).is_empty()
 }
 
 /// The GGUF file among the chosen files, when that is what was chosen.

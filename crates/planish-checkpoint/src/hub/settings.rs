@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Where models come from and where they are kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    /// `HF_HUB_CACHE`, else its older name `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
     pub cache: PathBuf,
     /// `HF_ENDPOINT` without a trailing slash.
     pub endpoint: String,
@@ -45,7 +45,10 @@ impl Settings {
             .unwrap_or_else(|| home.join("token"));
         let token = variable("HF_TOKEN").or_else(|| fs::read_to_string(token_file).ok());
         Settings {
-            cache: variable("HF_HUB_CACHE").map(path).unwrap_or_else(|| home.join("hub")),
+            cache: variable("HF_HUB_CACHE")
+                .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+                .map(path)
+                .unwrap_or_else(|| home.join("hub")),
             endpoint: variable("HF_ENDPOINT")
                 .map_or("https://huggingface.co".into(), |url| url.trim_end_matches('/').into()),
             token: token
@@ -87,6 +90,12 @@ mod tests {
             settings(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "~/c"), ("HOME", "/h")]).cache,
             Path::new("/h/c")
         );
+        assert_eq!(
+            settings(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/f")]).cache,
+            Path::new("/old")
+        );
+        let both = [("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/new")];
+        assert_eq!(settings(&both).cache, Path::new("/new"));
     }
 
     #[test]

@@ -89,14 +89,16 @@ fn split(target: &Path, planned: Vec<Planned>, max_shard_bytes: u64) -> Result<V
         let size = tensor
             .shape
             .iter()
-            .try_fold(tensor.dtype.size_bytes(), |size, &next| size.checked_mul(next));
-        let size_bytes = size.ok_or_else(|| {
-            let what = format!(
-                "tensor `{}`: shape {:?} of {} overflows",
-                tensor.name, tensor.shape, tensor.dtype
-            );
-            Error::output(target, what)
-        })?;
+            .try_fold(1usize, |size, &next| size.checked_mul(next));
+        let size_bytes = size
+            .and_then(|elements| tensor.dtype.bytes_of(elements))
+            .ok_or_else(|| {
+                let what = format!(
+                    "tensor `{}`: shape {:?} of {} overflows",
+                    tensor.name, tensor.shape, tensor.dtype
+                );
+                Error::output(target, what)
+            })?;
         if filled > 0 && filled.saturating_add(size_bytes as u64) > max_shard_bytes {
             groups.push(Vec::new());
             filled = 0;

@@ -1,24 +1,44 @@
-//! The folder beside the target that a run writes to. Its name is `.TARGET.planish-RANDOM.part`; while the run lives it holds
-//! a lock, so that the next run can tell what a killed one left behind.
+//! The folder beside the target that a run writes to. Its name is `.TARGET.planish-RANDOM.part`, and whoever has it under that
+//! name holds its lock, so that another run can tell what a killed one left behind: the folder is made under a name of its own,
+//! locked, and renamed. Among runs to one target the last to publish finds out what the others did.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
-
-use tempfile::TempDir;
 
 use super::swap;
 use crate::Error;
 
 const SUFFIX: &str = ".part";
 
+/// How a folder is called until it is locked; it is empty.
+const UNLOCKED: &str = ".new";
+
+/// How often others may be in the way.
+const TRIES: usize = 16;
+
 /// A temporary folder, removed when dropped.
 pub(super) struct Staging {
     target: PathBuf,
     parent: PathBuf,
     force: bool,
-    folder: TempDir,
-    lock: Option<File>,
+    folder: Folder,
+}
+
+/// A folder that is ours until it is published.
+struct Folder {
+    path: PathBuf,
+    published: bool,
+    _lock: Option<File>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
 }
 
 impl Staging {
@@ -35,28 +55,18 @@ impl Staging {
         std::fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
         let prefix = prefix(name);
         remove_leftovers(&parent, &prefix);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(SUFFIX);
-        #[cfg(unix)]
-        {
-            // As any new folder: tempfile's own choice is private to the user, and the folder will be the result.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o777));
-        }
-        let folder = builder.tempdir_in(&parent).map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Error::output(
+        let folder = make_folder(&parent, &prefix).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::output(
                 &target,
                 format!("cannot be made: {} is not writable: {error}", parent.display()),
             ),
             _ => Error::io(&target)(error),
         })?;
-        let lock = lock(folder.path());
         Ok(Staging {
             target,
             parent,
             force,
             folder,
-            lock,
         })
     }
 
@@ -67,24 +77,71 @@ impl Staging {
 
     /// The folder that is.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder.path
     }
 
     /// Gives the folder its name; on failure the folder is removed and the target is as it was.
-    pub fn publish(self) -> Result<PathBuf, Error> {
-        sync_folder(self.folder.path());
-        check_target(&self.target, self.force)?;
-        if self.target.exists() {
-            swap::exchange(self.folder.path(), &self.target).map_err(Error::io(&self.target))?;
-            // The folder now holds what was replaced; dropping it removes that.
-        } else {
-            std::fs::rename(self.folder.path(), &self.target).map_err(Error::io(&self.target))?;
-            let _ = self.folder.keep();
+    pub fn publish(mut self) -> Result<PathBuf, Error> {
+        sync_folder(&self.folder.path);
+        for _ in 0..TRIES {
+            check_target(&self.target, self.force)?;
+            let path = &self.folder.path;
+            match swap::rename_new(path, &self.target) {
+                Ok(()) => {
+                    self.folder.published = true;
+                    sync_folder(&self.parent);
+                    return Ok(self.target);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io(&self.target)(error)),
+            }
+            // It is there and may be replaced, unless it went away or became another since it was looked at.
+            check_target(&self.target, self.force)?;
+            match swap::exchange(path, &self.target) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io(&self.target)(error)),
+                Ok(()) if !is_replaceable(path).unwrap_or(true) => {
+                    swap::exchange(path, &self.target).map_err(Error::io(&self.target))?;
+                }
+                // The folder now holds what was replaced; dropping it removes that.
+                Ok(()) => {
+                    sync_folder(&self.parent);
+                    return Ok(self.target);
+                }
+            }
         }
-        drop(self.lock);
-        sync_folder(&self.parent);
-        Ok(self.target)
+        Err(Error::output(&self.target, "others replace it again and again"))
     }
+}
+
+/// A new folder that is locked.
+fn make_folder(parent: &Path, prefix: &OsStr) -> io::Result<Folder> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix).suffix(UNLOCKED);
+    #[cfg(unix)]
+    {
+        // As any new folder: tempfile's own choice is private to the user, and the folder will be the result.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o777));
+    }
+    let mut failure = io::Error::from(io::ErrorKind::AlreadyExists);
+    for _ in 0..TRIES {
+        let unlocked = builder.tempdir_in(parent)?;
+        let path = unlocked.path().with_extension(&SUFFIX[1..]);
+        // Another run may take it for what a killed one left, until it has its name.
+        match lock(unlocked.path()).and_then(|lock| std::fs::rename(unlocked.path(), &path).map(|()| lock)) {
+            Ok(lock) => {
+                let _ = unlocked.keep();
+                return Ok(Folder {
+                    path,
+                    published: false,
+                    _lock: lock,
+                });
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// The target without links, if it may be written.
@@ -103,13 +160,18 @@ fn check_target(target: &Path, force: bool) -> Result<PathBuf, Error> {
             path: target.to_path_buf(),
         });
     }
-    let mut items = std::fs::read_dir(&real).map_err(Error::io(target))?;
-    if items.next().is_some() && !real.join("config.json").is_file() {
-        return Err(Error::OutputNotAModel {
+    match is_replaceable(&real).map_err(Error::io(target))? {
+        true => Ok(real),
+        false => Err(Error::OutputNotAModel {
             path: target.to_path_buf(),
-        });
+        }),
     }
-    Ok(real)
+}
+
+/// Whether a folder is empty or looks like a model.
+fn is_replaceable(folder: &Path) -> io::Result<bool> {
+    let is_empty = std::fs::read_dir(folder)?.next().is_none();
+    Ok(is_empty || folder.join("config.json").is_file())
 }
 
 fn prefix(target_name: &OsStr) -> OsString {
@@ -124,19 +186,35 @@ fn remove_leftovers(parent: &Path, prefix: &OsStr) {
     let Ok(items) = std::fs::read_dir(parent) else { return };
     for item in items.flatten() {
         let name = item.file_name();
-        let name = name.as_encoded_bytes();
-        let ours = name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes());
-        if ours && let Some(_held) = lock(&item.path()) {
+        let Some(rest) = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else {
+            continue;
+        };
+        if rest.ends_with(UNLOCKED.as_bytes()) {
+            // Empty, or not ours. A run that is just making it makes another.
+            let _ = std::fs::remove_dir(item.path());
+        } else if rest.ends_with(SUFFIX.as_bytes())
+            && let Ok(Some(_held)) = lock(&item.path())
+        {
             let _ = std::fs::remove_dir_all(item.path());
         }
     }
 }
 
-/// The lock of a folder; `None` if another process holds it, or where folders cannot be locked.
-fn lock(folder: &Path) -> Option<File> {
-    let file = File::open(folder).ok()?;
-    file.try_lock().ok()?;
-    Some(file)
+/// The lock of a folder; `None` where folders cannot be locked.
+///
+/// # Errors
+/// Another process holds it, or there is no such folder.
+fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = match File::open(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(file) => file,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// Makes renames in a folder last through a power cut, where the system can.

@@ -1,5 +1,7 @@
-//! Exchanges two folders of one file system, in one step where the system has one.
+//! Renames a folder where none is, and exchanges two folders of one file system, in one step where the system has one.
 
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
@@ -8,33 +10,65 @@ pub(super) fn exchange(new: &Path, old: &Path) -> io::Result<()> {
     at_once(new, old).or_else(|_| by_renames(new, old))
 }
 
-#[cfg(target_os = "linux")]
-fn at_once(new: &Path, old: &Path) -> io::Result<()> {
-    let (new, old) = (c_path(new)?, c_path(old)?);
-    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
-    // SAFETY: both paths are NUL-terminated and live through the call, which keeps neither.
-    let status = unsafe { libc::syscall(libc::SYS_renameat2, here, new.as_ptr(), here, old.as_ptr(), flags) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+/// Gives a folder the name `to`, at which there must be nothing: not even an empty folder, which a rename would replace.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`], and what else a rename says.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let error = match renamed(from, to, Manner::New) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound | io::ErrorKind::StorageFull => Err(error),
+        // The file system knows plain renames only.
+        _ if std::fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        _ => std::fs::rename(from, to),
     }
+}
+
+fn at_once(new: &Path, old: &Path) -> io::Result<()> {
+    renamed(new, old, Manner::Exchange)
+}
+
+/// What a rename does with what is at its target.
+enum Manner {
+    New,
+    Exchange,
+}
+
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn renamed(from: &Path, to: &Path, manner: Manner) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    let status = rename_call(&from, &to, manner);
+    match status {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn rename_call(from: &CStr, to: &CStr, manner: Manner) -> libc::c_long {
+    let (here, flags) = match manner {
+        Manner::New => (libc::AT_FDCWD, libc::RENAME_NOREPLACE),
+        Manner::Exchange => (libc::AT_FDCWD, libc::RENAME_EXCHANGE),
+    };
+    // SAFETY: both paths are NUL-terminated and live through the call, which keeps neither.
+    unsafe { libc::syscall(libc::SYS_renameat2, here, from.as_ptr(), here, to.as_ptr(), flags) }
 }
 
 #[cfg(target_vendor = "apple")]
-fn at_once(new: &Path, old: &Path) -> io::Result<()> {
-    let (new, old) = (c_path(new)?, c_path(old)?);
+fn rename_call(from: &CStr, to: &CStr, manner: Manner) -> libc::c_int {
+    let flags = match manner {
+        Manner::New => libc::RENAME_EXCL,
+        Manner::Exchange => libc::RENAME_SWAP,
+    };
     // SAFETY: both paths are NUL-terminated and live through the call, which keeps neither.
-    let status = unsafe { libc::renamex_np(new.as_ptr(), old.as_ptr(), libc::RENAME_SWAP) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    unsafe { libc::renamex_np(from.as_ptr(), to.as_ptr(), flags) }
 }
 
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-fn at_once(_new: &Path, _old: &Path) -> io::Result<()> {
+fn renamed(_from: &Path, _to: &Path, _manner: Manner) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

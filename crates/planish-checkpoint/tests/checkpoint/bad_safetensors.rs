@@ -146,9 +146,21 @@ fn shapes() {
         "tensor `a`: shape [4611686018427387904] of F32 overflows"
     );
     assert_eq!(
-        header_refusal(&tensor("C64", "[1]", 8), 8),
-        "tensor `a`: its type C64 is not one that planish reads"
+        header_refusal(&tensor("F4", "[3]", 2), 2),
+        "tensor `a`: shape [3] of F4 is not of whole bytes"
     );
+    for (dtype, shape, bytes) in [
+        ("C64", "[2]", 16),
+        ("F8_E8M0", "[3]", 3),
+        ("F4", "[4, 2]", 4),
+        ("F6_E2M3", "[4]", 3),
+    ] {
+        let sample = Sample::new();
+        let content = file(&tensor(dtype, shape, bytes), &vec![7; bytes]);
+        sample.write("model.safetensors", &content);
+        let stored = sample.open().tensor("a").unwrap();
+        assert_eq!((stored.dtype.to_string().as_str(), stored.data.len()), (dtype, bytes));
+    }
 }
 
 #[test]

@@ -397,3 +397,66 @@ fn a_pipe_is_not_waited_for() {
         "DIR/model.safetensors: expected a file, found something else"
     );
 }
+
+/// Touching what was cut off does not end the process; whoever asks is told.
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_cut_while_it_is_mapped() {
+    planish_checkpoint::watch_mappings();
+    let sample = Sample::new();
+    let tensor = given("lm_head.weight", "F32", &[1 << 14, 16]);
+    sample.tensors(std::slice::from_ref(&tensor));
+    let checkpoint = sample.open();
+    let files = checkpoint.files_read();
+    let stored = checkpoint.tensor("lm_head.weight").unwrap();
+    checkpoint.check_unchanged().unwrap();
+    files.check().unwrap();
+    let path = sample.folder().join("model.safetensors");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1 << 16)
+        .unwrap();
+    assert_eq!(stored.data[stored.data.len() - 1], 0);
+    assert!(stored.data[1 << 19..].iter().all(|&byte| byte == 0));
+    assert_eq!(stored.data[..1000], tensor.data[..1000], "what is left is still read");
+    for error in [files.check().unwrap_err(), checkpoint.check_unchanged().unwrap_err()] {
+        let message = "DIR/model.safetensors: changed while it was read: it was cut short";
+        assert_eq!(sample.message(&error), message);
+    }
+    drop((stored, checkpoint, files));
+
+    let sample = Sample::new();
+    let checkpoint = sample.open();
+    let path = sample.folder().join("model.safetensors");
+    let mut longer = std::fs::read(&path).unwrap();
+    longer.push(0);
+    std::fs::write(&path, longer).unwrap();
+    let message = sample.message(&checkpoint.check_unchanged().unwrap_err());
+    assert!(
+        message.starts_with("DIR/model.safetensors: changed while it was read: it had "),
+        "{message}"
+    );
+}
+
+#[test]
+fn side_files_of_any_size_are_not_read() {
+    let sample = Sample::new();
+    for name in ["tokenizer.json", "config.json"] {
+        sample.write(name, b"{}");
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(sample.folder().join(name))
+            .unwrap();
+        file.set_len(64 << 30).unwrap();
+        let error = match name {
+            "config.json" => sample.refusal(),
+            name => sample.message(&sample.open().file(name).unwrap_err()),
+        };
+        assert_eq!(
+            error,
+            format!("DIR/{name}: expected at most 536870912 bytes, found 68719476736")
+        );
+    }
+}

@@ -367,3 +367,63 @@ fn on_small_disk(options: &str, test: &str) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && shown.contains("1 passed"), "{shown}{errors}");
 }
+
+#[test]
+#[ignore = "a process that runs_to_one_target starts, several at once"]
+fn run_of_many() {
+    let target = given_target();
+    let options = WriterOptions {
+        force: std::env::var_os("PLANISH_TEST_FORCE").is_some(),
+        ..WriterOptions::default()
+    };
+    let Ok(mut writer) = Writer::create(&target, plan(), &options) else {
+        return;
+    };
+    for tensor in plan() {
+        writer.write(&tensor.name, &data(&tensor)).unwrap();
+    }
+    writer.add_file("config.json", b"{}").unwrap();
+    match writer.finish() {
+        Ok(_) => println!("published"),
+        Err(error) => assert!(error.to_string().contains("exists already"), "{error}"),
+    }
+}
+
+/// Whatever the order, the target is whole, one run has made it, and nothing is left.
+#[test]
+fn runs_to_one_target() {
+    for force in [false, true] {
+        for round in 0..10 {
+            let (parent, target) = target();
+            let run = |index: usize| {
+                let mut command = other_process("write::run_of_many", &target);
+                if force {
+                    command.env("PLANISH_TEST_FORCE", "1");
+                }
+                let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+                (index, child)
+            };
+            let runs: Vec<_> = (0..8).map(run).collect();
+            let mut published = 0;
+            for (index, mut child) in runs {
+                if index % 4 == 3 {
+                    // Some are killed, somewhere.
+                    std::thread::sleep(std::time::Duration::from_millis(round));
+                    let _ = child.kill();
+                }
+                let output = child.wait_with_output().unwrap();
+                let shown = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success() || index % 4 == 3, "{shown}");
+                published += usize::from(shown.contains("published"));
+            }
+            assert!(published >= 1 && (force || published <= 2), "{published} published");
+            let checkpoint = planish_checkpoint::Checkpoint::open(&target).unwrap();
+            for tensor in plan() {
+                assert_eq!(checkpoint.tensor(&tensor.name).unwrap().data, data(&tensor));
+            }
+            std::fs::remove_dir_all(&target).unwrap();
+            write_plan(&target, &WriterOptions::default()).unwrap();
+            assert_eq!(names(parent.path()), ["out"]);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! An answer on standard output as it comes, ended by Ctrl-C, and what is told of it on standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use planish::{Answer, CausalLM, Error, Finish, TextAnswer, TextStep};
@@ -22,6 +22,12 @@ pub fn stream(
     let mut failure = None;
     let watch = interrupt::watch();
     let answer = generate(&mut |step| {
+        if let TextStep::Reasoning(text) = step
+            && io::stderr().is_terminal()
+        {
+            // For whoever watches: it is no part of the answer.
+            eprint!("\x1b[2m{text}\x1b[0m");
+        }
         if let TextStep::Text(text) = step
             && let Err(error) = write(output, text)
         {
@@ -47,10 +53,13 @@ fn write(output: &mut dyn Write, text: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// Says on standard error why the GPU that is there was not taken.
+/// Says on standard error why the GPU that is there was not taken, and what the checkpoint asks for in vain.
 pub fn print_notice(model: &CausalLM) {
     if let Some(notice) = model.notice() {
         eprintln!("computing on the CPU: {}", with_hint(notice));
+    }
+    for notice in model.generation_notices() {
+        eprintln!("note: {notice}");
     }
 }
 
@@ -77,6 +86,7 @@ pub fn statistics(answer: &Answer) -> String {
 pub fn finish_name(finish: Finish) -> &'static str {
     match finish {
         Finish::EndToken => "end_token",
+        Finish::StopString => "stop_string",
         Finish::MaxNewTokens => "max_new_tokens",
         Finish::ContextFull => "context_full",
         Finish::Interrupted => "interrupted",

@@ -5,6 +5,8 @@
 mod batch;
 mod report;
 
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::time::Instant;
 
 use clap::builder::ArgPredicate;
@@ -20,7 +22,7 @@ use super::run_flags::RunFlags;
 pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
     #[arg(value_name = "MODEL")]
-    model: Option<String>,
+    model: Option<OsString>,
     /// Random packed weights of this shape instead of a model (--bits and --group-size say how; 4 and 64 by default)
     #[arg(long, conflicts_with = "model", value_parser = SHAPES)]
     shape: Option<String>,
@@ -53,6 +55,14 @@ pub struct Arguments {
     flags: RunFlags,
 }
 
+impl Arguments {
+    /// What is measured, unless it is the demo model.
+    fn name(&self) -> Option<Cow<'_, str>> {
+        let model = self.model.as_deref().map(OsStr::to_string_lossy);
+        model.or(self.shape.as_deref().map(Cow::Borrowed))
+    }
+}
+
 /// Of the weights of a `--shape`, unless `--bits` says otherwise.
 const SHAPE_BITS: u32 = 4;
 
@@ -77,7 +87,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (peak_memory_bytes, device_memory) = (peak_memory_bytes(), model.device_memory());
     let profile = model.profile(&options)?;
     let mut result = json!({
-        "model": arguments.model.as_deref().or(arguments.shape.as_deref()),
+        "model": arguments.name(),
         "architecture": model.architecture().name,
         "device": model.device(),
         "threads": model.threads(),

@@ -1,14 +1,18 @@
 //! `planish chat`: a conversation of many turns, typed or piped in. The model remembers what both said.
 
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use planish::{CausalLM, ChatSession, Finish, GenerationConfig, Session};
 
 use super::answer::{statistics, stream};
 use super::chat_input::{Input, Line};
-use super::run_flags::RunFlags;
+use super::interrupt;
+use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
+use super::source::open_or_demo;
+use super::template_flags::TemplateFlags;
 use crate::hints::describe;
 
 const HELP: &str = "\
@@ -22,10 +26,10 @@ Ctrl-C stops an answer. A line that ends with \\ goes on in the next one, and so
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
-    pub model: Option<String>,
-    /// Maximum number of tokens of one answer
-    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value = "2048", value_parser = new_tokens)]
-    pub max_new_tokens: usize,
+    pub model: Option<OsString>,
+    /// Maximum number of tokens of one answer [default: from generation_config.json, else 2048]
+    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", value_parser = new_tokens)]
+    pub max_new_tokens: Option<usize>,
     /// A message that tells the model how to behave [default: none]
     #[arg(long, visible_alias = "system-prompt", value_name = "TEXT")]
     pub system: Option<String>,
@@ -38,21 +42,39 @@ pub struct Arguments {
     /// How the model is run.
     #[command(flatten)]
     pub run: RunFlags,
+    /// What the chat template is told.
+    #[command(flatten)]
+    pub template: TemplateFlags,
 }
+
+/// Tokens of an answer at most, where nobody says otherwise.
+const NEW_TOKENS: usize = 2048;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let model = arguments.run.load(arguments.model.as_deref())?;
-    let config = arguments.sampling.config(arguments.max_new_tokens);
+    let options = arguments.run.load_options()?;
+    let template = arguments.template.template()?;
+    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let model = load_with(&source, options, template)?;
+    let suggested = || model.suggested_max_new_tokens(0).unwrap_or(NEW_TOKENS);
+    let config = arguments
+        .sampling
+        .config(arguments.max_new_tokens.unwrap_or_else(suggested));
+    let plan = model.plan(&config)?;
+    arguments.sampling.print_idle(&plan);
     let config = GenerationConfig {
-        seed: Some(model.plan(&config)?.sampling.seed),
+        seed: Some(plan.sampling.seed),
         ..config
     };
     let tells_stories = arguments.model.is_none();
     // Any other model without a template is refused before anything is typed.
     let partner = match tells_stories {
         true => Partner::Storyteller(model.session()),
-        false => Partner::Chat(model.chat()?),
+        false => {
+            let mut chat = model.chat()?;
+            chat.set_variables(arguments.template.variables());
+            Partner::Chat(chat)
+        }
     };
     let mut conversation = Conversation {
         model,
@@ -74,6 +96,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Line::Text(text) => {
                 if conversation.take(&text)?.is_leave() {
                     return Ok(ExitCode::SUCCESS);
+                }
+                if interrupt::must_end() {
+                    return Ok(ExitCode::from(interrupt::exit_code()));
                 }
             }
         }
@@ -159,7 +184,7 @@ impl Conversation {
             Partner::Chat(chat) => chat.generate(text, config, on_step),
             Partner::Storyteller(session) => {
                 let tokens = model.tokenizer()?.encode(text)?;
-                session.generate_text(&tokens, config, on_step)
+                session.continue_text(&tokens, config, on_step)
             }
         });
         match told {
@@ -168,9 +193,12 @@ impl Conversation {
                 let context = self.model.architecture().context;
                 match told.answer.finish {
                     Finish::Interrupted => eprintln!("(stopped)"),
-                    Finish::MaxNewTokens => eprintln!("(stopped after {} tokens)", self.config.max_new_tokens),
+                    Finish::MaxNewTokens if self.verbose || io::stderr().is_terminal() => {
+                        eprintln!("(stopped after {} tokens)", self.config.max_new_tokens)
+                    }
+                    Finish::MaxNewTokens => {}
                     Finish::ContextFull => eprintln!("(the context of {context} tokens is full: /reset begins anew)"),
-                    Finish::EndToken => {}
+                    Finish::EndToken | Finish::StopString => {}
                 }
                 if self.verbose {
                     eprintln!("{}", statistics(&told.answer));

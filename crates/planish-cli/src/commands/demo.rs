@@ -102,7 +102,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     writeln!(output, "{}", style("3. A story by each, same seed").bold())?;
     for version in &mut versions {
         if tell(arguments, version, output)? == Finish::Interrupted {
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+            return Ok(ExitCode::from(interrupt::exit_code()));
         }
     }
     hint(output, &named, |_| {
@@ -131,8 +131,8 @@ fn open_original(arguments: &Arguments, folder: &Path) -> anyhow::Result<(Source
     let given = arguments.original.as_deref();
     let found = given.or_else(|| Some(Path::new(ORIGINAL)).filter(|path| path.is_dir()));
     if let Some(path) = found {
-        let path = path.to_str().context("a folder whose name is not UTF-8")?;
-        return Ok((open(path, None)?, Some(path.to_owned())));
+        let name = path.to_string_lossy().into_owned();
+        return Ok((open(path.as_os_str(), None)?, Some(name)));
     }
     eprintln!(
         "There is no folder {ORIGINAL} here (--original names another): the packed demo model is dequantized instead."

@@ -1,6 +1,7 @@
 //! `planish evaluate`: perplexity on a text; divergence from a reference model. The text is cut into chunks of `--context` tokens,
 //! of whose second halves the tokens are scored. Brackets hold what the true mean is between 19 times of 20, as the pieces tell.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,13 +19,13 @@ pub struct Arguments {
     /// Folders, .gguf files, or Hub ids (org/name); several are compared with one pass of the reference [default: the small demo model
     /// inside planish]
     #[arg(value_name = "MODEL")]
-    models: Vec<String>,
+    models: Vec<OsString>,
     /// The text to predict, UTF-8
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Compare with this model, run on the same device
     #[arg(long, value_name = "MODEL")]
-    reference: Option<String>,
+    reference: Option<OsString>,
     /// Compute the reference in f32 throughout, as --exact does: what rounded activations cost, say
     #[arg(long, requires = "reference")]
     exact_reference: bool,
@@ -55,9 +56,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.context
     );
     let options = arguments.flags.load_options()?;
-    let names: Vec<Option<&str>> = match &arguments.models[..] {
+    let names: Vec<Option<&OsStr>> = match &arguments.models[..] {
         [] => vec![None],
-        models => models.iter().map(|model| Some(model.as_str())).collect(),
+        models => models.iter().map(|model| Some(model.as_os_str())).collect(),
     };
     let revision = arguments.flags.revision.as_deref();
     let mut models = Vec::new();
@@ -119,7 +120,7 @@ fn write_logits(model: &CausalLM, tokens: &[u32], path: &Path) -> anyhow::Result
     safetensors::serialize_to_file(tensors, None, path).with_context(|| path.display().to_string())
 }
 
-fn report(arguments: &Arguments, name: Option<&str>, evaluation: &Evaluation, chunks: usize) {
+fn report(arguments: &Arguments, name: Option<&OsStr>, evaluation: &Evaluation, chunks: usize) {
     let Evaluation {
         scored_tokens,
         perplexity,
@@ -129,8 +130,8 @@ fn report(arguments: &Arguments, name: Option<&str>, evaluation: &Evaluation, ch
     let bounds = |interval: Option<Interval>| interval.map(|Interval { low, high }| [low, high]);
     if arguments.json {
         let result = json!({
-            "model": name,
-            "reference": arguments.reference,
+            "model": name.map(OsStr::to_string_lossy),
+            "reference": arguments.reference.as_deref().map(OsStr::to_string_lossy),
             "context": arguments.context,
             "chunks": chunks,
             "scored_tokens": scored_tokens,
@@ -148,7 +149,7 @@ fn report(arguments: &Arguments, name: Option<&str>, evaluation: &Evaluation, ch
         return;
     }
     if let Some(name) = name.filter(|_| arguments.models.len() > 1) {
-        println!("{name}");
+        println!("{}", name.to_string_lossy());
     }
     let context = arguments.context;
     let between = |interval: Option<Interval>, digits: usize| {

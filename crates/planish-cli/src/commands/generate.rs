@@ -1,5 +1,6 @@
 //! `planish generate`: one prompt, one answer, streamed to standard output; or a file of prompts.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,15 +13,16 @@ use serde_json::json;
 use super::answer::{finish_name, statistics, stream};
 use super::interrupt;
 use super::prompts::{Options, Prompts};
-use super::run_flags::{RunFlags, load};
+use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
 use super::source::open_or_demo;
+use super::template_flags::TemplateFlags;
 
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name) [default: the small demo model inside planish]
-    pub model: Option<String>,
+    pub model: Option<OsString>,
     /// The text to answer, or with --raw to continue; `-` reads it from standard input
     #[arg(
         short,
@@ -38,9 +40,12 @@ pub struct Arguments {
     /// Answers at a time, with --prompts [default: as many as give each the same bits as alone on the CPU]
     #[arg(long, value_name = "N", requires = "prompts", conflicts_with = "prompt", value_parser = clap::value_parser!(u32).range(1..))]
     pub parallel: Option<u32>,
-    /// Maximum number of new tokens
-    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", default_value = "512", value_parser = new_tokens)]
-    pub max_new_tokens: usize,
+    /// Maximum number of new tokens [default: from generation_config.json, else 512]
+    #[arg(short = 'n', long, visible_alias = "max-tokens", value_name = "N", value_parser = new_tokens)]
+    pub max_new_tokens: Option<usize>,
+    /// A message before the prompt that tells the model how to behave [default: none]
+    #[arg(long, visible_alias = "system-prompt", value_name = "TEXT", conflicts_with_all = ["raw", "prompts"])]
+    pub system: Option<String>,
     /// Continue the text itself, without the model's chat template
     #[arg(long)]
     pub raw: bool,
@@ -56,7 +61,13 @@ pub struct Arguments {
     /// How the model is run.
     #[command(flatten)]
     pub run: RunFlags,
+    /// What the chat template is told.
+    #[command(flatten)]
+    pub template: TemplateFlags,
 }
+
+/// Tokens of an answer at most, where nobody says otherwise.
+const NEW_TOKENS: usize = 512;
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -65,22 +76,34 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let prompt = prompt_text(arguments.prompt.as_deref().unwrap_or_default())?;
     let options = arguments.run.load_options()?;
+    let template = arguments.template.template()?;
     let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
     let start = Instant::now();
-    let model = load(&source, options)?;
+    let model = load_with(&source, options, template)?;
     let load = start.elapsed();
-    let config = arguments.sampling.config(arguments.max_new_tokens);
+    let tokenizer = model.tokenizer()?;
+    let is_chat = tokenizer.has_chat_template() && !arguments.raw;
+    if !is_chat && !arguments.raw && arguments.model.is_some() {
+        print_no_template();
+    }
+    let tokens = if is_chat {
+        let system = arguments.system.iter().map(|text| Message::new("system", text));
+        let messages: Vec<Message> = system.chain([Message::new("user", &prompt)]).collect();
+        tokenizer.apply_chat_template_with(&messages, &arguments.template.variables())?
+    } else {
+        tokenizer.encode(&prompt)?
+    };
+    let suggested = || model.suggested_max_new_tokens(tokens.len()).unwrap_or(NEW_TOKENS);
+    let config = arguments
+        .sampling
+        .config(arguments.max_new_tokens.unwrap_or_else(suggested));
+    let plan = model.plan(&config)?;
+    arguments.sampling.print_idle(&plan);
     // The seed is told, also where nobody gave one.
-    let seed = model.plan(&config)?.sampling.seed;
+    let seed = plan.sampling.seed;
     let config = GenerationConfig {
         seed: Some(seed),
         ..config
-    };
-    let tokenizer = model.tokenizer()?;
-    let tokens = if tokenizer.has_chat_template() && !arguments.raw {
-        tokenizer.apply_chat_template(&[Message::new("user", &prompt)])?
-    } else {
-        tokenizer.encode(&prompt)?
     };
     let mut silent = io::sink();
     let mut stdout = io::stdout().lock();
@@ -90,7 +113,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         write!(output, "{prompt}")?;
     }
     let mut session = model.session();
-    let told = stream(output, |on_step| session.generate_text(&tokens, &config, on_step))?;
+    let told = stream(output, |on_step| match is_chat {
+        true => session.generate_text(&tokens, &config, on_step),
+        false => session.continue_text(&tokens, &config, on_step),
+    })?;
     if arguments.json {
         writeln!(stdout, "{}", report(&model, &told, seed, load))?;
     } else {
@@ -101,23 +127,41 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     explain_end(&told.answer, &model);
     Ok(match told.answer.finish {
-        Finish::Interrupted => ExitCode::from(interrupt::EXIT_CODE),
+        Finish::Interrupted => ExitCode::from(interrupt::exit_code()),
         _ => ExitCode::SUCCESS,
     })
 }
 
 /// Answers a file of prompts.
 fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<ExitCode> {
-    let config = arguments.sampling.config(arguments.max_new_tokens);
-    let prompts = Prompts::read(file, &config)?;
-    let model = arguments.run.load(arguments.model.as_deref())?;
+    let template = arguments.template.template()?;
+    let config = arguments
+        .sampling
+        .config(arguments.max_new_tokens.unwrap_or(NEW_TOKENS));
+    let mut prompts = Prompts::read(file, &config)?;
+    let options = arguments.run.load_options()?;
+    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let model = load_with(&source, options, template)?;
+    arguments.sampling.print_idle(&model.plan(&config)?);
+    if !arguments.raw && arguments.model.is_some() && !model.tokenizer()?.has_chat_template() {
+        print_no_template();
+    }
+    if let (None, Some(suggested)) = (arguments.max_new_tokens, model.suggested_max_new_tokens(0)) {
+        prompts.suggest(NEW_TOKENS, suggested);
+    }
     let options = Options {
         raw: arguments.raw,
         json: arguments.json,
         parallel: arguments.parallel.map(|parallel| parallel as usize),
         verbose: arguments.verbose,
+        variables: arguments.template.variables(),
     };
     prompts.answer(&model, &options)
+}
+
+/// Says why a model that is asked only goes on with the question.
+fn print_no_template() {
+    eprintln!("note: the model has no chat template: it continues the text as it is (as with --raw)");
 }
 
 /// The prompt, read from standard input if it is `-`.
@@ -146,6 +190,7 @@ fn report(model: &CausalLM, told: &TextAnswer, seed: u64, load: Duration) -> ser
     let answer = &told.answer;
     json!({
         "text": told.text,
+        "reasoning": Some(&told.reasoning).filter(|text| !text.is_empty()),
         "tokens": answer.tokens,
         "finish": finish_name(answer.finish),
         "prompt_tokens": answer.prompt_tokens,

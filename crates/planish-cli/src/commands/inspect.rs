@@ -1,5 +1,6 @@
 //! `planish inspect`: a table of what a checkpoint holds, on standard output.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -15,7 +16,7 @@ use super::source::open;
 pub struct Arguments {
     /// A folder, a .gguf file, or a Hub id (org/name)
     #[arg(value_name = "MODEL")]
-    model: String,
+    model: OsString,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,

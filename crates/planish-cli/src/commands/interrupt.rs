@@ -1,45 +1,83 @@
-//! Ctrl-C while a model answers: the first ends the answer, a second the program. Elsewhere it ends the program as usual.
+//! Signals that ask the program to end (Ctrl-C, TERM, HUP). While it answers or writes they are only noted, so that it can end by
+//! itself with nothing left behind; a second one ends it at once. Elsewhere they end it as usual.
 
-use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
-const IDLE: u8 = 0;
-const ANSWERING: u8 = 1;
-const INTERRUPTED: u8 = 2;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
-/// What a shell reports for a program that Ctrl-C ended.
-pub const EXIT_CODE: u8 = 130;
+/// What a shell adds to the number of the signal that ended a program.
+const EXIT_BASE: u8 = 128;
 
-static STATE: AtomicU8 = AtomicU8::new(IDLE);
+static STATE: LazyLock<State> = LazyLock::new(State::new);
 
-/// An answer that can be interrupted, until it is dropped.
+struct State {
+    /// Whether a signal ends the program: nobody watches, or one has come already.
+    ends: Arc<AtomicBool>,
+    /// The signal that came last while somebody watched; 0 if none did.
+    signal: Arc<AtomicUsize>,
+}
+
+impl State {
+    fn new() -> State {
+        let state = State {
+            ends: Arc::new(AtomicBool::new(true)),
+            signal: Arc::default(),
+        };
+        #[cfg(unix)]
+        let signals = [SIGINT, SIGTERM, signal_hook::consts::SIGHUP];
+        #[cfg(not(unix))]
+        let signals = [SIGINT, SIGTERM];
+        for signal in signals {
+            // Without a handler the signal ends the program, as it does everywhere: nothing to report. In this order.
+            let code = i32::from(EXIT_BASE) + signal;
+            let _ = flag::register_conditional_shutdown(signal, code, state.ends.clone());
+            let _ = flag::register_usize(signal, state.signal.clone(), signal as usize);
+            let _ = flag::register(signal, state.ends.clone());
+        }
+        state
+    }
+}
+
+/// Something that can be interrupted, until it is dropped.
 pub struct Watch(());
 
-/// From now on Ctrl-C is only noted.
+/// From now on a signal is only noted.
 pub fn watch() -> Watch {
-    static HANDLER: Once = Once::new();
-    HANDLER.call_once(|| {
-        // Without a handler Ctrl-C ends the program, as it does everywhere: nothing to report.
-        let _ = ctrlc::set_handler(|| {
-            let noted = STATE.compare_exchange(ANSWERING, INTERRUPTED, Ordering::SeqCst, Ordering::SeqCst);
-            if noted.is_err() {
-                std::process::exit(i32::from(EXIT_CODE));
-            }
-        });
-    });
-    STATE.store(ANSWERING, Ordering::SeqCst);
+    STATE.signal.store(0, Ordering::SeqCst);
+    STATE.ends.store(false, Ordering::SeqCst);
     Watch(())
 }
 
 impl Watch {
-    /// Whether Ctrl-C came.
+    /// Whether a signal came.
     pub fn is_interrupted(&self) -> bool {
-        STATE.load(Ordering::SeqCst) == INTERRUPTED
+        self.flag().load(Ordering::SeqCst)
+    }
+
+    /// Set by the signal.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &STATE.ends
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        STATE.store(IDLE, Ordering::SeqCst);
+        STATE.ends.store(true, Ordering::SeqCst);
     }
+}
+
+/// What a shell reports for a program that the last signal ended.
+pub fn exit_code() -> u8 {
+    let signal = match STATE.signal.load(Ordering::SeqCst) {
+        0 => SIGINT as usize,
+        signal => signal,
+    };
+    EXIT_BASE + u8::try_from(signal).unwrap_or(0)
+}
+
+/// Whether the last signal was not the user's word to an answer: the program is to end.
+pub fn must_end() -> bool {
+    !matches!(STATE.signal.load(Ordering::SeqCst) as i32, 0 | SIGINT)
 }

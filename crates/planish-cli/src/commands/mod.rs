@@ -23,3 +23,4 @@ pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;
 pub mod source;
+pub mod template_flags;

@@ -1,10 +1,12 @@
 //! Flags and messages shared by the commands that write a checkpoint.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use planish::{Error, FloatType, OnProgress, Output, Report, Source, Target};
 
+use super::interrupt;
 use super::progress::{Bar, bytes};
 use super::source::open;
 
@@ -54,13 +56,19 @@ impl DtypeFlag {
 pub struct OutputFlags {
     /// A folder, a .gguf file, or a Hub id (org/name)
     #[arg(value_name = "MODEL")]
-    pub model: String,
+    pub model: OsString,
     /// The folder to write; it appears only when whole
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Replace the output folder if it holds a model
     #[arg(long)]
     pub force: bool,
+    /// Also copy files that are links to somewhere outside of the model's folder and the cache of the Hub
+    #[arg(long)]
+    pub copy_linked: bool,
+    /// Write the largest value that a type holds in place of a larger one, where a value is too large for the type it is given
+    #[arg(long)]
+    pub clamp: bool,
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
@@ -73,8 +81,12 @@ impl OutputFlags {
         convert: impl FnOnce(&Source, &Output, &mut OnProgress) -> Result<Report, Error>,
     ) -> anyhow::Result<()> {
         let source = open(&self.model, self.revision.as_deref())?;
+        let watch = interrupt::watch();
         let output = Output {
             force: self.force,
+            clamp: self.clamp,
+            copy_linked: self.copy_linked,
+            stop: watch.flag().clone(),
             ..Output::new(&self.out)
         };
         let start = Instant::now();

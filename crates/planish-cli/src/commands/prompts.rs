@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use planish::{Answer, CausalLM, GenerationConfig, ManyStep, Message, Request, Step};
+use planish::{Answer, CausalLM, GenerationConfig, ManyStep, Message, Request, Step, StopStrings};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answer::finish_name;
 use super::interrupt;
@@ -49,7 +49,6 @@ struct Prompt {
 }
 
 /// How all prompts are answered.
-#[derive(Clone, Copy)]
 pub struct Options {
     /// Without the model's chat template.
     pub raw: bool,
@@ -59,6 +58,8 @@ pub struct Options {
     pub parallel: Option<usize>,
     /// Report rates even if standard error is no terminal.
     pub verbose: bool,
+    /// Of the chat template.
+    pub variables: Map<String, Value>,
 }
 
 /// A file of prompts that was read, with its name.
@@ -106,12 +107,19 @@ impl Prompts {
         Ok(Prompts { file, prompts })
     }
 
+    /// So many tokens for each answer, where a prompt has the default.
+    pub fn suggest(&mut self, default: usize, suggested: usize) {
+        let of_default = |prompt: &&mut Prompt| prompt.config.max_new_tokens == default;
+        let prompts = self.prompts.iter_mut().filter(of_default);
+        prompts.for_each(|prompt| prompt.config.max_new_tokens = suggested);
+    }
+
     /// Answers all prompts, and tells the answers in order.
     ///
     /// # Errors
     /// A prompt that the model cannot answer, named, before anything runs; a failing device; output that cannot be written.
     pub fn answer(&self, model: &CausalLM, options: &Options) -> anyhow::Result<ExitCode> {
-        let requests = self.requests(model, options.raw)?;
+        let requests = self.requests(model, options)?;
         let parallel = options.parallel.unwrap_or_else(|| model.batch());
         let start = std::time::Instant::now();
         let watch = interrupt::watch();
@@ -156,7 +164,7 @@ impl Prompts {
                 let Some(answer) = answer else { break };
                 self.tell(model, (index, &requests[index]), answer, options)?;
             }
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+            return Ok(ExitCode::from(interrupt::exit_code()));
         }
         if options.verbose || io::stderr().is_terminal() {
             let read: usize = requests.iter().map(|request| request.prompt.len()).sum();
@@ -168,15 +176,15 @@ impl Prompts {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn requests(&self, model: &CausalLM, raw: bool) -> anyhow::Result<Vec<Request>> {
+    fn requests(&self, model: &CausalLM, options: &Options) -> anyhow::Result<Vec<Request>> {
         let tokenizer = model.tokenizer()?;
-        let templated = tokenizer.has_chat_template() && !raw;
+        let templated = tokenizer.has_chat_template() && !options.raw;
         let request = |prompt: &Prompt| -> Result<Request, planish::Error> {
             let tokens = match prompt.messages.as_slice() {
                 [message] if !templated && message.role() == "user" => {
                     tokenizer.encode(message.content().unwrap_or_default())?
                 }
-                messages => tokenizer.apply_chat_template(messages)?,
+                messages => tokenizer.apply_chat_template_with(messages, &options.variables)?,
             };
             let mut request = Request {
                 prompt: tokens,
@@ -199,11 +207,18 @@ impl Prompts {
         answer: &Answer,
         options: &Options,
     ) -> anyhow::Result<()> {
-        let text = model.tokenizer()?.decode(&answer.tokens)?;
+        let tokenizer = model.tokenizer()?;
+        let context = match tokenizer.has_chat_template() && !options.raw {
+            true => &[][..],
+            false => &request.prompt,
+        };
+        let (text, _) = tokenizer.answer_text(&answer.tokens, context)?;
+        let stops = StopStrings::new(&model.plan(&request.config)?.stop_strings);
+        let text = stops.cut(&text);
         let line = self.prompts[index].line;
         let mut stdout = io::stdout().lock();
         match options.json {
-            true => writeln!(stdout, "{}", report((line, request), answer, &text))?,
+            true => writeln!(stdout, "{}", report((line, request), answer, text))?,
             false => writeln!(
                 stdout,
                 "=== {}\n{}",

@@ -1,5 +1,7 @@
 //! Flags shared by every command that runs a model: device, threads, quantizing while loading, precision.
 
+use std::ffi::OsStr;
+
 use planish::{AutoModelForCausalLM, CacheType, CausalLM, Device, LoadOptions, Recipe, Source};
 
 use super::answer::print_notice;
@@ -102,7 +104,7 @@ impl RunFlags {
     }
 
     /// Opens and loads MODEL, or the demo model.
-    pub fn load(&self, model: Option<&str>) -> anyhow::Result<CausalLM> {
+    pub fn load(&self, model: Option<&OsStr>) -> anyhow::Result<CausalLM> {
         // Bad flags are told before anything is fetched.
         let options = self.load_options()?;
         let source = open_or_demo(model, self.revision.as_deref())?;
@@ -112,7 +114,16 @@ impl RunFlags {
 
 /// Loads an opened model, and says if it is not where one would expect it.
 pub fn load(source: &Source, options: LoadOptions) -> anyhow::Result<CausalLM> {
-    let model = AutoModelForCausalLM::from_source(source).options(options).load()?;
+    load_with(source, options, None)
+}
+
+/// The same with another chat template.
+pub fn load_with(source: &Source, options: LoadOptions, template: Option<String>) -> anyhow::Result<CausalLM> {
+    let mut builder = AutoModelForCausalLM::from_source(source).options(options);
+    if let Some(template) = template {
+        builder = builder.chat_template(template);
+    }
+    let model = builder.load()?;
     print_notice(&model);
     Ok(model)
 }

@@ -1,6 +1,6 @@
 //! Flags by which `generate` and `chat` choose tokens. What is not given comes from the model's generation_config.json.
 
-use planish::GenerationConfig;
+use planish::{GenerationConfig, GenerationPlan};
 
 /// How tokens are chosen.
 #[derive(clap::Args, Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct SamplingFlags {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Sample only from this many likeliest tokens; 0 is all [default: from generation_config.json, else 50]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = top_k)]
     pub top_k: Option<usize>,
     /// Sample only tokens at least this probable relative to the likeliest [default: from generation_config.json,
     /// else 0]
@@ -28,8 +28,11 @@ pub struct SamplingFlags {
     )]
     pub repetition_penalty: Option<f32>,
     /// The same seed gives the same text [default: a new one each time]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
+    /// End the answer before this text (repeatable) [default: from generation_config.json, else none]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
 }
 
 impl SamplingFlags {
@@ -43,9 +46,45 @@ impl SamplingFlags {
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
+            stop_strings: Some(self.stop.clone()).filter(|stop| !stop.is_empty()),
             ..GenerationConfig::default()
         }
     }
+
+    /// Says on standard error which flags do nothing, since the likeliest token is always taken.
+    pub fn print_idle(&self, plan: &GenerationPlan) {
+        let given = [
+            ("--top-p", self.top_p.is_some()),
+            ("--top-k", self.top_k.is_some()),
+            ("--min-p", self.min_p.is_some()),
+            ("--seed", self.seed.is_some()),
+        ];
+        let given: Vec<&str> = given
+            .iter()
+            .filter(|(_, given)| *given)
+            .map(|(flag, _)| *flag)
+            .collect();
+        if plan.sampling.do_sample || given.is_empty() {
+            return;
+        }
+        let (names, have) = match given.as_slice() {
+            [one] => ((*one).to_owned(), "has"),
+            several => (several.join(", "), "have"),
+        };
+        eprintln!("note: {names} {have} no effect: tokens are drawn only with a --temperature above 0");
+    }
+}
+
+/// For clap: how many tokens are left to choose from.
+fn top_k(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number of at least 0, where 0 is all tokens".to_owned())
+}
+
+/// For clap: where a random stream begins.
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
 }
 
 /// For clap: a number of tokens. `-ngl 99` of llama.cpp arrives here as `-n gl`.

@@ -1,17 +1,33 @@
 //! MODEL on the command line: a folder, a `.gguf` file, or a Hub id that is fetched first; without it, the demo model.
 
+use std::ffi::OsStr;
+use std::io::{IsTerminal, stderr};
+use std::path::Path;
+
 use planish::Source;
 
 use super::progress::Bar;
 
 /// Opens `model`, fetching it from the Hub where it is not a local path.
-pub fn open(model: &str, revision: Option<&str>) -> anyhow::Result<Source> {
+pub fn open(model: &OsStr, revision: Option<&str>) -> anyhow::Result<Source> {
     let bar = Bar::new();
-    Ok(Source::open_revision(model, revision, &mut |step| bar.download(step))?)
+    let source = match model.to_str() {
+        Some(model) => Source::open_revision(model, revision, &mut |step| bar.download(step))?,
+        // No name of the Hub.
+        None => Source::open_path(Path::new(model))?,
+    };
+    if stderr().is_terminal() {
+        source
+            .checkpoint()
+            .notices()
+            .iter()
+            .for_each(|notice| bar.notice(&format!("note: {notice}")));
+    }
+    Ok(source)
 }
 
 /// Opens what a command runs: MODEL, or the demo model, with a notice on standard error.
-pub fn open_or_demo(model: Option<&str>, revision: Option<&str>) -> anyhow::Result<Source> {
+pub fn open_or_demo(model: Option<&OsStr>, revision: Option<&str>) -> anyhow::Result<Source> {
     if let Some(model) = model {
         return open(model, revision);
     }

@@ -1,6 +1,8 @@
 //! Small checkpoints on disk and the program to run on them.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod scripted;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 

@@ -3,10 +3,10 @@
 use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use super::{json, python};
+use super::{json, limits, percent, python};
 
 /// Marks an error that the template raised itself.
 pub(super) const REFUSAL: &str = "raise_exception: ";
@@ -21,10 +21,26 @@ pub(super) fn new() -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
+    environment.add_filter(percent::FILTER, percent::percent);
+    for name in ["e", "escape"] {
+        environment.add_filter(name, python::escape);
+    }
+    environment.add_filter("urlencode", python::percent_encoded);
+    environment.add_filter("truncate", python::truncate);
+    environment.add_filter("random", python::random);
+    environment.add_filter("wordcount", minijinja_contrib::filters::wordcount);
+    environment.add_filter("wordwrap", python::wordwrap);
+    environment.add_filter("striptags", minijinja_contrib::filters::striptags);
+    environment.add_filter("filesizeformat", minijinja_contrib::filters::filesizeformat);
+    environment.add_function("cycler", |items: Rest<Value>| {
+        minijinja_contrib::globals::cycler(items.0)
+    });
+    environment.add_function("joiner", minijinja_contrib::globals::joiner);
     environment.add_filter("int", python::int);
     environment.add_filter("float", python::float);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
+    environment.add_test("callable", is_callable);
     environment.set_formatter(write_value);
     environment
 }
@@ -45,7 +61,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// Python's `json.dumps`: nothing is escaped for HTML, and other scripts stay readable.
-fn to_json(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
+fn to_json(state: &State, value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
     let style = json::Style {
         ensure_ascii: ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false),
         indent: options
@@ -58,7 +74,7 @@ fn to_json(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
-    json::dumps(value, &style)
+    json::dumps(value, &style, limits::bytes_left(state))
 }
 
 /// The pair (between items, between key and value).
@@ -80,6 +96,11 @@ fn is_sequence(value: &Value) -> bool {
 /// What a loop may go over; in Python `None` is not.
 fn is_iterable(value: &Value) -> bool {
     !value.is_none() && value.try_iter().is_ok()
+}
+
+/// Functions and macros, and what is not defined, as in Jinja.
+fn is_callable(value: &Value) -> bool {
+    value.is_undefined() || value.kind() == ValueKind::Plain
 }
 
 /// `{{ value }}`: floats as Python writes them, all else as it comes.

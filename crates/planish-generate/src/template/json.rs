@@ -20,8 +20,11 @@ pub(super) struct Style {
     pub sort_keys: bool,
 }
 
-/// The value as JSON text.
-pub(super) fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
+/// Levels of lists and objects, about as many as Python's `json` descends.
+const MOST_LEVELS: usize = 900;
+
+/// The value as JSON text of at most so many bytes.
+pub(super) fn dumps(value: &Value, style: &Style, most_bytes: usize) -> Result<String, Error> {
     let indent = match &style.indent {
         None => None,
         Some(indent) => Some(match (indent.as_str(), indent.as_i64()) {
@@ -46,6 +49,7 @@ pub(super) fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
         item,
         key,
         depth: 0,
+        most_bytes,
     };
     writer.value(value)?;
     Ok(writer.text)
@@ -58,10 +62,17 @@ struct Writer<'a> {
     item: &'a str,
     key: &'a str,
     depth: usize,
+    most_bytes: usize,
 }
 
 impl Writer<'_> {
     fn value(&mut self, value: &Value) -> Result<(), Error> {
+        if self.text.len() > self.most_bytes {
+            return Err(ErrorKind::OutOfFuel.into());
+        }
+        if self.depth > MOST_LEVELS {
+            return Err(invalid(format!("tojson: more than {MOST_LEVELS} levels")));
+        }
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
@@ -166,7 +177,7 @@ impl Writer<'_> {
 fn key_text(key: &Value) -> Result<String, Error> {
     match key.kind() {
         ValueKind::String => Ok(key.as_str().unwrap_or_default().to_owned()),
-        ValueKind::Bool | ValueKind::None | ValueKind::Number => dumps(key, &Style::default()),
+        ValueKind::Bool | ValueKind::None | ValueKind::Number => dumps(key, &Style::default(), usize::MAX),
         kind => Err(invalid(format!("tojson: a key of type {kind} has no JSON form"))),
     }
 }

@@ -2,12 +2,15 @@
 
 mod environment;
 mod json;
+mod limits;
+mod percent;
 mod python;
 
 use minijinja::Environment;
 use serde_json::{Map, Value};
 
 use crate::files::{Files, parse_object, parse_text};
+use crate::foreign::on_own_stack;
 use crate::special::SpecialTokens;
 use crate::{Error, Message};
 
@@ -37,8 +40,8 @@ pub struct TemplateInput {
 }
 
 impl ChatTemplate {
-    /// The templates of a checkpoint: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, which is one
-    /// template or a list of named ones. `None` if it has none.
+    /// The templates of a checkpoint: `chat_template.jinja`, else `chat_template` of `chat_template.json` or
+    /// `tokenizer_config.json`, which is one template or a list of named ones. `None` if it has none.
     ///
     /// # Errors
     /// When a file contradicts its format or a template does not compile.
@@ -56,18 +59,38 @@ impl ChatTemplate {
     /// # Errors
     /// When a template does not compile.
     pub fn compile(sources: Vec<(String, String)>, special: Vec<(String, String)>) -> Result<ChatTemplate, Error> {
-        let mut environment = environment::new();
-        let names = sources.iter().map(|(name, _)| name.clone()).collect();
-        for (name, source) in sources {
-            environment
-                .add_template_owned(name, environment::plain_blocks(&source))
-                .map_err(template_error)?;
+        let bytes: usize = sources.iter().map(|(_, source)| source.len()).sum();
+        if bytes > limits::MOST_SOURCE_BYTES {
+            let most = limits::MOST_SOURCE_BYTES;
+            return Err(Error::Template(format!(
+                "it has {bytes} bytes, expected at most {most}"
+            )));
         }
+        let names = sources.iter().map(|(name, _)| name.clone()).collect();
+        let compile = || {
+            let mut environment = environment::new();
+            for (name, source) in sources {
+                let source = percent::rewrite(&environment::plain_blocks(&source));
+                environment.add_template_owned(name, source)?;
+            }
+            Ok(environment)
+        };
+        let environment = on_own_stack(|| compile().map_err(template_error)).map_err(engine_failed)??;
         Ok(ChatTemplate {
             environment,
             names,
             special,
         })
+    }
+
+    /// Text that the template puts after what the assistant said, where it can be told: how a turn ends.
+    pub fn end_of_turn(&self) -> Option<String> {
+        const WORDS: &str = "planish asks how a turn ends";
+        let messages = [Message::new("user", "x"), Message::new("assistant", WORDS)];
+        let text = self.render(&messages, &TemplateInput::default()).ok()?;
+        let (before, after) = text.rsplit_once(WORDS)?;
+        // In a conversation of channels a part of an answer ends as a turn does.
+        (!before.contains("<|channel|>") && !after.is_empty()).then(|| after.trim_start().to_owned())
     }
 
     /// The text of a conversation.
@@ -88,13 +111,14 @@ impl ChatTemplate {
             input.documents.clone().map_or(Value::Null, Value::Array),
         );
         variables.insert("add_generation_prompt".into(), Value::Bool(input.add_generation_prompt));
-        let template = self
-            .environment
-            .get_template(self.choose(input.tools.is_some())?)
-            .map_err(template_error)?;
-        template
-            .render(minijinja::value::Serde(&variables))
-            .map_err(template_error)
+        let name = self.choose(input.tools.is_some())?;
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(limits::fuel(size(&variables))));
+        let render = || {
+            let template = environment.get_template(name)?;
+            template.render(minijinja::value::Serde(&variables))
+        };
+        on_own_stack(|| render().map_err(template_error)).map_err(engine_failed)?
     }
 
     fn choose(&self, with_tools: bool) -> Result<&str, Error> {
@@ -102,6 +126,7 @@ impl ChatTemplate {
         match () {
             () if with_tools && has(TOOL_USE) => Ok(TOOL_USE),
             () if has(DEFAULT) => Ok(DEFAULT),
+            () if self.names.len() == 1 => Ok(&self.names[0]),
             () => Err(Error::Template(format!(
                 "none is named {DEFAULT:?}; there are {}",
                 self.names.join(", ")
@@ -129,24 +154,39 @@ fn sources(files: &Files) -> Result<Vec<(String, String)>, Error> {
     if !sources.is_empty() {
         return Ok(sources);
     }
-    let config = parse_object(CONFIG, files.tokenizer_config.as_deref())?;
-    match config.get("chat_template") {
+    for (file, bytes) in [
+        ("chat_template.json", &files.chat_template_json),
+        (CONFIG, &files.tokenizer_config),
+    ] {
+        let object = parse_object(file, bytes.as_deref())?;
+        sources.extend(sources_in(file, object.get("chat_template"))?);
+        if !sources.is_empty() {
+            break;
+        }
+    }
+    Ok(sources)
+}
+
+/// One text, a list of named ones, or an object of them.
+fn sources_in(file: &'static str, value: Option<&Value>) -> Result<Vec<(String, String)>, Error> {
+    let mut sources = Vec::new();
+    match value {
         None | Some(Value::Null) => {}
         Some(Value::String(text)) => sources.push((DEFAULT.to_owned(), text.clone())),
         Some(Value::Array(list)) => {
             for item in list {
-                sources.push(named_source(item)?);
+                sources.push(named_source(file, item)?);
             }
         }
         Some(Value::Object(named)) => {
             for (name, text) in named {
-                let text = text.as_str().ok_or_else(|| not_a_template(name))?;
+                let text = text.as_str().ok_or_else(|| not_a_template(file, name))?;
                 sources.push((name.clone(), text.to_owned()));
             }
         }
         Some(_) => {
             return Err(Error::bad_file(
-                CONFIG,
+                file,
                 "chat_template: expected a text or a list of named texts",
             ));
         }
@@ -155,18 +195,38 @@ fn sources(files: &Files) -> Result<Vec<(String, String)>, Error> {
 }
 
 /// `{"name": .., "template": ..}`.
-fn named_source(item: &Value) -> Result<(String, String), Error> {
+fn named_source(file: &'static str, item: &Value) -> Result<(String, String), Error> {
     let field = |key: &str| item.get(key).and_then(Value::as_str).map(str::to_owned);
     field("name")
         .zip(field("template"))
-        .ok_or_else(|| not_a_template(&item.to_string()))
+        .ok_or_else(|| not_a_template(file, &item.to_string()))
 }
 
-fn not_a_template(found: &str) -> Error {
+fn not_a_template(file: &str, found: &str) -> Error {
     Error::bad_file(
-        CONFIG,
+        file,
         format!("chat_template: expected a name and a template, found {found:.80}"),
     )
+}
+
+/// Bytes of all texts, and a few for every value.
+fn size(variables: &Map<String, Value>) -> usize {
+    let entry = |(key, value): (&String, &Value)| key.len() + value_size(value);
+    variables.iter().map(entry).sum()
+}
+
+fn value_size(value: &Value) -> usize {
+    8 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(value_size).sum(),
+        Value::Object(fields) => size(fields),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+/// A panic of the library that runs templates.
+fn engine_failed(panic: String) -> Error {
+    Error::Template(format!("the template engine failed on it ({panic})"))
 }
 
 /// The template's own words where it refused, else what is wrong and in which line.
@@ -180,6 +240,10 @@ fn template_error(error: minijinja::Error) -> Error {
         .and_then(|detail| detail.strip_prefix(environment::REFUSAL))
     {
         return Error::Template(refusal.to_owned());
+    }
+    if root.kind() == minijinja::ErrorKind::OutOfFuel {
+        let what = "it computes too much: a loop without end, or values that grow without bound";
+        return Error::Template(what.to_owned());
     }
     Error::Template(root.to_string())
 }

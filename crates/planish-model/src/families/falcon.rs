@@ -120,7 +120,7 @@ fn read_sizes(config: Config<'_>, grouped: bool) -> Result<Sizes, Error> {
         heads,
         kv_heads,
         head_dim: hidden / heads,
-        layers: config.count("num_hidden_layers")?,
+        layers: config.layers("num_hidden_layers")?,
         context: config.optional_count("max_position_embeddings")?.unwrap_or(2048),
     })
 }

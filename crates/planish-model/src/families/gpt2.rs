@@ -82,7 +82,7 @@ fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
         heads,
         kv_heads: heads,
         head_dim: hidden / heads,
-        layers: config.count("n_layer")?,
+        layers: config.layers("n_layer")?,
         context: config.count("n_positions")?,
     })
 }

@@ -28,7 +28,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let routed = Routed {
         activation: Activation::ClampedSwiglu {
             slope: config.number("swiglu_alpha")? as f32,
-            limit: config.number("swiglu_limit")? as f32,
+            limit: limit(config)?,
         },
         ..Routed::read(config, "intermediate_size", "num_local_experts", routing)?
     };
@@ -45,6 +45,14 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         layer.feed_forward = experts(&routed, index).into();
         Ok(())
     })
+}
+
+/// Bounds of gate and up, which lie on both sides of 0.
+fn limit(config: Config<'_>) -> Result<f32, Error> {
+    match config.number("swiglu_limit")? as f32 {
+        limit if limit >= 0.0 => Ok(limit),
+        _ => Err(config.error("swiglu_limit", "a number of at least 0")),
+    }
 }
 
 /// Gate and up take turns in the rows of one tensor, which is 4-bit floats, or plain with columns before rows.

@@ -23,7 +23,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         return Err(config.error("num_experts", "0"));
     }
     let bias = config.flag("attention_bias", false)?;
-    let layers = config.count("num_hidden_layers")? as f64;
+    let layers = config.layers("num_hidden_layers")? as f64;
     let differences = Differences {
         query_bias: bias,
         output_bias: bias,

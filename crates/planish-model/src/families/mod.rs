@@ -61,9 +61,13 @@ mod starcoder2;
 mod tested;
 mod wrapped;
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 pub use self::tested::{FamilyInfo, Tested};
+
+use planish_checkpoint::Checkpoint;
 
 use crate::config::Config;
 use crate::{Architecture, Error};
@@ -140,7 +144,24 @@ impl Architecture {
     /// # Errors
     /// An architecture that no family knows; a key that is missing, of the wrong kind, or not understood.
     pub fn from_config(config: &Map<String, Value>) -> Result<Architecture, Error> {
-        let config = Config::new(config);
+        Architecture::translate(Config::new(config))
+    }
+
+    /// Translates the config.json of a checkpoint, whose tensors must bear out the number of layers.
+    ///
+    /// # Errors
+    /// As [`Architecture::from_config`]; more layers than there are tensors of.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Architecture, Error> {
+        let layer = |name: &str| name.split('.').find_map(|part| part.parse::<u32>().ok());
+        let layers: HashSet<u32> = checkpoint
+            .entries()
+            .iter()
+            .filter_map(|entry| layer(&entry.name))
+            .collect();
+        Architecture::translate(Config::new(checkpoint.config()).with_layers(layers.len()))
+    }
+
+    fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let name = config.texts("architectures")?.and_then(|names| names.first().copied());
         let model_type = config.optional_text("model_type")?;
         let family = FAMILIES.iter().find(|family| match name {

@@ -102,7 +102,7 @@ fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
         heads,
         kv_heads: heads,
         head_dim: hidden / heads,
-        layers: config.count("num_hidden_layers")?,
+        layers: config.layers("num_hidden_layers")?,
         context: config.count("max_position_embeddings")?,
     })
 }

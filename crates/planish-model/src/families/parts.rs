@@ -45,7 +45,7 @@ impl Sizes {
             heads,
             kv_heads,
             head_dim,
-            layers: config.count("num_hidden_layers")?,
+            layers: config.layers("num_hidden_layers")?,
             context: config.count("max_position_embeddings")?,
         })
     }

@@ -16,7 +16,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096});
+    let defaults =
+        json!({"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0});
     let config = config.with_defaults(&defaults);
     // Switches of the family's own code, which transformers does not read: no released checkpoint has them on.
     for key in ["attention_bias", "mlp_bias", "lm_head_bias"] {

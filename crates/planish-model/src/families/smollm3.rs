@@ -38,7 +38,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
 
 /// `no_rope_layers`, which has 1 for layers that do rotate, or every layer but those at the interval.
 fn rotating_layers(config: Config<'_>) -> Result<Vec<bool>, Error> {
-    let layers = config.count("num_hidden_layers")?;
+    let layers = config.layers("num_hidden_layers")?;
     let Some(value) = config.value("no_rope_layers") else {
         let interval = config.count("no_rope_layer_interval")?;
         return Ok((1..=layers).map(|layer| !layer.is_multiple_of(interval)).collect());

@@ -3,11 +3,11 @@
 use planish_checkpoint::mlx::{self, Arranged};
 use planish_checkpoint::{Entry, Part};
 use planish_format::Packing;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Plan, Planner, Reason, fit, module};
 use crate::layers::Role;
-use crate::{Error, Remedy, mlx_rules};
+use crate::{Error, Remedy, mlx_rules, tied};
 
 impl Planner<'_> {
     pub(super) fn mlx(&self, entries: &[Entry]) -> Result<Plan, Error> {
@@ -35,7 +35,7 @@ impl Planner<'_> {
         }
         let name = module(&tensor.name);
         // mlx-lm drops a tied head that is stored all the same, and would stumble over its scales.
-        if (role == Role::Head && self.is_tied()) || self.stays_plain(name) {
+        if (role == Role::Head && tied::is_tied(self.config)) || self.stays_plain(name) {
             return Ok(Err(Reason::NotPackedByDialect));
         }
         // A user may name a layer as Hugging Face does, or as MLX.
@@ -83,11 +83,5 @@ impl Planner<'_> {
             .and_then(|names| names.get(0)?.as_str());
         let generates = class.is_some_and(|class| class.ends_with("ForConditionalGeneration"));
         mlx_rules::is_plain_router(self.model_type(), module) || (generates && mlx_rules::is_not_language(module))
-    }
-
-    fn is_tied(&self) -> bool {
-        let says = |config: &Map<String, Value>| config.get("tie_word_embeddings").and_then(Value::as_bool);
-        let text = self.config.get("text_config").and_then(Value::as_object);
-        says(self.config).or_else(|| says(text?)).unwrap_or(false)
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if arguments.json {
         let result = json!({
-            "model": arguments.model.as_deref().or(arguments.shape.as_deref()),
+            "model": arguments.name(),
             "architecture": model.architecture().name,
             "device": model.device(),
             "threads": model.threads(),
@@ -85,11 +85,7 @@ fn row(sequences: u32, rates: &BatchRates, own_memory_bytes: Option<u64>) -> Val
 fn print_head(arguments: &Arguments, model: &CausalLM) {
     println!(
         "{} ({}) on {}, {} threads; {} tokens after a prompt of {}",
-        arguments
-            .model
-            .as_deref()
-            .or(arguments.shape.as_deref())
-            .unwrap_or("the demo model"),
+        arguments.name().unwrap_or("the demo model".into()),
         model.architecture().name,
         model.device(),
         model.threads(),

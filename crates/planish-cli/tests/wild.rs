@@ -1,0 +1,523 @@
+//! Model folders as people have them: what the rest of the ecosystem reads is read, what a checkpoint asks for is done or told.
+
+mod support;
+
+use std::path::Path;
+
+use planish_checkpoint::Checkpoint;
+use planish_format::FloatType;
+use serde_json::{Value, json};
+use support::Scratch;
+use support::scripted::{Scripted, letters};
+
+/// Standard output without its last line break, and standard error.
+fn told(scratch: &Scratch, arguments: &[&str]) -> (String, String) {
+    let output = scratch.run(arguments);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    (stdout.strip_suffix('\n').unwrap_or(&stdout).to_owned(), stderr)
+}
+
+/// The text that a model writes after `x=a`, with nothing to say about it.
+fn said(scratch: &Scratch, model: &str, more: &[&str]) -> String {
+    let arguments = [
+        &["generate", model, "--raw", "--prompt", "x=a", "--max-new-tokens", "6"][..],
+        more,
+    ]
+    .concat();
+    let (text, notices) = told(scratch, &arguments);
+    assert_eq!(notices, "", "{arguments:?}");
+    text
+}
+
+fn write(path: &Path, value: &Value) {
+    std::fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn suggestions_of_the_checkpoint_are_obeyed() {
+    let scratch = Scratch::new();
+    for (suggestion, expected) in [
+        (json!({}), "bcabca"),
+        (json!({"suppress_tokens": [98]}), "</s>"),
+        (json!({"begin_suppress_tokens": [98]}), ""),
+        (json!({"bad_words_ids": [[99]]}), "b"),
+        (json!({"bad_words_ids": [[98, 99]]}), "b"),
+        (json!({"bad_words_ids": [[97, 99]]}), "bcabca"),
+        (json!({"no_repeat_ngram_size": 3}), "bcab"),
+        (json!({"no_repeat_ngram_size": 7}), "bcabca"),
+        (json!({"max_new_tokens": 2}), "bcabca"),
+        (json!({"stop_strings": ["ab", "zz"]}), "bc"),
+        (json!({"stop_strings": "ca"}), "b"),
+        (json!({"eos_token_id": 99}), "b"),
+        (json!({"eos_token_id": [99, 97]}), "b"),
+        (json!({"eos_token_id": -1}), "bcabca"),
+        (json!({"top_k": -1}), "bcabca"),
+        (json!({"top_k": "many"}), "bcabca"),
+    ] {
+        let mut model = Scripted::circle();
+        model.generation_config = suggestion.clone();
+        model.write(&scratch, "m");
+        let text = said(&scratch, "m", &[]);
+        match expected {
+            // Something else comes: which token is the first of equals.
+            "" => assert!(!text.starts_with('b'), "{suggestion}: {text}"),
+            "</s>" => assert!(!text.contains('b'), "{suggestion}: {text}"),
+            "b" if suggestion.get("bad_words_ids").is_some() => {
+                assert!(text.starts_with('b') && !text.contains("bc"), "{suggestion}: {text}");
+            }
+            "bcab" => assert!(
+                text.starts_with("bcab") && !text.starts_with("bcabc"),
+                "{suggestion}: {text}"
+            ),
+            expected => assert_eq!(text, expected, "{suggestion}"),
+        }
+    }
+    // Where the user says nothing, the checkpoint says how long an answer may be.
+    let mut model = Scripted::circle();
+    model.generation_config = json!({"max_new_tokens": 2});
+    model.write(&scratch, "m");
+    assert_eq!(told(&scratch, &["generate", "m", "--raw", "--prompt", "x=a"]).0, "bc");
+    // An end token does not come too early.
+    let mut model = Scripted::circle().chain("d", &["e"], "</s>");
+    model.generation_config = json!({"min_new_tokens": 4});
+    model.write(&scratch, "m");
+    let arguments = [
+        "generate",
+        "m",
+        "--raw",
+        "--prompt",
+        "d",
+        "--max-new-tokens",
+        "8",
+        "--json",
+    ];
+    let answer: Value = serde_json::from_str(&told(&scratch, &arguments).0).unwrap();
+    assert!(answer["generated_tokens"].as_u64().unwrap() >= 4, "{answer}");
+}
+
+#[test]
+fn what_is_not_obeyed_is_told_and_what_is_wrong_matters_only_where_it_counts() {
+    let scratch = Scratch::new();
+    let arguments = ["generate", "m", "--raw", "--prompt", "x=a", "--max-new-tokens", "3"];
+    let mut model = Scripted::circle();
+    model.generation_config = json!({"typical_p": 0.9, "num_beams": 4, "penalty_alpha": null, "guidance_scale": 1.0});
+    model.write(&scratch, "m");
+    let (text, notices) = told(&scratch, &arguments);
+    assert_eq!(text, "bca");
+    assert_eq!(
+        notices,
+        "note: generation_config.json: typical_p is 0.9, which is not obeyed\n\
+         note: generation_config.json: num_beams is 4, which is not obeyed\n"
+    );
+    model.generation_config = json!({"top_k": "many", "do_sample": true});
+    model.write(&scratch, "m");
+    let message = scratch.fail(&arguments);
+    assert_eq!(
+        message,
+        "error: generation_config.json: top_k is \"many\", expected a whole number"
+    );
+    for flags in [&["--top-k", "40", "--temperature", "0.01"][..], &["--temperature", "0"]] {
+        assert_eq!(said(&scratch, "m", flags), "bcabca", "{flags:?}");
+    }
+    Scripted::circle().write(&scratch, "m");
+    let (_, notices) = told(&scratch, &[&arguments[..], &["--top-p", "0.5", "--seed", "7"]].concat());
+    assert_eq!(
+        notices,
+        "note: --top-p, --seed have no effect: tokens are drawn only with a --temperature above 0\n"
+    );
+    assert_eq!(said(&scratch, "m", &["--stop", "ca"]), "b");
+    for (flag, expected) in [("--seed", "from 0 to"), ("--top-k", "at least 0")] {
+        let output = scratch.run(&[&arguments[..], &[flag, "-1"]].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr.contains(expected) && !stderr.contains("unexpected"), "{stderr}");
+    }
+}
+
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// Answers Yes to anything; only the template says how a turn ends.
+fn chat_model() -> Scripted {
+    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+    let path = ["Y", "e", "s", "<|im_end|>", "<|im_start|>", "u", "h", "m"];
+    let mut model = Scripted::bytes(&[], &special).chain("\n", &path, "\n");
+    model.tokenizer_config["eos_token"] = json!("<|endoftext|>");
+    model
+}
+
+#[test]
+fn templates_are_found_and_turns_end_where_they_say() {
+    let scratch = Scratch::new();
+    let ask = ["generate", "m", "--prompt", "hi", "--max-new-tokens", "9"];
+    let mut model = chat_model();
+    model.template = Some(CHATML.to_owned());
+    model.write(&scratch, "m");
+    assert_eq!(told(&scratch, &ask), ("Yes".to_owned(), String::new()));
+    // chat_template.json, as text or as a list of named templates.
+    std::fs::remove_file(scratch.path("m/chat_template.jinja")).unwrap();
+    for template in [json!(CHATML), json!([{"name": "default", "template": CHATML}])] {
+        write(
+            &scratch.path("m/chat_template.json"),
+            &json!({"chat_template": template}),
+        );
+        assert_eq!(told(&scratch, &ask), ("Yes".to_owned(), String::new()));
+    }
+    // None at all is told; one from a file will do.
+    std::fs::remove_file(scratch.path("m/chat_template.json")).unwrap();
+    let (_, notices) = told(&scratch, &ask);
+    assert_eq!(
+        notices,
+        "note: the model has no chat template: it continues the text as it is (as with --raw)\n"
+    );
+    std::fs::write(scratch.path("own.jinja"), CHATML).unwrap();
+    let (text, _) = told(&scratch, &[&ask[..], &["--chat-template", "own.jinja"]].concat());
+    assert_eq!(text, "Yes");
+}
+
+#[test]
+fn templates_are_told_variables_and_a_system_message() {
+    let scratch = Scratch::new();
+    let mut model = chat_model();
+    let words = "{{ raise_exception(messages|map(attribute='content')|join('+') ~ enable_thinking ~ x) }}";
+    model.template = Some(words.to_owned());
+    model.write(&scratch, "m");
+    let arguments = [
+        "generate",
+        "m",
+        "--prompt",
+        "hi",
+        "--system",
+        "be",
+        "--template-kwarg",
+        "enable_thinking=false",
+    ];
+    let message = scratch.fail(&[&arguments[..], &["--template-kwarg", "x=1=2"]].concat());
+    assert_eq!(message, "error: chat template: be+hiFalse1=2");
+}
+
+#[test]
+fn channels_are_told_apart() {
+    let scratch = Scratch::new();
+    let special = [
+        "<|start|>",
+        "<|end|>",
+        "<|message|>",
+        "<|channel|>",
+        "<|return|>",
+        "<|message2|>",
+        "<|channel2|>",
+    ];
+    let words = ["assistant", "analysis", "final", "Hmm.", "Paris."];
+    let path = [
+        "<|channel|>",
+        "analysis",
+        "<|message|>",
+        "Hmm.",
+        "<|end|>",
+        "<|start|>",
+        "assistant",
+    ];
+    let rest = ["<|channel2|>", "final", "<|message2|>", "Paris."];
+    let mut model = Scripted::bytes(&words, &special).chain("t", &[&path[..], &rest].concat(), "<|return|>");
+    model.tokenizer_config["eos_token"] = json!("<|return|>");
+    model.template = Some(
+        "{% for m in messages %}<|start|>{{ m.role }}{% if m.role == 'assistant' %}<|channel|>final{% endif %}<|message|>\
+         {{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+            .to_owned(),
+    );
+    // The prompt ends with the letters of the word, not with the token.
+    model.steps.push(("assistant".to_owned(), "<|channel2|>".to_owned()));
+    model.write(&scratch, "m");
+    let arguments = ["generate", "m", "--prompt", "hi", "--max-new-tokens", "24"];
+    assert_eq!(told(&scratch, &arguments), ("Paris.".to_owned(), String::new()));
+    let answer: Value = serde_json::from_str(&told(&scratch, &[&arguments[..], &["--json"]].concat()).0).unwrap();
+    assert_eq!(
+        (&answer["text"], &answer["reasoning"]),
+        (&json!("Paris."), &json!("Hmm."))
+    );
+    std::fs::write(scratch.path("prompts"), "hi\nho\n").unwrap();
+    let (text, _) = told(
+        &scratch,
+        &["generate", "m", "--prompts", "prompts", "--max-new-tokens", "24"],
+    );
+    assert_eq!(text, "=== prompts, line 1\nParis.\n=== prompts, line 2\nParis.");
+}
+
+/// What SentencePiece's decoder leaves out at the beginning of a text belongs to a continuation.
+#[test]
+fn continuations_keep_their_first_space() {
+    let scratch = Scratch::new();
+    let mut model = Scripted::bytes(&[], &["<s>", "</s>"]);
+    let words = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "\u{2581}cat",
+        "\u{2581}sat",
+        "\u{2581}\u{2581}\u{2581}\u{2581}",
+        "return",
+        "\u{2581}1",
+    ];
+    let letters = "abcdefghijklmnopqrstuvwxyz\u{2581}";
+    let all = words
+        .iter()
+        .map(|word| (*word).to_owned())
+        .chain(letters.chars().map(String::from));
+    let vocabulary: serde_json::Map<String, Value> = all.enumerate().map(|(id, word)| (word, json!(id))).collect();
+    model.tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": (0..3).map(|id| json!({"id": id, "content": words[id], "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})).collect::<Vec<Value>>(),
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": []},
+    });
+    model.tokenizer_config["eos_token"] = json!("</s>");
+    let model = model.chain("e", &["\u{2581}cat", "\u{2581}sat"], "</s>");
+    let model = model.chain(
+        "f",
+        &["\u{2581}\u{2581}\u{2581}\u{2581}", "return", "\u{2581}1"],
+        "</s>",
+    );
+    model.write(&scratch, "m");
+    for (prompt, expected) in [("the", " cat sat"), ("f", "    return 1")] {
+        let (text, _) = told(
+            &scratch,
+            &["generate", "m", "--raw", "--prompt", prompt, "--max-new-tokens", "8"],
+        );
+        assert_eq!(text, expected, "{prompt}");
+    }
+}
+
+#[test]
+fn letters_of_bytes_are_no_text() {
+    let scratch = Scratch::new();
+    let mut model = Scripted::bytes(&["Hello", " there"], &["<s>", "</s>"]).chain("h", &["Hello", " there"], "</s>");
+    model.tokenizer["decoder"] = json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]});
+    model.tokenizer_config["eos_token"] = json!("</s>");
+    model.write(&scratch, "m");
+    assert!(letters(" ") != " ");
+    let (text, _) = told(
+        &scratch,
+        &["generate", "m", "--raw", "--prompt", "h", "--max-new-tokens", "8"],
+    );
+    assert_eq!(text, "Hello there");
+}
+
+#[test]
+fn tensors_that_nobody_needs_may_be_of_any_type() {
+    let scratch = Scratch::new();
+    Scripted::circle().write(&scratch, "m");
+    let path = scratch.path("m/model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&whole[8..8 + length]).unwrap();
+    let data = &whole[8 + length..];
+    header["other.tower.x"] = json!({"dtype": "C64", "shape": [4], "data_offsets": [data.len(), data.len() + 32]});
+    let data = [data, &[1; 32]].concat();
+    std::fs::write(&path, support::safetensors(&header.to_string(), &data)).unwrap();
+    assert_eq!(said(&scratch, "m", &[]), "bcabca");
+    scratch.succeed(&["quantize", "m", "--out", "q", "--bits", "8"]);
+    let stored = scratch.open("q").tensor("other.tower.x").unwrap();
+    assert_eq!(
+        (stored.dtype.to_string().as_str(), &stored.data[..]),
+        ("C64", &[1; 32][..])
+    );
+    assert_eq!(said(&scratch, "q", &[]), "bcabca");
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_of_links_are_read_and_not_copied() {
+    use std::os::unix::fs::symlink;
+    let scratch = Scratch::new();
+    Scripted::circle().write(&scratch, "m");
+    std::fs::create_dir(scratch.path("links")).unwrap();
+    for item in std::fs::read_dir(scratch.path("m")).unwrap() {
+        let path = item.unwrap().path();
+        symlink(&path, scratch.path("links").join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(scratch.path("secret"), "private").unwrap();
+    symlink(scratch.path("secret"), scratch.path("links/notes.txt")).unwrap();
+    assert_eq!(said(&scratch, "links", &[]), "bcabca");
+    let notes = scratch.succeed(&["quantize", "links", "--out", "q", "--bits", "8"]);
+    assert!(
+        notes.contains("not copied, since they are links to files elsewhere: ") && notes.contains("notes.txt"),
+        "{notes}"
+    );
+    assert!(!scratch.path("q/notes.txt").exists() && !scratch.path("q/tokenizer.json").exists());
+    scratch.succeed(&["quantize", "links", "--out", "all", "--bits", "8", "--copy-linked"]);
+    assert_eq!(std::fs::read(scratch.path("all/notes.txt")).unwrap(), b"private");
+    // The output may not be what is read, be it by links.
+    for out in ["links", "m"] {
+        let message = scratch.fail(&["quantize", "links", "--out", out, "--force"]);
+        assert!(message.contains("holds the source itself"), "{message}");
+    }
+    let message = scratch.fail(&["quantize", "m", "--out", ".", "--force"]);
+    assert!(message.contains("holds the source itself"), "{message}");
+    assert_eq!(said(&scratch, "m", &[]), "bcabca");
+}
+
+/// transformers computes with a head that is stored though it is tied, mlx-lm with the embedding.
+#[test]
+fn tied_heads_that_are_stored() {
+    let scratch = Scratch::new();
+    let mut model = Scripted::circle();
+    model.config = json!({"tie_word_embeddings": true});
+    model.write(&scratch, "other");
+    assert_eq!(said(&scratch, "other", &[]), "bcabca");
+    for format in ["mlx", "metal"] {
+        let out = format!("other-{format}");
+        let arguments = [
+            "quantize",
+            "other",
+            "--out",
+            &out,
+            "--format",
+            format,
+            "--bits",
+            "8",
+            "--group-size",
+            "32",
+        ];
+        scratch.succeed(&arguments);
+        assert_eq!(scratch.config(&out)["tie_word_embeddings"], json!(format == "metal"));
+        assert_eq!(said(&scratch, &out, &[]), "bcabca");
+    }
+    // A copy of the embedding need not be kept.
+    let mut tensors = model.tensors();
+    tensors[1].values = tensors[0].values.clone();
+    let config = scratch.config("other");
+    scratch.write("same", &config, FloatType::F32, &tensors);
+    tensors.remove(1);
+    scratch.write("none", &config, FloatType::F32, &tensors);
+    for format in ["mlx", "metal"] {
+        let bytes = ["same", "none"].map(|name| {
+            let out = format!("{name}-{format}");
+            scratch.succeed(&[
+                "quantize",
+                name,
+                "--out",
+                &out,
+                "--format",
+                format,
+                "--bits",
+                "8",
+                "--group-size",
+                "32",
+            ]);
+            assert_eq!(scratch.config(&out)["tie_word_embeddings"], json!(true));
+            std::fs::read(scratch.path(&out).join("model.safetensors")).unwrap()
+        });
+        assert!(bytes[0] == bytes[1], "{format}");
+    }
+}
+
+#[test]
+fn tokenizers_in_other_formats_are_named_with_the_cure() {
+    let scratch = Scratch::new();
+    Scripted::circle().write(&scratch, "m");
+    std::fs::remove_file(scratch.path("m/tokenizer.json")).unwrap();
+    for name in ["vocab.json", "merges.txt"] {
+        std::fs::write(scratch.path("m").join(name), "{}").unwrap();
+    }
+    let message = scratch.fail(&["generate", "m", "--raw", "--prompt", "x"]);
+    assert!(
+        message.contains("found vocab.json, merges.txt: convert it") && message.contains("save_pretrained"),
+        "{message}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_no_text_and_causes_that_are_told_once() {
+    use std::os::unix::ffi::OsStrExt;
+    let scratch = Scratch::new();
+    Scripted::circle().write(&scratch, "m");
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    std::fs::rename(scratch.path("m"), scratch.folder.path().join(odd)).unwrap();
+    let mut command = scratch.command(&["generate", "--raw", "--prompt", "x=a", "--max-new-tokens", "2"]);
+    let output = command.arg(odd).output().unwrap();
+    assert_eq!(output.stdout, b"bc\n", "{}", String::from_utf8_lossy(&output.stderr));
+    Scripted::circle().write(&scratch, "n");
+    std::os::unix::fs::symlink(scratch.path("nowhere"), scratch.path("dangling")).unwrap();
+    for (out, cause) in [("dangling", "(os error 2)"), ("n/config.json/x", "(os error 20)")] {
+        let output = scratch.run(&["quantize", "n", "--out", out]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), stderr.matches(cause).count()),
+            (Some(1), 1),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn models_of_the_hub_by_any_of_their_names() {
+    let scratch = Scratch::new();
+    let commit = "0123456789012345678901234567890123456789";
+    let folder = format!("hub/models--o--n/snapshots/{commit}");
+    std::fs::create_dir_all(scratch.path("hub/models--o--n/refs")).unwrap();
+    std::fs::create_dir_all(scratch.path(&folder).parent().unwrap()).unwrap();
+    std::fs::write(scratch.path("hub/models--o--n/refs/main"), commit).unwrap();
+    Scripted::circle().write(&scratch, &folder);
+    for (variable, names) in [
+        (
+            "HF_HUB_CACHE",
+            &[
+                "o/n",
+                "o/n/",
+                "hf.co/o/n",
+                "https://huggingface.co/o/n",
+                "https://huggingface.co/o/n/tree/main",
+            ][..],
+        ),
+        ("HUGGINGFACE_HUB_CACHE", &["o/n"]),
+    ] {
+        for name in names {
+            let mut command = scratch.command(&["generate", name, "--raw", "--prompt", "x=a", "--max-new-tokens", "2"]);
+            let output = command.env(variable, scratch.path("hub")).output().unwrap();
+            assert_eq!(
+                output.stdout,
+                b"bc\n",
+                "{name}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}
+
+#[test]
+fn an_index_is_a_hint() {
+    let scratch = Scratch::new();
+    let model = Scripted::circle();
+    model.write(&scratch, "m");
+    let checkpoint = Checkpoint::open(&scratch.path("m")).unwrap();
+    let names: Vec<String> = checkpoint.entries().iter().map(|entry| entry.name.clone()).collect();
+    // All tensors in one numbered file, and an index of three.
+    std::fs::rename(
+        scratch.path("m/model.safetensors"),
+        scratch.path("m/model-00001-of-00001.safetensors"),
+    )
+    .unwrap();
+    let file = |index: usize| json!(format!("model-{:05}-of-00003.safetensors", index % 3 + 1));
+    let weight_map: serde_json::Map<String, Value> = names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| (name.clone(), file(index)))
+        .collect();
+    write(
+        &scratch.path("m/model.safetensors.index.json"),
+        &json!({"weight_map": weight_map}),
+    );
+    assert_eq!(said(&scratch, "m", &[]), "bcabca");
+}
