@@ -147,7 +147,8 @@ fn values_that_a_type_cannot_hold() {
     assert!(values.iter().all(|value| value.is_finite()));
 
     // The range of a group is more than its scale can hold.
-    scratch.write("huge", &config, FloatType::F32, &[large(3e38)]);
+    let signs = (0..512).map(|index| if index % 2 == 0 { 3e38 } else { -3e38 });
+    scratch.write("huge", &config, FloatType::F32, &[tensor(signs.collect())]);
     let message = scratch.fail(&["quantize", "huge", "--out", "plain2"]);
     assert!(
         message.contains("the scale or bias of its group is more than float32 can hold"),

@@ -90,7 +90,7 @@ fn layers_on_a_gpu_are_not_counted_and_the_message_says_what_is() {
 #[test]
 fn help_tells_defaults() {
     let from_model = "[default: from generation_config.json, else";
-    for (command, defaults) in [("generate", 5), ("chat", 5)] {
+    for (command, defaults) in [("generate", 7), ("chat", 7)] {
         let text = help(command);
         assert_eq!(text.matches(from_model).count(), defaults, "{text}");
         for part in ["Maximum number of", "--max-tokens", "--temp", "-t, --threads"] {

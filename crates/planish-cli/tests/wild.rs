@@ -172,6 +172,11 @@ fn templates_are_found_and_turns_end_where_they_say() {
         notices,
         "note: the model has no chat template: it continues the text as it is (as with --raw)\n"
     );
+    let (_, notices) = told(&scratch, &[&ask[..], &["--system", "be"]].concat());
+    assert!(
+        notices.contains("--system and --template-kwarg have no effect"),
+        "{notices}"
+    );
     std::fs::write(scratch.path("own.jinja"), CHATML).unwrap();
     let (text, _) = told(&scratch, &[&ask[..], &["--chat-template", "own.jinja"]].concat());
     assert_eq!(text, "Yes");

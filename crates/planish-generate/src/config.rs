@@ -68,18 +68,13 @@ impl Default for GenerationConfig {
 }
 
 /// A suggestion of the checkpoint, which counts where the caller says nothing: so long a value of the wrong kind is no error.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Suggested<T> {
+    #[default]
     Nothing,
     Value(T),
     /// The value as the file has it, and what it should be.
     Wrong(&'static str, String, &'static str),
-}
-
-impl<T> Default for Suggested<T> {
-    fn default() -> Suggested<T> {
-        Suggested::Nothing
-    }
 }
 
 impl<T: Clone> Suggested<T> {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use planish_checkpoint::Checkpoint;
-use planish_generate::{Answer, Batch, Finish, GenerationPlan, Sampling, Session, Step};
+use planish_generate::{Answer, Batch, Finish, GenerationPlan, Restrictions, Sampling, Session, Step};
 use planish_model::{LoadOptions, Model};
 
 /// A tiny checkpoint of planish-model's tests.
@@ -31,7 +31,9 @@ fn answer(session: &mut Session, model: &mut Model, prompt: &[u32]) -> Answer {
             repetition_penalty: 1.0,
             seed: 0,
         },
+        restrictions: Restrictions::default(),
         eos_token_id: Vec::new(),
+        stop_strings: Vec::new(),
     };
     session
         .generate(model, prompt, &plan, &mut |_| ControlFlow::Continue(()))
@@ -95,7 +97,14 @@ fn tasks(vocabulary: u32, count: usize, longest: usize) -> Vec<(Vec<u32>, Genera
                 repetition_penalty: if index % 4 == 2 { 1.3 } else { 1.0 },
                 seed: index as u64,
             },
+            restrictions: Restrictions {
+                suppressed: if index % 4 == 3 { vec![1, 2, 3] } else { Vec::new() },
+                repeat_none_of: if index % 5 == 3 { 2 } else { 0 },
+                least_tokens: index % 3,
+                ..Restrictions::default()
+            },
             eos_token_id: vec![index as u32 % vocabulary],
+            stop_strings: Vec::new(),
         };
         (prompt, plan)
     };

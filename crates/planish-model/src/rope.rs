@@ -220,9 +220,16 @@ fn rope_of(
         Some(theta) => theta,
         None => config.optional_number(theta_key)?.unwrap_or(10_000.0),
     };
-    // Most families of transformers rotate whole heads whatever this key says.
+    // Without scaling most families of transformers rotate whole heads whatever this key says.
+    let kind = match parameters {
+        Some(parameters) => parameters
+            .optional_text("rope_type")?
+            .or(parameters.optional_text("type")?),
+        None => None,
+    };
+    let ignored = kind.unwrap_or("default") == "default" && !config.knows("partial_rotary_factor");
     let partial = match number("partial_rotary_factor")? {
-        _ if !config.knows("partial_rotary_factor") => 1.0,
+        _ if ignored => 1.0,
         Some(partial) => partial,
         None => config.optional_number("partial_rotary_factor")?.unwrap_or(1.0),
     };

@@ -142,11 +142,11 @@ impl<'a> Floats<'a> {
         let mut values = vec![0.0; self.cols];
         for (index, row) in bytes.to_mut().chunks_mut((self.cols * size).max(1)).enumerate() {
             self.float_type.decode(row, &mut values);
-            for col in 0..self.cols {
-                let lost = !values[col].is_finite() && self.is_finite(rows.start + index, col);
+            for (col, value) in values.iter_mut().enumerate() {
+                let lost = !value.is_finite() && self.is_finite(rows.start + index, col);
                 match lost {
-                    true if self.clamp => values[col] = self.float_type.largest().copysign(values[col]),
-                    true => return Err(self.non_finite(rows.start + index, col, values[col])),
+                    true if self.clamp => *value = self.float_type.largest().copysign(*value),
+                    true => return Err(self.non_finite(rows.start + index, col, *value)),
                     false => {}
                 }
             }

@@ -18,7 +18,7 @@ mod slots {
     /// Mappings that are watched at a time; more are mapped all the same.
     const MOST: usize = 4096;
 
-    static SLOTS: [Slot; MOST] = [const { Slot::FREE }; MOST];
+    static SLOTS: [Slot; MOST] = [const { Slot::unused() }; MOST];
 
     /// Addresses of one mapping; none if `end` is 0.
     pub(in super::super) struct Slot {
@@ -29,12 +29,14 @@ mod slots {
     }
 
     impl Slot {
-        const FREE: Slot = Slot {
-            taken: AtomicBool::new(false),
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-            lost: AtomicBool::new(false),
-        };
+        const fn unused() -> Slot {
+            Slot {
+                taken: AtomicBool::new(false),
+                start: AtomicUsize::new(0),
+                end: AtomicUsize::new(0),
+                lost: AtomicBool::new(false),
+            }
+        }
 
         /// Watches a range of addresses until [`Slot::free`].
         pub fn take(range: Range<usize>) -> Option<&'static Slot> {

@@ -86,6 +86,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if !is_chat && !arguments.raw && arguments.model.is_some() {
         print_no_template();
     }
+    if !is_chat && (arguments.system.is_some() || !arguments.template.template_kwargs.is_empty()) {
+        eprintln!("note: --system and --template-kwarg have no effect without a chat template");
+    }
     let tokens = if is_chat {
         let system = arguments.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<Message> = system.chain([Message::new("user", &prompt)]).collect();

@@ -173,6 +173,8 @@ impl Scripted {
         for (key, value) in self.config.as_object().unwrap() {
             config[key] = value.clone();
         }
+        // A folder of the last script.
+        let _ = std::fs::remove_dir_all(scratch.path(name));
         scratch.write(name, &config, FloatType::F32, &tensors);
         for (file, content) in [
             ("tokenizer.json", &self.tokenizer),
