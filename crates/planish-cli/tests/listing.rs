@@ -57,6 +57,40 @@ fn inspect_says_whether_the_architecture_runs() {
     assert!(why.contains("tangent"), "{why}");
 }
 
+#[test]
+fn packed_weights_are_measured_against_what_they_were_made_of() {
+    let scratch = Scratch::new();
+    scratch.llama("source");
+    scratch.succeed(&["quantize", "source", "--out", "packed", "--bits", "2"]);
+    let shown = text_of(&scratch, &["inspect", "packed", "--against", "source"]);
+    let (_, errors) = shown.split_once("packed weight, worst first").unwrap();
+    let percentages = errors.lines().filter_map(|line| {
+        let (name, error) = line.trim().split_once(' ')?;
+        let error: f64 = error.trim().strip_suffix(" %")?.parse().ok()?;
+        Some((name.to_owned(), error))
+    });
+    let percentages: Vec<(String, f64)> = percentages.collect();
+    assert!(percentages.len() >= 10, "{errors}");
+    assert!(
+        percentages.is_sorted_by(|left, right| left.1 >= right.1),
+        "{percentages:?}"
+    );
+    assert!(
+        percentages.iter().all(|(_, error)| (10.0..60.0).contains(error)),
+        "{percentages:?}"
+    );
+    let json = text_of(&scratch, &["inspect", "packed", "--against", "source", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let errors = json["relative_rms_errors"].as_object().unwrap();
+    let (worst, error) = &percentages[0];
+    assert!(
+        (errors[worst].as_f64().unwrap() * 100.0 - error).abs() < 0.01,
+        "{worst}"
+    );
+    let message = scratch.fail(&["inspect", "packed", "--against", "packed/none"]);
+    assert!(message.contains("packed/none"), "{message}");
+}
+
 /// An encoder, which planish cannot run: its layers are packed and unpacked all the same.
 #[test]
 fn an_unknown_architecture_is_packed_and_unpacked() {

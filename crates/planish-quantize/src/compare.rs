@@ -15,12 +15,28 @@ const CHUNK_WEIGHTS: usize = 1 << 20;
 /// A packed weight that `original` lacks or has in another shape; a tensor that cannot be read.
 pub fn relative_error(original: &Checkpoint, packed: &Checkpoint) -> Result<f64, Error> {
     let mut squares = Squares::default();
-    for entry in packed.entries() {
-        if matches!(entry.layout, Layout::Packed { .. }) {
-            compare(original, packed, entry, &mut squares)?;
-        }
+    for entry in packed_entries(packed) {
+        compare(original, packed, entry, &mut squares)?;
     }
     Ok(squares.relative())
+}
+
+/// As [`relative_error`], of each packed weight by itself: its name and error, in the order of `packed`.
+///
+/// # Errors
+/// As [`relative_error`].
+pub fn relative_errors(original: &Checkpoint, packed: &Checkpoint) -> Result<Vec<(String, f64)>, Error> {
+    let of_entry = |entry: &Entry| {
+        let mut squares = Squares::default();
+        compare(original, packed, entry, &mut squares)?;
+        Ok((entry.name.clone(), squares.relative()))
+    };
+    packed_entries(packed).map(of_entry).collect()
+}
+
+fn packed_entries(checkpoint: &Checkpoint) -> impl Iterator<Item = &Entry> {
+    let entries = checkpoint.entries().iter();
+    entries.filter(|entry| matches!(entry.layout, Layout::Packed { .. }))
 }
 
 fn compare(original: &Checkpoint, packed: &Checkpoint, entry: &Entry, squares: &mut Squares) -> Result<(), Error> {

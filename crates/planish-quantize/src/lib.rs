@@ -27,7 +27,7 @@ mod source;
 mod tied;
 mod transfer;
 
-pub use compare::relative_error;
+pub use compare::{relative_error, relative_errors};
 pub use convert::convert;
 pub use dequantize::dequantize;
 pub use error::{Error, Remedy};

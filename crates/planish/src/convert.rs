@@ -100,6 +100,17 @@ pub fn relative_error(original: &Source, packed: &Source) -> Result<f64, Error> 
     )?)
 }
 
+/// As [`relative_error`], of each packed weight by itself: its name and error.
+///
+/// # Errors
+/// As [`relative_error`].
+pub fn relative_errors(original: &Source, packed: &Source) -> Result<Vec<(String, f64)>, Error> {
+    Ok(planish_quantize::relative_errors(
+        original.checkpoint(),
+        packed.checkpoint(),
+    )?)
+}
+
 /// The output with the Hub id of its source, which the model card names.
 fn from(source: &Source, output: &Output) -> Output {
     let base_model = output.base_model.clone().or(source.hub_id().map(str::to_owned));

@@ -1,10 +1,11 @@
 //! `planish inspect`: a table of what a checkpoint holds, on standard output.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use planish::{Cost, Error, Inspection, ModelError, Source, TensorRow, WIDTHS, inspect};
+use planish::{Cost, Error, Inspection, ModelError, Source, TensorRow, WIDTHS, inspect, relative_errors};
 use serde::Serialize;
 
 use super::packing_flags::packing;
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// The group for which the error of packing plain layers is measured [default: 64]
     #[arg(long, value_name = "SIZE")]
     group_size: Option<usize>,
+    /// Measure the error of each packed weight against this model, which it was made of
+    #[arg(long, value_name = "MODEL")]
+    against: Option<OsString>,
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
@@ -36,11 +40,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let inspection = inspect(&source, group, &mut |progress| bar.conversion(progress))?;
     drop(bar);
     let support = Support::of(&source);
+    let errors = match &arguments.against {
+        Some(original) => Some(relative_errors(&open(original, None)?, &source)?),
+        None => None,
+    };
     let text = if arguments.json {
-        let report = Report { inspection, support };
+        let relative_rms_errors = errors.map(|errors| errors.into_iter().collect());
+        let report = Report {
+            inspection,
+            support,
+            relative_rms_errors,
+        };
         format!("{}\n", serde_json::to_string(&report)?)
     } else {
-        format!("{}{}\n", table(&inspection), support.line())
+        let errors = errors.as_deref().map_or_else(String::new, error_table);
+        format!("{}{errors}{}\n", table(&inspection), support.line())
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -66,6 +80,9 @@ struct Report {
     inspection: Inspection,
     #[serde(flatten)]
     support: Support,
+    /// By weight, against the model that it was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relative_rms_errors: Option<BTreeMap<String, f64>>,
 }
 
 impl Support {
@@ -118,6 +135,21 @@ fn table(inspection: &Inspection) -> String {
         );
     }
     text
+}
+
+/// The packed weights, worst first.
+fn error_table(errors: &[(String, f64)]) -> String {
+    let mut errors: Vec<&(String, f64)> = errors.iter().collect();
+    errors.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+    let lines = errors
+        .iter()
+        .map(|(name, error)| vec![name.clone(), format!("{:.2} %", error * 100.0)]);
+    let mut all = vec![vec![
+        "packed weight, worst first".to_owned(),
+        "relative RMS error".to_owned(),
+    ]];
+    all.extend(lines);
+    format!("{}\n", align(&all))
 }
 
 fn sampled(cost: &Cost) -> String {
