@@ -8,7 +8,7 @@ use super::{GpuOps, MOST_BUFFERS, lock};
 use crate::launch::{self, AttentionBuffer, BLOCK, CopyBlocks, LEAST_TILE_ROWS, MOST_WORDS};
 use planish_ops::{Append, Attention, KeyValueSizes, Places, ResidentKeyValues, RopePairs, SequenceStore, Span};
 
-/// Blocks that there is room for at first; room doubles from there.
+/// Blocks that there is room for at first.
 const FIRST_BLOCKS: usize = 4;
 
 /// Keys and values of one layer, of all sequences: a pool of blocks. Memory is taken as it fills.
@@ -35,7 +35,7 @@ impl<Q: Queue> GpuKeyValues<Q> {
     /// Makes room for so many blocks; what is there stays.
     fn reserve(&mut self, queue: &Q, needed: usize) -> Result<&(Q::Buffer, Q::Buffer), Error> {
         if needed > self.blocks {
-            let blocks = needed.next_power_of_two().max(FIRST_BLOCKS);
+            let blocks = room_for(needed).max(FIRST_BLOCKS);
             let (key, value) = self.block_bytes();
             let larger = (queue.allocate(blocks * key)?, queue.allocate(blocks * value)?);
             if let Some((keys, values)) = &self.buffers {
@@ -63,6 +63,13 @@ impl<Q: Queue> GpuKeyValues<Q> {
         let of = |dim: usize| BLOCK * heads * dim * self.element_bytes;
         (of(head_dim), of(value_dim))
     }
+}
+
+/// So many blocks or up to half as many more: a power of two, or three quarters of one. It grows seldom, and wastes less than doubling.
+fn room_for(needed: usize) -> usize {
+    let power = needed.next_power_of_two();
+    let less = power / 4 * 3;
+    if needed <= less { less } else { power }
 }
 
 impl<Q: Queue> ResidentKeyValues for GpuKeyValues<Q> {
