@@ -68,7 +68,7 @@ fn attend<U: StripUnit, T: Packed>(plan: &Plan<'_>, task: &Task, blocks: &[Arc<B
         let mut rows = Rows::new(plan, task, scratch);
         rows.round_queries();
         for index in task.blocks.clone() {
-            rows.pack(&blocks[index]);
+            rows.pack(&blocks[index], plan.span.end_position() - index * BLOCK);
             for strip in 0..rows.count.div_ceil(STRIP) {
                 rows.pass(&unit, strip, index * BLOCK);
             }
@@ -141,14 +141,15 @@ impl<'a> Rows<'a> {
         }
     }
 
-    unsafe fn pack<T: Packed>(&mut self, block: &'a Block<T>) {
+    /// A block of which so many positions, or all, were written: the rest is whatever, also no number, and a weight of zero would not help.
+    unsafe fn pack<T: Packed>(&mut self, block: &'a Block<T>, written: usize) {
         let (head_dim, width, head) = (self.plan.head_dim, self.plan.width, self.task.kv_head);
         let keys = &block.keys[head * head_dim * BLOCK..][..head_dim * BLOCK];
-        let values = &block.values[head * BLOCK * width..][..BLOCK * width];
+        let values = &block.values[head * BLOCK * width..][..BLOCK.min(written) * width];
         // SAFETY: the features are there.
         unsafe {
-            pack(keys, BLOCK, self.keys);
-            pack(values, width, self.values);
+            pack(keys, BLOCK, head_dim, self.keys);
+            pack(values, width, BLOCK, self.values);
         }
         self.scales = [block.key_scales(head), block.value_scales(head)];
     }
@@ -215,14 +216,16 @@ impl<'a> Rows<'a> {
             } else {
                 let mut block = SoftmaxBlock {
                     scores,
-                    valid,
+                    valid: valid.clone(),
                     softcap,
                     bias,
                     maximum,
                     sum: &mut lanes[0],
                 };
                 let shrink = (self.plan.functions.softmax_block)(&mut block);
-                scale_rows(block.scores, value_scales);
+                if !value_scales.is_empty() {
+                    scale_rows(&mut block.scores[valid.clone()], &value_scales[valid]);
+                }
                 round(block.scores, weights);
                 shrink
             }

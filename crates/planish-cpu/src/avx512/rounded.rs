@@ -55,11 +55,11 @@ impl Packed for i8 {
     }
 }
 
-/// Rounds a right factor (depth, cols) to bf16 and packs it: (steps, cols / 16, 16 pairs of rows, 16 columns, 2), with zeros
-/// after the last row.
+/// Rounds a right factor of `depth` rows to bf16 and packs it: (steps, cols / 16, 16 pairs of rows, 16 columns, 2), with zeros
+/// after the last row that there is.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn pack<T: Packed>(from: &[T], cols: usize, into: &mut [u16]) {
-    let (depth, tiles) = (from.len() / cols, cols / TILE_COLS);
+pub(super) fn pack<T: Packed>(from: &[T], cols: usize, depth: usize, into: &mut [u16]) {
+    let tiles = cols / TILE_COLS;
     let steps = depth.div_ceil(TILE_DEPTH);
     assert!(cols.is_multiple_of(TILE_COLS) && into.len() >= steps * tiles * TILE);
     for pair in 0..steps * TILE_DEPTH / 2 {
@@ -158,9 +158,11 @@ pub(super) fn soften(row: SoftRow<'_>) -> f32 {
     for power in powers {
         total = _mm512_add_ps(total, power);
     }
-    for (power, scales) in powers.iter_mut().zip(scales.chunks_exact(16)) {
+    for (part, (power, scales)) in powers.iter_mut().zip(scales.chunks_exact(16)).enumerate() {
+        // What is not valid may be no number.
+        let mask = (mask >> (16 * part)) as u16;
         // SAFETY: 16 values.
-        *power = _mm512_mul_ps(*power, unsafe { _mm512_loadu_ps(scales.as_ptr()) });
+        *power = _mm512_mul_ps(*power, unsafe { _mm512_maskz_loadu_ps(mask, scales.as_ptr()) });
     }
     // SAFETY: 16 values; 64 values of 2 bytes; the registers are 64 bytes of plain numbers.
     unsafe {

@@ -2,7 +2,7 @@
 
 use crate::common::{close, ops, places, random, read, span, tensor};
 use half::bf16;
-use planish_cpu::{Cpu, CpuOps, Precision, instruction_sets};
+use planish_cpu::{Cpu, CpuOps, KeyValues, Precision, instruction_sets};
 use planish_ops::*;
 
 /// One test of attention.
@@ -292,5 +292,74 @@ fn windows_free_what_lies_outside() {
     // Back by as much as is promised, and back to the start.
     for first_position in [positions - piece - REWIND, 0, piece] {
         assert_eq!(attend(&mut some, first_position), attend(&mut all, first_position));
+    }
+}
+
+/// Blocks are used again, and what was in them may be no number: nothing of it reaches a sequence that has not written there.
+#[test]
+fn nothing_of_an_earlier_sequence() {
+    const ROWS: usize = 40;
+    let (heads, head_dim) = (4, 64);
+    let cols = heads * head_dim;
+    let attend = |ops: &CpuOps, earlier: Option<f32>| {
+        let sizes = KeyValueSizes {
+            heads,
+            head_dim,
+            value_dim: head_dim,
+            window: None,
+        };
+        let mut key_values = ops.key_values(sizes).unwrap();
+        let span = |slot: usize, rows: usize| Span {
+            slot,
+            first_row: 0,
+            rows,
+            first_position: 0,
+        };
+        let append = |key_values: &mut KeyValues, span: Span, keys: &[f32], values: &[f32]| {
+            let spans = [span];
+            let problem = Append {
+                rotation: None,
+                places: places(&spans),
+                keys: &mut tensor(ops, span.rows, cols, keys),
+                values: &tensor(ops, span.rows, cols, values),
+                key_values,
+            };
+            ops.append(problem).unwrap();
+        };
+        if let Some(value) = earlier {
+            let keys = random(1, 64 * cols, 1.0);
+            append(&mut key_values, span(0, 64), &keys, &vec![value; 64 * cols]);
+            key_values.clear(0);
+        }
+        let [queries, keys, values] = [2, 3, 4].map(|seed| random(seed, ROWS * cols, 1.0));
+        let spans = [span(1, ROWS)];
+        append(&mut key_values, spans[0], &keys, &values);
+        let mut output = ops.tensor(ROWS, cols).unwrap();
+        ops.attention(Attention {
+            places: places(&spans),
+            queries: &tensor(ops, ROWS, cols, &queries),
+            heads,
+            scale: 0.125,
+            window: None,
+            softcap: None,
+            alibi: None,
+            sinks: None,
+            temperature_tuning: None,
+            key_values: &key_values,
+            output: &mut output,
+        });
+        read(ops, &output, ROWS)
+    };
+    for set in instruction_sets() {
+        for cache in [CacheType::Float32, CacheType::Float16, CacheType::Int8] {
+            let cpu = Cpu::with_instructions(2, Some(set)).unwrap();
+            let ops = CpuOps::new(cpu, Precision::Rounded).with_cache(cache);
+            let alone = attend(&ops, None);
+            assert!(alone.iter().all(|value| value.is_finite()));
+            // The last is infinite in f16.
+            for earlier in [f32::NAN, f32::INFINITY, 7e4] {
+                assert!(attend(&ops, Some(earlier)) == alone, "{set} {cache:?} after {earlier}");
+            }
+        }
     }
 }
