@@ -148,6 +148,8 @@ fn bad_lines_are_named_before_anything_runs() {
             "top_p is 3",
         ),
         (format!("Hello\n{long}"), "line 2", "context"),
+        (format!("Hello\n{good}"), "line 2", "looks like JSON"),
+        (format!("\u{feff}{good}\nHello"), "line 2", "expected"),
         ("\n".to_owned(), "", "no prompt"),
     ];
     for (text, line, what) in &cases {

@@ -18,18 +18,21 @@ pub struct Request {
 }
 
 /// What happens to a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum ManyStep<'a> {
     /// A step of its answer.
     Step(Step),
     /// The answer is finished.
     Answer(&'a Answer),
+    /// The answer cannot go on: the model's logits are no numbers. The others do.
+    Failed(&'a Error),
 }
 
 impl CausalLM {
     /// Answers requests in their order, `parallel` at a time; as soon as one is finished, the next begins. Each gets the answer that
     /// it gets alone (on the CPU to the bit, up to [`CausalLM::batch`] at a time). The receiver, told the index of the request, may
-    /// break off: all answers end then. It must not use the model. Returns an answer for each, `None` where it did not begin.
+    /// break off: all answers end then. It must not use the model. Returns an answer for each, `None` where it did not begin or
+    /// failed.
     ///
     /// # Errors
     /// Before anything runs: a request that [`CausalLM::check`] refuses. A failing device.
@@ -85,7 +88,15 @@ impl CausalLM {
             while let Some((member, mut session)) = batch.take_finished() {
                 let index = index_of(&members, member);
                 members.retain(|&(other, _)| other != member);
-                let mut answer = session.take_answer()?;
+                let mut answer = match session.take_answer() {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        if flow.is_continue() {
+                            flow = on_step(index, ManyStep::Failed(&error.into()));
+                        }
+                        continue;
+                    }
+                };
                 if stops[index].as_ref().is_some_and(|stop| stop.found.is_stopped()) {
                     answer.finish = Finish::StopString;
                 }

@@ -81,6 +81,7 @@ fn many_requests_are_answered_as_each_alone() {
             match step {
                 ManyStep::Step(Step::Token(token)) => tokens[index].push(token),
                 ManyStep::Step(Step::Prefill { .. }) => {}
+                ManyStep::Failed(error) => panic!("{error}"),
                 ManyStep::Answer(answer) => {
                     assert_eq!(answer.tokens, tokens[index]);
                     finished.push(index);

@@ -55,6 +55,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "--context {}: at least 4 tokens",
         arguments.context
     );
+    anyhow::ensure!(arguments.chunks != Some(0), "--chunks 0: at least 1");
     let options = arguments.flags.load_options()?;
     let names: Vec<Option<&OsStr>> = match &arguments.models[..] {
         [] => vec![None],

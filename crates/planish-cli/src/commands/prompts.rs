@@ -87,6 +87,7 @@ impl Prompts {
                 (file, text)
             }
         };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let lines = || text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let as_json = lines()
             .next()
@@ -94,6 +95,10 @@ impl Prompts {
         let prompts = lines().map(|(index, line)| {
             let prompt = match as_json {
                 true => parse(line, config).with_context(|| place(&file, index + 1))?,
+                false if line.trim_start().starts_with("{\"") => {
+                    let place = place(&file, index + 1);
+                    anyhow::bail!("{place}: looks like JSON, but the first line is not: all lines are JSON, or none")
+                }
                 false => (vec![Message::new("user", line)], config.clone()),
             };
             Ok::<Prompt, anyhow::Error>(Prompt {
@@ -127,7 +132,7 @@ impl Prompts {
         let mut finished = BTreeMap::new();
         let mut told = 0;
         let mut written = 0u32;
-        let mut failure = None;
+        let (mut failure, mut failed) = (None, false);
         let answers = model.generate_many(&requests, parallel, &mut |index, step| {
             match step {
                 ManyStep::Step(Step::Prefill { .. }) => {}
@@ -135,12 +140,24 @@ impl Prompts {
                     written += 1;
                     bar.token(written);
                 }
-                ManyStep::Answer(answer) => {
-                    finished.insert(index, answer.clone());
+                ManyStep::Answer(_) | ManyStep::Failed(_) => {
+                    let result = match step {
+                        ManyStep::Answer(answer) => Ok(answer.clone()),
+                        ManyStep::Failed(error) => Err(with_hint(error)),
+                        ManyStep::Step(_) => return ControlFlow::Continue(()),
+                    };
+                    finished.insert(index, result);
                     bar.answer();
                     // As soon as all before are told.
                     while let Some(answer) = finished.remove(&told) {
-                        let result = bar.suspend(|| self.tell(model, (told, &requests[told]), &answer, options));
+                        let result = bar.suspend(|| match &answer {
+                            Ok(answer) => self.tell(model, (told, &requests[told]), answer, options),
+                            Err(error) => {
+                                failed = true;
+                                eprintln!("error: {}: {error}", place(&self.file, self.prompts[told].line));
+                                Ok(())
+                            }
+                        });
                         told += 1;
                         if let Err(error) = result {
                             failure = Some(error);
@@ -173,7 +190,7 @@ impl Prompts {
             let count = requests.len();
             eprintln!("{count} prompts, {read} tokens read, {written} written in {seconds:.2} s: {rate:.1} tokens/s");
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
     fn requests(&self, model: &CausalLM, options: &Options) -> anyhow::Result<Vec<Request>> {

@@ -211,7 +211,7 @@ impl Drop for Bytes {
     }
 }
 
-/// As `dot_limit` of the table: bf16 tiles times themselves. The unit must be [`available`].
+/// As `dot_limit` of the table: bf16 tiles times themselves. The process must run [`planish_format::Isa::Amx`].
 pub(super) fn dot_limit(rounds: usize) -> u64 {
     const PRODUCTS: usize = 4;
     // SAFETY: the table offers this function only where the unit is there.

@@ -1,8 +1,9 @@
 //! Interleaved weights: a lane for each of 16 rows, x broadcast.
 //!
-//! `y = sum over blocks of scale * x_scale * (256 * (codes . high) + codes . low) + bias * sum_x`, where x is rounded to 16 bits in planes of high and low bytes (input.rs). The sums of a block are exact integers, so that a row of x gets
-//! the same bits alone, among others and from a tile unit. x is in the order of "quads" (arrange.rs): the j-th lowest codes of a
-//! word's four bytes meet the j-th quad of x.
+//! `y = sum over blocks of scale * x_scale * (256 * (codes . high) + codes . low) + bias * sum_x`, where x is rounded to 16 bits in
+//! planes of high and low bytes (input.rs). The sums of a block are exact integers, so that a row of x gets the same bits alone, among
+//! others and from a tile unit. x is in the order of "quads" (arrange.rs): the j-th lowest codes of a word's four bytes meet the j-th
+//! quad of x.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
