@@ -74,7 +74,7 @@ UNWATCHED static void make_context(Context& context, char* stack, size_t bytes, 
 #endif
 
 const size_t STACK_BYTES = 128 << 10;
-const size_t SHARED_BYTES = 232 << 10;
+const size_t MOST_SHARED_BYTES = 232 << 10;
 const uint MOST_GROUPS_TWICE = 32;
 
 // A meeting point of threads.
@@ -224,11 +224,11 @@ UNWATCHED static void run_fiber() {
 
 UNWATCHED static void run_threadgroup(uint threads, uint3 position, uint3 count) {
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(shared_memory, SHARED_BYTES);
+    __asan_unpoison_memory_region(shared_memory, MOST_SHARED_BYTES);
 #endif
     memset(shared_memory, shared_content, shared_touched);
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_poison_memory_region(shared_memory, SHARED_BYTES);
+    __asan_poison_memory_region(shared_memory, MOST_SHARED_BYTES);
 #endif
     shared_count = 0;
     shared_used = 32;
@@ -313,7 +313,7 @@ static void run_job(uint kernel, const Entry* table) {
     const uint groups = x * y * z;
     const auto run = [&] (bool again) {
         shared_content = again ? 0 : 0xff; // NaN the first time, and no bit as before
-        shared_touched = SHARED_BYTES;
+        shared_touched = MOST_SHARED_BYTES;
         size_t most = 0;
         for (uint turn = 0; turn < groups; turn++) {
             const uint index = again ? groups - 1 - turn : turn;
@@ -351,7 +351,7 @@ extern const emulation::Entry TABLE[];
 
 int main() {
     using namespace emulation;
-    shared_memory = (char*)aligned_alloc(1024, SHARED_BYTES);
+    shared_memory = (char*)aligned_alloc(1024, MOST_SHARED_BYTES);
     fibers.reserve(1024);
 #if defined(__SANITIZE_THREAD__)
     scheduler_race_fiber = __tsan_get_current_fiber();

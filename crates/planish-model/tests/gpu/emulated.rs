@@ -201,7 +201,7 @@ const emulation::Entry TABLE[] = {{ emulation::Call<&{kernel}>::entry }};
 extern "C" __attribute__((visibility("default")))
 void {ENTRY}(const uint* grid, uint threads, void** buffers, const void* constants) {{
     using namespace emulation;
-    if (!shared_memory) shared_memory = (char*)aligned_alloc(1024, SHARED_BYTES);
+    if (!shared_memory) shared_memory = (char*)aligned_alloc(1024, MOST_SHARED_BYTES);
     fibers.reserve(1024);
     emulation::entry = TABLE[0], entry_buffers = buffers, entry_constants = constants;
     for (uint z = 0; z < grid[2]; z++)
