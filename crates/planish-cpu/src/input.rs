@@ -70,6 +70,10 @@ impl Shape {
 }
 
 /// Some groups of a tile of x while they are being rounded to 16 bits.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no other machine has a row with such kernels yet")
+)]
 pub(crate) struct Int16Tile<'a> {
     /// High bytes, then low ones. // (blocks, 2 planes, tile rows, block)
     pub codes: &'a mut [i8],
