@@ -18,8 +18,8 @@ use crate::pool::Pool;
 use crate::scalar::packed_row;
 use crate::scratch::{Buffer, WorkerScratch};
 use crate::table::{
-    self, Bf16Product, ExactProduct, InstructionSet, Int8Product, InterleavedKernels, InterleavedProduct, Output,
-    PlainProduct,
+    self, Bf16Kernels, Bf16Product, ExactProduct, InstructionSet, Int8Product, InterleavedKernels, InterleavedProduct,
+    Output, PlainProduct,
 };
 use crate::vector::VectorFunctions;
 
@@ -164,12 +164,16 @@ impl Cpu {
     pub fn rounding(&self, m: usize, packing: Packing) -> Rounding {
         // A few rows are rounded as one is.
         let m = if m <= BATCH_ROWS && !self.set.rows_alike { 1 } else { m };
-        match &self.set.bf16 {
-            Some(kernels) if (kernels.fits)(packing, m) => Rounding::Bf16,
-            _ => Rounding::Int8 {
+        match self.bf16_kernels(m, packing) {
+            Some(_) => Rounding::Bf16,
+            None => Rounding::Int8 {
                 block: (self.set.block)(packing, m),
             },
         }
+    }
+
+    fn bf16_kernels(&self, m: usize, packing: Packing) -> Option<&'static Bf16Kernels> {
+        self.set.bf16.as_ref().filter(|kernels| (kernels.fits)(packing, m))
     }
 
     /// As [`Cpu::rounding`], for weights that are interleaved.
@@ -278,11 +282,10 @@ impl Cpu {
                 if let Some(kernels) = parts.interleaved_kernels(self.set, input.m) {
                     return self.multiply_interleaved(kernels, parts, input, scratch);
                 }
-                let block = match self.rounding(input.m, packing) {
-                    Rounding::Int8 { block } => block,
-                    Rounding::Int16 { .. } => unreachable!("for interleaved weights only"),
-                    Rounding::Bf16 => return self.multiply_bf16(parts, input, scratch),
-                };
+                if let Some(kernels) = self.bf16_kernels(input.m, packing) {
+                    return self.multiply_bf16(kernels, parts, input, scratch);
+                }
+                let block = (self.set.block)(packing, input.m);
                 let prepared = self.round_input(input.shape(packing, block), input.values, buffers);
                 self.each_packed_chunk(parts, input.m, workers, |matrix, output, rows, scratch| {
                     (self.set.int8)(
@@ -359,8 +362,7 @@ impl Cpu {
         }
     }
 
-    fn multiply_bf16(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
-        let Some(kernels) = &self.set.bf16 else { return };
+    fn multiply_bf16(&self, kernels: &Bf16Kernels, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
         let prepared = self.round_to_bf16(kernels, input, &mut scratch.input);
         self.each_packed_chunk(parts, input.m, &scratch.workers, |matrix, output, rows, scratch| {
             let input = prepared;

@@ -315,8 +315,8 @@ impl WeightSource for CheckpointSource<'_> {
 
     fn origin(&self, spec: &LinearSpec) -> Option<Origin> {
         let found = self.find(&format!("{}.weight", spec.name)).ok()?;
-        let turned = spec.transposed && matches!(found.entry.layout, Layout::Plain(_));
-        (!turned).then_some(Origin {
+        let is_transposed = spec.transposed && matches!(found.entry.layout, Layout::Plain(_));
+        (!is_transposed).then_some(Origin {
             entry: found.name,
             part: 0,
             parts: 1,

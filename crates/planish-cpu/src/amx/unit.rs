@@ -3,6 +3,7 @@
 //! Intel Software Developer's Manual, volume 1, chapter 18. Stable Rust has no intrinsics for it, hence the assembly.
 
 use std::arch::asm;
+use std::marker::PhantomData;
 
 use crate::input::{BF16_COLS, BF16_ROWS};
 
@@ -17,22 +18,46 @@ pub(super) const BLOCK: usize = 2 * TILE_ROWS;
 
 /// The unit, set up for tiles of 16 rows of 64 bytes on this thread until dropped. Its first four tiles are sums: (32 rows of
 /// weights, 32 rows of x).
-pub(super) struct Unit(());
+pub(super) struct Unit {
+    _tiles: Tiles,
+}
+
+/// Tiles of this thread, released when dropped.
+struct Tiles(PhantomData<*const ()>);
+
+impl Tiles {
+    /// Rows, and bytes of a row, of each tile.
+    ///
+    /// # Safety
+    /// The process must run [`planish_format::Isa::Amx`].
+    unsafe fn new(shapes: [(usize, usize); 8]) -> Tiles {
+        // Palette 1; bytes of a row from byte 16 on, 16 bits for each tile; rows from byte 48 on.
+        let mut configuration = [0u8; 64];
+        configuration[0] = 1;
+        for (tile, (rows, bytes)) in shapes.into_iter().enumerate() {
+            configuration[16 + 2 * tile] = bytes as u8;
+            configuration[48 + tile] = rows as u8;
+        }
+        // SAFETY: reads the 64 bytes; the compiler does not use tiles.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags)) };
+        Tiles(PhantomData)
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: they were set up on this thread: they are not `Send`, holding no `Sync` state across threads.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
 
 impl Unit {
     /// # Safety
     /// The process must run [`planish_format::Isa::Amx`].
     pub unsafe fn new() -> Unit {
-        // Palette 1; bytes of a row from byte 16 on, 16 bits for each tile; rows from byte 48 on.
-        let mut configuration = [0u8; 64];
-        configuration[0] = 1;
-        for tile in 0..8 {
-            configuration[16 + 2 * tile] = 64;
-            configuration[48 + tile] = TILE_ROWS as u8;
-        }
-        // SAFETY: reads the 64 bytes; the compiler does not use tiles.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags)) };
-        Unit(())
+        // SAFETY: passed on from the caller.
+        let _tiles = unsafe { Tiles::new([(TILE_ROWS, LINE); 8]) };
+        Unit { _tiles }
     }
 
     /// Sets the sums to zero.
@@ -123,15 +148,10 @@ impl Unit {
     }
 }
 
-impl Drop for Unit {
-    fn drop(&mut self) {
-        // SAFETY: the unit was set up on this thread: it is not `Send`, holding no `Sync` state across threads.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
-    }
-}
-
 /// The unit, set up for bytes on this thread until dropped: rows of x times 16 rows of weights, with sums of 32 bits.
-pub(super) struct Bytes(());
+pub(super) struct Bytes {
+    _tiles: Tiles,
+}
 
 impl Bytes {
     /// For so many rows of x, up to 16, and so many quads of columns, up to 16.
@@ -140,16 +160,10 @@ impl Bytes {
     /// The process must run [`planish_format::Isa::Amx`].
     pub unsafe fn new(rows: usize, quads: usize) -> Bytes {
         assert!((1..=TILE_ROWS).contains(&rows) && (1..=TILE_ROWS).contains(&quads));
-        // Tiles 0 to 3 are sums, 4 and 5 the planes of x, 6 and 7 weights.
-        let mut configuration = [0u8; 64];
-        configuration[0] = 1;
-        for tile in 0..8 {
-            configuration[16 + 2 * tile] = if (4..6).contains(&tile) { 4 * quads as u8 } else { 64 };
-            configuration[48 + tile] = if tile < 6 { rows as u8 } else { quads as u8 };
-        }
-        // SAFETY: reads the 64 bytes; the compiler does not use tiles.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) configuration.as_ptr(), options(nostack, preserves_flags)) };
-        Bytes(())
+        let (sums, x, weights) = ((rows, LINE), (rows, 4 * quads), (quads, LINE));
+        // SAFETY: passed on from the caller.
+        let _tiles = unsafe { Tiles::new([sums, sums, sums, sums, x, x, weights, weights]) };
+        Bytes { _tiles }
     }
 
     /// Multiplies both planes of x, `plane` bytes apart, with rows `stride` bytes apart, by N tiles of weights.
@@ -201,13 +215,6 @@ impl Bytes {
                 );
             }
         }
-    }
-}
-
-impl Drop for Bytes {
-    fn drop(&mut self) {
-        // SAFETY: as for `Unit`.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
 

@@ -141,7 +141,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// A block of which so many positions, or all, were written: the rest is whatever, also no number, and a weight of zero would not help.
+    /// A block of which so many positions, or all, were written. The rest may be no number, which a weight of zero would not hide.
     unsafe fn pack<T: Packed>(&mut self, block: &'a Block<T>, written: usize) {
         let (head_dim, width, head) = (self.plan.head_dim, self.plan.width, self.task.kv_head);
         let keys = &block.keys[head * head_dim * BLOCK..][..head_dim * BLOCK];

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Rounding, Scratch, alike, packing};
+use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Scratch, alike, packing};
 use crate::Cpu;
 use crate::input::Shape;
 use crate::interleaved;
@@ -115,10 +115,7 @@ impl Cpu {
                         }
                     });
                 }
-                let block = match self.rounding(1, packing) {
-                    Rounding::Int8 { block } => block,
-                    Rounding::Int16 { .. } | Rounding::Bf16 => packing.group(),
-                };
+                let block = (self.set.block)(packing, 1);
                 let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
                 each(&|part, rows, scratch| {
                     let input = prepared.of_row(part);
