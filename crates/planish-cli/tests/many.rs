@@ -201,6 +201,9 @@ fn a_batch_is_measured() {
         assert!((of_all / number("decode_tokens_per_s") - 1.0).abs() < 1e-9);
         assert_eq!(row["decode_runs_tokens_per_s"].as_array().unwrap().len(), 2);
         assert!(row["memory_bytes_per_sequence"].is_u64());
+        // Each has a block of keys and values, however many there are.
+        assert!(number("memory_bytes_per_sequence") > 0.0);
+        assert_eq!(row["memory_bytes_per_sequence"], rows[0]["memory_bytes_per_sequence"]);
     }
     let text = succeed("bench", &batch);
     assert!(text.contains("after a prompt of 9"), "{text}");

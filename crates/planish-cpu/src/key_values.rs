@@ -118,6 +118,12 @@ impl<T: ProductElement> Sequences<T> {
         self.slots.get(slot).map_or(&[], |blocks| blocks)
     }
 
+    /// Memory of all blocks, of those that several sequences share a part for each.
+    fn held_bytes(&self) -> usize {
+        let part = |block: &Arc<Block<T>>| block.bytes() / Arc::strong_count(block);
+        self.slots.iter().flatten().map(part).sum()
+    }
+
     fn slot(&mut self, slot: usize) -> &mut Vec<Arc<Block<T>>> {
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, Vec::new);
@@ -241,6 +247,14 @@ impl KeyValues {
 }
 
 impl ResidentKeyValues for KeyValues {
+    fn held_bytes(&self) -> usize {
+        match &self.stored {
+            Stored::Float32(sequences) => sequences.held_bytes(),
+            Stored::Float16(sequences) => sequences.held_bytes(),
+            Stored::Int8(sequences) => sequences.held_bytes(),
+        }
+    }
+
     fn position_bytes(&self) -> usize {
         let values = self.shape.heads * (self.shape.head_dim + self.shape.value_dim);
         match self.shape.cache {

@@ -30,6 +30,7 @@ pub(crate) trait Engine: Send {
     fn batch(&self) -> usize;
     fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
+    fn sequence_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
 }
@@ -263,6 +264,10 @@ impl<O: Ops> Engine for Decoder<O> {
             sequences: used.saturating_sub(memory.weights + memory.workspace),
             ..memory
         })
+    }
+
+    fn sequence_bytes(&self) -> usize {
+        self.states.iter().flatten().map(BlockState::bytes).sum()
     }
 
     fn measure(&mut self, on: bool) {

@@ -248,6 +248,11 @@ impl Model {
         self.engine.memory()
     }
 
+    /// Memory of what all sequences remember now: keys, values and states.
+    pub fn sequence_bytes(&self) -> usize {
+        self.engine.sequence_bytes()
+    }
+
     /// Begins to measure where time goes, from zero, or stops. On a GPU, whose work goes on by itself, nothing is measured.
     pub fn measure(&mut self, on: bool) {
         self.engine.measure(on);

@@ -15,6 +15,9 @@ pub trait Resident {
 pub trait ResidentKeyValues {
     /// Bytes of the keys and values of one position.
     fn position_bytes(&self) -> usize;
+
+    /// Memory that all sequences take now; what several share counts once.
+    fn held_bytes(&self) -> usize;
 }
 
 /// Bytes and operations.

@@ -33,6 +33,8 @@ pub struct BatchRates {
     pub mean_first_token_s: Vec<f64>,
     /// Seconds until every sequence has its first token.
     pub last_first_token_s: Vec<f64>,
+    /// What all sequences remember at the end.
+    pub sequence_bytes: usize,
     /// With all sequences in it; `None` where it is the processor's.
     pub device_memory: Option<DeviceMemory>,
 }
@@ -108,6 +110,7 @@ fn run(model: &mut Model, options: &BatchBenchOptions, rates: &mut BatchRates) -
     let sum: f64 = first.iter().flatten().sum();
     rates.mean_first_token_s.push(sum / count as f64);
     rates.last_first_token_s.push(last);
+    rates.sequence_bytes = model.sequence_bytes();
     rates.device_memory = model.device_memory();
     Ok(())
 }

@@ -77,6 +77,10 @@ impl<Q: Queue> ResidentKeyValues for GpuKeyValues<Q> {
         let (key, value) = self.block_bytes();
         (key + value) / BLOCK
     }
+
+    fn held_bytes(&self) -> usize {
+        self.blocks * BLOCK * self.position_bytes()
+    }
 }
 
 /// Which blocks are whose is the same for all layers: [`super::GpuSequences`] knows it.

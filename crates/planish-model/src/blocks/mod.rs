@@ -17,7 +17,7 @@ pub(crate) use linear::LinearLayer;
 pub(crate) use loader::Loader;
 pub(crate) use norm::NormLayer;
 
-use planish_ops::{CopyRows, Ops, Places, RopePairs, SequenceStore, Shape};
+use planish_ops::{CopyRows, Ops, Places, ResidentKeyValues, RopePairs, SequenceStore, Shape};
 
 use crate::workspace::TensorSize;
 use crate::{BlockSpec, Error};
@@ -62,6 +62,17 @@ impl<O: Ops> BlockState<O> {
         match self {
             BlockState::Nothing | BlockState::KeyValues(_) => true,
             BlockState::Convolution { .. } | BlockState::Recurrence { .. } => false,
+        }
+    }
+
+    /// Memory that all sequences take; states of fixed size are counted as f32, for all slots that there is room for.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |tensor: &O::Tensor| tensor.rows() * tensor.cols() * size_of::<f32>();
+        match self {
+            BlockState::Nothing => 0,
+            BlockState::KeyValues(key_values) => key_values.held_bytes(),
+            BlockState::Convolution { history } => of(history),
+            BlockState::Recurrence { history, state } => of(history) + of(state),
         }
     }
 

@@ -18,9 +18,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Instant::now();
     let model = load(arguments)?;
     let load_s = start.elapsed().as_secs_f64();
-    // The memory of the largest pass of a prompt is the model's, not a sequence's.
-    model.logits(&vec![0; arguments.prompt_tokens])?;
-    let own_memory_bytes = peak_memory_bytes();
     let mut rows = Vec::new();
     if !arguments.json {
         print_head(arguments, &model);
@@ -32,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             generate_tokens: arguments.generate_tokens,
             repeat: arguments.repeat,
         })?;
-        let row = row(sequences, &rates, own_memory_bytes);
+        let row = row(sequences, &rates);
         if !arguments.json {
             print_row(&row);
         }
@@ -57,13 +54,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Medians of the runs with so many sequences, and memory.
-fn row(sequences: u32, rates: &BatchRates, own_memory_bytes: Option<u64>) -> Value {
-    let peak = peak_memory_bytes();
+fn row(sequences: u32, rates: &BatchRates) -> Value {
     let decode = median(&rates.decode);
-    let of_all = match rates.device_memory {
-        Some(memory) => Some(memory.sequences),
-        None => peak.zip(own_memory_bytes).map(|(peak, own)| peak.saturating_sub(own)),
-    };
     json!({
         "sequences": sequences,
         "decode_tokens_per_s": decode,
@@ -71,8 +63,8 @@ fn row(sequences: u32, rates: &BatchRates, own_memory_bytes: Option<u64>) -> Val
         "prefill_tokens_per_s": median(&rates.prefill),
         "mean_first_token_s": median(&rates.mean_first_token_s),
         "last_first_token_s": median(&rates.last_first_token_s),
-        "peak_memory_bytes": peak,
-        "memory_bytes_per_sequence": of_all.map(|bytes| bytes / u64::from(sequences)),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "memory_bytes_per_sequence": rates.sequence_bytes / sequences as usize,
         "device_memory_bytes": rates.device_memory.map(|memory| json!({
             "weights": memory.weights,
             "workspace": memory.workspace,
