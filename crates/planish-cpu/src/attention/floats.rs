@@ -8,13 +8,20 @@ use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorF
 use super::{Plan, Scratch, Task};
 
 impl Plan<'_> {
-    /// Fills the scratch with the sums, maxima and totals of the task's rows over its blocks.
-    pub(super) fn attend<T: ProductElement>(&self, task: &Task, blocks: &[Arc<Block<T>>], scratch: &mut Scratch) {
+    /// Fills the scratch with the sums, maxima and totals of the task's rows over its blocks. `after` are the keys and values that
+    /// this thread is likely to read next.
+    pub(super) fn attend<T: ProductElement>(
+        &self,
+        task: &Task,
+        blocks: &[Arc<Block<T>>],
+        after: [&[T]; 2],
+        scratch: &mut Scratch,
+    ) {
         let functions = self.functions;
         let product = T::product(functions);
         let (rows, head_dim, width) = (task.rows.len() * self.group, self.head_dim, self.width);
-        let keys = |index: usize| &blocks[index].keys[task.kv_head * head_dim * BLOCK..][..head_dim * BLOCK];
-        let values = |index: usize| &blocks[index].values[task.kv_head * BLOCK * width..][..BLOCK * width];
+        let keys = |index: usize| self.keys(&blocks[index], task.kv_head);
+        let values = |index: usize| self.values(&blocks[index], task.kv_head);
         self.start(task, scratch);
         scratch.sums.take::<f32>(rows * width).fill(0.0);
         for index in task.blocks.clone() {
@@ -25,7 +32,7 @@ impl Plan<'_> {
                     left: &scratch.queries,
                     left_stride: head_dim,
                     right: keys(index),
-                    ahead: next.map_or(&[], keys),
+                    ahead: next.map_or(after[0], keys),
                     rows,
                     depth: head_dim,
                     cols: BLOCK,
@@ -51,7 +58,7 @@ impl Plan<'_> {
                     left: scratch.scores.get(rows * BLOCK),
                     left_stride: BLOCK,
                     right: values(index),
-                    ahead: next.map_or(&[], values),
+                    ahead: next.map_or(after[1], values),
                     rows,
                     depth,
                     cols: width,
@@ -60,6 +67,22 @@ impl Plan<'_> {
                 });
             }
         }
+    }
+
+    /// Keys and values that a task reads first.
+    pub(super) fn first<'b, T: ProductElement>(&self, task: &Task, blocks: &'b [Arc<Block<T>>]) -> [&'b [T]; 2] {
+        let block = &blocks[task.blocks.start];
+        [self.keys(block, task.kv_head), self.values(block, task.kv_head)]
+    }
+
+    /// Of one head. // (head_dim, BLOCK)
+    fn keys<'b, T: ProductElement>(&self, block: &'b Block<T>, head: usize) -> &'b [T] {
+        &block.keys[head * self.head_dim * BLOCK..][..self.head_dim * BLOCK]
+    }
+
+    /// Of one head. // (BLOCK, width)
+    fn values<'b, T: ProductElement>(&self, block: &'b Block<T>, head: usize) -> &'b [T] {
+        &block.values[head * BLOCK * self.width..][..BLOCK * self.width]
     }
 
     /// Gathers the scaled queries of the task; no sums yet.

@@ -22,9 +22,10 @@ use half::f16;
 use planish_ops::{Attention, Shape};
 use smallvec::SmallVec;
 
-use crate::key_values::{Block, Stored};
+use crate::key_values::{Block, Sequences, Stored};
 use crate::scratch::Buffer;
 use crate::share::SharedSlice;
+use crate::vector::ProductElement;
 use crate::{Cpu, CpuOps, CpuTensor};
 
 #[cfg(target_arch = "x86_64")]
@@ -106,24 +107,29 @@ pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, workspace: &m
     let AttentionWorkspace { slots, partial } = workspace;
     let output = output.all_mut();
     let (output_rows, partial_rows) = (SharedSlice::new(&mut *output), SharedSlice::new(partial));
+    let find = |index: usize| {
+        let part = &parts[parts.partition_point(|part| part.first_task <= index) - 1];
+        let index = index - part.first_task;
+        (part, index, part.plan.task(index))
+    };
     let run = |slot: usize, index: usize| {
         let mut scratch = slots[slot].lock().unwrap_or_else(PoisonError::into_inner);
-        let part = &parts[parts.partition_point(|part| part.first_task <= index) - 1];
+        // Each slot runs its share of the tasks in order.
+        let after = (index + 1 < tasks).then(|| find(index + 1));
+        let (part, index, task) = find(index);
         let Part {
             plan, first_partial, ..
         } = part;
-        let (index, span_slot) = (index - part.first_task, plan.span.slot);
-        let task = plan.task(index);
         match problem.key_values.stored() {
-            Stored::Float32(sequences) => plan.attend(&task, sequences.blocks(span_slot), &mut scratch),
-            Stored::Float16(sequences) => match plan.rounded {
-                Some(rounded) => (rounded.half)(plan, &task, sequences.blocks(span_slot), &mut scratch),
-                None => plan.attend(&task, sequences.blocks(span_slot), &mut scratch),
-            },
-            Stored::Int8(sequences) => match plan.rounded {
-                Some(rounded) => (rounded.byte)(plan, &task, sequences.blocks(span_slot), &mut scratch),
-                None => plan.attend(&task, sequences.blocks(span_slot), &mut scratch),
-            },
+            Stored::Float32(sequences) => plan.run(&task, None, sequences, after, &mut scratch),
+            Stored::Float16(sequences) => {
+                let rounded = plan.rounded.map(|rounded| rounded.half);
+                plan.run(&task, rounded, sequences, after, &mut scratch);
+            }
+            Stored::Int8(sequences) => {
+                let rounded = plan.rounded.map(|rounded| rounded.byte);
+                plan.run(&task, rounded, sequences, after, &mut scratch);
+            }
         }
         // SAFETY: every task has its own rows and head of the output, or its own share of the partial results.
         unsafe {
@@ -148,6 +154,29 @@ pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, workspace: &m
     {
         if plan.splits > 1 {
             plan.merge(&partial[*first_partial..], output);
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// Fills the scratch with what the task leaves. `after` is the task that this thread is likely to run next.
+    fn run<T: ProductElement>(
+        &self,
+        task: &Task,
+        rounded: Option<AttendBlocks<T>>,
+        sequences: &Sequences<T>,
+        after: Option<(&Part<'_>, usize, Task)>,
+        scratch: &mut Scratch,
+    ) {
+        let blocks = sequences.blocks(self.span.slot);
+        match rounded {
+            Some(attend) => attend(self, task, blocks, scratch),
+            None => {
+                let after = after.map_or([&[][..]; 2], |(Part { plan, .. }, _, task)| {
+                    plan.first(&task, sequences.blocks(plan.span.slot))
+                });
+                self.attend(task, blocks, after, scratch);
+            }
         }
     }
 }
