@@ -59,6 +59,16 @@ const WHOLE: Sweep = Sweep {
     all_mixed: true,
 };
 
+/// All counts of inputs and rows up to where tiles end, and beside it.
+const EVERY: Sweep = Sweep {
+    inputs: &[
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
+        31, 32, 33, 64, 257,
+    ],
+    rows: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33, 129, 32_771],
+    ..WHOLE
+};
+
 /// One weight, whose products with 1 input row, 2, .. share input and reference.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
@@ -74,8 +84,9 @@ pub fn sweep() -> Sweep {
     match env::var("PLANISH_TEST_SWEEP").as_deref() {
         Err(_) if device::chosen().is_none() => SMALL,
         Err(_) | Ok("whole") => WHOLE,
+        Ok("every") => EVERY,
         Ok("small") => SMALL,
-        Ok(other) => panic!("PLANISH_TEST_SWEEP is {other:?}: neither small nor whole"),
+        Ok(other) => panic!("PLANISH_TEST_SWEEP is {other:?}: neither small, whole nor every"),
     }
 }
 

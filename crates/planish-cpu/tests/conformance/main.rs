@@ -1,91 +1,13 @@
 //! Every instruction set of this machine against f64 products of weights that `case.rs` decodes itself: all widths, odd
-//! shapes, all float types, extreme codes, unaligned bytes.
+//! shapes and counts (`matrix.rs`, which prints a table), all float types, extreme codes, unaligned bytes.
 
 mod case;
+mod matrix;
 
-use case::{
-    BASE, Case, Codes, FLOAT_TYPES, Random, assert_close, check, check_interleaved, every_set, input, multiply, packed,
-    reference, stored,
-};
+use case::{BASE, Case, Codes, FLOAT_TYPES, Random, check, every_set, input, multiply, packed, stored};
 use planish_cpu::{Cpu, CpuMatrix, Interleaved, Matmul, Precision};
 use planish_format::FloatType;
 use planish_ops::PlainMatrix;
-
-#[test]
-fn all_widths_groups_and_columns() {
-    every_set(|cpu| {
-        for bits in [2, 3, 4, 5, 6, 8] {
-            for group in [8, 16, 24, 32, 64, 128] {
-                for groups in [1, 3, 4, 5, 17, 33, 68] {
-                    // A row is whole 32-bit words.
-                    if !(group * groups * bits as usize).is_multiple_of(32) {
-                        continue;
-                    }
-                    for m in [1, 3, 32] {
-                        check(
-                            cpu,
-                            Case {
-                                bits,
-                                group,
-                                cols: group * groups,
-                                m,
-                                rows: 7,
-                                ..BASE
-                            },
-                        );
-                    }
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn all_rows_and_row_counts_of_x() {
-    every_set(|cpu| {
-        for bits in [2, 3, 4, 5, 6, 8] {
-            for rows in [1, 7, 8, 33, 100] {
-                for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70] {
-                    check(cpu, Case { bits, rows, m, ..BASE });
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn interleaved_rows() {
-    every_set(|cpu| {
-        for bits in [2, 4, 8] {
-            for (group, groups) in [(32, 1), (32, 18), (64, 9), (64, 17), (128, 3), (96, 5)] {
-                for (rows, m) in [
-                    (16, 1),
-                    (336, 1),
-                    (48, 2),
-                    (16, 3),
-                    (304, 8),
-                    (48, 16),
-                    (48, 17),
-                    (304, 33),
-                ] {
-                    for float_type in [FloatType::F16, FloatType::BF16] {
-                        let cols = group * groups;
-                        let case = Case {
-                            rows,
-                            cols,
-                            bits,
-                            group,
-                            m,
-                            float_type,
-                            ..BASE
-                        };
-                        check_interleaved(cpu, case);
-                    }
-                }
-            }
-        }
-    });
-}
 
 #[test]
 fn what_cannot_be_interleaved() {
@@ -100,26 +22,6 @@ fn what_cannot_be_interleaved() {
     assert!(!fits(Case { group: 16, ..case }));
     let float_type = FloatType::F32;
     assert!(!fits(Case { float_type, ..case }));
-}
-
-#[test]
-fn long_rows() {
-    every_set(|cpu| {
-        for bits in [2, 3, 4, 5, 6, 8] {
-            for m in [1, 18, 40] {
-                check(
-                    cpu,
-                    Case {
-                        bits,
-                        cols: 4096 + 64,
-                        m,
-                        rows: 5,
-                        ..BASE
-                    },
-                );
-            }
-        }
-    });
 }
 
 #[test]
@@ -157,41 +59,6 @@ fn extreme_codes_do_not_saturate() {
                         ..BASE
                     },
                 );
-            }
-        }
-    });
-}
-
-#[test]
-fn plain_matrices() {
-    every_set(|cpu| {
-        for float_type in FLOAT_TYPES {
-            for (rows, cols) in [(1, 1), (7, 8), (33, 320), (8, 97), (100, 1000)] {
-                for m in [1, 2, 5, 16, 33] {
-                    let case = Case {
-                        rows,
-                        cols,
-                        m,
-                        float_type,
-                        ..BASE
-                    };
-                    let mut random = Random(7);
-                    let (data, values) = stored(
-                        &(0..rows * cols).map(|_| random.float()).collect::<Vec<_>>(),
-                        float_type,
-                    );
-                    let x = input(&case, &mut random);
-                    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-                    let matrix = CpuMatrix::Plain(PlainMatrix {
-                        rows,
-                        cols,
-                        float_type,
-                        data,
-                    });
-                    let got = multiply(cpu, &matrix, &x, m, Precision::Rounded);
-                    let expected = reference(&case, &exact_x, |index| f64::from(values[index]));
-                    assert_close(&format!("{} {case:?}", cpu.instructions()), &got, &expected, 1e-5);
-                }
             }
         }
     });
