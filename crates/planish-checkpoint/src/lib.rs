@@ -26,7 +26,7 @@ pub use dialect::{Dialect, Mode, Override, Scheme};
 pub use dtype::Dtype;
 pub use error::Error;
 pub use folder::watch::watch_mappings;
-pub use gguf::classes as gguf_classes;
+pub use gguf::{EntryInputs, Imatrix, classes as gguf_classes};
 pub use hub::resolve;
 pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};
 pub use view::{View, transpose_columns};

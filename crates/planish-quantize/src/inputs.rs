@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use planish_checkpoint::{EntryInputs, Imatrix};
+
 /// Sums over rows of inputs.
 #[derive(Clone, Debug, Default)]
 struct Sums {
@@ -15,6 +17,19 @@ struct Sums {
 pub struct InputSquares {
     description: String,
     entries: BTreeMap<String, Vec<Sums>>, // of each part
+}
+
+impl From<Imatrix> for InputSquares {
+    fn from(imatrix: Imatrix) -> InputSquares {
+        let sums = |inputs: EntryInputs| {
+            let (rows, squares) = (inputs.rows, inputs.squares);
+            (inputs.entry, vec![Sums { rows, squares }])
+        };
+        InputSquares {
+            description: imatrix.description,
+            entries: imatrix.inputs.into_iter().map(sums).collect(),
+        }
+    }
 }
 
 impl InputSquares {

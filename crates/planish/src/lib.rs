@@ -51,6 +51,7 @@ mod convert;
 mod demo_model;
 mod error;
 mod evaluate;
+mod imatrix;
 mod many;
 mod metal_config;
 mod scores;
@@ -68,6 +69,7 @@ pub use convert::{convert, dequantize, inspect, quantize, relative_error, relati
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;
 pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
+pub use imatrix::read_imatrix;
 pub use many::{ManyStep, Request};
 pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};

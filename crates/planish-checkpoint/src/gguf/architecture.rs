@@ -1,6 +1,8 @@
 //! What an architecture is in GGUF, as data: which Hugging Face model it is, how tensors are called in both, and which keys of
 //! config.json follow from which metadata. The rows stand in [`super::architectures`].
 
+use serde_json::{Map, Value};
+
 use super::architectures::ARCHITECTURES;
 use super::fault::Fault;
 use super::metadata::Metadata;
@@ -133,6 +135,20 @@ pub(super) fn of(metadata: &Metadata) -> Result<&'static Architecture, Fault> {
         known.dedup();
         Fault::unsupported(format!(
             "GGUF architecture `{name}` is not read; those that are: {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The architecture of a checkpoint with this config.json.
+pub(super) fn of_config(config: &Map<String, Value>) -> Result<&'static Architecture, Fault> {
+    let class = config.get("architectures").and_then(|names| names.get(0)?.as_str());
+    let found = class.and_then(|class| ARCHITECTURES.iter().find(|architecture| architecture.class == class));
+    found.ok_or_else(|| {
+        let known: Vec<&str> = classes().collect();
+        Fault::unsupported(format!(
+            "names of the architecture `{}` are not known in GGUF; known are {}",
+            class.unwrap_or_default(),
             known.join(", ")
         ))
     })

@@ -9,6 +9,7 @@ mod config;
 mod cursor;
 mod fault;
 mod header;
+mod imatrix;
 mod k_blocks;
 mod metadata;
 mod rope;
@@ -19,6 +20,7 @@ mod tokenizer;
 mod transcode;
 
 pub use self::architecture::classes;
+pub use self::imatrix::{EntryInputs, Imatrix};
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use planish::{
     CalibrationText, Encoder, Error, InputSquares, Method, QuantizeError, Recipe, Source, calibrate, quantize,
+    read_imatrix,
 };
 
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
@@ -57,6 +58,9 @@ pub struct Arguments {
     /// For --method weighted: seed of the first text that the model writes
     #[arg(long, value_name = "SEED", default_value_t = 1, conflicts_with = "text")]
     seed: u64,
+    /// For --method weighted: llama.cpp's importance matrix (llama-imatrix), in place of running the model
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "text_tokens", "seed"])]
+    imatrix: Option<PathBuf>,
     /// Leave this module plain: its full name, the start or end of it, or a regular expression from its start, as in
     /// transformers' modules_to_not_convert (repeatable)
     #[arg(long, value_name = "NAME")]
@@ -106,6 +110,9 @@ impl Arguments {
 impl Arguments {
     /// Runs the model over the text.
     fn inputs(&self, source: &Source, text: Option<&str>) -> Result<InputSquares, Error> {
+        if let Some(path) = &self.imatrix {
+            return read_imatrix(source, path);
+        }
         let tokens = self.text_tokens;
         let text = match (text, &self.text) {
             (Some(text), Some(path)) => {
@@ -145,6 +152,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(
         weighted || arguments.text.is_none(),
         "--text: only --method weighted runs the model over a text"
+    );
+    anyhow::ensure!(
+        weighted || arguments.imatrix.is_none(),
+        "--imatrix: only --method weighted weighs inputs"
     );
     let text = arguments.text.as_deref();
     let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
