@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::assemble::{Part, PartsByName, assemble};
-use crate::folder::map::Mapping;
+use crate::folder::map::{MappedFile, Mapping};
 use crate::source::Source;
 use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
 
@@ -58,20 +58,28 @@ impl Checkpoint {
             .extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         {
-            gguf::open(path).map(|source| Checkpoint::new(source, None))
+            Ok(Checkpoint::new(gguf::open(path, MappedFile::open(path)?)?, None))
         } else {
             let what = "expected a model folder or a .gguf file, found another file (for safetensors pass the folder)";
             Err(Error::unsupported(path, what))
         }
     }
 
-    /// Opens a folder whose files lie in memory: (name, content), `config.json` and `model.safetensors` among them. `name`
-    /// stands for it in messages. Data should lie at multiples of 8 bytes; packed parts that do not are copied.
+    /// Opens a folder whose files lie in memory: (name, content), `config.json` and weights among them, in one file or shards; or a
+    /// GGUF file, if one `.gguf` is all there is. `name` stands for the folder in messages. Data should lie at multiples of 8 bytes;
+    /// packed parts that do not are copied.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_memory(name: &str, files: Vec<(String, Bytes)>) -> Result<Checkpoint, Error> {
-        memory::open(name, files).map(Checkpoint::translated)
+        match &files[..] {
+            [(file, data)] if file.ends_with(".gguf") => {
+                let file = Path::new(name).join(file);
+                let source = gguf::open(&file, MappedFile::of_bytes(data.clone()))?;
+                Ok(Checkpoint::new(source, None))
+            }
+            _ => memory::open(name, files).map(Checkpoint::translated),
+        }
     }
 
     /// Under Hugging Face names, where a source has those of mlx-lm.
