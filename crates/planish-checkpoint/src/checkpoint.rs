@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::assemble::{Part, PartsByName, assemble};
 use crate::folder::map::{MappedFile, Mapping};
 use crate::source::Source;
-use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
+use crate::{Checksum, Dialect, Entry, Error, Run, Tensor, Weight, folder, gguf, memory, mlx};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.
 ///
@@ -174,6 +174,22 @@ impl Checkpoint {
     pub fn check_unchanged(&self) -> Result<(), Error> {
         let mappings = self.source.storage.mappings();
         mappings.iter().try_for_each(|mapping| mapping.check_unchanged())
+    }
+
+    /// What its files are, for a run that is to go on with what another made of them: (which file, its size and time).
+    ///
+    /// # Errors
+    /// config.json cannot be read again.
+    pub fn identity(&self) -> Result<Run, Error> {
+        let mappings = self.source.storage.mappings();
+        let mut identity: Run = mappings.iter().map(|mapping| mapping.identity()).collect();
+        let mut config = Checksum::default();
+        config.update(self.file("config.json")?.as_deref().unwrap_or_default());
+        identity.push((
+            "config.json of the source".to_owned(),
+            format!("{:016x}", config.value()),
+        ));
+        Ok(identity)
     }
 
     /// What tells whoever outlives this checkpoint, and still reads its weights, that a file was cut.
