@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::assemble::{Part, PartsByName, assemble};
-use crate::folder::map::Mapping;
+use crate::folder::map::{MappedFile, Mapping};
 use crate::source::Source;
-use crate::{Dialect, Entry, Error, Tensor, Weight, folder, gguf, memory, mlx};
+use crate::{Checksum, Dialect, Entry, Error, Run, Tensor, Weight, folder, gguf, memory, mlx};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.
 ///
@@ -58,20 +58,28 @@ impl Checkpoint {
             .extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         {
-            gguf::open(path).map(|source| Checkpoint::new(source, None))
+            Ok(Checkpoint::new(gguf::open(path, MappedFile::open(path)?)?, None))
         } else {
             let what = "expected a model folder or a .gguf file, found another file (for safetensors pass the folder)";
             Err(Error::unsupported(path, what))
         }
     }
 
-    /// Opens a folder whose files lie in memory: (name, content), `config.json` and `model.safetensors` among them. `name`
-    /// stands for it in messages. Data should lie at multiples of 8 bytes; packed parts that do not are copied.
+    /// Opens a folder whose files lie in memory: (name, content), `config.json` and weights among them, in one file or shards; or a
+    /// GGUF file, if one `.gguf` is all there is. `name` stands for the folder in messages. Data should lie at multiples of 8 bytes;
+    /// packed parts that do not are copied.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_memory(name: &str, files: Vec<(String, Bytes)>) -> Result<Checkpoint, Error> {
-        memory::open(name, files).map(Checkpoint::translated)
+        match &files[..] {
+            [(file, data)] if file.ends_with(".gguf") => {
+                let file = Path::new(name).join(file);
+                let source = gguf::open(&file, MappedFile::of_bytes(data.clone()))?;
+                Ok(Checkpoint::new(source, None))
+            }
+            _ => memory::open(name, files).map(Checkpoint::translated),
+        }
     }
 
     /// Under Hugging Face names, where a source has those of mlx-lm.
@@ -166,6 +174,22 @@ impl Checkpoint {
     pub fn check_unchanged(&self) -> Result<(), Error> {
         let mappings = self.source.storage.mappings();
         mappings.iter().try_for_each(|mapping| mapping.check_unchanged())
+    }
+
+    /// What its files are, for a run that is to go on with what another made of them: (which file, its size and time).
+    ///
+    /// # Errors
+    /// config.json cannot be read again.
+    pub fn identity(&self) -> Result<Run, Error> {
+        let mappings = self.source.storage.mappings();
+        let mut identity: Run = mappings.iter().map(|mapping| mapping.identity()).collect();
+        let mut config = Checksum::default();
+        config.update(self.file("config.json")?.as_deref().unwrap_or_default());
+        identity.push((
+            "config.json of the source".to_owned(),
+            format!("{:016x}", config.value()),
+        ));
+        Ok(identity)
     }
 
     /// What tells whoever outlives this checkpoint, and still reads its weights, that a file was cut.

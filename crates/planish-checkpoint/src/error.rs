@@ -61,6 +61,14 @@ pub enum Error {
         /// The output folder.
         path: PathBuf,
     },
+    /// An unfinished output of a run that differs from the one that is to go on with it.
+    #[error("{}: cannot go on with what an earlier run left: {what}", path.display())]
+    OtherRun {
+        /// The output folder.
+        path: PathBuf,
+        /// What is different.
+        what: String,
+    },
     /// An output that cannot be written.
     #[error("{}: {what}", path.display())]
     Output {

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod checkpoint;
+mod checksum;
 mod dialect;
 mod dtype;
 mod error;
@@ -22,6 +23,7 @@ mod writer;
 
 pub use assemble::Part;
 pub use checkpoint::{Checkpoint, FilesRead};
+pub use checksum::Checksum;
 pub use dialect::{Dialect, Mode, Override, Scheme};
 pub use dtype::Dtype;
 pub use error::Error;
@@ -30,4 +32,4 @@ pub use gguf::{EntryInputs, Imatrix, classes as gguf_classes};
 pub use hub::resolve;
 pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};
 pub use view::{View, transpose_columns};
-pub use writer::{Planned, Writer, WriterOptions};
+pub use writer::{Planned, Run, Writer, WriterOptions};

@@ -5,58 +5,94 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::folder::map::MappedFile;
-use crate::folder::tensors::Tensors;
+use crate::folder::paths::is_inside;
+use crate::folder::shards::{self, ModelFiles};
 use crate::folder::weights::Weights;
-use crate::folder::{files, parse_object};
+use crate::folder::{files, read_config};
 use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 
+/// The files of a folder in memory.
+struct Contents {
+    folder: PathBuf,
+    files: Vec<(String, Bytes)>,
+}
+
 /// The data of a folder in memory.
 struct Memory {
-    contents: Vec<(String, Bytes)>,
+    contents: Contents,
     weights: Weights,
 }
 
-/// Opens the files of one folder, `model.safetensors` and `config.json` among them. `name` stands for the folder in messages.
-pub(crate) fn open(name: &str, contents: Vec<(String, Bytes)>) -> Result<Source, Error> {
-    let origin = PathBuf::from(name);
-    let content = |file: &str| {
-        let found = contents
-            .iter()
-            .find(|(name, _)| name == file)
-            .map(|(_, data)| data.clone());
-        found.ok_or_else(|| Error::missing(&origin.join(file), "a Hugging Face model folder has one"))
+/// Opens the files of one folder, config.json and weights among them. `name` stands for the folder in messages.
+pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Error> {
+    let contents = Contents {
+        folder: PathBuf::from(name),
+        files,
     };
-    let config_file = origin.join("config.json");
-    let config = parse_object(&config_file, &content("config.json")?)?;
+    let config_file = contents.path("config.json");
+    let config = read_config(&contents)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
-    let mut tensors = Tensors::default();
-    tensors.add(
-        &origin.join("model.safetensors"),
-        MappedFile::of_bytes(content("model.safetensors")?),
-    )?;
+    let (tensors, notices) = shards::open(&contents)?;
     let entries = modules::entries(&tensors, &dialect, &config_file)?;
-    let carried = contents
-        .iter()
-        .map(|(name, _)| name.clone())
-        .filter(|name| files::is_carried(name));
+    let names = contents.files.iter().map(|(name, _)| name.clone());
     Ok(Source {
+        path: contents.folder.clone(),
         config,
         entries,
-        files: carried.collect(),
+        files: names.filter(|name| files::is_carried(name)).collect(),
         linked: Vec::new(),
-        notices: Vec::new(),
+        notices,
         storage: Box::new(Memory {
             weights: Weights {
-                origin: origin.clone(),
+                origin: contents.folder.clone(),
                 tensors,
                 biases_suffix: dialect.biases_suffix().unwrap_or_default(),
             },
             contents,
         }),
-        path: origin,
         dialect,
     })
+}
+
+impl Contents {
+    fn get(&self, name: &str) -> Option<&Bytes> {
+        let mut files = self.files.iter();
+        let found = files.find(|(file, _)| Path::new(file) == Path::new(name));
+        found.map(|(_, data)| data)
+    }
+}
+
+impl ModelFiles for Contents {
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let names = self.files.iter().map(|(name, _)| name.clone());
+        let mut names: Vec<String> = names.filter(|name| !name.contains('/')).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn has(&self, name: &str) -> Result<bool, Error> {
+        match is_inside(name) {
+            true => Ok(self.get(name).is_some()),
+            false => {
+                let what = format!("`{name}` is not the name of a file in this folder");
+                Err(Error::malformed(&self.folder, what))
+            }
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        Ok(self.get(name).cloned())
+    }
+
+    fn weights(&self, name: &str) -> Result<MappedFile, Error> {
+        let found = self.get(name).cloned().map(MappedFile::of_bytes);
+        found.ok_or_else(|| Error::missing(&self.path(name), "a file of weights"))
+    }
 }
 
 impl Storage for Memory {
@@ -69,9 +105,7 @@ impl Storage for Memory {
     }
 
     fn file(&self, name: &str) -> Result<Option<Bytes>, Error> {
-        let mut contents = self.contents.iter();
-        let found = contents.find(|(file, _)| Path::new(file) == Path::new(name));
-        Ok(found.map(|(_, data)| data.clone()))
+        Ok(self.contents.get(name).cloned())
     }
 
     fn release(&self, _: &Entry) {}

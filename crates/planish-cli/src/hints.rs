@@ -52,6 +52,7 @@ fn checkpoint(error: &CheckpointError) -> Option<String> {
     match error {
         CheckpointError::Hub(error) => hub(error),
         CheckpointError::OutputExists { .. } => Some(", or --force to replace it".to_owned()),
+        CheckpointError::OtherRun { .. } => Some(" (without --resume it is begun anew)".to_owned()),
         CheckpointError::OutputNotAModel { .. } => Some(" even with --force".to_owned()),
         _ => None,
     }

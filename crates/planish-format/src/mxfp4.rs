@@ -65,6 +65,9 @@ fn repack(codes: &[u8], shape: PackedShape) -> Vec<u8> {
         _ => ZERO - HALF_UNITS[usize::from(code & 7)],
     };
     let mut packed = vec![0; shape.code_bytes()];
+    if packed.is_empty() {
+        return packed;
+    }
     let mut row_codes = vec![0; shape.cols];
     let packed_rows = packed.chunks_exact_mut(shape.code_row_bytes());
     for (row, packed) in codes.chunks_exact(shape.cols / 2).zip(packed_rows) {
@@ -96,6 +99,14 @@ mod tests {
                 let expected = sign * floats[index % 8] * 2f64.powi(i32::from(exponent) - 127);
                 assert_eq!(f64::from(found), expected, "code {index}, exponent {exponent}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_becomes_nothing() {
+        for (rows, cols) in [(0, 0), (0, 32), (3, 0)] {
+            let matrix = mxfp4_to_affine(rows, cols, &[], &[]).unwrap();
+            assert_eq!((matrix.rows, matrix.cols, matrix.codes.len()), (rows, cols, 0));
         }
     }
 

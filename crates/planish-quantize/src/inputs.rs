@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use planish_checkpoint::{EntryInputs, Imatrix};
+use planish_checkpoint::{Checksum, EntryInputs, Imatrix};
 
 /// Sums over rows of inputs.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,19 @@ impl InputSquares {
     /// A word on the text that the model ran over.
     pub fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Of all that is known.
+    pub(crate) fn checksum(&self) -> String {
+        let mut sum = Checksum::default();
+        for (entry, parts) in &self.entries {
+            sum.update(entry.as_bytes());
+            for part in parts {
+                sum.update(&part.rows.to_le_bytes());
+                part.squares.iter().for_each(|square| sum.update(&square.to_le_bytes()));
+            }
+        }
+        format!("{:016x}", sum.value())
     }
 
     /// Counts rows of `cols` values that part `part` of the `parts` equal parts of an entry's rows is multiplied by. // (rows, cols)

@@ -199,6 +199,29 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Says every choice that the written bytes depend on, beyond the list of tensors.
+    pub(crate) fn identify(&self, say: &mut dyn FnMut(&str, String)) {
+        let packing = |packing: Packing| format!("{} bits in groups of {}", packing.bits(), packing.group());
+        let exception = |exception: &Override| {
+            let packing = exception.packing.map_or("none".to_owned(), packing);
+            format!("{}={packing}", exception.pattern.as_str())
+        };
+        let overrides: Vec<String> = self.overrides.iter().map(exception).collect();
+        say("the format", self.target.name().to_owned());
+        say("the packing", packing(self.packing));
+        say("the method", self.method.description());
+        say("the list of plain modules", format!("{:?}", self.exclude));
+        say("packing of the head", self.include_head.to_string());
+        say("packing of the experts", self.include_experts.to_string());
+        say("the list of exceptions", format!("{overrides:?}"));
+        say("the type of plain tensors", format!("{:?}", self.dtype));
+        say("leave for NaN", self.allow_non_finite.to_string());
+        match &self.method {
+            Method::Peer(_) | Method::Search => {}
+            Method::Weighted(inputs) => say("the checksum of the layers' inputs", inputs.checksum()),
+        }
+    }
+
     /// What the target dialect cannot hold is refused here.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use planish_checkpoint::{
-    Checkpoint, Dialect, Dtype, Entry, Layout, Planned, View, Weight, Writer, WriterOptions, rows_cols,
+    Checkpoint, Dialect, Dtype, Entry, Layout, Planned, Run, View, Weight, Writer, WriterOptions, rows_cols,
 };
 use planish_format::{FloatType, Isa, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
@@ -34,6 +34,8 @@ pub struct Output {
     pub copy_linked: bool,
     /// Write the largest value that a float type has in place of a larger one, where one is converted to a narrower type.
     pub clamp: bool,
+    /// Go on with what a run with the same options left unfinished, if there is something; what this one leaves stays, too.
+    pub resume: bool,
     /// Set from elsewhere, it ends the conversion with [`Error::Stopped`].
     pub stop: Arc<AtomicBool>,
 }
@@ -47,6 +49,7 @@ impl Output {
             base_model: None,
             copy_linked: false,
             clamp: false,
+            resume: false,
             stop: Arc::default(),
         }
     }
@@ -145,35 +148,37 @@ impl Transfer<'_> {
     fn write(&self, card: &Card, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
         Isa::chosen()?;
         let card = card.render(self.checkpoint, output)?;
-        let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output))?;
-        let parts = || {
-            self.tensors
-                .iter()
-                .flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor, part)))
-        };
-        let total_bytes = parts().map(|(_, part)| self.entry(part.entry).stored_bytes).sum();
+        let mut writer = Writer::create(&output.folder, self.planned()?, &self.writer_options(output)?)?;
+        let parts = self.tensors.iter().flat_map(|tensor| &tensor.parts);
+        let total_bytes = parts.map(|part| self.entry(part.entry).stored_bytes).sum();
         let mut done_bytes = 0;
-        for (tensor, part) in parts() {
-            let entry = self.entry(part.entry);
-            let mut report = |done: f64| {
-                let part_bytes = (entry.stored_bytes as f64 * done) as u64;
-                on_progress(Progress {
-                    tensor: &entry.name,
-                    done_bytes: done_bytes + part_bytes,
-                    total_bytes,
-                });
-            };
-            let mut stream = Stream {
-                transfer: self,
-                name: &tensor.name,
-                entry,
-                view: &part.view,
-                output,
-                writer: &mut writer,
-            };
-            stream.write(tensor.fate, &mut report)?;
-            report(1.0);
-            done_bytes += entry.stored_bytes;
+        for tensor in &self.tensors {
+            let planned = self.planned_parts(tensor)?;
+            let needed = writer.needs(planned.iter().map(|tensor| tensor.name.as_str()));
+            for part in &tensor.parts {
+                let entry = self.entry(part.entry);
+                let mut report = |done: f64| {
+                    let part_bytes = (entry.stored_bytes as f64 * done) as u64;
+                    on_progress(Progress {
+                        tensor: &entry.name,
+                        done_bytes: done_bytes + part_bytes,
+                        total_bytes,
+                    });
+                };
+                let mut stream = Stream {
+                    transfer: self,
+                    name: &tensor.name,
+                    entry,
+                    view: &part.view,
+                    output,
+                    writer: &mut writer,
+                };
+                if needed {
+                    stream.write(tensor.fate, &mut report)?;
+                }
+                report(1.0);
+                done_bytes += entry.stored_bytes;
+            }
         }
         let linked = match output.copy_linked {
             true => self.checkpoint.linked_files(),
@@ -194,12 +199,26 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn writer_options(&self, output: &Output) -> WriterOptions {
-        WriterOptions {
+    fn writer_options(&self, output: &Output) -> Result<WriterOptions, Error> {
+        Ok(WriterOptions {
             force: output.force,
             format: self.dialect.safetensors_format(),
+            run: self.identity(output)?,
+            resume: output.resume,
             ..WriterOptions::default()
+        })
+    }
+
+    /// Everything that the written bytes depend on: a run that differs in none of it may go on with what this one leaves.
+    fn identity(&self, output: &Output) -> Result<Run, Error> {
+        let mut identity = self.checkpoint.identity()?;
+        let mut say = |what: &str, value: String| identity.push((what.to_owned(), value));
+        say("the version of planish", env!("CARGO_PKG_VERSION").to_owned());
+        say("clamping", output.clamp.to_string());
+        if let Some(recipe) = self.recipe {
+            recipe.identify(&mut say);
         }
+        Ok(identity)
     }
 
     fn entry(&self, index: usize) -> &Entry {

@@ -1,6 +1,8 @@
 //! Whole checkpoints: quantize, dequantize, convert, inspect. Memory does not grow with the model, and an output folder appears
 //! only when it is whole.
 
+use std::path::Path;
+
 use planish_format::FloatType;
 use planish_quantize::{Inspection, OnProgress, Output, Recipe, Report, Target};
 
@@ -78,6 +80,11 @@ pub fn convert(
         &output,
         on_progress,
     )?)
+}
+
+/// Whether a conversion to `folder` that is no longer alive left something that another can go on with ([`Output::resume`]).
+pub fn is_unfinished(folder: &Path) -> bool {
+    planish_checkpoint::Writer::is_unfinished(folder)
 }
 
 /// Lists every tensor; of a plain model, measures the error of packing its layers at each width in groups of `group`.

@@ -64,7 +64,7 @@ pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use causal_lm::CausalLM;
-pub use convert::{convert, dequantize, inspect, quantize, relative_error, relative_errors};
+pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use error::Error;

@@ -48,6 +48,20 @@ impl Mapping {
         &self.path
     }
 
+    /// Its name, and its size and time of writing.
+    pub fn identity(&self) -> (String, String) {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy();
+        let since = self
+            .modified
+            .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let since = since.unwrap_or_default();
+        let time = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
+        (
+            name.into_owned(),
+            format!("{} bytes, written {time} s after 1970", self.map.len()),
+        )
+    }
+
     /// That no part of the file was gone when it was read.
     pub fn check_whole(&self) -> Result<(), Error> {
         match self.slot {

@@ -21,6 +21,7 @@ use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 use map::Mapping;
 use paths::Root;
+use shards::ModelFiles;
 use weights::Weights;
 
 /// The data of a folder.
@@ -33,8 +34,7 @@ struct Folder {
 pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let root = Root::new(folder)?;
     let config_file = folder.join("config.json");
-    let config = read_object(&root, "config.json")?
-        .ok_or_else(|| Error::missing(&config_file, "a Hugging Face model folder has one"))?;
+    let config = read_config(&root)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&root)?;
     let entries = modules::entries(&tensors, &dialect, &config_file)?;
@@ -57,12 +57,12 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     })
 }
 
-/// A JSON file of the folder that must hold an object; `None` if there is no such file.
-pub(crate) fn read_object(root: &Root, name: &str) -> Result<Option<Map<String, Value>>, Error> {
-    let Some(data) = files::read(root, name)? else {
-        return Ok(None);
-    };
-    parse_object(&root.join(name), &data).map(Some)
+/// config.json, which every folder has.
+pub(crate) fn read_config(root: &dyn ModelFiles) -> Result<Map<String, Value>, Error> {
+    let path = root.path("config.json");
+    let data = root.read("config.json")?;
+    let data = data.ok_or_else(|| Error::missing(&path, "a Hugging Face model folder has one"))?;
+    parse_object(&path, &data)
 }
 
 /// The object in a JSON file.

@@ -38,11 +38,6 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    /// Maps a safetensors file and adds its tensors.
-    pub fn add_shard(&mut self, path: &Path) -> Result<(), Error> {
-        self.add(path, MappedFile::open(path)?)
-    }
-
     /// Adds the tensors of a safetensors file. A tensor that another file has too must be the same in both.
     pub fn add(&mut self, path: &Path, file: MappedFile) -> Result<(), Error> {
         for (name, stored) in header::parse(path, file.bytes(), self.shards.len())? {

@@ -66,8 +66,7 @@ struct Place {
 ///
 /// # Errors
 /// A file that cannot be read, that is cut or damaged, or that holds what planish does not read.
-pub(crate) fn open(path: &Path) -> Result<Source, Error> {
-    let file = MappedFile::open(path)?;
+pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
     let opened = open_bytes(file.bytes()).map_err(|fault| fault.at(path))?;
     let files = tokenizer::files(&opened.header.metadata);
     let storage = GgufFile {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
 use super::HubError;
+use super::answers::is_commit;
 
 pub(super) struct RepoCache {
     folder: PathBuf,
@@ -87,11 +88,6 @@ impl RepoCache {
             }
         }
     }
-}
-
-/// Revisions become file names: only what git could have made is taken from the network or a file.
-pub(super) fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn make_parent(path: &Path) -> Result<(), HubError> {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use super::cache::is_commit;
+use super::answers::{Content, Listing};
 use super::{Download, HubError, OnDownload, Settings};
 
 /// Tries for one request, and for a download that makes no progress.
@@ -25,20 +25,11 @@ pub(super) struct Client {
     token: Option<String>,
 }
 
-/// The files of a repository at one commit.
-pub(super) struct Listing {
-    pub commit: String,
-    pub files: Vec<String>,
-}
-
 /// Where a file's bytes are and how many there must be.
 pub(super) struct RemoteFile {
-    pub etag: String,
+    pub content: Content,
     name: String,
     url: String,
-    size_bytes: u64,
-    /// The etag of a large file is the SHA-256 of its content.
-    is_hash: bool,
 }
 
 impl Client {
@@ -79,19 +70,7 @@ impl Client {
             expected: "a model listing",
             found,
         };
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-        let commit = value["sha"].as_str().filter(|sha| is_commit(sha));
-        let siblings = value["siblings"].as_array();
-        let (Some(commit), Some(siblings)) = (commit, siblings) else {
-            return Err(malformed("no valid sha and siblings".into()));
-        };
-        let names = siblings
-            .iter()
-            .filter_map(|file| file["rfilename"].as_str().map(str::to_owned));
-        Ok(Listing {
-            commit: commit.to_owned(),
-            files: names.collect(),
-        })
+        Listing::parse(&text).map_err(malformed)
     }
 
     pub(super) fn metadata(
@@ -107,29 +86,17 @@ impl Client {
             HubError::NoSuchFile { id, .. } => HubError::NoSuchFile { id, file: file.into() },
             other => other,
         })?;
-        let linked = header(&response, "x-linked-etag");
-        let etag = linked.or_else(|| header(&response, "etag")).map(clean_etag);
-        let size = header(&response, "x-linked-size").or_else(|| header(&response, "content-length"));
-        match (
-            etag.filter(|etag| is_file_name(etag)),
-            size.and_then(|size| size.parse().ok()),
-        ) {
-            (Some(etag), Some(size_bytes)) => {
-                let is_hash = etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-                Ok(RemoteFile {
-                    etag,
-                    name: file.into(),
-                    url,
-                    size_bytes,
-                    is_hash,
-                })
-            }
-            _ => Err(HubError::Protocol {
-                url,
-                expected: "an etag and a size",
-                found: "neither or one".into(),
-            }),
-        }
+        let content = Content::of_headers(|name| header(&response, name));
+        let content = content.ok_or_else(|| HubError::Protocol {
+            url: url.clone(),
+            expected: "an etag and a size",
+            found: "neither or one".into(),
+        })?;
+        Ok(RemoteFile {
+            content,
+            name: file.into(),
+            url,
+        })
     }
 
     /// Brings a file to `incomplete`, going on where an earlier run stopped, checks it and renames it to `blob`.
@@ -141,17 +108,17 @@ impl Client {
         say: &mut OnDownload,
     ) -> Result<(), HubError> {
         let mut done = fs::metadata(incomplete).map_or(0, |data| data.len());
-        if done > remote.size_bytes {
+        if done > remote.content.size {
             fs::remove_file(incomplete).map_err(HubError::cache(incomplete))?;
             done = 0;
         }
         say(Download::Start {
             file: &remote.name,
-            total_bytes: remote.size_bytes,
+            total_bytes: remote.content.size,
             done_bytes: done,
         });
         let mut fruitless = 0;
-        while done < remote.size_bytes || !incomplete.exists() {
+        while done < remote.content.size || !incomplete.exists() {
             let before = done;
             done = self.receive(remote, incomplete, done, say)?;
             fruitless = if done > before { 0 } else { fruitless + 1 };
@@ -159,10 +126,10 @@ impl Client {
                 return Err(HubError::Cut {
                     url: remote.url.clone(),
                     received: done,
-                    expected: remote.size_bytes,
+                    expected: remote.content.size,
                 });
             }
-            if done < remote.size_bytes {
+            if done < remote.content.size {
                 say(Download::Notice(&format!(
                     "{}: the connection broke at {done} bytes, resuming",
                     remote.name
@@ -205,17 +172,17 @@ impl Client {
             return Ok(0);
         }
         let announced = header(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
-        let found = announced.map_or(remote.size_bytes, |bytes| bytes.saturating_add(kept));
-        if found != remote.size_bytes {
+        let found = announced.map_or(remote.content.size, |bytes| bytes.saturating_add(kept));
+        if found != remote.content.size {
             drop(file);
             fs::remove_file(incomplete).map_err(HubError::cache(incomplete))?;
             return Err(HubError::WrongSize {
                 url: remote.url.clone(),
-                expected: remote.size_bytes,
+                expected: remote.content.size,
                 found,
             });
         }
-        let mut body = response.body_mut().as_reader().take(remote.size_bytes - kept + 1);
+        let mut body = response.body_mut().as_reader().take(remote.content.size - kept + 1);
         let received = copy(&mut body, &mut file, say).map_err(HubError::cache(incomplete))?;
         file.sync_data().map_err(HubError::cache(incomplete))?;
         Ok(kept + received)
@@ -350,24 +317,24 @@ fn copy(body: &mut dyn Read, file: &mut File, say: &mut OnDownload) -> io::Resul
 
 fn check_content(remote: &RemoteFile, path: &Path, found: u64) -> Result<(), HubError> {
     let remove = || fs::remove_file(path).map_err(HubError::cache(path));
-    if found != remote.size_bytes {
+    if found != remote.content.size {
         remove()?;
         return Err(HubError::WrongSize {
             url: remote.url.clone(),
-            expected: remote.size_bytes,
+            expected: remote.content.size,
             found,
         });
     }
-    if remote.is_hash {
+    if remote.content.is_hash {
         let mut hasher = Sha256::new();
         let mut file = File::open(path).map_err(HubError::cache(path))?;
         io::copy(&mut file, &mut HashWriter(&mut hasher)).map_err(HubError::cache(path))?;
         let hash: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if hash != remote.etag.to_lowercase() {
+        if hash != remote.content.etag.to_lowercase() {
             remove()?;
             return Err(HubError::WrongHash {
                 url: remote.url.clone(),
-                expected: remote.etag.clone(),
+                expected: remote.content.etag.clone(),
                 found: hash,
             });
         }
@@ -403,19 +370,6 @@ fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |place| place + 3);
     url[start..].find('/').map_or(url, |slash| &url[..start + slash])
-}
-
-fn clean_etag(etag: &str) -> String {
-    etag.trim_start_matches("W/").trim_matches('"').to_owned()
-}
-
-/// An etag becomes a file name: nothing in it may lead elsewhere.
-fn is_file_name(etag: &str) -> bool {
-    !etag.is_empty()
-        && etag.len() < 200
-        && etag
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// Percent-escapes all but unreserved characters and those in `kept`.

@@ -3,6 +3,7 @@
 //! Protocol: `GET {endpoint}/api/models/{id}/revision/{revision}` lists the files and names the commit; `HEAD` and `GET` of
 //! `{endpoint}/{id}/resolve/{commit}/{file}` give size, etag and content (<https://huggingface.co/docs/huggingface_hub>).
 
+pub mod answers;
 mod cache;
 mod client;
 mod error;
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 pub use error::HubError;
 pub use settings::Settings;
 
+use answers::Listing;
 use cache::RepoCache;
-use client::{Client, Listing};
+use client::Client;
 
 /// A step of a download, for progress display.
 #[derive(Debug, Clone, Copy)]
@@ -181,10 +183,10 @@ fn fetch_file(
         return Ok(());
     }
     let remote = client.metadata(&wanted.id, &listing.commit, file, on_download)?;
-    let _lock = cache.lock(&remote.etag)?;
-    let blob = cache.blob(&remote.etag)?;
+    let _lock = cache.lock(&remote.content.etag)?;
+    let blob = cache.blob(&remote.content.etag)?;
     if !blob.exists() {
-        client.download(&remote, &cache.incomplete(&remote.etag)?, &blob, on_download)?;
+        client.download(&remote, &cache.incomplete(&remote.content.etag)?, &blob, on_download)?;
     }
     cache.link(&listing.commit, file, &blob)
 }

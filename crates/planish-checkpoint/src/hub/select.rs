@@ -76,17 +76,18 @@ fn is_configuration(file: &str) -> bool {
 
 /// The distinct shards that the index at `path` names, all of them files of the repository.
 pub(super) fn shards_of(path: &Path, files: &[String]) -> Result<Vec<String>, HubError> {
-    let malformed = |what: &str| {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
-        HubError::Cache {
-            path: path.into(),
-            source,
-        }
-    };
     let text = fs::read(path).map_err(HubError::cache(path))?;
-    let index: serde_json::Value = serde_json::from_slice(&text).map_err(|error| malformed(&error.to_string()))?;
+    shards(&text, files).map_err(|what| HubError::Cache {
+        path: path.into(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, what),
+    })
+}
+
+/// As [`shards_of`], of the text of an index.
+pub(super) fn shards(index: &[u8], files: &[String]) -> Result<Vec<String>, String> {
+    let index: serde_json::Value = serde_json::from_slice(index).map_err(|error| error.to_string())?;
     let map = index.get("weight_map").and_then(|map| map.as_object());
-    let map = map.ok_or_else(|| malformed("expected an object weight_map, found none"))?;
+    let map = map.ok_or("expected an object weight_map, found none")?;
     let mut shards: Vec<String> = map
         .values()
         .filter_map(|name| name.as_str().map(str::to_owned))
@@ -96,9 +97,9 @@ pub(super) fn shards_of(path: &Path, files: &[String]) -> Result<Vec<String>, Hu
     match shards.iter().find(|shard| !files.contains(shard)) {
         // An index that is left over from another set of files.
         Some(_) if has_numbered(files) => Ok(numbered(files)),
-        Some(absent) => Err(malformed(&format!(
+        Some(absent) => Err(format!(
             "weight_map names {absent:?}, which the repository does not hold"
-        ))),
+        )),
         None => Ok(shards),
     }
 }

@@ -7,6 +7,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::{Planned, WriterOptions};
 use crate::Error;
+use crate::checksum::Checksum;
 
 /// A safetensors file to be written.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Place {
     pub position: u64,
     pub size_bytes: u64,
     pub written_bytes: u64,
+    /// Of what is written.
+    pub checksum: Checksum,
 }
 
 /// A planned tensor with its size.
@@ -53,6 +56,7 @@ pub(super) fn shards(
                 position,
                 size_bytes: sized.size_bytes as u64,
                 written_bytes: 0,
+                checksum: Checksum::default(),
             };
             let name = sized.tensor.name;
             if places.insert(name.clone(), place).is_some() {

@@ -30,12 +30,14 @@ pub(super) struct Staging {
 struct Folder {
     path: PathBuf,
     published: bool,
+    /// It stays when the run ends before it is published.
+    kept: bool,
     _lock: Option<File>,
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.published {
+        if !self.published && !self.kept {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
@@ -44,16 +46,8 @@ impl Drop for Folder {
 impl Staging {
     /// Checks the target, removes what killed runs left, makes the folder.
     pub fn create(target: &Path, force: bool) -> Result<Staging, Error> {
-        let target = check_target(target, force)?;
-        let name = target
-            .file_name()
-            .ok_or_else(|| Error::output(&target, "expected the name of a folder"))?;
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
+        let (target, parent, prefix) = place(target, force)?;
         std::fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
-        let prefix = prefix(name);
         remove_leftovers(&parent, &prefix);
         let folder = make_folder(&parent, &prefix).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::output(
@@ -70,6 +64,41 @@ impl Staging {
         })
     }
 
+    /// What runs to this target left that are no longer alive.
+    ///
+    /// # Errors
+    /// A target that may not be written; a run to it that is alive.
+    pub fn unfinished(target: &Path, force: bool) -> Result<Vec<Staging>, Error> {
+        let (target, parent, prefix) = place(target, force)?;
+        let mut unfinished = Vec::new();
+        for path in leftovers(&parent, &prefix, SUFFIX) {
+            let folder = match lock(&path) {
+                Ok(lock) => Folder {
+                    path,
+                    published: false,
+                    kept: true,
+                    _lock: lock,
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(Error::output(&target, "another run is writing it now"));
+                }
+                Err(_) => continue,
+            };
+            unfinished.push(Staging {
+                target: target.clone(),
+                parent: parent.clone(),
+                force,
+                folder,
+            });
+        }
+        Ok(unfinished)
+    }
+
+    /// Whether the folder stays when the run ends before it is published.
+    pub fn keep(&mut self, kept: bool) {
+        self.folder.kept = kept;
+    }
+
     /// The folder that will be.
     pub fn target(&self) -> &Path {
         &self.target
@@ -82,6 +111,7 @@ impl Staging {
 
     /// Gives the folder its name; on failure the folder is removed and the target is as it was.
     pub fn publish(mut self) -> Result<PathBuf, Error> {
+        self.folder.kept = false;
         sync_folder(&self.folder.path);
         for _ in 0..TRIES {
             check_target(&self.target, self.force)?;
@@ -135,6 +165,7 @@ fn make_folder(parent: &Path, prefix: &OsStr) -> io::Result<Folder> {
                 return Ok(Folder {
                     path,
                     published: false,
+                    kept: false,
                     _lock: lock,
                 });
             }
@@ -181,21 +212,50 @@ fn prefix(target_name: &OsStr) -> OsString {
     prefix
 }
 
+/// The target without links, the folder that it is in, and how unfinished folders beside it begin.
+fn place(target: &Path, force: bool) -> Result<(PathBuf, PathBuf, OsString), Error> {
+    let target = check_target(target, force)?;
+    let name = target
+        .file_name()
+        .ok_or_else(|| Error::output(&target, "expected the name of a folder"))?;
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let prefix = prefix(name);
+    Ok((target, parent, prefix))
+}
+
+/// Whether a run to this target left a folder with a file of this name.
+pub(super) fn left_behind(target: &Path, file: &str) -> bool {
+    place(target, true).is_ok_and(|(_, parent, prefix)| {
+        let mut folders = leftovers(&parent, &prefix, SUFFIX).into_iter();
+        folders.any(|folder| folder.join(file).is_file())
+    })
+}
+
+/// The unfinished folders whose names begin and end so.
+fn leftovers(parent: &Path, prefix: &OsStr, suffix: &str) -> Vec<PathBuf> {
+    let Ok(items) = std::fs::read_dir(parent) else {
+        return Vec::new();
+    };
+    let is_ours = |name: &OsStr| {
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        rest.is_some_and(|rest| rest.ends_with(suffix.as_bytes()))
+    };
+    let items = items.flatten().filter(|item| is_ours(&item.file_name()));
+    items.map(|item| item.path()).collect()
+}
+
 /// Removes the folders of runs that are no longer alive. Failures are left alone: the folders are hidden and never read.
 fn remove_leftovers(parent: &Path, prefix: &OsStr) {
-    let Ok(items) = std::fs::read_dir(parent) else { return };
-    for item in items.flatten() {
-        let name = item.file_name();
-        let Some(rest) = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else {
-            continue;
-        };
-        if rest.ends_with(UNLOCKED.as_bytes()) {
-            // Empty, or not ours. A run that is just making it makes another.
-            let _ = std::fs::remove_dir(item.path());
-        } else if rest.ends_with(SUFFIX.as_bytes())
-            && let Ok(Some(_held)) = lock(&item.path())
-        {
-            let _ = std::fs::remove_dir_all(item.path());
+    for unlocked in leftovers(parent, prefix, UNLOCKED) {
+        // Empty, or not ours. A run that is just making it makes another.
+        let _ = std::fs::remove_dir(unlocked);
+    }
+    for folder in leftovers(parent, prefix, SUFFIX) {
+        if let Ok(Some(_held)) = lock(&folder) {
+            let _ = std::fs::remove_dir_all(&folder);
         }
     }
 }

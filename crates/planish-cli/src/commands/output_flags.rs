@@ -63,6 +63,10 @@ pub struct OutputFlags {
     /// Replace the output folder if it holds a model
     #[arg(long)]
     pub force: bool,
+    /// Go on where a run with the same options was killed or ran out of disk, from its last whole tensor; and if this run ends
+    /// early, by a signal too, leave what it has done (hidden, beside DIR) for the next
+    #[arg(long)]
+    pub resume: bool,
     /// Also copy files that are links to somewhere outside of the model's folder and the cache of the Hub
     #[arg(long)]
     pub copy_linked: bool,
@@ -85,14 +89,22 @@ impl OutputFlags {
         let output = Output {
             force: self.force,
             clamp: self.clamp,
+            resume: self.resume,
             copy_linked: self.copy_linked,
             stop: watch.flag().clone(),
             ..Output::new(&self.out)
         };
         let start = Instant::now();
         let bar = Bar::new();
-        let report = convert(&source, &output, &mut |progress| bar.conversion(progress))?;
+        let report = convert(&source, &output, &mut |progress| bar.conversion(progress));
         drop(bar);
+        if report.is_err() && self.resume && planish::is_unfinished(&self.out) {
+            eprintln!(
+                "note: what is done stays, hidden, beside {}: the same command goes on with it",
+                self.out.display()
+            );
+        }
+        let report = report?;
         self.tell(&report, start.elapsed().as_secs_f64());
         Ok(())
     }
