@@ -252,3 +252,22 @@ fn a_tokenizer_that_is_not_read_is_named_when_asked_for() {
         assert!(message.contains(expected), "expected `{expected}`, found `{message}`");
     }
 }
+
+/// Two names of an architecture stand for the norm before the feed-forward block.
+#[test]
+fn two_tensors_of_one_weight_are_refused() {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../planish-model/tests/golden_gguf/exaone4.gguf"
+    );
+    let mut bytes = std::fs::read(file).unwrap();
+    let (from, to) = (b"blk.0.ffn_down.weight", b"blk.0.ffn_norm.weight");
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    let opened = Checkpoint::from_memory("model", vec![("a.gguf".to_owned(), bytes.into())]);
+    let error = opened.err().unwrap().to_string();
+    assert!(
+        error.contains("two tensors are the weight `model.layers.0.post_"),
+        "{error}"
+    );
+}

@@ -8,8 +8,12 @@ pub(super) fn replace(text: &[u8]) -> Option<Vec<u8>> {
     let (mut replaced, mut at) = (Vec::new(), 0);
     let (mut in_string, mut found) = (false, false);
     while at < text.len() {
-        let name = NAMES.iter().find(|name| text[at..].starts_with(name.as_bytes()));
-        if let (false, Some(name)) = (in_string, name) {
+        // Few bytes begin one, and a file may have millions.
+        let name = match text[at] {
+            b'-' | b'I' | b'N' if !in_string => NAMES.iter().find(|name| text[at..].starts_with(name.as_bytes())),
+            _ => None,
+        };
+        if let Some(name) = name {
             replaced.extend_from_slice(format!("{{\"__float__\": \"{name}\"}}").as_bytes());
             at += name.len();
             found = true;

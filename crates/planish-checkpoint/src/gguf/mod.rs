@@ -134,7 +134,10 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
         for (name, tensor) in weights {
             let place = place_of(architecture, &sizes, tensor, &name)?;
             listed.push(entry_of(name.clone(), &place));
-            places.insert(name, place);
+            // Several names of an architecture may stand for one weight.
+            if places.insert(name.clone(), place).is_some() {
+                return Err(Fault::malformed(format!("two tensors are the weight `{name}`")));
+            }
         }
     }
     let [rope_factors, short, long] = factors;
