@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::folder::map::MappedFile;
-use crate::folder::paths::is_inside;
+use crate::folder::paths::check_inside;
 use crate::folder::shards::{self, ModelFiles};
 use crate::folder::weights::Weights;
 use crate::folder::{files, read_config};
@@ -76,13 +76,8 @@ impl ModelFiles for Contents {
     }
 
     fn has(&self, name: &str) -> Result<bool, Error> {
-        match is_inside(name) {
-            true => Ok(self.get(name).is_some()),
-            false => {
-                let what = format!("`{name}` is not the name of a file in this folder");
-                Err(Error::malformed(&self.folder, what))
-            }
-        }
+        check_inside(&self.folder, name)?;
+        Ok(self.get(name).is_some())
     }
 
     fn read(&self, name: &str) -> Result<Option<Bytes>, Error> {

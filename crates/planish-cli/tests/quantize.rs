@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use planish_checkpoint::{Dialect, Weight};
 use planish_format::{Encoder, FloatMatrix, FloatType, Packing, QuantizeOptions, Rule, quantize_with};
 use serde_json::json;
@@ -456,4 +458,36 @@ fn limit_file_size(command: &mut std::process::Command, bytes: u64) {
     };
     // SAFETY: the closure only makes async-signal-safe calls.
     unsafe { command.pre_exec(limit) };
+}
+
+#[test]
+fn an_importance_matrix_goes_in_place_of_a_run() {
+    let scratch = Scratch::new();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let [source, matrix] = [
+        "planish-model/tests/golden/qwen2_moe_all_layers/plain",
+        "planish/tests/golden/imatrix/qwen2_moe_all_layers.gguf",
+    ]
+    .map(|name| crates.join(name).to_str().unwrap().to_owned());
+    let common = [
+        "quantize",
+        &source,
+        "--format",
+        "mlx",
+        "--bits",
+        "2",
+        "--group-size",
+        "32",
+    ];
+    let quantize = |more: &[&str]| scratch.succeed(&[&common[..], more].concat());
+    quantize(&["--out", "searched"]);
+    quantize(&["--out", "weighted", "--method", "weighted", "--imatrix", &matrix]);
+    let bytes = |out: &str| std::fs::read(scratch.path(out).join("model.safetensors")).unwrap();
+    assert_ne!(bytes("weighted"), bytes("searched"));
+    let card = std::fs::read_to_string(scratch.path("weighted/README.md")).unwrap();
+    let text = "over the importance matrix qwen2_moe_all_layers.gguf (4 chunks of letters.txt)";
+    assert!(card.contains(text), "{card}");
+    let message = scratch.fail(&[&common[..], &["--out", "other", "--imatrix", &matrix]].concat());
+    assert_eq!(message, "error: --imatrix: only --method weighted weighs inputs");
+    assert!(!scratch.path("other").exists());
 }

@@ -117,7 +117,7 @@ pub(crate) fn carried(root: &Root) -> Result<(Vec<String>, Vec<String>), Error> 
 
 /// Adds the files and folders of one folder (`""` is the root), with their names from the root; not the hidden ones.
 fn list(root: &Root, folder: &str, files: &mut Vec<String>, folders: &mut Vec<String>) -> Result<(), Error> {
-    let path = root.join(folder);
+    let path = root.folder().join(folder);
     for item in std::fs::read_dir(&path).map_err(Error::io(&path))? {
         let item = item.map_err(Error::io(&path))?;
         let Ok(name) = item.file_name().into_string() else {

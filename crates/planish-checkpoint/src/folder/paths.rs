@@ -29,20 +29,10 @@ impl Root {
         &self.folder
     }
 
-    /// For messages: not checked.
-    pub fn join(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
     /// The path of a file of this folder; `None` if there is none.
     pub fn resolve(&self, name: &str) -> Result<Option<PathBuf>, Error> {
+        check_inside(&self.folder, name)?;
         let path = self.folder.join(name);
-        if !is_inside(name) {
-            return Err(Error::malformed(
-                &self.folder,
-                format!("`{name}` is not the name of a file in this folder"),
-            ));
-        }
         match std::fs::metadata(&path) {
             Ok(_) => Ok(Some(path)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -63,6 +53,17 @@ pub(crate) fn is_inside(name: &str) -> bool {
         && Path::new(name)
             .components()
             .all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Refuses a name that leads out of the folder.
+pub(crate) fn check_inside(folder: &Path, name: &str) -> Result<(), Error> {
+    match is_inside(name) {
+        true => Ok(()),
+        false => {
+            let what = format!("`{name}` is not the name of a file in this folder");
+            Err(Error::malformed(folder, what))
+        }
+    }
 }
 
 /// Whether a path without links is `.. /models--ORG--NAME/blobs/ETAG` or `.. /models--ORG--NAME/snapshots/..`.

@@ -61,7 +61,7 @@ impl ModelFiles for Root {
     }
 
     fn weights(&self, name: &str) -> Result<MappedFile, Error> {
-        MappedFile::open(&self.join(name))
+        MappedFile::open(&self.path(name))
     }
 }
 

@@ -269,8 +269,8 @@ impl Translator<'_> {
     /// Values of one row of input.
     fn cols(&self, entry: &Entry) -> usize {
         let module = entry.name.strip_suffix(".weight").unwrap_or(&entry.name);
-        let turned = self.architecture.transposed.iter().any(|layer| module.ends_with(layer));
-        let cols = match turned && matches!(entry.layout, Layout::Plain(_)) {
+        let transposed = self.architecture.transposed.iter().any(|layer| module.ends_with(layer));
+        let cols = match transposed && matches!(entry.layout, Layout::Plain(_)) {
             true => entry.shape.first(),
             false => entry.shape.last(),
         };
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn experts_are_told_apart_and_turned_weights_counted_by_rows() {
+    fn experts_are_told_apart_and_transposed_weights_counted_by_rows() {
         let names = ["0", "1"].map(|expert| format!("model.layers.3.block_sparse_moe.experts.{expert}.w3.weight"));
         let entries = [entry(&names[0], [5, 2]), entry(&names[1], [5, 2])];
         let stored: (&str, u32, &[f32]) = ("blk.3.ffn_up_exps.weight", 4, &[8.0, 2.0, 4.0, 4.0]);
@@ -331,9 +331,9 @@ mod tests {
         assert_eq!(found.inputs, [expected(&names[0], 4, [8.0, 2.0]), unseen]);
         assert_eq!(found.description, "the importance matrix im.dat (7 chunks of b)");
 
-        let turned = [entry("transformer.h.0.mlp.c_fc.weight", [2, 5])];
+        let transposed = [entry("transformer.h.0.mlp.c_fc.weight", [2, 5])];
         let stored: (&str, u32, &[f32]) = ("blk.0.ffn_up.weight", 1, &[3.0, 2.0]);
-        let found = read(&older(&[stored], &[]), "GPT2LMHeadModel", &turned).unwrap();
+        let found = read(&older(&[stored], &[]), "GPT2LMHeadModel", &transposed).unwrap();
         assert_eq!(found.description, "the importance matrix im.dat");
         assert_eq!(found.inputs[0].squares, [3.0, 2.0]);
     }

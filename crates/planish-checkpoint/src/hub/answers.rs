@@ -2,15 +2,13 @@
 
 use serde_json::Value;
 
-use super::{HubError, RepoFile, select};
-
 /// The files of a repository at one commit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Listing {
+pub(super) struct Listing {
     /// 40 hexadecimal digits: it becomes the name of a folder.
-    pub commit: String,
+    pub(super) commit: String,
     /// As the Hub names them: not checked.
-    pub files: Vec<String>,
+    pub(super) files: Vec<String>,
 }
 
 impl Listing {
@@ -18,7 +16,7 @@ impl Listing {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(answer: &[u8]) -> Result<Listing, String> {
+    pub(super) fn parse(answer: &[u8]) -> Result<Listing, String> {
         let value: Value = serde_json::from_slice(answer).map_err(|error| error.to_string())?;
         let commit = value["sha"].as_str().filter(|sha| is_commit(sha));
         let siblings = value["siblings"].as_array();
@@ -33,40 +31,22 @@ impl Listing {
             files: names.collect(),
         })
     }
-
-    /// What is fetched of the repository `model` (`org/name` or `org/name/file.gguf`), without the shards that an index names. None
-    /// of the names leads out of a folder.
-    ///
-    /// # Errors
-    /// A name that leads out; nothing that planish reads; `model` is no name of the Hub.
-    pub fn wanted(&self, model: &str) -> Result<Vec<String>, HubError> {
-        let wanted = RepoFile::parse(model).ok_or_else(|| HubError::NotFoundLocally { model: model.into() })?;
-        select::wanted_files(&wanted, &self.files)
-    }
-
-    /// The shards that the index of the repository names, all of them files of it.
-    ///
-    /// # Errors
-    /// What is wrong with the index.
-    pub fn shards(&self, index: &[u8]) -> Result<Vec<String>, String> {
-        select::shards(index, &self.files)
-    }
 }
 
 /// Name and size of a file's content.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Content {
+pub(super) struct Content {
     /// What the file is called in the cache: letters, digits, `-` and `_`.
-    pub etag: String,
+    pub(super) etag: String,
     /// Bytes.
-    pub size: u64,
+    pub(super) size: u64,
     /// The etag is the SHA-256 of the content, as it is of large files.
-    pub is_hash: bool,
+    pub(super) is_hash: bool,
 }
 
 impl Content {
     /// From the headers of an answer; those of the file behind a link go first. `None` if they do not say it.
-    pub fn of_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Content> {
+    pub(super) fn of_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Content> {
         let etag = header("x-linked-etag").or_else(|| header("etag")).map(clean_etag)?;
         let size = header("x-linked-size").or_else(|| header("content-length"))?;
         is_file_name(&etag).then_some(())?;

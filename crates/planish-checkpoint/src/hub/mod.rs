@@ -3,7 +3,7 @@
 //! Protocol: `GET {endpoint}/api/models/{id}/revision/{revision}` lists the files and names the commit; `HEAD` and `GET` of
 //! `{endpoint}/{id}/resolve/{commit}/{file}` give size, etag and content (<https://huggingface.co/docs/huggingface_hub>).
 
-pub mod answers;
+mod answers;
 mod cache;
 mod client;
 mod error;

@@ -3,7 +3,7 @@
 //! short ends it.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -49,11 +49,7 @@ impl Journal {
     pub fn resume(folder: &Path, found: &Found) -> io::Result<Journal> {
         let path = folder.join(NAME);
         let fresh = folder.join(".journal.new");
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(&fresh)?;
+        let file = File::create(&fresh)?;
         let mut journal = Journal { file, path };
         journal.line(&found.run)?;
         for (tensor, checksum) in &found.whole {

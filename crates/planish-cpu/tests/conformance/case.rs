@@ -1,6 +1,8 @@
 //! A product to compute: a random packed matrix and x, the product in f64 of weights that this file decodes itself, and the comparison
 //! of what the library gives.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 use planish_cpu::{Cpu, CpuMatrix, Matmul, Precision, Rounding, instruction_sets};
@@ -48,8 +50,8 @@ pub fn stored(values: &[f32], float_type: FloatType) -> (Bytes, Vec<f32>) {
     (Bytes::from(data).slice(1..), rounded)
 }
 
-#[derive(Clone, Copy, Debug)]
 /// What is multiplied.
+#[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub rows: usize,
     pub cols: usize,
@@ -139,20 +141,47 @@ pub fn multiply(cpu: &Cpu, matrix: &CpuMatrix, x: &[f32], m: usize, precision: P
     out
 }
 
-/// Products in f64 of the rows of `x` with weights given by index, and the sums of their magnitudes.
-pub fn reference(case: &Case, x: &[f64], weight: impl Fn(usize) -> f64) -> Vec<(f64, f64)> {
-    let mut products = Vec::new();
-    for x in x.chunks_exact(case.cols) {
-        for row in 0..case.rows {
-            let terms = x.iter().enumerate().map(|(col, x)| x * weight(row * case.cols + col));
-            products.push(terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs())));
+/// Sums of products in f64, and of their magnitudes; NaN of rows that are not wanted. // x (m, cols), weights (rows, cols): (m, rows)
+pub fn reference(
+    x: &[f64],
+    weights: &[f64],
+    (rows, cols): (usize, usize),
+    wanted: impl Fn(usize) -> bool,
+) -> Vec<(f64, f64)> {
+    let mut sums = Vec::with_capacity(x.len() / cols * rows);
+    for x in x.chunks_exact(cols) {
+        for (row, weights) in weights.chunks_exact(cols).enumerate() {
+            let terms = || x.iter().zip(weights).map(|(x, weight)| x * weight);
+            sums.push(match wanted(row) {
+                true => terms().fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs())),
+                false => (f64::NAN, 0.0),
+            });
         }
     }
-    products
+    sums
 }
 
-/// x as the kernels of rounded x see it: the same rounding, written down again.
-pub fn rounded(x: &[f32], rounding: Rounding) -> Vec<f64> {
+/// x as the kernels of a rounding see it, `None` if they see it exactly.
+pub fn seen_input(x: &[f32], rounding: Option<Rounding>) -> Vec<f64> {
+    match rounding {
+        None => x.iter().map(|&x| f64::from(x)).collect(),
+        Some(rounding) => rounded(x, rounding),
+    }
+}
+
+/// Weights as the kernels of a rounding of x see them.
+pub fn seen_weights(weights: &[f64], rounding: Option<Rounding>) -> Cow<'_, [f64]> {
+    match rounding {
+        Some(Rounding::Bf16) => weights
+            .iter()
+            .map(|&weight| bf16::from_f32(weight as f32).to_f64())
+            .collect(),
+        _ => Cow::Borrowed(weights),
+    }
+}
+
+/// The rounding of x, written down again.
+fn rounded(x: &[f32], rounding: Rounding) -> Vec<f64> {
     let (block, most) = match rounding {
         Rounding::Int8 { block } => (block, 127.0),
         Rounding::Int16 { block } => (block, 32_639.0),
@@ -188,47 +217,27 @@ pub fn assert_close(what: &str, got: &[f32], expected: &[(f64, f64)], tolerance:
     }
 }
 
+/// Exact products, and those of rounded inputs: with that rounding accounted for, what is left is the rounding of f32 sums.
 pub fn check(cpu: &Cpu, case: Case) {
     let mut random = Random(0x9e37_79b9 + case.cols as u64 * 31 + u64::from(case.bits));
     let packed = packed(&case, &mut random);
     let x = input(&case, &mut random);
+    let weights: Vec<f64> = (0..case.rows * case.cols)
+        .map(|index| weight(&case, &packed, index))
+        .collect();
     let rounding = cpu.rounding(case.m, Packing::new(case.bits, case.group).unwrap());
-    check_products(
-        cpu,
-        &case,
-        &packed.matrix,
-        &x,
-        |index| weight(&case, &packed, index),
-        rounding,
-    );
+    for (precision, rounding) in [(Precision::Exact, None), (Precision::Rounded, Some(rounding))] {
+        let weights = seen_weights(&weights, rounding);
+        let expected = reference(&seen_input(&x, rounding), &weights, (case.rows, case.cols), |_| true);
+        let got = multiply(cpu, &packed.matrix, &x, case.m, precision);
+        let what = format!("{} {case:?} {precision:?}", cpu.instructions());
+        assert_close(&what, &got, &expected, 1e-5);
+    }
 }
 
 pub fn weight(case: &Case, packed: &Packed, index: usize) -> f64 {
     let group = index / case.group;
     f64::from(packed.scales[group]) * packed.codes[index] as f64 + f64::from(packed.biases[group])
-}
-
-/// Exact products, and those of rounded inputs: with that rounding accounted for, what is left is the rounding of f32 sums.
-fn check_products(
-    cpu: &Cpu,
-    case: &Case,
-    matrix: &CpuMatrix,
-    x: &[f32],
-    weight: impl Fn(usize) -> f64,
-    rounding: Rounding,
-) {
-    let what = |precision| format!("{} {case:?} {precision:?}", cpu.instructions());
-    let exact_x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-    let got = multiply(cpu, matrix, x, case.m, Precision::Exact);
-    assert_close(&what(Precision::Exact), &got, &reference(case, &exact_x, &weight), 1e-5);
-
-    let rounded_weight = |index: usize| match rounding {
-        Rounding::Int8 { .. } | Rounding::Int16 { .. } => weight(index),
-        Rounding::Bf16 => bf16::from_f32(weight(index) as f32).to_f64(),
-    };
-    let expected = reference(case, &rounded(x, rounding), rounded_weight);
-    let got = multiply(cpu, matrix, x, case.m, Precision::Rounded);
-    assert_close(&what(Precision::Rounded), &got, &expected, 1e-5);
 }
 
 pub fn every_set(check: impl Fn(&Cpu)) {

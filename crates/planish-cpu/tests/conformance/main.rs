@@ -3,6 +3,7 @@
 
 mod case;
 mod matrix;
+mod table;
 
 use case::{BASE, Case, Codes, FLOAT_TYPES, Random, check, every_set, input, multiply, packed, stored};
 use planish_cpu::{Cpu, CpuMatrix, Interleaved, Matmul, Precision};

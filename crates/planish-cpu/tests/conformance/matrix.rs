@@ -3,9 +3,8 @@
 //! how many products were compared, and up to how many rows of x each has the bits that it has alone.
 //! `cargo test -p planish-cpu --test conformance -- --nocapture` prints it; `PLANISH_CONFORMANCE=whole` crosses everything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::env;
-use std::fmt;
 
 use bytes::Bytes;
 use planish_cpu::{Cpu, CpuMatrix, Interleaved, MatmulEach, Precision, Rounding, instruction_sets};
@@ -13,14 +12,12 @@ use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::PlainMatrix;
 
 use crate::case::{
-    BASE, Case, FLOAT_TYPES, Packed, Random, input, multiply, packed, relative_error, rounded, stored, weight,
+    BASE, Case, FLOAT_TYPES, Packed, Random, input, multiply, packed, reference, seen_input, seen_weights, stored,
+    weight,
 };
+use crate::table::{Made, Table, same_bits};
 
 const WIDTHS: [u32; 6] = [2, 3, 4, 5, 6, 8];
-/// Of an error, relative to the sum of the terms' magnitudes.
-const BOUND: f64 = 1e-5;
-/// Rows of x up to which each must have the same bits alone and among others.
-const ALIKE: usize = 16;
 /// Beyond so many rows of the weight only these are compared: the first and last ones, and one in so many between.
 const FIRST_AND_LAST: usize = 64;
 const EVERY: usize = 64;
@@ -113,117 +110,6 @@ fn compared(row: usize, rows: usize) -> bool {
     row < FIRST_AND_LAST || row + FIRST_AND_LAST >= rows || row.is_multiple_of(EVERY)
 }
 
-/// What a line of the table adds up.
-#[derive(Default)]
-struct Line {
-    errors: BTreeMap<String, f64>,
-    products: usize,
-    /// The fewest rows of x of a product in which one had other bits than alone.
-    differs: Option<usize>,
-}
-
-/// Lines by number of the instruction set, its name and the product; and what was wrong.
-#[derive(Default)]
-struct Table {
-    lines: BTreeMap<(usize, &'static str, String), Line>,
-    failures: Vec<String>,
-}
-
-/// A product that was made: what it was, with which values.
-struct Made<'a> {
-    line: (usize, &'static str, String),
-    column: String,
-    what: String,
-    m: usize,
-    rows: usize,
-    values: &'a [f32], // (m, rows)
-}
-
-impl Table {
-    /// Compares with f64, and with rows of x alone. // expected: (m and more, rows and more)
-    fn check(&mut self, made: &Made<'_>, most_rows: usize, expected: &[(f64, f64)], alone: &[(usize, Vec<f32>)]) {
-        let Made { m, rows, values, .. } = *made;
-        let line = self.lines.entry(made.line.clone()).or_default();
-        line.products += 1;
-        let mut worst: f64 = 0.0;
-        for (input, found) in values.chunks_exact(rows).enumerate() {
-            let expected = &expected[input * most_rows..][..rows];
-            for (row, (&found, &(sum, size))) in found.iter().zip(expected).enumerate() {
-                if !sum.is_nan() {
-                    let error = relative_error(found, sum, size);
-                    worst = if error.is_nan() || error > worst { error } else { worst };
-                    if error.is_nan() || error > BOUND {
-                        let what = format!(
-                            "{}, row {input} of x, row {row}: {found} for {sum}, terms of {size}",
-                            made.what
-                        );
-                        self.failures.push(what);
-                    }
-                }
-            }
-        }
-        let alike = alone
-            .iter()
-            .filter(|(input, _)| *input < m)
-            .all(|(input, alone)| same_bits(&values[input * rows..][..rows], alone));
-        let cell = line.errors.entry(made.column.clone()).or_default();
-        *cell = if worst > *cell || worst.is_nan() { worst } else { *cell };
-        if !alike {
-            line.differs = Some(line.differs.map_or(m, |least| least.min(m)));
-            if m <= ALIKE {
-                self.failures
-                    .push(format!("{}: a row of x has other bits than alone", made.what));
-            }
-        }
-    }
-
-    /// Prints the table; panics if something was wrong, or an instruction set has no line.
-    fn report(&self, title: &str) {
-        println!("{title}\n{self}");
-        for name in instruction_sets() {
-            assert!(
-                self.lines.keys().any(|(_, isa, _)| *isa == name),
-                "no product of {name}"
-            );
-        }
-        let shown: Vec<&str> = self.failures.iter().take(12).map(String::as_str).collect();
-        assert!(
-            self.failures.is_empty(),
-            "{} failures:\n{}",
-            self.failures.len(),
-            shown.join("\n")
-        );
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns: Vec<&String> = {
-            let mut all: Vec<&String> = self.lines.values().flat_map(|line| line.errors.keys()).collect();
-            all.sort();
-            all.dedup();
-            all
-        };
-        write!(formatter, "{:<12} {:<22}", "instructions", "product")?;
-        for column in &columns {
-            write!(formatter, " {column:>8}")?;
-        }
-        writeln!(formatter, " {:>9}  rows as alone", "products")?;
-        for ((_, isa, product), line) in &self.lines {
-            write!(formatter, "{isa:<12} {product:<22}")?;
-            for column in &columns {
-                match line.errors.get(*column) {
-                    Some(error) => write!(formatter, " {error:>8.1e}")?,
-                    None => write!(formatter, " {:>8}", "-")?,
-                }
-            }
-            let alike = line.differs.map_or("all".to_owned(), |m| format!("below {m}"));
-            writeln!(formatter, " {:>9}  {alike}", line.products)?;
-        }
-        Ok(())
-    }
-}
-
 /// The first rows of a packed matrix.
 fn first_rows(matrix: &PackedMatrix, rows: usize) -> PackedMatrix {
     let part = |bytes: &Bytes| bytes.slice(..bytes.len() / matrix.rows * rows);
@@ -273,45 +159,13 @@ impl Setting {
             case, weights, x, sums, ..
         } = self;
         sums.entry(format!("{rounding:?}")).or_insert_with(|| {
-            let x = match rounding {
-                None => x.iter().map(|&x| f64::from(x)).collect(),
-                Some(rounding) => rounded(x, rounding),
-            };
-            let of_bf16: Vec<f64>;
-            let weights = match rounding {
-                Some(Rounding::Bf16) => {
-                    of_bf16 = weights
-                        .iter()
-                        .map(|&weight| half::bf16::from_f32(weight as f32).to_f64())
-                        .collect();
-                    &of_bf16
-                }
-                _ => weights,
-            };
-            sums_of(&x, weights, case.rows, case.cols)
+            let (rows, cols) = (case.rows, case.cols);
+            let weights = seen_weights(weights, rounding);
+            reference(&seen_input(x, rounding), &weights, (rows, cols), |row| {
+                compared(row, rows)
+            })
         })
     }
-}
-
-/// Sums of products in f64 and of their magnitudes, of the rows that are compared. // (m, rows)
-fn sums_of(x: &[f64], weights: &[f64], rows: usize, cols: usize) -> Vec<(f64, f64)> {
-    let mut sums = Vec::with_capacity(x.len() / cols * rows);
-    for x in x.chunks_exact(cols) {
-        for (row, weights) in weights.chunks_exact(cols).enumerate() {
-            let terms = || x.iter().zip(weights).map(|(x, weight)| x * weight);
-            sums.push(match compared(row, rows) {
-                true => terms().fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs())),
-                false => (f64::NAN, 0.0),
-            });
-        }
-    }
-    sums
-}
-
-fn same_bits(left: &[f32], right: &[f32]) -> bool {
-    left.iter()
-        .zip(right)
-        .all(|(left, right)| left.to_bits() == right.to_bits())
 }
 
 /// The last row of x of every `m` by itself, which the product of many weights with a row each must give too.
@@ -491,8 +345,8 @@ fn check_plain(table: &mut Table, cpus: &[Cpu], float_type: FloatType, (rows, co
         },
         &mut random,
     );
-    let in_f64 = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
-    let expected = sums_of(&in_f64(&x), &in_f64(&values), most_rows, cols);
+    let (x_in_f64, weights) = (seen_input(&x, None), seen_input(&values, None));
+    let expected = reference(&x_in_f64, &weights, (most_rows, cols), |row| compared(row, most_rows));
     for &rows in rows {
         let data = data.slice(..rows * cols * float_type.size_bytes());
         let matrix = CpuMatrix::Plain(PlainMatrix {
