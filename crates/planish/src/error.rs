@@ -49,6 +49,14 @@ pub enum Error {
         /// Tokens of a chunk.
         chunk: usize,
     },
+    /// More tokens than the model can look back on.
+    #[error("{tokens} tokens are more than the model's context of {context}")]
+    Context {
+        /// Asked for.
+        tokens: usize,
+        /// Of the model.
+        context: usize,
+    },
     /// Two models whose logits cannot be compared.
     #[error("a vocabulary of {reference} cannot be compared with one of {model}")]
     Vocabularies {
