@@ -2,6 +2,7 @@
 
 mod commands;
 mod hints;
+mod memory;
 
 use std::io;
 use std::panic::{self, PanicHookInfo};
@@ -11,6 +12,9 @@ use clap::{Parser, Subcommand};
 use planish::{Error, Isa, QuantizeError};
 
 use commands::interrupt;
+
+#[global_allocator]
+static MEMORY: memory::Watched = memory::Watched;
 
 /// Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 #[derive(Parser, Debug)]
@@ -111,6 +115,10 @@ fn report_panic(panic: &PanicHookInfo) {
     if failed_print(text).is_some() || planish::in_foreign_code() {
         return;
     }
+    if let Some(cause) = no_thread(text) {
+        eprintln!("error: out of memory, or of processes: the system gives no thread more ({cause})");
+        return;
+    }
     let place = panic
         .location()
         .map(|place| format!(" ({}:{})", place.file(), place.line()))
@@ -123,6 +131,13 @@ fn panic_text(payload: &dyn std::any::Any) -> Option<&str> {
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
+}
+
+/// Why a thread could not be begun, where a crate of others takes threads for granted.
+fn no_thread(text: &str) -> Option<&str> {
+    let wants_thread = text.contains("ThreadPoolBuildError") || text.starts_with("failed to spawn thread");
+    let (_, cause) = text.split_once("message: \"")?;
+    cause.split('"').next().filter(|_| wants_thread)
 }
 
 /// Why `println!` panicked: a closed pipe, a full disk.
