@@ -57,6 +57,12 @@ pub enum Error {
         /// Of the model.
         context: usize,
     },
+    /// What was measured of layers cannot be read, or is of another model or text.
+    #[error("what was measured of the layers: {what}")]
+    Sensitivities {
+        /// What was expected and what was found.
+        what: String,
+    },
     /// Two models whose logits cannot be compared.
     #[error("a vocabulary of {reference} cannot be compared with one of {model}")]
     Vocabularies {

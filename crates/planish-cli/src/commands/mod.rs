@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod bench;
+pub mod budget_flags;
 pub mod chat;
 pub mod chat_input;
 pub mod convert;
