@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod calibrated;
 mod card;
 mod compare;
 mod convert;
@@ -27,6 +28,7 @@ mod source;
 mod tied;
 mod transfer;
 
+pub use calibrated::{Calibrated, ChosenCodes, InputBasis, Moments, PartCodes, calibrate_part, calibrate_rows};
 pub use compare::{relative_error, relative_errors};
 pub use convert::convert;
 pub use dequantize::dequantize;
@@ -36,7 +38,7 @@ pub use inspect::{Cost, Inspection, TensorRow, WIDTHS, inspect};
 pub use pack::pack_weight;
 pub use patterns::Patterns;
 pub use plan::{Fate, OutputTensor, Plan, Reason};
-pub use quantize::quantize;
+pub use quantize::{packed_entries, quantize};
 pub use recipe::{Method, Override, Recipe, Target};
 pub use report::Report;
 pub use transfer::{OnProgress, Output, Progress};

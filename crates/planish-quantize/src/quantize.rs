@@ -1,10 +1,14 @@
 //! A plain checkpoint or GGUF file to a packed one.
 
+use std::collections::BTreeMap;
+
 use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
+use planish_format::{FloatType, Packing};
+use serde_json::{Map, Value};
 
 use crate::card::{self, Card};
 use crate::pack::type_name;
-use crate::plan::{OutputTensor, Plan};
+use crate::plan::{Fate, OutputTensor, Plan};
 use crate::report::Report;
 use crate::tied::StoredHead;
 use crate::transfer::{OnProgress, Output, Transfer};
@@ -21,20 +25,12 @@ pub fn quantize(
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
-    recipe.check()?;
-    source::check_plain(checkpoint)?;
-    if let Some(packed) = source::packed_as(checkpoint.dialect()) {
-        let what = format!("{} is packed already ({packed})", checkpoint.path().display());
-        return Err(Error::source(what, Remedy::StartFromPlain));
-    }
-    let recipe = Recipe {
-        dtype: source::float_type(checkpoint, recipe.dtype),
-        ..recipe.clone()
-    };
-    loaders::check(recipe.target, checkpoint.config())?;
-    let head = StoredHead::of(checkpoint)?;
-    let config = head.config(checkpoint.config().clone(), recipe.target);
-    let mut plan = recipe.plan(&config, checkpoint.entries())?;
+    let Decided {
+        recipe,
+        config,
+        mut plan,
+        head,
+    } = Decided::of(checkpoint, recipe)?;
     head.drop_copy(&mut plan.tensors);
     let dialect = dialect(&recipe, &plan);
     let (plain, notes) = (notable(&plan), notes(checkpoint, &recipe, &plan));
@@ -49,6 +45,66 @@ pub fn quantize(
     let report = transfer.report(plain, notes, output)?;
     transfer.run(&card(&recipe, &report, output), output, on_progress)?;
     Ok(report)
+}
+
+/// A recipe with what it means for a checkpoint.
+struct Decided {
+    recipe: Recipe,
+    config: Map<String, Value>,
+    plan: Plan,
+    head: StoredHead,
+}
+
+impl Decided {
+    fn of(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Decided, Error> {
+        recipe.check()?;
+        source::check_plain(checkpoint)?;
+        if let Some(packed) = source::packed_as(checkpoint.dialect()) {
+            let what = format!("{} is packed already ({packed})", checkpoint.path().display());
+            return Err(Error::source(what, Remedy::StartFromPlain));
+        }
+        let recipe = Recipe {
+            dtype: source::float_type(checkpoint, recipe.dtype),
+            ..recipe.clone()
+        };
+        loaders::check(recipe.target, checkpoint.config())?;
+        let head = StoredHead::of(checkpoint)?;
+        let config = head.config(checkpoint.config().clone(), recipe.target);
+        Ok(Decided {
+            plan: recipe.plan(&config, checkpoint.entries())?,
+            recipe,
+            config,
+            head,
+        })
+    }
+}
+
+/// The entries that [`quantize`] packs whole rows of as they are stored, by index, with their packing and the type of their scales.
+///
+/// # Errors
+/// As [`quantize`], but for the output.
+pub fn packed_entries(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+) -> Result<BTreeMap<usize, (Packing, FloatType)>, Error> {
+    let plan = Decided::of(checkpoint, recipe)?.plan;
+    let mut packed = BTreeMap::new();
+    let parts = plan
+        .tensors
+        .iter()
+        .flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor.fate, part)));
+    for (fate, part) in parts.clone() {
+        if let Fate::Quantize(packing, scale_type) = fate {
+            packed.insert(part.entry, (packing, scale_type));
+        }
+    }
+    for (fate, part) in parts {
+        let is_so = |(packing, scale_type): &(Packing, FloatType)| fate == Fate::Quantize(*packing, *scale_type);
+        if !(part.view.is_rows() && packed.get(&part.entry).is_some_and(is_so)) {
+            packed.remove(&part.entry);
+        }
+    }
+    Ok(packed)
 }
 
 fn dialect(recipe: &Recipe, plan: &Plan) -> Dialect {
@@ -87,6 +143,9 @@ fn notable(plan: &Plan) -> Vec<(String, String)> {
 fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
     let mut notes = loaders::notes(recipe.target, checkpoint, plan);
     notes.extend(unseen(checkpoint, recipe, plan));
+    if let Method::Chosen(codes) = &recipe.method {
+        notes.extend(codes.notes());
+    }
     if let Some(float_type) = recipe.dtype.filter(|_| source::is_gguf(checkpoint)) {
         notes.push(format!(
             "the GGUF weights are decoded and stored as {} where they stay plain",
