@@ -2,7 +2,7 @@
 //!
 //! `groups.rs` says which chunks go through the layers together, `pass.rs` takes rows through them, `head.rs` ends a call.
 
-mod groups;
+pub(crate) mod groups;
 mod head;
 mod pass;
 

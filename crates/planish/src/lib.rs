@@ -45,6 +45,7 @@ mod bench;
 mod bench_batch;
 mod builder;
 mod calibrate;
+mod calibrated;
 mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -63,6 +64,7 @@ pub use bench::{BenchOptions, Limits, Profile, Rates};
 pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
+pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]

@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 /// Columns of a block.
 const BLOCK: usize = 32;
+/// Sizes from which on all threads factorize.
+const WORTH_SHARING: usize = 256;
 /// Rows or columns that are solved for side by side.
 const SIDE: usize = 4;
 
@@ -31,9 +33,11 @@ impl Lower {
                 }
                 own[row] = square.sqrt();
             }
-            below
-                .par_chunks_exact_mut(size)
-                .for_each(|own| reduce(above, own, size, (start, end)));
+            let step = |own: &mut [f64]| reduce(above, own, size, (start, end));
+            match size < WORTH_SHARING {
+                true => below.chunks_exact_mut(size).for_each(step),
+                false => below.par_chunks_exact_mut(size).for_each(step),
+            }
         }
         Some(Lower { size, values })
     }
