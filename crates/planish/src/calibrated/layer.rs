@@ -488,7 +488,7 @@ mod tests {
             heard(&both, &[1.0, 2.0]),
             heard(&[first.clone(), second.clone()], &[3.0, 4.0]),
             heard(&both, &[5.0, 6.0]),
-            heard(&[second.clone()], &[7.0, 8.0]),
+            heard(std::slice::from_ref(&second), &[7.0, 8.0]),
         ]);
         let listed: Vec<(&[Origin], &[f32])> = found
             .iter()
