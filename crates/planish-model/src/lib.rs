@@ -17,6 +17,7 @@ mod device;
 mod embedding;
 mod error;
 mod families;
+mod layers;
 mod model;
 mod rope;
 mod shapes;
@@ -38,6 +39,7 @@ pub use decoder::DeviceMemory;
 pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
+pub use layers::{Heard, LayerRunner, LoadedLayer};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
     Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Origin, Phases, RecurrenceShape,

@@ -46,6 +46,7 @@ mod bench_batch;
 mod budget;
 mod builder;
 mod calibrate;
+mod calibrated;
 mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -65,6 +66,7 @@ pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use budget::{BudgetOptions, BudgetProgress, Sensitivities, allocate};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
+pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
