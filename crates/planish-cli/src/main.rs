@@ -38,7 +38,7 @@ enum Command {
     Chat(commands::chat::Arguments),
     /// Measure prefill and decode rates, load time and memory.
     Bench(commands::bench::Arguments),
-    /// Perplexity on a text; divergence from a reference model.
+    /// Perplexity on a text; divergence from a reference model; multiple-choice questions.
     Evaluate(commands::evaluate::Arguments),
     /// A guided minute: quantize the demo model at 2, 4 and 8 bits, compare, and read a story by each.
     #[cfg(feature = "demo-model")]

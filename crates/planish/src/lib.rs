@@ -58,6 +58,7 @@ mod metal_config;
 mod scores;
 mod session;
 mod source;
+mod tasks;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
@@ -77,6 +78,7 @@ pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
+pub use tasks::{Answered, Share, Task, TaskScores};
 
 pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod demo_chart;
 pub mod dequantize;
 pub mod evaluate;
+pub mod evaluate_tasks;
 pub mod generate;
 pub mod inspect;
 pub mod interrupt;
