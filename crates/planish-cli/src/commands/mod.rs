@@ -25,4 +25,5 @@ pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;
 pub mod source;
+pub mod sweep;
 pub mod template_flags;
