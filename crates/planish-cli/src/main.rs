@@ -42,8 +42,10 @@ enum Command {
     Chat(commands::chat::Arguments),
     /// Measure prefill and decode rates, load time and memory.
     Bench(commands::bench::Arguments),
-    /// Perplexity on a text; divergence from a reference model.
+    /// Perplexity on a text; divergence from a reference model; multiple-choice questions.
     Evaluate(commands::evaluate::Arguments),
+    /// Pack a model in many ways and plot how far each is from it.
+    Sweep(commands::sweep::Arguments),
     /// A guided minute: quantize the demo model at 2, 4 and 8 bits, compare, and read a story by each.
     #[cfg(feature = "demo-model")]
     Demo(commands::demo::Arguments),
@@ -62,6 +64,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Chat(arguments) => return commands::chat::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments)?,
         Command::Evaluate(arguments) => commands::evaluate::run(arguments)?,
+        Command::Sweep(arguments) => commands::sweep::run(arguments)?,
         #[cfg(feature = "demo-model")]
         Command::Demo(arguments) => return commands::demo::run(arguments),
     }

@@ -59,6 +59,9 @@ mod metal_config;
 mod scores;
 mod session;
 mod source;
+mod sweep;
+mod sweep_chart;
+mod tasks;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
@@ -79,6 +82,9 @@ pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
+pub use sweep::{Point, PointWidths, Sweep, SweepRow};
+pub use sweep_chart::sweep_chart;
+pub use tasks::{Answered, Share, Task, TaskScores};
 
 pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};
