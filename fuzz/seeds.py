@@ -191,6 +191,24 @@ def tokenizers() -> None:
         seed("tokenizer", name, files(tokenizer__json=contents, tokenizer_config__json=config, **special, text="ab <s> a  b é"))
 
 
+def formats() -> None:
+    text = "\n@@@ text\n Once upon  a t\u00efme <s>x</s> \U0001f600 12".encode()
+    for folder in sorted((CRATES / "planish-generate/tests/golden/formats").iterdir()):
+        parts = []
+        for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+            data = file.read_bytes()
+            if file.name == "tekken.json":
+                # The bytes alone.
+                tekken = json.loads(data)
+                tekken["vocab"] = tekken["vocab"][:264]
+                special = tekken["config"]["default_num_special_tokens"]
+                tekken["config"]["default_vocab_size"] = special + 264
+                data = json.dumps(tekken, separators=(",", ":")).encode()
+            parts.append(f"@@@ {file.name}\n".encode() + data)
+        if parts:
+            seed("tokenizer_formats", folder.name, b"\n".join(parts) + text)
+
+
 def templates() -> None:
     golden = json.loads((CRATES / "planish-generate/tests/golden/templates.json").read_text())
     names = list(golden["templates"])
@@ -227,7 +245,8 @@ def templates() -> None:
 def texts() -> None:
     config = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.1, "max_new_tokens": 8,
               "min_new_tokens": 2, "max_length": 20, "min_length": 1, "no_repeat_ngram_size": 2, "stop_strings": ["\n"], "suppress_tokens": [1, 2],
-              "begin_suppress_tokens": [3], "bad_words_ids": [[1], [2, 3]], "eos_token_id": [2, 299], "typical_p": 0.9, "num_beams": 4}  # fmt: skip
+              "begin_suppress_tokens": [3], "bad_words_ids": [[1], [2, 3]], "eos_token_id": [2, 299], "sequence_bias": [[[3], -1.5], [[1, 2], 4.0]], "encoder_repetition_penalty": 1.2,
+              "encoder_no_repeat_ngram_size": 2, "forced_bos_token_id": 5, "forced_eos_token_id": [2], "typical_p": 0.9, "num_beams": 4}  # fmt: skip
     seed("generation", "all", files(generation_config__json=config, config__json={"eos_token_id": 2}, asked={"template": 1, "tokenizer": True}))
     seed("generation", "none", files(generation_config__json={"eos_token_id": None, "top_k": -1}, asked={"temperature": 0.0}))
     asked = {key: value for key, value in config.items() if key not in ("typical_p", "num_beams")} | {"seed": 7, "stop": ["x"]}
@@ -252,5 +271,6 @@ if __name__ == "__main__":
     shutil.rmtree(SEEDS, ignore_errors=True)
     weights()
     tokenizers()
+    formats()
     templates()
     texts()

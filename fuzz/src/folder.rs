@@ -41,6 +41,10 @@ impl Folder {
         found.map(|(_, content)| content.to_vec())
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
     pub fn text(&self, name: &str) -> String {
         String::from_utf8_lossy(&self.get(name).unwrap_or_default()).into_owned()
     }

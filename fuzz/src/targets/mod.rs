@@ -16,6 +16,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("model", weights::model),
     ("model_gguf", weights::model_gguf),
     ("tokenizer", texts::tokenizer),
+    ("tokenizer_formats", texts::tokenizer),
     ("template", texts::template),
     ("generation", texts::generation),
     ("requests", texts::requests),

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use planish_generate::{
-    AnswerText, ChatTemplate, Files, GenerationConfig, GenerationDefaults, Message, Sampler, StopStrings,
-    TemplateInput, Tokenizer, check_prompt,
+    AnswerText, ChatTemplate, Files, GenerationConfig, GenerationDefaults, Message, OtherTokenizer, Sampler,
+    StopStrings, TemplateInput, Tokenizer, check_prompt,
 };
 use serde_json::Value;
 
@@ -20,6 +20,9 @@ pub fn tokenizer(input: &[u8]) {
         tokenizer: folder.get("tokenizer.json"),
         tokenizer_config: folder.get("tokenizer_config.json"),
         special_tokens_map: folder.get("special_tokens_map.json"),
+        added_tokens: folder.get("added_tokens.json"),
+        config: folder.json("config.json").as_object().cloned().unwrap_or_default(),
+        other_tokenizers: others(&folder),
         ..Files::default()
     };
     ChatTemplate::new(&files).ok();
@@ -32,6 +35,17 @@ pub fn tokenizer(input: &[u8]) {
     tokenizer.decode(&tokens).ok();
     tokenizer.decode_with_special_tokens(&tokens).ok();
     tell(&tokenizer, &tokens);
+}
+
+/// The files that tokenizers are stored in besides tokenizer.json.
+fn others(folder: &Folder) -> Vec<OtherTokenizer> {
+    let ends = [".model", ".tiktoken", "vocab.json", "tekken.json", ".txt"];
+    let names = folder.names().filter(|name| ends.iter().any(|end| name.ends_with(end)));
+    let other = |name: &str| OtherTokenizer {
+        name: name.to_owned(),
+        bytes: folder.get(name).unwrap_or_default(),
+    };
+    names.map(other).collect()
 }
 
 /// The text of an answer, token by token, with some that the vocabulary lacks.
@@ -138,6 +152,7 @@ fn choose(asked: &Value, defaults: &GenerationDefaults, prompt: &[u32]) {
     let mut tokens = prompt.to_vec();
     for token in [1, 2, 3, 299] {
         sampler.next_choice(&tokens);
+        sampler.adjustments();
         if let Some(mask) = sampler.mask() {
             assert_eq!(mask.len(), VOCABULARY.div_ceil(32));
         }
@@ -176,6 +191,14 @@ fn config(asked: &Value) -> GenerationConfig {
         bad_words_ids: asked["bad_words_ids"]
             .as_array()
             .map(|words| words.iter().filter_map(tokens).collect()),
+        sequence_bias: asked["sequence_bias"].as_array().map(|biases| {
+            let bias = |pair: &Value| Some((tokens(&pair[0])?, pair[1].as_f64()? as f32));
+            biases.iter().filter_map(bias).collect()
+        }),
+        encoder_repetition_penalty: float("encoder_repetition_penalty"),
+        encoder_no_repeat_ngram_size: count("encoder_no_repeat_ngram_size"),
+        forced_bos_token_id: count("forced_bos_token_id").map(|token| token as u32),
+        forced_eos_token_id: tokens(&asked["forced_eos_token_id"]),
     }
 }
 
