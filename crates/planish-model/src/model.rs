@@ -253,6 +253,11 @@ impl Model {
         self.engine.sequence_bytes()
     }
 
+    /// Memory that one more position of a sequence takes, in layers with windows as long as no window is full.
+    pub fn position_bytes(&self) -> usize {
+        self.engine.position_bytes()
+    }
+
     /// Begins to measure where time goes, from zero, or stops. On a GPU, whose work goes on by itself, nothing is measured.
     pub fn measure(&mut self, on: bool) {
         self.engine.measure(on);
