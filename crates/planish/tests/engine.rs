@@ -131,7 +131,7 @@ fn clients_get_the_answers_that_they_get_alone() {
     let mut asked = Vec::new();
     for (index, opening) in OPENINGS.into_iter().enumerate() {
         let long = prompt(&format!("{opening} {}", "and then ".repeat(20 * index)));
-        asked.push((long.clone(), config(50 + 9 * index, None)));
+        asked.push((long.clone(), config(60 + 24 * index, None)));
         asked.push((long, config(70, Some(index as u64))));
         asked.push((prompt(opening), stop.clone()));
     }
@@ -141,8 +141,8 @@ fn clients_get_the_answers_that_they_get_alone() {
     });
     let alone: Vec<TextAnswer> = alone.collect();
     assert!(alone.iter().any(|answer| answer.answer.finish == Finish::StopString));
-    // Memory for three blocks of positions is short of what two answers want.
-    for (blocks, pauses) in [(1000, false), (8, true)] {
+    // Four blocks of positions are fewer than two long answers want.
+    for (blocks, pauses) in [(1000, false), (4, true)] {
         let options = EngineOptions {
             cache_bytes: blocks * 64 * position_bytes(),
             longest_wait: Duration::from_micros(1),

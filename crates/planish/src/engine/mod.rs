@@ -241,6 +241,11 @@ impl Engine {
         &self.model
     }
 
+    /// Whether nothing new is taken.
+    pub fn is_closed(&self) -> bool {
+        self.shared.queue().closed
+    }
+
     /// Takes nothing new from now on; what was taken is answered.
     pub fn close(&self) {
         self.shared.queue().closed = true;
