@@ -20,6 +20,14 @@ pub enum Error {
         /// The key, what was expected and what was found.
         what: String,
     },
+    /// A tokenizer in a format, or of a kind, that is not read.
+    #[error("{file} {what}")]
+    UnsupportedTokenizer {
+        /// Name of the file inside the checkpoint.
+        file: String,
+        /// What of it is not read, and what is.
+        what: String,
+    },
     /// Text or ids that the tokenizer refuses.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

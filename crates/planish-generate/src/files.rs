@@ -18,8 +18,10 @@ pub struct Files {
     pub chat_template: Option<Vec<u8>>,
     /// `chat_template.json`, which multimodal repositories have.
     pub chat_template_json: Option<Vec<u8>>,
-    /// Files of tokenizers in other formats, by name.
-    pub other_tokenizers: Vec<&'static str>,
+    /// Files of tokenizers in other formats, where there is no `tokenizer.json`.
+    pub other_tokenizers: Vec<OtherTokenizer>,
+    /// `added_tokens.json`, which goes with them.
+    pub added_tokens: Option<Vec<u8>>,
     /// `additional_chat_templates/tool_use.jinja`.
     pub tool_use_template: Option<Vec<u8>>,
     /// `generation_config.json`.
@@ -28,7 +30,16 @@ pub struct Files {
     pub config: Map<String, Value>,
 }
 
-/// What tokenizers are stored in besides `tokenizer.json`.
+/// A file of a tokenizer in another format than `tokenizer.json`.
+#[derive(Clone, Debug)]
+pub struct OtherTokenizer {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// What tokenizers are stored in besides `tokenizer.json` and `*.tiktoken`.
 const OTHER_TOKENIZERS: [&str; 7] = [
     "vocab.json",
     "merges.txt",
@@ -46,27 +57,40 @@ impl Files {
     /// When a file is there and cannot be read.
     pub fn of(checkpoint: &Checkpoint) -> Result<Files, Error> {
         let read = |name: &str| checkpoint.file(name).map(|bytes| bytes.map(|bytes| bytes.to_vec()));
+        let tokenizer = read("tokenizer.json")?;
+        let mut other_tokenizers = Vec::new();
+        if tokenizer.is_none() {
+            for name in checkpoint.files().iter().chain(checkpoint.linked_files()) {
+                if is_tokenizer(name)
+                    && let Some(bytes) = read(name)?
+                {
+                    let name = name.clone();
+                    other_tokenizers.push(OtherTokenizer { name, bytes });
+                }
+            }
+        }
         Ok(Files {
-            tokenizer: read("tokenizer.json")?,
+            added_tokens: read("added_tokens.json")?,
+            tokenizer,
             tokenizer_config: read("tokenizer_config.json")?,
             special_tokens_map: read("special_tokens_map.json")?,
             chat_template: read("chat_template.jinja")?,
             chat_template_json: read("chat_template.json")?,
-            other_tokenizers: OTHER_TOKENIZERS
-                .into_iter()
-                .filter(|name| {
-                    checkpoint
-                        .files()
-                        .iter()
-                        .chain(checkpoint.linked_files())
-                        .any(|file| file == name)
-                })
-                .collect(),
+            other_tokenizers,
             tool_use_template: read("additional_chat_templates/tool_use.jinja")?,
             generation_config: read("generation_config.json")?,
             config: checkpoint.config().clone(),
         })
     }
+
+    /// Whether there is anything that could turn text into tokens.
+    pub fn have_tokenizer(&self) -> bool {
+        self.tokenizer.is_some() || !self.other_tokenizers.is_empty()
+    }
+}
+
+fn is_tokenizer(name: &str) -> bool {
+    OTHER_TOKENIZERS.contains(&name) || name.ends_with(".tiktoken") && !name.contains('/')
 }
 
 /// A JSON object, or an empty one if the file is absent.

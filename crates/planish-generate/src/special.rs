@@ -15,6 +15,8 @@ pub(crate) struct SpecialTokens {
     pub roles: Vec<(String, String)>,
     /// Tokens that `tokenizer.json` may lack, ordered as transformers adds them.
     pub added: Vec<AddedToken>,
+    /// Those of them that `tokenizer_config.json` lists with ids.
+    pub listed: Vec<(u32, AddedToken)>,
     /// Their texts.
     known: HashSet<String>,
 }
@@ -32,7 +34,8 @@ impl SpecialTokens {
         }
         let mut tokens = SpecialTokens::default();
         if let Some(decoder) = config.get("added_tokens_decoder").and_then(Value::as_object) {
-            tokens.added = listed_tokens(decoder, FILE)?;
+            tokens.listed = listed_tokens(decoder, FILE)?;
+            tokens.added = tokens.listed.iter().map(|(_, token)| token.clone()).collect();
             tokens.known = tokens.added.iter().map(|token| token.content.clone()).collect();
         }
         for (role, value) in &config {
@@ -69,6 +72,12 @@ impl SpecialTokens {
             .map(|(_, text)| text.as_str())
     }
 
+    /// A role that no file names but the tokenizer's own.
+    pub fn add_role(&mut self, role: &str, text: String) {
+        self.roles.push((role.to_owned(), text.clone()));
+        self.add(AddedToken::from(text, true));
+    }
+
     fn add(&mut self, token: AddedToken) {
         if self.known.insert(token.content.clone()) {
             self.added.push(token);
@@ -77,7 +86,7 @@ impl SpecialTokens {
 }
 
 /// `{"2": {"content": "</s>", ..}, ..}` in the order of the ids.
-fn listed_tokens(decoder: &Map<String, Value>, file: &str) -> Result<Vec<AddedToken>, Error> {
+fn listed_tokens(decoder: &Map<String, Value>, file: &str) -> Result<Vec<(u32, AddedToken)>, Error> {
     let mut listed = Vec::with_capacity(decoder.len());
     for (id, value) in decoder {
         let id: u32 = id
@@ -88,7 +97,7 @@ fn listed_tokens(decoder: &Map<String, Value>, file: &str) -> Result<Vec<AddedTo
         listed.push((id, token));
     }
     listed.sort_by_key(|(id, _)| *id);
-    Ok(listed.into_iter().map(|(_, token)| token).collect())
+    Ok(listed)
 }
 
 /// A token written as its text or as an object with flags.

@@ -1,5 +1,6 @@
-//! Text to token ids and back, as transformers does it from `tokenizer.json`.
+//! Text to token ids and back, as transformers does it from `tokenizer.json` or the older files of a tokenizer.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
@@ -8,6 +9,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::files::Files;
 use crate::foreign::guarded;
+use crate::formats::{self, Converted, SPACE};
 use crate::special::SpecialTokens;
 use crate::{Detokenizer, Error};
 
@@ -17,36 +19,40 @@ const FILE: &str = "tokenizer.json";
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The file that it was read from.
+    file: String,
     special: SpecialTokens,
     added: HashMap<u32, AddedToken>,
     channels: bool,
+    /// What stands before and after a text, and is no business of `inner`.
+    around: [Option<u32>; 2],
+    /// Whether the first word of a text gets a space here.
+    space_first: bool,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and the special tokens of `tokenizer_config.json`.
+    /// Reads `tokenizer.json`, else one of the other files of [`Files::other_tokenizers`], and the special tokens of
+    /// `tokenizer_config.json`.
     ///
     /// # Errors
-    /// When `tokenizer.json` is missing or one of the files contradicts its format.
+    /// When there is no such file, one of a kind that is not read, or one of the files contradicts its format.
     pub fn new(files: &Files) -> Result<Tokenizer, Error> {
-        let bytes = files.tokenizer.as_deref().ok_or(Error::MissingFile {
-            file: FILE,
-            need: "turns text into tokens",
-        })?;
-        let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(refused)?;
-        let mut inner = parsed.map_err(|error| Error::bad_file(FILE, error))?;
-        // A prompt is neither cut nor padded, whatever the tokenizer was saved with.
-        inner
-            .with_truncation(None)
-            .map_err(|error| Error::bad_file(FILE, error))?;
-        inner.with_padding(None);
-        mend_decoder(bytes, &mut inner);
-        let special = SpecialTokens::read(files)?;
+        let mut special = SpecialTokens::read(files)?;
+        let Converted {
+            file,
+            mut inner,
+            around,
+            space_first,
+        } = match &files.tokenizer {
+            Some(bytes) => from_json(bytes)?,
+            None => formats::read(files, &mut special)?,
+        };
         let known = inner.get_added_tokens_decoder();
         let known: HashSet<&str> = known.values().map(|token| token.content.as_str()).collect();
         let is_known = |token: &&AddedToken| known.contains(token.content.as_str());
         let missing: Vec<AddedToken> = special.added.iter().filter(|token| !is_known(token)).cloned().collect();
         guarded(|| inner.add_tokens(missing))
-            .map_err(refused)?
+            .map_err(|panic| refused(&file, panic))?
             .map_err(|error| Error::bad_file("tokenizer_config.json", error))?;
         let added: HashMap<u32, AddedToken> = inner.get_added_tokens_decoder().clone().into_iter().collect();
         let names = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"];
@@ -54,6 +60,9 @@ impl Tokenizer {
         Ok(Tokenizer {
             channels: names.iter().all(is_special),
             inner,
+            file,
+            around,
+            space_first,
             special,
             added,
         })
@@ -76,10 +85,33 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
-        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens))
-            .map_err(refused)?
+        let spaced = self.space_first && !text.is_empty();
+        let input: Cow<str> = match spaced {
+            true => format!("{SPACE}{text}").into(),
+            false => text.into(),
+        };
+        let encoding = guarded(|| self.inner.encode_fast(&*input, add_special_tokens))
+            .map_err(|panic| refused(&self.file, panic))?
             .map_err(|error| Error::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = encoding.get_ids();
+        // Before a special token there is no word.
+        if let [first, second, ..] = ids
+            && spaced
+            && self
+                .special_text(*second)
+                .is_some_and(|special| text.starts_with(special))
+            && self
+                .inner
+                .id_to_token(*first)
+                .is_some_and(|token| token.chars().eq([SPACE]))
+        {
+            ids = &ids[1..];
+        }
+        let [before, after] = match add_special_tokens {
+            true => self.around,
+            false => [None; 2],
+        };
+        Ok(before.into_iter().chain(ids.iter().copied()).chain(after).collect())
     }
 
     /// The text of `ids`, special tokens left out. Ids outside the vocabulary are left out too.
@@ -100,7 +132,7 @@ impl Tokenizer {
 
     fn decode_with(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
         guarded(|| self.inner.decode(ids, skip_special_tokens))
-            .map_err(refused)?
+            .map_err(|panic| refused(&self.file, panic))?
             .map_err(|error| Error::Tokenizer(error.to_string()))
     }
 
@@ -149,6 +181,23 @@ impl Tokenizer {
     }
 }
 
+fn from_json(bytes: &[u8]) -> Result<Converted, Error> {
+    let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|panic| refused(FILE, panic))?;
+    let mut inner = parsed.map_err(|error| Error::bad_file(FILE, error))?;
+    // A prompt is neither cut nor padded, whatever the tokenizer was saved with.
+    inner
+        .with_truncation(None)
+        .map_err(|error| Error::bad_file(FILE, error))?;
+    inner.with_padding(None);
+    mend_decoder(bytes, &mut inner);
+    Ok(Converted {
+        file: FILE.into(),
+        inner,
+        around: [None; 2],
+        space_first: false,
+    })
+}
+
 /// Some conversions of byte-level tokenizers carry a decoder of SentencePiece's, which leaves the letters that stand for bytes.
 fn mend_decoder(bytes: &[u8], inner: &mut tokenizers::Tokenizer) {
     let file: Value = serde_json::from_slice(bytes).unwrap_or_default();
@@ -166,6 +215,6 @@ fn mentions_bytes(part: &Value) -> bool {
 }
 
 /// A panic of the library that reads the file: the file contradicts itself in a way that it does not check.
-fn refused(panic: String) -> Error {
-    Error::bad_file(FILE, format!("the tokenizer library cannot work with it ({panic})"))
+fn refused(file: &str, panic: String) -> Error {
+    Error::bad_file(file, format!("the tokenizer library cannot work with it ({panic})"))
 }

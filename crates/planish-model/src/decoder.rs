@@ -1,16 +1,18 @@
 //! The decoder: an architecture with its weights on one device, and what its layers remember of all sequences.
 //!
-//! `groups.rs` says which chunks go through the layers together, `pass.rs` takes rows through them, `head.rs` ends a call.
+//! `groups.rs` says which chunks go through the layers together, `pass.rs` takes rows through them, `head.rs` ends a call;
+//! `trial.rs` runs it with parts in other forms.
 
 mod groups;
 mod head;
 mod pass;
+mod trial;
 
 use std::sync::Arc;
 
 use planish_ops::{Ops, SequenceStore, Span};
 
-use crate::batch::{Chunk, Input, Row, Ticket};
+use crate::batch::{Chunk, Input, Row, Ticket, Want};
 use crate::blocks::{BlockState, LinearLayer, Loader, NormLayer, device_error};
 use crate::cache::Slots;
 use crate::embedding::Embedding;
@@ -19,6 +21,7 @@ use crate::step::Step;
 use crate::workspace::{TensorSets, Workspace};
 use crate::{Architecture, Cache, Error, HeadSpec, NormSpec, Phases};
 use head::Finals;
+use trial::Trials;
 
 /// What [`crate::Model`] needs of a decoder, whatever its device.
 pub(crate) trait Engine: Send {
@@ -34,6 +37,14 @@ pub(crate) trait Engine: Send {
     fn position_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
+    fn parts(&self) -> &[Vec<String>];
+    fn begin_trials(&mut self, pieces: &[Vec<u32>]) -> Result<(), Error>;
+    fn run_trial(
+        &mut self,
+        parts: &[usize],
+        source: &dyn WeightSource,
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<(), Error>;
 }
 
 /// Bytes of device memory.
@@ -69,6 +80,9 @@ pub(crate) struct Decoder<O: Ops> {
     memory: Option<DeviceMemory>,
     measuring: bool,
     head_share: Phases, // of what the device measured
+    sets: TensorSets,
+    parts: Vec<Vec<String>>, // entries that the embedding, each step and the head read
+    trials: Option<Trials<O>>,
 }
 
 /// Lists that every call reuses.
@@ -88,9 +102,12 @@ impl<O: Ops> Decoder<O> {
         let embedding = Embedding::load(&loader, architecture)?;
         let mut sets = TensorSets::default();
         let specs = architecture.layers.iter().flat_map(|layer| &layer.steps);
+        let mut parts = vec![source.take_names()];
         let load = |spec| {
             source.release();
-            Step::load(&loader, spec, &mut sets)
+            let step = Step::load(&loader, spec, &mut sets);
+            parts.push(source.take_names());
+            step
         };
         let steps: Vec<Step<O>> = specs.map(load).collect::<Result<_, _>>()?;
         // What multiplies the logits may as well multiply what they are made of.
@@ -103,6 +120,7 @@ impl<O: Ops> Decoder<O> {
             HeadSpec::Tied(spec) if !source.has(&format!("{}.weight", spec.name)) => None,
             HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
         };
+        parts.push(source.take_names());
         source.release();
         let weights = ops.used_bytes();
         let workspace = Workspace::new(&ops, architecture, &sets)?;
@@ -133,6 +151,9 @@ impl<O: Ops> Decoder<O> {
             memory,
             measuring: false,
             head_share: Phases::default(),
+            sets,
+            parts,
+            trials: None,
             architecture: architecture.clone(),
             ops,
         })
@@ -282,5 +303,30 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn phases(&self) -> Phases {
         self.ops.phases().with_head(self.head_share)
+    }
+
+    fn parts(&self) -> &[Vec<String>] {
+        &self.parts
+    }
+
+    fn begin_trials(&mut self, pieces: &[Vec<u32>]) -> Result<(), Error> {
+        for tokens in pieces {
+            let chunk = Chunk {
+                cache: &mut self.cache(tokens.len()),
+                input: Input::Tokens(tokens),
+                want: Want::Nothing,
+            };
+            self.check(&[chunk])?;
+        }
+        self.begin_pieces(pieces)
+    }
+
+    fn run_trial(
+        &mut self,
+        parts: &[usize],
+        source: &dyn WeightSource,
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<(), Error> {
+        Decoder::run_trial(self, parts, source, each)
     }
 }

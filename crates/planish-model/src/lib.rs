@@ -22,6 +22,7 @@ mod shapes;
 mod source;
 mod stack;
 mod step;
+mod trials;
 mod workspace;
 
 pub use architecture::{
@@ -43,3 +44,4 @@ pub use planish_ops::{
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;
+pub use trials::Trials;

@@ -258,6 +258,26 @@ impl Model {
         self.engine.position_bytes()
     }
 
+    /// The entries that each part of the model reads, from its input to its output.
+    pub(crate) fn parts(&self) -> &[Vec<String>] {
+        self.engine.parts()
+    }
+
+    pub(crate) fn begin_trials(&mut self, pieces: &[Vec<u32>]) -> Result<(), Error> {
+        self.engine.begin_trials(pieces)
+    }
+
+    pub(crate) fn run_trial(
+        &mut self,
+        parts: &[usize],
+        source: &dyn WeightSource,
+        each: &mut dyn FnMut(Row<'_>),
+    ) -> Result<(), Error> {
+        let result = self.engine.run_trial(parts, source, each);
+        self.files.check()?;
+        result
+    }
+
     /// Begins to measure where time goes, from zero, or stops. On a GPU, whose work goes on by itself, nothing is measured.
     pub fn measure(&mut self, on: bool) {
         self.engine.measure(on);
@@ -269,15 +289,11 @@ impl Model {
     }
 }
 
-fn checkpoint_source<'a>(
+pub(crate) fn checkpoint_source<'a>(
     checkpoint: &'a Checkpoint,
     prefix_aliases: &'a [PrefixAlias],
     options: &'a LoadOptions,
 ) -> Result<CheckpointSource<'a>, Error> {
-    let unpack = match options.exact {
-        true => Unpack::F32,
-        false => Unpack::ScaleType,
-    };
-    let unpacking = (options.dequantize, unpack);
+    let unpacking = (options.dequantize, Unpack::of(options.exact));
     CheckpointSource::new(checkpoint, prefix_aliases, options.quantize.as_ref(), unpacking)
 }

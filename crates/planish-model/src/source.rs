@@ -1,5 +1,6 @@
 //! Where weights come from: a checkpoint, read in place or packed or unpacked on the way; or random numbers of a shape.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -41,6 +42,10 @@ pub(crate) trait WeightSource {
     /// As [`WeightSource::origin`], of every expert.
     fn stack_origins(&self, _spec: &StackSpec) -> Option<Vec<Origin>> {
         None
+    }
+    /// Names of the entries that weights were given of since the last call.
+    fn take_names(&self) -> Vec<String> {
+        Vec::new()
     }
     /// What was given so far has been copied, or will be read again: its pages may go.
     fn release(&self) {}
@@ -144,6 +149,7 @@ pub(crate) struct CheckpointSource<'a> {
     quantize: Option<(&'a Recipe, HashMap<String, Packing>)>, // by the names of entries
     dequantize: bool,
     unpack: Unpack,
+    given: RefCell<Vec<String>>, // names of entries
 }
 
 /// The type that packed weights are unpacked to.
@@ -153,6 +159,16 @@ pub(crate) enum Unpack {
     ScaleType,
     /// f32: no rounding of the products of scales and codes.
     F32,
+}
+
+impl Unpack {
+    /// What comes nearest to the model where it is computed exactly, else what its files would hold.
+    pub(crate) fn of(exact: bool) -> Unpack {
+        match exact {
+            true => Unpack::F32,
+            false => Unpack::ScaleType,
+        }
+    }
 }
 
 impl<'a> CheckpointSource<'a> {
@@ -173,7 +189,25 @@ impl<'a> CheckpointSource<'a> {
             quantize: quantize.map(plan).transpose()?,
             dequantize,
             unpack,
+            given: RefCell::default(),
         })
+    }
+
+    /// A source that packs these entries, and gives all others as they are stored.
+    pub(crate) fn packing(
+        checkpoint: &'a Checkpoint,
+        prefix_aliases: &'a [PrefixAlias],
+        quantize: (&'a Recipe, HashMap<String, Packing>),
+        exact: bool,
+    ) -> CheckpointSource<'a> {
+        CheckpointSource {
+            checkpoint,
+            prefix_aliases,
+            quantize: Some(quantize),
+            dequantize: false,
+            unpack: Unpack::of(exact),
+            given: RefCell::default(),
+        }
     }
 
     /// The data of an entry.
@@ -197,7 +231,7 @@ impl<'a> CheckpointSource<'a> {
     }
 
     /// Bits and group that the recipe has for a weight.
-    fn packing(&self, name: &str) -> Option<(&Recipe, Packing)> {
+    fn packing_of(&self, name: &str) -> Option<(&Recipe, Packing)> {
         let (recipe, packings) = self.quantize.as_ref()?;
         Some((recipe, *packings.get(name)?))
     }
@@ -210,9 +244,10 @@ impl<'a> CheckpointSource<'a> {
         shape: (usize, usize), // (rows, cols)
     ) -> Result<PendingWeight<'b>, Error> {
         let name = &entry.name;
+        self.note(name);
         // Columns may have been rows when this was planned.
         let fits = |(_, packing): &(_, Packing)| packing.check_cols(shape.1).is_ok();
-        if let Some((recipe, packing)) = self.packing(name).filter(fits) {
+        if let Some((recipe, packing)) = self.packing_of(name).filter(fits) {
             return Ok(PendingWeight::ToPack(Unpacked {
                 checkpoint: self.checkpoint,
                 entry,
@@ -242,11 +277,20 @@ impl<'a> CheckpointSource<'a> {
         shape: (usize, usize),
     ) -> Result<PendingWeight<'b>, Error> {
         match weight {
-            Weight::Packed(matrix) if !self.dequantize && self.packing(&entry.name).is_none() => {
+            Weight::Packed(matrix) if !self.dequantize && self.packing_of(&entry.name).is_none() => {
+                self.note(&entry.name);
                 let float_type = self.unpacked_type(&matrix);
                 Ok(PendingWeight::Transposed(matrix, float_type))
             }
             weight => self.finish(entry, Weight::Plain(transposed(self.unpacked(weight))), shape),
+        }
+    }
+
+    /// Notes that a weight of this entry is given.
+    fn note(&self, name: &str) {
+        let mut given = self.given.borrow_mut();
+        if given.last().is_none_or(|last| last != name) {
+            given.push(name.to_owned());
         }
     }
 
@@ -325,6 +369,10 @@ impl WeightSource for CheckpointSource<'_> {
 
     fn stack_origins(&self, spec: &StackSpec) -> Option<Vec<Origin>> {
         self.find_stack_origins(spec)
+    }
+
+    fn take_names(&self) -> Vec<String> {
+        self.given.take()
     }
 
     fn release(&self) {

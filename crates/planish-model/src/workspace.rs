@@ -50,7 +50,7 @@ impl TensorSize {
 
 /// The sets of tensors that blocks need. Blocks of equal sizes share one: blocks run one after another, and nothing in a
 /// set outlives a block's run.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TensorSets {
     sets: Vec<Vec<TensorSize>>,
 }

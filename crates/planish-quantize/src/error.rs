@@ -27,6 +27,20 @@ pub enum Error {
         /// Which part is wrong.
         what: String,
     },
+    /// An allocation of bits to layers that cannot be read, or that is not one of the model.
+    #[error("the allocation of bits: {what}")]
+    Allocation {
+        /// The key, what was expected and what was found.
+        what: String,
+    },
+    /// A budget of bits that cannot be kept, or need not be.
+    #[error("a budget of {budget} bits per weight: {what}")]
+    Budget {
+        /// As the user gave it.
+        budget: f64,
+        /// Which budgets can be kept.
+        what: String,
+    },
     /// Bits or a group that no dialect has.
     #[error(transparent)]
     Packing(#[from] FormatError),
@@ -144,6 +158,8 @@ pub enum Remedy {
     ChangeType,
     /// Give the same exception to all of them, or none.
     SameException,
+    /// Choose another recipe, or exceptions by name.
+    OtherRecipe,
     /// Run it as it is; its other layers can be packed while it is loaded.
     PackWhileLoading,
 }

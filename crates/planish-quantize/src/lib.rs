@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod card;
+mod choosable;
 mod compare;
 mod convert;
 mod dequantize;
@@ -15,6 +17,7 @@ mod inputs;
 mod inspect;
 mod layers;
 mod loaders;
+mod mixes;
 mod mlx_models;
 mod mlx_rules;
 mod pack;
@@ -24,19 +27,24 @@ mod quantize;
 mod recipe;
 mod report;
 mod source;
+mod spend;
 mod tied;
 mod transfer;
 
+pub use allocation::Allocation;
+pub use choosable::{Choices, Choosable, choices};
 pub use compare::{relative_error, relative_errors};
 pub use convert::convert;
 pub use dequantize::dequantize;
 pub use error::{Error, Remedy};
 pub use inputs::InputSquares;
 pub use inspect::{Cost, Inspection, TensorRow, WIDTHS, inspect};
+pub use mixes::Mix;
 pub use pack::pack_weight;
 pub use patterns::Patterns;
 pub use plan::{Fate, OutputTensor, Plan, Reason};
 pub use quantize::quantize;
 pub use recipe::{Method, Override, Recipe, Target};
 pub use report::Report;
+pub use spend::{Unit, spend};
 pub use transfer::{OnProgress, Output, Progress};

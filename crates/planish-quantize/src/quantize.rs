@@ -2,12 +2,14 @@
 
 use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
 
+use serde_json::{Map, Value};
+
 use crate::card::{self, Card};
 use crate::pack::type_name;
 use crate::plan::{OutputTensor, Plan};
 use crate::report::Report;
 use crate::tied::StoredHead;
-use crate::transfer::{OnProgress, Output, Transfer};
+use crate::transfer::{self, OnProgress, Output, Transfer};
 use crate::{Error, Method, Recipe, Remedy, Target, loaders, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
@@ -21,6 +23,32 @@ pub fn quantize(
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
+    let Planned { recipe, plan, config } = planned(checkpoint, recipe)?;
+    let dialect = dialect(&recipe, &plan);
+    let (plain, notes) = (notable(&plan), notes(checkpoint, &recipe, &plan));
+    let transfer = Transfer {
+        checkpoint,
+        tensors: plan.tensors,
+        config: source::config(config, &dialect, recipe.dtype),
+        dialect,
+        recipe: Some(&recipe),
+        check_finite: !recipe.allow_non_finite,
+    };
+    let report = transfer.report(plain, notes, output)?;
+    transfer.run(&card(&recipe, &report, output), output, on_progress)?;
+    Ok(report)
+}
+
+/// What a recipe means for a checkpoint.
+pub(crate) struct Planned {
+    /// With the type of what stays plain.
+    recipe: Recipe,
+    pub(crate) plan: Plan,
+    config: Map<String, Value>,
+}
+
+/// Decides everything, and refuses what cannot be packed.
+pub(crate) fn planned(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Planned, Error> {
     recipe.check()?;
     source::check_plain(checkpoint)?;
     if let Some(packed) = source::packed_as(checkpoint.dialect()) {
@@ -36,19 +64,7 @@ pub fn quantize(
     let config = head.config(checkpoint.config().clone(), recipe.target);
     let mut plan = recipe.plan(&config, checkpoint.entries())?;
     head.drop_copy(&mut plan.tensors);
-    let dialect = dialect(&recipe, &plan);
-    let (plain, notes) = (notable(&plan), notes(checkpoint, &recipe, &plan));
-    let transfer = Transfer {
-        checkpoint,
-        tensors: plan.tensors,
-        config: source::config(config, &dialect, recipe.dtype),
-        dialect,
-        recipe: Some(&recipe),
-        check_finite: !recipe.allow_non_finite,
-    };
-    let report = transfer.report(plain, notes, output)?;
-    transfer.run(&card(&recipe, &report, output), output, on_progress)?;
-    Ok(report)
+    Ok(Planned { recipe, plan, config })
 }
 
 fn dialect(recipe: &Recipe, plan: &Plan) -> Dialect {
@@ -147,6 +163,13 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
             .map(|exception| exception.pattern.as_str())
             .collect();
         facts.push(("layers with other bits match", format!("`{}`", exceptions.join("`, `"))));
+    }
+    if let Some(allocation) = &recipe.allocation {
+        let named = allocation.layers().len();
+        facts.push((
+            "bits of each layer",
+            format!("{named} layers in `{}`", transfer::ALLOCATION),
+        ));
     }
     Card {
         library: recipe.target.library(),

@@ -6,7 +6,7 @@ use fancy_regex::Regex;
 use planish_checkpoint::Dialect;
 use planish_format::{Encoder, FloatType, Packing, Rule};
 
-use crate::{Error, InputSquares, Remedy};
+use crate::{Allocation, Error, InputSquares, Remedy};
 
 /// The dialect that a packed checkpoint is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +159,8 @@ pub struct Recipe {
     pub include_experts: bool,
     /// Exceptions by layer; the first that matches counts. Only MLX can hold them.
     pub overrides: Vec<Override>,
+    /// Bits and group by name, for layers without an exception. Only MLX can hold them.
+    pub allocation: Option<Arc<Allocation>>,
     /// The type of the plain tensors, scales and biases; `None` keeps that of each weight.
     pub dtype: Option<FloatType>,
     /// Quantize weights that hold NaN or infinity instead of refusing them.
@@ -176,6 +178,7 @@ impl Recipe {
             include_head: false,
             include_experts: false,
             overrides: Vec::new(),
+            allocation: None,
             dtype: None,
             allow_non_finite: false,
         }
@@ -214,6 +217,9 @@ impl Recipe {
         say("packing of the head", self.include_head.to_string());
         say("packing of the experts", self.include_experts.to_string());
         say("the list of exceptions", format!("{overrides:?}"));
+        if let Some(allocation) = &self.allocation {
+            say("the bits of each layer", allocation.identity());
+        }
         say("the type of plain tensors", format!("{:?}", self.dtype));
         say("leave for NaN", self.allow_non_finite.to_string());
         match &self.method {
@@ -234,14 +240,14 @@ impl Recipe {
                 format!("the metal format holds 2, 4 and 8 bits, not {bits}: choose one of these"),
                 Remedy::Dialect(Target::Mlx),
             )),
-            Target::Metal if !self.overrides.is_empty() => Err(Error::MetalOverrides),
-            Target::Mlx => std::iter::once(group)
-                .chain(
-                    self.overrides
-                        .iter()
-                        .filter_map(|exception| Some(exception.packing?.group())),
-                )
-                .try_for_each(check_mlx_group),
+            Target::Metal if !self.overrides.is_empty() || self.allocation.is_some() => Err(Error::MetalOverrides),
+            Target::Mlx => {
+                let overrides = self.overrides.iter().map(|exception| exception.packing);
+                let allocated = self.allocation.iter().flat_map(|allocation| allocation.layers());
+                let packings = overrides.chain(allocated.map(|(_, packing)| *packing));
+                let groups = packings.flatten().map(Packing::group);
+                std::iter::once(group).chain(groups).try_for_each(check_mlx_group)
+            }
             Target::Metal => Ok(()),
         }
     }

@@ -21,6 +21,9 @@ use crate::{Error, Recipe, Remedy};
 /// Weights that are read, computed and written at once.
 pub(crate) const CHUNK_WEIGHTS: usize = 4 << 20;
 
+/// The file that says the bits of each layer, where they were chosen one by one.
+pub(crate) const ALLOCATION: &str = "allocation.json";
+
 /// Where a new checkpoint goes.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -184,11 +187,16 @@ impl Transfer<'_> {
             true => self.checkpoint.linked_files(),
             false => &[],
         };
-        for name in self.checkpoint.files().iter().chain(linked) {
+        let allocation = self.recipe.and_then(|recipe| recipe.allocation.as_ref());
+        let others = self.checkpoint.files().iter().chain(linked);
+        for name in others.filter(|name| allocation.is_none() || *name != ALLOCATION) {
             if let Some(mut data) = self.checkpoint.read_through(name)? {
                 output.check_stop()?;
                 writer.add_file_from(name, &mut data)?;
             }
+        }
+        if let Some(allocation) = allocation {
+            writer.add_file(ALLOCATION, allocation.to_json().as_bytes())?;
         }
         let config = format!("{:#}\n", Value::Object(self.config.clone()));
         writer.add_file("config.json", config.as_bytes())?;

@@ -1,6 +1,6 @@
 //! A model over HTTP, as clients of OpenAI speak: many at once, on one [`planish::Engine`].
 //!
-//! What is asked is done or refused by name, never passed over in silence. [`serve`] runs until its shutdown begins.
+//! What is asked is done or refused by name, never passed over in silence. [`Server`] runs on tokio, [`serve`] without.
 
 #![forbid(unsafe_code)]
 
@@ -73,6 +73,12 @@ pub enum Error {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system gives no threads.
+    #[error("starting threads: {source}")]
+    Threads {
         /// Why.
         source: std::io::Error,
     },

@@ -25,6 +25,10 @@ const CONNECTIONS: usize = 1024;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Bytes of the head of a request.
 const HEAD_BYTES: usize = 32 << 10;
+/// Threads that read requests and write answers.
+const WORKERS: usize = 2;
+/// Time between two looks whether the shutdown begins.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long what was cut off has to be told to clients.
 const TELLING_TIME: Duration = Duration::from_secs(2);
 
@@ -114,13 +118,34 @@ impl Server {
     }
 }
 
-/// Binds and runs.
+/// Binds and runs on threads of its own, for programs without tokio. `ready` is told where it listens; the shutdown begins once
+/// `is_over` says so.
 ///
 /// # Errors
-/// As [`Server::bind`].
-pub async fn serve(engine: Engine, options: ServerOptions, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    Server::bind(engine, options).await?.run(shutdown).await;
-    Ok(())
+/// As [`Server::bind`]; a system that gives no threads.
+pub fn serve(
+    engine: Engine,
+    options: ServerOptions,
+    ready: impl FnOnce(SocketAddr),
+    is_over: impl Fn() -> bool,
+) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("planish-http")
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Threads { source })?;
+    runtime.block_on(async {
+        let server = Server::bind(engine, options).await?;
+        ready(server.address());
+        let over = async {
+            while !is_over() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        server.run(over).await;
+        Ok(())
+    })
 }
 
 fn router(state: &Arc<State>) -> Router {

@@ -40,13 +40,19 @@ impl AutoTokenizer {
     }
 
     pub(crate) fn read(files: &Files) -> Result<AutoTokenizer, Error> {
-        if files.tokenizer.is_none() {
-            return Err(Error::NoTokenizer {
-                found: files.other_tokenizers.clone(),
-            });
+        if !files.have_tokenizer() {
+            return Err(Error::NoTokenizer { found: None });
         }
+        let tokenizer = match Tokenizer::new(files) {
+            Ok(tokenizer) => tokenizer,
+            Err(error @ planish_generate::Error::UnsupportedTokenizer { .. }) => {
+                let found = Some(error.to_string());
+                return Err(Error::NoTokenizer { found });
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(AutoTokenizer {
-            tokenizer: Tokenizer::new(files)?,
+            tokenizer,
             template: ChatTemplate::new(files)?,
         })
     }

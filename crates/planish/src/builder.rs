@@ -186,16 +186,17 @@ impl<'a> ModelBuilder<'a> {
             files.chat_template = Some(source.into_bytes());
         }
         // A model without a tokenizer still runs on tokens.
-        let tokenizer = match files.tokenizer {
-            Some(_) => Some(AutoTokenizer::read(&files)?),
-            None => None,
+        let (tokenizer, no_tokenizer) = match AutoTokenizer::read(&files) {
+            Ok(tokenizer) => (Some(tokenizer), None),
+            Err(Error::NoTokenizer { found }) => (None, found),
+            Err(error) => return Err(error),
         };
         let template = tokenizer.as_ref().and_then(AutoTokenizer::template);
         let defaults = GenerationDefaults::read(&files, tokenizer.as_ref().map(AutoTokenizer::tokenizer), template)?;
         let model = Model::load(source.checkpoint(), &options)?;
         let text = Text {
             tokenizer,
-            other_tokenizers: files.other_tokenizers,
+            no_tokenizer,
             defaults,
         };
         Ok(CausalLM::new(model, text))

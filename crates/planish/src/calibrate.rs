@@ -86,6 +86,18 @@ impl CalibrationText {
     }
 }
 
+impl CalibrationText {
+    /// What it is, in words.
+    pub(crate) fn description(&self) -> String {
+        match self {
+            CalibrationText::OwnWriting { seed, tokens, longest } => {
+                format!("{tokens} tokens that it writes itself, in texts of up to {longest}, seeds from {seed} on")
+            }
+            CalibrationText::Pieces { description, .. } => description.clone(),
+        }
+    }
+}
+
 /// The first tokens of each conversation of JSON lines.
 fn conversations(tokenizer: &AutoTokenizer, text: &str) -> Result<Vec<Vec<u32>>, Error> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -180,24 +192,7 @@ fn write(
     let context = model.architecture().context;
     let (mut done, mut texts) = (0, 0);
     while done < tokens {
-        let request = |index: u64| {
-            let prompt = openings[(index % openings.len() as u64) as usize].clone();
-            let room = longest.min(context).saturating_sub(prompt.len());
-            Request {
-                config: GenerationConfig {
-                    max_new_tokens: room.max(1),
-                    do_sample: Some(true),
-                    temperature: Some(1.0),
-                    top_k: Some(0),
-                    top_p: Some(1.0),
-                    min_p: Some(0.0),
-                    repetition_penalty: Some(1.0),
-                    seed: Some(first_seed + index),
-                    ..GenerationConfig::default()
-                },
-                prompt,
-            }
-        };
+        let request = |index: u64| own_request(&openings, context, longest, (first_seed, index));
         let requests: Vec<Request> = (texts..texts + PARALLEL as u64).map(request).collect();
         done += requests.iter().map(|request| request.prompt.len()).sum::<usize>();
         model.generate_many(&requests, PARALLEL, &mut |_, step| {
@@ -211,6 +206,54 @@ fn write(
             ControlFlow::Continue(())
         })?;
         texts += PARALLEL as u64;
+    }
+    Ok(texts)
+}
+
+/// Asks for the text of this index.
+fn own_request(openings: &[Vec<u32>], context: usize, longest: usize, (first_seed, index): (u64, u64)) -> Request {
+    let prompt = openings[(index % openings.len() as u64) as usize].clone();
+    let room = longest.min(context).saturating_sub(prompt.len());
+    Request {
+        config: GenerationConfig {
+            max_new_tokens: room.max(1),
+            do_sample: Some(true),
+            temperature: Some(1.0),
+            top_k: Some(0),
+            top_p: Some(1.0),
+            min_p: Some(0.0),
+            repetition_penalty: Some(1.0),
+            seed: Some(first_seed + index),
+            ..GenerationConfig::default()
+        },
+        prompt,
+    }
+}
+
+/// Texts that the model writes itself, prompts included: so many tokens at least, the last text cut.
+pub(crate) fn own_texts(
+    model: &CausalLM,
+    (first_seed, tokens, longest): (u64, usize, usize),
+) -> Result<Vec<Vec<u32>>, Error> {
+    let openings = openings(model)?;
+    let context = model.architecture().context;
+    let (mut texts, mut done, mut index) = (Vec::new(), 0, 0);
+    while done < tokens {
+        let count = (tokens - done).div_ceil(longest.max(1)).min(PARALLEL) as u64;
+        let request = |index| own_request(&openings, context, longest, (first_seed, index));
+        let requests: Vec<Request> = (index..index + count).map(request).collect();
+        let answers = model.generate_many(&requests, PARALLEL, &mut |_, _| ControlFlow::Continue(()))?;
+        index += count;
+        for (request, answer) in requests.iter().zip(answers) {
+            let mut text = request.prompt.clone();
+            text.extend(answer.into_iter().flat_map(|answer| answer.tokens));
+            text.truncate((tokens - done).max(2));
+            done += text.len();
+            texts.push(text);
+            if done >= tokens {
+                break;
+            }
+        }
     }
     Ok(texts)
 }

@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 pub(crate) struct Text {
     pub(crate) tokenizer: Option<AutoTokenizer>,
-    pub(crate) other_tokenizers: Vec<&'static str>,
+    pub(crate) no_tokenizer: Option<String>,
     pub(crate) defaults: GenerationDefaults,
 }
 
@@ -123,11 +123,11 @@ impl CausalLM {
     pub fn tokenizer(&self) -> Result<&AutoTokenizer, Error> {
         let Text {
             tokenizer,
-            other_tokenizers,
+            no_tokenizer,
             ..
         } = &self.shared.text;
         tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer {
-            found: other_tokenizers.clone(),
+            found: no_tokenizer.clone(),
         })
     }
 

@@ -32,14 +32,11 @@ pub enum Error {
         /// The values it may have.
         expected: &'static str,
     },
-    /// The checkpoint has no tokenizer.
-    #[error(
-        "the checkpoint has no tokenizer.json, which turns text into tokens{}",
-        other_tokenizers(found)
-    )]
+    /// The checkpoint has no tokenizer, or one that is not read.
+    #[error("the checkpoint has no tokenizer.json, which turns text into tokens{}", other_tokenizer(found.as_deref()))]
     NoTokenizer {
-        /// Files of tokenizers in other formats.
-        found: Vec<&'static str>,
+        /// The tokenizer that is not read, and why.
+        found: Option<String>,
     },
     /// A conversation with a model that has no chat template.
     #[error("the model has no chat template: it was not trained for conversations")]
@@ -52,6 +49,12 @@ pub enum Error {
         /// Tokens of a chunk.
         chunk: usize,
     },
+    /// What was measured of layers cannot be read, or is of another model or text.
+    #[error("what was measured of the layers: {what}")]
+    Sensitivities {
+        /// What was expected and what was found.
+        what: String,
+    },
     /// Two models whose logits cannot be compared.
     #[error("a vocabulary of {reference} cannot be compared with one of {model}")]
     Vocabularies {
@@ -62,14 +65,9 @@ pub enum Error {
     },
 }
 
-fn other_tokenizers(found: &[&str]) -> String {
-    match found {
-        [] => String::new(),
-        _ => format!(
-            "; found {}: convert it in Python with transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-            found.join(", ")
-        ),
-    }
+fn other_tokenizer(found: Option<&str>) -> String {
+    let cure = "convert it in Python with transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+    found.map_or(String::new(), |found| format!("; not read: {found}; {cure}"))
 }
 
 impl Error {

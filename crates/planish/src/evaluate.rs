@@ -227,14 +227,14 @@ impl Piece<'_> {
 }
 
 /// The logarithm of what the exponentials of the logits sum to.
-fn log_sum_exp(logits: &[f32]) -> f64 {
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&logit| f64::from((logit - largest).exp())).sum();
     f64::from(largest) + sum.ln()
 }
 
 /// Sum of p ln(p / q) with p from `expected` and q from `found`.
-fn divergence(expected: &[f32], expected_normalizer: f64, found: &[f32], found_normalizer: f64) -> f64 {
+pub(crate) fn divergence(expected: &[f32], expected_normalizer: f64, found: &[f32], found_normalizer: f64) -> f64 {
     let terms = expected.iter().zip(found).map(|(&expected, &found)| {
         let log_p = f64::from(expected) - expected_normalizer;
         log_p.exp() * (log_p - (f64::from(found) - found_normalizer))

@@ -44,6 +44,7 @@
 mod auto_tokenizer;
 mod bench;
 mod bench_batch;
+mod budget;
 mod builder;
 mod calibrate;
 mod causal_lm;
@@ -64,6 +65,7 @@ mod told;
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
 pub use bench_batch::{BatchBenchOptions, BatchRates};
+pub use budget::{BudgetOptions, BudgetProgress, Sensitivities, allocate};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use causal_lm::CausalLM;
@@ -93,6 +95,6 @@ pub use planish_model::{
     Tested,
 };
 pub use planish_quantize::{
-    Cost, Error as QuantizeError, InputSquares, Inspection, Method, OnProgress, Output, Override, Progress, Recipe,
-    Remedy, Report, Target, TensorRow, WIDTHS,
+    Allocation, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output, Override,
+    Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
 };

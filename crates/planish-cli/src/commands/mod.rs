@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod bench;
+pub mod budget_flags;
 pub mod chat;
 pub mod chat_input;
 pub mod convert;
@@ -22,5 +23,6 @@ pub mod prompts;
 pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;
+pub mod serve;
 pub mod source;
 pub mod template_flags;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use planish::{CalibrationProgress, Download, Progress};
+use planish::{BudgetProgress, CalibrationProgress, Download, Progress};
 
 /// A bar that counts bytes, with a word about what is being done. Disappears when dropped.
 pub struct Bar {
@@ -126,6 +126,42 @@ impl TokensBar {
     pub fn tokens(&self, progress: CalibrationProgress) {
         self.bar.set_length(progress.total as u64);
         self.bar.set_position(progress.done as u64);
+    }
+}
+
+/// A bar of layers that are tried one by one. Disappears when dropped.
+pub struct LayersBar {
+    bar: ProgressBar,
+}
+
+impl LayersBar {
+    /// Shows itself at the first layer, if standard error is a terminal.
+    pub fn new() -> LayersBar {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let template = "{percent:>3} % measured {bar:24} {per_sec} {eta:>4} left  {wide_msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        LayersBar { bar }
+    }
+
+    /// So far it is.
+    pub fn layer(&self, progress: BudgetProgress<'_>) {
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+        self.bar
+            .set_message(format!("{} in {} bits", progress.layer, progress.bits));
+    }
+}
+
+impl Drop for LayersBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use planish::{
-    CalibrationText, Encoder, Error, InputSquares, Method, QuantizeError, Recipe, Source, calibrate, quantize,
-    read_imatrix,
+    Allocation, CalibrationText, Encoder, Error, InputSquares, Method, Output, QuantizeError, Recipe, Source,
+    calibrate, quantize, read_imatrix,
 };
 
+use super::budget_flags::{self, BudgetFlags, Widths};
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
 use super::progress::TokensBar;
@@ -40,6 +41,8 @@ pub struct Arguments {
     /// Bits per weight: 2, 3, 4, 5, 6 or 8 (metal: 2, 4 or 8)
     #[arg(long, value_name = "BITS", default_value = "4", value_parser = bits)]
     bits: u32,
+    #[command(flatten)]
+    widths: BudgetFlags,
     /// Weights that share a scale and a bias: a multiple of 8 (MLX: 32, 64 or 128) [default: 64]
     #[arg(long, value_name = "SIZE")]
     group_size: Option<usize>,
@@ -49,13 +52,13 @@ pub struct Arguments {
     /// How scales, biases and codes are chosen
     #[arg(long, value_enum, default_value = "search")]
     method: MethodFlag,
-    /// For --method weighted: a text, or JSON lines of messages, instead of what the model writes itself
+    /// For --method weighted and --budget: a text, or JSON lines of messages, instead of what the model writes itself
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// For --method weighted: tokens that the model runs over
     #[arg(long, value_name = "N", default_value_t = 8192)]
     text_tokens: usize,
-    /// For --method weighted: seed of the first text that the model writes
+    /// For --method weighted and --budget: seed of the first text that the model writes
     #[arg(long, value_name = "SEED", default_value_t = 1, conflicts_with = "text")]
     seed: u64,
     /// For --method weighted: llama.cpp's importance matrix (llama-imatrix), in place of running the model
@@ -83,8 +86,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    fn recipe(&self) -> anyhow::Result<Recipe> {
-        let packing = packing(self.bits, self.group_size)?;
+    fn recipe(&self, widths: Option<&Widths>) -> anyhow::Result<Recipe> {
+        let packing = match widths {
+            Some(widths) => budget_flags::most(widths, self.group_size)?,
+            None => packing(self.bits, self.group_size)?,
+        };
         let recipe = Recipe::new(self.format.target(), packing);
         let recipe = Recipe {
             method: self.method.method(),
@@ -96,6 +102,11 @@ impl Arguments {
             allow_non_finite: self.allow_nan,
             ..recipe
         };
+        anyhow::ensure!(
+            widths.is_none() || self.format == FormatFlag::Mlx,
+            "the metal format has one bit-width for all layers, so it cannot hold {}: use --format mlx",
+            self.widths.flag()
+        );
         match recipe.check() {
             Err(QuantizeError::MetalOverrides) => anyhow::bail!(
                 "the metal format has one bit-width for all layers, so it cannot hold --override: use --format mlx, or \
@@ -133,8 +144,38 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// The width of every layer.
+    fn allocation(
+        &self,
+        (source, output): (&Source, &Output),
+        recipe: &Recipe,
+        widths: Widths,
+        text: Option<&str>,
+    ) -> Result<Allocation, Error> {
+        match widths {
+            Widths::Budget(budget) => {
+                let text = self.text.as_deref().zip(text);
+                self.widths.spend((source, output), recipe, (budget, self.seed), text)
+            }
+            Widths::Mix(mix) => {
+                let checkpoint = source.checkpoint();
+                Ok(mix.allocation(recipe, checkpoint.config(), checkpoint.entries())?)
+            }
+            Widths::File(allocation) => Ok(*allocation),
+        }
+    }
+}
+
 impl MethodFlag {
-    fn method(self) -> Method {
+    /// What curves are called by.
+    pub fn name(self) -> String {
+        let value = clap::ValueEnum::to_possible_value(&self);
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The method, for weighted without what is known of inputs.
+    pub fn method(self) -> Method {
         match self {
             // What is known of the inputs is put in when they were seen.
             MethodFlag::Search | MethodFlag::Weighted => Method::Search,
@@ -147,11 +188,12 @@ impl MethodFlag {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut recipe = arguments.recipe()?;
+    let widths = arguments.widths.widths()?;
+    let mut recipe = arguments.recipe(widths.as_ref())?;
     let weighted = arguments.method == MethodFlag::Weighted;
     anyhow::ensure!(
-        weighted || arguments.text.is_none(),
-        "--text: only --method weighted runs the model over a text"
+        weighted || arguments.widths.takes_text() || arguments.text.is_none(),
+        "--text: only --method weighted and --budget run the model over a text"
     );
     anyhow::ensure!(
         weighted || arguments.imatrix.is_none(),
@@ -161,8 +203,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
     let text = text.transpose()?;
     arguments.files.run(|source, output, on_progress| {
+        let text = text.as_deref();
+        if let Some(widths) = widths {
+            let allocation = arguments.allocation((source, output), &recipe, widths, text)?;
+            eprintln!("layers: {}", budget_flags::tell(&allocation));
+            recipe.packing = allocation.default_packing();
+            recipe.allocation = Some(Arc::new(allocation));
+        }
         if weighted {
-            recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text.as_deref())?));
+            recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
         }
         quantize(source, &recipe, output, on_progress)
     })

@@ -109,18 +109,36 @@ fn tied_heads_that_are_stored() {
 }
 
 #[test]
-fn tokenizers_in_other_formats_are_named_with_the_cure() {
+fn tokenizers_in_other_formats_are_read_or_named_with_the_cure() {
     let scratch = Scratch::new();
     Scripted::circle().write(&scratch, "m");
+    let asked = [
+        "generate",
+        "m",
+        "--raw",
+        "--prompt",
+        "a",
+        "--max-new-tokens",
+        "4",
+        "--temperature",
+        "0",
+    ];
+    let expected = scratch.succeed(&asked);
+    let tokenizer = std::fs::read(scratch.path("m/tokenizer.json")).unwrap();
+    let tokenizer: serde_json::Value = serde_json::from_slice(&tokenizer).unwrap();
     std::fs::remove_file(scratch.path("m/tokenizer.json")).unwrap();
-    for name in ["vocab.json", "merges.txt"] {
-        std::fs::write(scratch.path("m").join(name), "{}").unwrap();
-    }
-    let message = scratch.fail(&["generate", "m", "--raw", "--prompt", "x"]);
+    std::fs::write(scratch.path("m/vocab.txt"), "a\nb\n").unwrap();
+    let message = scratch.fail(&asked);
     assert!(
-        message.contains("found vocab.json, merges.txt: convert it") && message.contains("save_pretrained"),
+        message.contains("not read: vocab.txt alone") && message.contains("save_pretrained"),
         "{message}"
     );
+    // The same tokens as GPT-2 stores them.
+    std::fs::write(scratch.path("m/vocab.json"), tokenizer["model"]["vocab"].to_string()).unwrap();
+    std::fs::write(scratch.path("m/merges.txt"), "#version: 0.2\n").unwrap();
+    let settings = json!({ "tokenizer_class": "GPT2Tokenizer" });
+    std::fs::write(scratch.path("m/tokenizer_config.json"), settings.to_string()).unwrap();
+    assert_eq!(scratch.succeed(&asked), expected);
 }
 
 #[cfg(target_os = "linux")]

@@ -157,7 +157,12 @@ impl<O: Ops> Decoder<O> {
 }
 
 /// Tokens from `position` on in runs of at most `rows` that do not cross a multiple of `period`.
-fn passes(tokens: &[u32], position: usize, rows: usize, period: Option<usize>) -> impl Iterator<Item = &[u32]> {
+pub(super) fn passes(
+    tokens: &[u32],
+    position: usize,
+    rows: usize,
+    period: Option<usize>,
+) -> impl Iterator<Item = &[u32]> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let to_boundary = period.map_or(rows, |period| period - (position + done) % period);

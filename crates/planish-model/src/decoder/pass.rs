@@ -16,7 +16,7 @@ pub(super) enum RowTokens<'a> {
 
 impl<O: Ops> Decoder<O> {
     /// Angles of the rows, each for its sequence's length where that matters.
-    fn run_angles(&mut self, lists: &Lists) {
+    pub(super) fn run_angles(&mut self, lists: &Lists) {
         let all = lists.spans.len();
         let together = if self.length_matters { 1 } else { all };
         for first in (0..all).step_by(together.max(1)) {

@@ -7,7 +7,7 @@ use planish_model::{Device, LoadOptions, Model};
 use crate::common::{exact, folder};
 use crate::golden::error;
 use crate::logits::{likeliest, logits_at_once, mean_error};
-use crate::{PACKED, compare_packed, errors};
+use crate::{PACKED, compare_packed, compare_sequences, errors, golden_folders};
 
 /// Beside transformers in f32 and in 16 bits, the cases that `PLANISH_CASES` names. In 16 bits a router may choose otherwise in single rows, so that only the f32 ones are judged.
 #[test]
@@ -82,6 +82,23 @@ fn greedy(model: &mut Model, prompt: &[u32], steps: usize) -> (Vec<u32>, Vec<f32
         tokens.push(likeliest(logits));
     }
     (tokens, all)
+}
+
+/// Random schedules of several sequences on every golden family, in f32, each sequence beside itself alone on the processor.
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn sequences_in_one_pass_agree_on_cuda() {
+    for (seed, name) in golden_folders().into_iter().enumerate() {
+        for case in [format!("{name}/plain"), format!("{name}/metal")] {
+            if !folder(&case).join("config.json").is_file() {
+                continue;
+            }
+            let device = Device::Cuda;
+            let options = LoadOptions { device, ..exact() };
+            let model = Model::load(&Checkpoint::open(&folder(&case)).unwrap(), &options).unwrap();
+            compare_sequences(model, &case, 24, seed as u64);
+        }
+    }
 }
 
 #[test]

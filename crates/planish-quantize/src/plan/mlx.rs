@@ -63,7 +63,9 @@ impl Planner<'_> {
 
     /// `None` for a layer that stays plain.
     fn mlx_choice(&self, source: &str, name: &str) -> Option<Packing> {
-        match self.overridden(source).or_else(|| self.overridden(name)) {
+        let allocated = |name| self.recipe.allocation.as_ref()?.of(name);
+        let overridden = self.overridden(source).or_else(|| self.overridden(name));
+        match overridden.or_else(|| allocated(source)).or_else(|| allocated(name)) {
             Some(choice) => choice,
             None => Some(mlx_rules::packing(self.model_type(), name).unwrap_or(self.recipe.packing)),
         }

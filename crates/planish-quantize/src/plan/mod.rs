@@ -3,7 +3,7 @@
 mod metal;
 mod mlx;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use planish_checkpoint::mlx::Arranged;
@@ -199,6 +199,7 @@ impl Recipe {
             Target::Metal => planner.metal(entries)?,
             Target::Mlx => planner.mlx(entries)?,
         };
+        self.check_allocation(&plan, entries)?;
         if plan.packed_count() == 0 {
             let what = format!(
                 "none of the {} tensors would be packed: there is no linear layer whose columns a group of {} divides{}",
@@ -213,6 +214,26 @@ impl Recipe {
             return Err(Error::source(what, None));
         }
         Ok(plan)
+    }
+}
+
+impl Recipe {
+    /// Refuses names that no layer of the model has: a slip of the pen would go unnoticed.
+    fn check_allocation(&self, plan: &Plan, entries: &[Entry]) -> Result<(), Error> {
+        let Some(allocation) = &self.allocation else {
+            return Ok(());
+        };
+        let of_model = entries.iter().map(|entry| module(&entry.name));
+        let known: HashSet<&str> = plan.tensors.iter().map(OutputTensor::module).chain(of_model).collect();
+        let unknown = allocation
+            .layers()
+            .iter()
+            .find(|(name, _)| !known.contains(name.as_str()));
+        unknown.map_or(Ok(()), |(name, _)| {
+            Err(Error::Allocation {
+                what: format!("it names `{name}`, and the model has no such layer"),
+            })
+        })
     }
 }
 

@@ -1,7 +1,4 @@
 //! SentencePiece BPE (`llama`): tokens with scores; unknown characters fall back to byte tokens `<0x0A>`.
-//!
-//! SentencePiece joins the pair whose token has the best score. Byte pair encoding by ranked merges does the same when every
-//! way to cut a token into two tokens is a merge, ranked by the token's score.
 
 use serde_json::{Value, json};
 
@@ -10,6 +7,7 @@ use super::super::metadata::Metadata;
 use super::Parts;
 use super::byte_level::listed_merges;
 use super::vocabulary::Vocabulary;
+use crate::merges;
 
 /// SentencePiece's visible space.
 const SPACE: &str = "\u{2581}";
@@ -52,15 +50,6 @@ fn decoder(space_first: bool) -> Value {
     json!({ "type": "Sequence", "decoders": steps })
 }
 
-/// One way to make a token from two.
-struct Merge<'a> {
-    left: &'a str,
-    right: &'a str,
-    score: f32,
-    /// Characters of `left`: of the merges of one token, those with the longer left part come first.
-    left_length: usize,
-}
-
 fn merges_by_score<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> Result<Vec<(&'a str, &'a str)>, Fault> {
     let key = "tokenizer.ggml.scores";
     let scores = metadata.need(key, metadata.floats(key)?)?;
@@ -71,28 +60,10 @@ fn merges_by_score<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> R
             scores.len(),
         ));
     }
-    let mut merges = Vec::new();
-    for (id, &token) in vocabulary.tokens.iter().enumerate() {
-        if !vocabulary.is_merged(id) {
-            continue;
-        }
-        for (left_length, (cut, _)) in token.char_indices().enumerate().skip(1) {
-            let (left, right) = token.split_at(cut);
-            if vocabulary.ids.contains_key(left) && vocabulary.ids.contains_key(right) {
-                merges.push(Merge {
-                    left,
-                    right,
-                    score: scores[id],
-                    left_length,
-                });
-            }
-        }
-    }
-    merges.sort_by(|one, other| {
-        other
-            .score
-            .total_cmp(&one.score)
-            .then(other.left_length.cmp(&one.left_length))
-    });
-    Ok(merges.into_iter().map(|merge| (merge.left, merge.right)).collect())
+    let scored = vocabulary.tokens.iter().zip(scores).enumerate();
+    let merged = scored.filter(|(id, _)| vocabulary.is_merged(*id));
+    Ok(merges::merges_by_score(
+        merged.map(|(_, (&token, score))| (token, score)),
+        |part| vocabulary.ids.contains_key(part),
+    ))
 }

@@ -1,0 +1,41 @@
+//! SentencePiece's byte pair encoding as ranked merges.
+//!
+//! SentencePiece joins the pair whose token has the best score. Byte pair encoding by ranked merges does the same when every way to
+//! cut a token into two tokens is a merge, ranked by the token's score.
+
+/// One way to make a token from two.
+struct Merge<'a> {
+    left: &'a str,
+    right: &'a str,
+    score: f32,
+    /// Characters of `left`: of the merges of one token, those with the longer left part come first.
+    left_length: usize,
+}
+
+/// The merges that make the tokens of `scored`, best first, out of parts that are `known`.
+pub fn merges_by_score<'a>(
+    scored: impl Iterator<Item = (&'a str, f32)>,
+    known: impl Fn(&str) -> bool,
+) -> Vec<(&'a str, &'a str)> {
+    let mut merges = Vec::new();
+    for (token, score) in scored {
+        for (left_length, (cut, _)) in token.char_indices().enumerate().skip(1) {
+            let (left, right) = token.split_at(cut);
+            if known(left) && known(right) {
+                merges.push(Merge {
+                    left,
+                    right,
+                    score,
+                    left_length,
+                });
+            }
+        }
+    }
+    merges.sort_by(|one, other| {
+        other
+            .score
+            .total_cmp(&one.score)
+            .then(other.left_length.cmp(&one.left_length))
+    });
+    merges.into_iter().map(|merge| (merge.left, merge.right)).collect()
+}
