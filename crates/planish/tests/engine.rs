@@ -131,7 +131,11 @@ fn clients_get_the_answers_that_they_get_alone() {
     let mut asked = Vec::new();
     for (index, opening) in OPENINGS.into_iter().enumerate() {
         let long = prompt(&format!("{opening} {}", "and then ".repeat(20 * index)));
-        asked.push((long.clone(), config(60 + 24 * index, None)));
+        let endless = GenerationConfig {
+            eos_token_id: Some(Vec::new()),
+            ..config(60 + 24 * index, None)
+        };
+        asked.push((long.clone(), endless));
         asked.push((long, config(70, Some(index as u64))));
         asked.push((prompt(opening), stop.clone()));
     }
