@@ -37,6 +37,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Generate(GenerateError::Model(error)) => model(error),
         Error::NoChatTemplate => Some(" (`planish generate` continues texts)".to_owned()),
         Error::ShortText { .. } => Some(" (--context)".to_owned()),
+        Error::Context { .. } => Some(" (--prompt-tokens, --generate-tokens, --depth, --batch)".to_owned()),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod hints;
+mod memory;
 
 use std::io;
 use std::panic::{self, PanicHookInfo};
@@ -11,6 +12,9 @@ use clap::{Parser, Subcommand};
 use planish::{Error, Isa, QuantizeError};
 
 use commands::interrupt;
+
+#[global_allocator]
+static MEMORY: memory::Watched = memory::Watched;
 
 /// Quantize, convert and run Hugging Face models in 2- to 8-bit affine quantization.
 #[derive(Parser, Debug)]
@@ -40,8 +44,10 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Measure prefill and decode rates, load time and memory.
     Bench(commands::bench::Arguments),
-    /// Perplexity on a text; divergence from a reference model.
+    /// Perplexity on a text; divergence from a reference model; multiple-choice questions.
     Evaluate(commands::evaluate::Arguments),
+    /// Pack a model in many ways and plot how far each is from it.
+    Sweep(commands::sweep::Arguments),
     /// A guided minute: quantize the demo model at 2, 4 and 8 bits, compare, and read a story by each.
     #[cfg(feature = "demo-model")]
     Demo(commands::demo::Arguments),
@@ -61,6 +67,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => commands::serve::run(arguments)?,
         Command::Bench(arguments) => commands::bench::run(arguments)?,
         Command::Evaluate(arguments) => commands::evaluate::run(arguments)?,
+        Command::Sweep(arguments) => commands::sweep::run(arguments)?,
         #[cfg(feature = "demo-model")]
         Command::Demo(arguments) => return commands::demo::run(arguments),
     }
@@ -114,6 +121,10 @@ fn report_panic(panic: &PanicHookInfo) {
     if failed_print(text).is_some() || planish::in_foreign_code() {
         return;
     }
+    if let Some(cause) = no_thread(text) {
+        eprintln!("error: out of memory, or of processes: the system gives no thread more ({cause})");
+        return;
+    }
     let place = panic
         .location()
         .map(|place| format!(" ({}:{})", place.file(), place.line()))
@@ -126,6 +137,13 @@ fn panic_text(payload: &dyn std::any::Any) -> Option<&str> {
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| payload.downcast_ref::<&str>().copied())
+}
+
+/// Why a thread could not be begun, where a crate of others takes threads for granted.
+fn no_thread(text: &str) -> Option<&str> {
+    let wants_thread = text.contains("ThreadPoolBuildError") || text.starts_with("failed to spawn thread");
+    let (_, cause) = text.split_once("message: \"")?;
+    cause.split('"').next().filter(|_| wants_thread)
 }
 
 /// Why `println!` panicked: a closed pipe, a full disk.

@@ -200,3 +200,20 @@ fn a_config_that_is_not_json() {
         refused(&scratch, "source", &["config.json"]);
     }
 }
+
+/// `inspect` lists no checkpoint as if it were whole that says more than it holds.
+#[test]
+fn layers_that_are_not_there_are_refused_by_inspect_too() {
+    let scratch = Scratch::new();
+    scratch.llama("m");
+    for layers in [3usize, 1_000_000_000] {
+        scratch.edit_config("m", |config| config["num_hidden_layers"] = json!(layers));
+        let message = scratch.fail(&["inspect", "m"]);
+        assert_eq!(
+            message,
+            format!(
+                "error: config.json: num_hidden_layers: expected 2 layers, of which there are tensors, found {layers}"
+            )
+        );
+    }
+}

@@ -122,6 +122,30 @@ fn help_tells_defaults() {
     }
 }
 
+/// Nothing is measured that the model cannot do.
+#[test]
+fn bench_stays_within_the_context() {
+    for arguments in [
+        &["-p", "5000"][..],
+        &["-p", "0", "-n", "5000"],
+        &["-p", "0", "-n", "1000", "-d", "4000"],
+        &["--batch", "1", "-p", "5000"],
+        &["--batch", "1,2", "-n", "18446744073709551615"],
+    ] {
+        let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("planish"))
+            .arg("bench")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(
+            message.contains("tokens are more than the model's context of 512 (--prompt-tokens"),
+            "{arguments:?}: {message}"
+        );
+    }
+}
+
 /// The old name of `--chunks` still works.
 #[test]
 fn chunks_and_pieces_are_one_flag() {

@@ -55,7 +55,7 @@ fn constant(ops: &CpuOps, rows: usize, cols: usize, value: impl Fn(u32) -> f32) 
         data: data.into(),
     });
     let tokens: Vec<u32> = (0..rows as u32).collect();
-    let Ok(mut output) = ops.tensor(rows, cols);
+    let mut output = ops.tensor(rows, cols).expect("memory");
     ops.embed(Embed {
         table: &table.into(),
         tokens: Tokens::Known(&tokens),
@@ -82,20 +82,21 @@ fn places(spans: &[Span]) -> Places<'_, CpuOps> {
 }
 
 fn append(ops: &CpuOps, key_values: &mut KeyValues, spans: &[Span], keys: &mut CpuTensor, values: &CpuTensor) {
-    let Ok(()) = ops.append(Append {
+    let stored = ops.append(Append {
         places: places(spans),
         rotation: None,
         keys,
         values,
         key_values,
     });
+    stored.expect("memory");
 }
 
 fn caches(ops: &CpuOps, layers: usize, positions: usize) -> Vec<KeyValues> {
     let cols = SIZES.heads * SIZES.head_dim;
     let (mut keys, values) = (numbers(ops, positions, cols), numbers(ops, positions, cols));
     let cache = |_| {
-        let Ok(mut cache) = ops.key_values(SIZES);
+        let mut cache = ops.key_values(SIZES).expect("memory");
         append(ops, &mut cache, &span(positions, 0), &mut keys, &values);
         cache
     };
@@ -217,7 +218,7 @@ fn element_wise(criterion: &mut Criterion) {
     });
     let cols = SIZES.heads * SIZES.head_dim;
     let (mut keys, values) = (numbers(&ops, PROMPT, cols), numbers(&ops, PROMPT, cols));
-    let Ok(mut cache) = ops.key_values(SIZES);
+    let mut cache = ops.key_values(SIZES).expect("memory");
     group.bench_function("append", |bencher| {
         bencher.iter(|| append(&ops, &mut cache, &span(PROMPT, 0), &mut keys, &values));
     });

@@ -5,12 +5,13 @@
 //! here, with fetches farther ahead. Copying takes 30 ms; what is mapped is given back as it goes.
 
 use planish_ops::PlainMatrix;
+use std::alloc::{Layout, alloc_zeroed};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use planish_format::PackedMatrix;
 
-use crate::huge::{HUGE_PAGE, advise, available_memory};
+use crate::huge::{HUGE_PAGE, advise, available_memory, has_huge_pages};
 use crate::interleaved::{self, InterleaveWords, Interleaved, LANES, group_bytes};
 use crate::matrix::CpuMatrix;
 use crate::share::SharedSlice;
@@ -76,12 +77,13 @@ impl Arena {
 
     /// Begins a new region, if the system has the memory.
     fn grow(&mut self, bytes: usize) -> bool {
-        let enough = available_memory().is_some_and(|available| available >= bytes + SPARE);
-        if enough {
-            self.region = Some(Arc::new(Region::new(bytes.max(REGION))));
-            self.used = 0;
+        let enough = has_huge_pages() && available_memory().is_some_and(|available| available >= bytes + SPARE);
+        let region = enough.then(|| Region::new(bytes.max(REGION))).flatten();
+        let is_new = region.is_some();
+        if let Some(region) = region {
+            (self.region, self.used) = (Some(Arc::new(region)), 0);
         }
-        enough
+        is_new
     }
 
     fn copy(&mut self, pool: &Pool, from: &Bytes) -> Bytes {
@@ -144,13 +146,19 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    pub fn new(len: usize) -> Region {
-        let mut memory = Box::<[u8]>::new_zeroed_slice(len + HUGE_PAGE);
-        advise(&mut memory);
-        let start = memory.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
-        // SAFETY: bytes may be zero.
-        let memory = Box::into_raw(unsafe { memory.assume_init() });
-        Region { memory, start, len }
+    /// `None` if the system has no memory for it.
+    pub fn new(len: usize) -> Option<Region> {
+        let layout = Layout::array::<u8>(len.checked_add(HUGE_PAGE)?).ok()?;
+        // SAFETY: the layout has a size.
+        let memory = unsafe { alloc_zeroed(layout) };
+        if memory.is_null() {
+            return None;
+        }
+        let memory = std::ptr::slice_from_raw_parts_mut(memory, layout.size());
+        // SAFETY: zeros that nobody else knows yet.
+        advise(unsafe { &mut *(memory as *mut [std::mem::MaybeUninit<u8>]) });
+        let start = memory.cast::<u8>().align_offset(HUGE_PAGE).min(HUGE_PAGE);
+        Some(Region { memory, start, len })
     }
 
     pub fn len(&self) -> usize {
@@ -174,7 +182,7 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: it came from a box, and no piece is left.
+        // SAFETY: allocated as a box of bytes is, and no piece is left.
         drop(unsafe { Box::from_raw(self.memory) });
     }
 }

@@ -202,7 +202,9 @@ impl Cpu {
             weight.check();
             assert_eq!(input.len(), m * weight.cols(), "values of {m} rows of x");
         }
-        if m == 0 {
+        if input.is_empty() {
+            // No rows, or rows of nothing, whose products are sums of nothing.
+            outputs.iter_mut().for_each(|output| output.fill(0.0));
             return;
         }
         if let Some(tap) = self.tap() {
@@ -237,6 +239,15 @@ impl Cpu {
     pub fn rows(&self, matrix: &CpuMatrix, ids: &[u32], out: &mut [f32]) {
         matrix.check();
         let cols = matrix.cols();
+        if cols == 0 {
+            let known = |&id: &u32| (id as usize) < matrix.rows();
+            assert!(
+                out.is_empty() && ids.iter().all(known),
+                "rows of a matrix of {}",
+                matrix.rows()
+            );
+            return;
+        }
         let output = Output::new(out, ids.len(), cols);
         self.pool.chunks(ids.len(), |_, index| {
             let row = ids[index] as usize;

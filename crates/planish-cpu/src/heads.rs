@@ -31,7 +31,7 @@ impl Cpu {
             let (cols, features) = (weight.cols(), weight.rows());
             let at = |row: usize, part: HeadPart| (row * heads + head) * part.stride + part.start;
             let gathered = gathered.take::<f32>(rows * cols);
-            for (row, part) in gathered.chunks_exact_mut(cols).enumerate() {
+            for (row, part) in gathered.chunks_exact_mut(cols.max(1)).enumerate() {
                 part.copy_from_slice(&input[at(row, from)..][..cols]);
             }
             let products = products.take::<f32>(rows * features);
@@ -42,7 +42,7 @@ impl Cpu {
                 outputs: &mut [&mut *products],
                 precision,
             });
-            for (row, product) in products.chunks_exact(features).enumerate() {
+            for (row, product) in products.chunks_exact(features.max(1)).enumerate() {
                 output[at(row, to)..][..features].copy_from_slice(product);
             }
         }
@@ -61,7 +61,9 @@ impl Cpu {
         let mut scratch = self.take_scratch();
         let [gathered, products] = &mut scratch.heads;
         let gathered = gathered.take::<f32>(weights.len() * cols);
-        let parts = gathered.chunks_exact_mut(cols).zip(input.chunks_exact(from.stride));
+        let parts = gathered
+            .chunks_exact_mut(cols.max(1))
+            .zip(input.chunks_exact(from.stride));
         parts.for_each(|(head, part)| head.copy_from_slice(&part[from.start..][..cols]));
         let products = products.take::<f32>(weights.len() * features);
         self.matmul_each(MatmulEach {
@@ -70,7 +72,9 @@ impl Cpu {
             outputs: products,
             precision,
         });
-        let targets = output.chunks_exact_mut(to.stride).zip(products.chunks_exact(features));
+        let targets = output
+            .chunks_exact_mut(to.stride)
+            .zip(products.chunks_exact(features.max(1)));
         targets.for_each(|(target, product)| target[to.start..][..features].copy_from_slice(product));
         self.return_scratch(scratch);
     }

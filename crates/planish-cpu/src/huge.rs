@@ -31,14 +31,17 @@ pub(crate) fn advise(memory: &mut [std::mem::MaybeUninit<u8>]) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn advise(_memory: &mut [std::mem::MaybeUninit<u8>]) {}
 
-/// Bytes that may still be taken before others must give way, in this process's group too. `None` where there are no huge pages.
+/// Whether the system has huge pages for whoever asks.
+pub(crate) fn has_huge_pages() -> bool {
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    enabled.is_ok_and(|enabled| !enabled.contains("[never]"))
+}
+
+/// Bytes that may still be taken before others must give way, in this process's group and its limits too. `None` where the system
+/// does not tell.
 #[cfg(target_os = "linux")]
 pub(crate) fn available_memory() -> Option<usize> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    let enabled = read("/sys/kernel/mm/transparent_hugepage/enabled")?;
-    if enabled.contains("[never]") {
-        return None;
-    }
     let number = |text: &str, key: &str| -> Option<usize> {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
         line.split_whitespace().next()?.parse().ok()
@@ -49,7 +52,29 @@ pub(crate) fn available_memory() -> Option<usize> {
         let limit: usize = limit.trim().parse().ok()?;
         Some(limit.saturating_sub(number(&read("/sys/fs/cgroup/memory.stat")?, "anon ")?))
     });
-    Some(available.min(group.unwrap_or(usize::MAX)))
+    let limit = address_space().and_then(|limit| {
+        let pages: usize = read("/proc/self/statm")?.split_whitespace().next()?.parse().ok()?;
+        Some(limit.saturating_sub(pages << 12))
+    });
+    Some(
+        available
+            .min(group.unwrap_or(usize::MAX))
+            .min(limit.unwrap_or(usize::MAX)),
+    )
+}
+
+/// The bytes that the process may map (`ulimit -v`), if there is a limit.
+#[cfg(target_os = "linux")]
+fn address_space() -> Option<usize> {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: writes the limit given.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } != 0;
+    (!failed && limit.rlim_cur != libc::RLIM_INFINITY)
+        .then(|| usize::try_from(limit.rlim_cur).ok())
+        .flatten()
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -11,7 +11,8 @@ use planish_ops::{CacheType, REWIND, ResidentKeyValues, SequenceStore, Span};
 
 use crate::Cpu;
 use crate::input::{largest_magnitude, step_of};
-use crate::piece::Piece;
+use crate::memory::{self, OutOfMemory};
+use crate::piece::{Piece, WHAT};
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{ProductElement, VectorFunctions};
 
@@ -58,19 +59,22 @@ impl<T: ProductElement> Block<T> {
         }
     }
 
-    fn zeros(shape: KeyValueShape) -> Block<T> {
+    fn zeros(shape: KeyValueShape) -> Result<Block<T>, OutOfMemory> {
         // Blocks behind a window come and go.
         let zeros = |len: usize| match shape.window {
-            Some(_) => Piece::Own(vec![T::default(); len].into_boxed_slice()),
+            Some(_) => Ok(Piece::Own(memory::zeros(WHAT, len)?.into_boxed_slice())),
             None => Piece::zeros(len),
         };
-        let scales = || vec![0.0; if T::SCALED { shape.heads * BLOCK } else { 0 }].into_boxed_slice();
-        Block {
-            keys: zeros(shape.heads * shape.head_dim * BLOCK),
-            values: zeros(shape.heads * BLOCK * shape.width()),
-            key_scales: scales(),
-            value_scales: scales(),
-        }
+        let scales = || {
+            let len = if T::SCALED { shape.heads * BLOCK } else { 0 };
+            Ok(memory::zeros(WHAT, len)?.into_boxed_slice())
+        };
+        Ok(Block {
+            keys: zeros(shape.heads * shape.head_dim * BLOCK)?,
+            values: zeros(shape.heads * BLOCK * shape.width())?,
+            key_scales: scales()?,
+            value_scales: scales()?,
+        })
     }
 
     /// Takes over what another block of the same layer holds.
@@ -150,8 +154,9 @@ impl<T: ProductElement> Sequences<T> {
         *self.slot(to) = blocks;
     }
 
-    /// Makes room for the rows of a span, in blocks that its sequence alone has.
-    fn reserve(&mut self, shape: KeyValueShape, span: &Span) {
+    /// Makes room for the rows of a span, in blocks that its sequence alone has. Where memory ends on the way, the blocks before the
+    /// span are as they were.
+    fn reserve(&mut self, shape: KeyValueShape, span: &Span) -> Result<(), OutOfMemory> {
         let (first, needed) = (span.first_position / BLOCK, span.end_position().div_ceil(BLOCK));
         while self.slot(span.slot).len() > needed {
             let block = self.slot(span.slot).pop().expect("longer than needed");
@@ -164,13 +169,17 @@ impl<T: ProductElement> Sequences<T> {
             if Arc::get_mut(block).is_some() {
                 continue;
             }
-            let mut own = self.unused.pop().unwrap_or_else(|| Arc::new(Block::zeros(shape)));
+            let mut own = match self.unused.pop() {
+                Some(block) => block,
+                None => Arc::new(Block::zeros(shape)?),
+            };
             let block = &mut self.slots[span.slot][index];
             if index * BLOCK < span.first_position {
                 exclusive_block(&mut own).copy_from(block);
             }
             *block = own;
         }
+        Ok(())
     }
 
     /// Frees the blocks that no row from the span's first on sees, nor one that the sequence is taken back to.
@@ -237,7 +246,10 @@ impl KeyValues {
     }
 
     /// Stores the rows of spans: `keys` are (rows, heads, head_dim), `values` (rows, heads, value_dim).
-    pub fn append(&mut self, cpu: &Cpu, spans: &[Span], keys: &[f32], values: &[f32]) {
+    ///
+    /// # Errors
+    /// The memory ran out: nothing is stored.
+    pub fn append(&mut self, cpu: &Cpu, spans: &[Span], keys: &[f32], values: &[f32]) -> Result<(), OutOfMemory> {
         match &mut self.stored {
             Stored::Float32(sequences) => append(cpu, self.shape, sequences, spans, keys, values),
             Stored::Float16(sequences) => append(cpu, self.shape, sequences, spans, keys, values),
@@ -293,9 +305,9 @@ fn append<T: ProductElement>(
     spans: &[Span],
     keys: &[f32],
     values: &[f32],
-) {
+) -> Result<(), OutOfMemory> {
     for span in spans {
-        sequences.reserve(shape, span);
+        sequences.reserve(shape, span)?;
         if let Some(window) = shape.window {
             sequences.free_unseen(window, span);
         }
@@ -319,7 +331,7 @@ fn append<T: ProductElement>(
                 store(span, first + index, unsafe { &mut blocks.range(index..index + 1)[0] });
             }
         });
-        return;
+        return Ok(());
     }
     let slots = SharedSlice::new(&mut sequences.slots);
     // A position of keys is a line of the cache for each value.
@@ -332,6 +344,7 @@ fn append<T: ProductElement>(
             }
         }
     });
+    Ok(())
 }
 
 /// Stores one position. `keys` are (heads, head_dim), `values` (heads, value_dim).

@@ -26,6 +26,7 @@ mod interleaved;
 mod key_values;
 mod limits;
 mod matrix;
+mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
@@ -50,6 +51,7 @@ pub use interleaved::Interleaved;
 pub use key_values::{KeyValueShape, KeyValues};
 pub use limits::{MEMORY_BYTES, operation_rate, read_rate};
 pub use matrix::CpuMatrix;
+pub use memory::OutOfMemory;
 pub use ops::{CpuOps, CpuSequences, CpuStack, CpuTensor};
 pub use pool::Pool;
 pub use recurrence::Coefficients;

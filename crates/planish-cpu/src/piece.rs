@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use half::f16;
 
 use crate::arena::Region;
+use crate::memory::{OutOfMemory, look};
 
 /// Bytes of a region; only pages that are written take memory.
 const REGION: usize = 4 << 20;
+/// What the memory is for.
+pub(crate) const WHAT: &str = "keys and values";
 /// Every piece starts at a multiple of this.
 const LINE: usize = 64;
 
@@ -19,7 +22,7 @@ const LINE: usize = 64;
 static CURRENT: Mutex<(Weak<Region>, usize)> = Mutex::new((Weak::new(), 0));
 
 /// Numbers whose bytes may be zero.
-pub(crate) trait Plain: Copy {}
+pub(crate) trait Plain: Copy + bytemuck::Zeroable {}
 
 impl Plain for f32 {}
 impl Plain for f16 {}
@@ -40,23 +43,27 @@ unsafe impl<T: Sync> Sync for Piece<T> {}
 
 impl<T: Plain> Piece<T> {
     /// So many zeros in a region. It should live about as long as its neighbours: what it leaves is not used again.
-    pub fn zeros(len: usize) -> Piece<T> {
-        let bytes = len * size_of::<T>();
+    pub fn zeros(len: usize) -> Result<Piece<T>, OutOfMemory> {
+        let bytes = len.saturating_mul(size_of::<T>());
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-        let region = current
-            .0
-            .upgrade()
-            .filter(|region| region.len() >= current.1 + bytes)
-            .unwrap_or_else(|| {
-                let region = Arc::new(Region::new(REGION.max(bytes)));
+        let open = current.0.upgrade();
+        let open = open.filter(|region| region.len() - current.1.min(region.len()) >= bytes);
+        let region = match open {
+            Some(region) => region,
+            None => {
+                let size = REGION.max(bytes);
+                look(WHAT, size)?;
+                let region = Region::new(size).ok_or_else(|| OutOfMemory::new(WHAT, size))?;
+                let region = Arc::new(region);
                 *current = (Arc::downgrade(&region), 0);
                 region
-            });
+            }
+        };
         let start = current.1;
         current.1 = (start + bytes).next_multiple_of(LINE);
         let values = std::ptr::slice_from_raw_parts_mut(region.part(start, bytes).cast::<T>(), len);
         let _region = region;
-        Piece::Cut { values, _region }
+        Ok(Piece::Cut { values, _region })
     }
 }
 
@@ -95,7 +102,8 @@ mod tests {
     #[test]
     fn pieces_are_zeros_aligned_and_apart() {
         let lengths = [1, 63, 0, 100_000, REGION, 5, 3 * REGION / 4, 3 * REGION / 4, 17];
-        let mut pieces: Vec<Piece<f16>> = lengths.iter().map(|&len| Piece::zeros(len)).collect();
+        let mut pieces: Vec<Piece<f16>> = lengths.iter().map(|&len| Piece::zeros(len).unwrap()).collect();
+        assert!(Piece::<f16>::zeros(usize::MAX).is_err() && Piece::<f16>::zeros(1 << 50).is_err());
         for (number, piece) in pieces.iter_mut().enumerate() {
             assert_eq!((piece.len(), piece.as_ptr() as usize % LINE), (lengths[number], 0));
             assert!(piece.iter().all(|value| value.to_bits() == 0), "piece {number}");

@@ -43,6 +43,16 @@ pub struct GenerationConfig {
     pub begin_suppress_tokens: Option<Vec<u32>>,
     /// Runs of tokens that are never chosen. Default: none.
     pub bad_words_ids: Option<Vec<Vec<u32>>>,
+    /// What is added to the logit of the last token of a run, where the others stand before it. Default: none.
+    pub sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
+    /// Logits of the prompt's tokens are multiplied by this if positive, else divided; above 0. Default: 1.
+    pub encoder_repetition_penalty: Option<f32>,
+    /// No run of so many tokens of the prompt comes again; 0 allows all. Default: 0.
+    pub encoder_no_repeat_ngram_size: Option<usize>,
+    /// The only token that may follow a prompt of one. Default: none.
+    pub forced_bos_token_id: Option<u32>,
+    /// The only tokens that may be the last of [`GenerationConfig::max_new_tokens`]. Default: none.
+    pub forced_eos_token_id: Option<Vec<u32>>,
 }
 
 impl Default for GenerationConfig {
@@ -63,6 +73,11 @@ impl Default for GenerationConfig {
             suppress_tokens: None,
             begin_suppress_tokens: None,
             bad_words_ids: None,
+            sequence_bias: None,
+            encoder_repetition_penalty: None,
+            encoder_no_repeat_ngram_size: None,
+            forced_bos_token_id: None,
+            forced_eos_token_id: None,
         }
     }
 }
@@ -109,6 +124,11 @@ pub struct GenerationDefaults {
     suppress_tokens: Suggested<Vec<u32>>,
     begin_suppress_tokens: Suggested<Vec<u32>>,
     bad_words_ids: Suggested<Vec<Vec<u32>>>,
+    sequence_bias: Suggested<Vec<(Vec<u32>, f32)>>,
+    encoder_repetition_penalty: Suggested<f32>,
+    encoder_no_repeat_ngram_size: Suggested<usize>,
+    forced_bos_token_id: Suggested<Vec<u32>>,
+    forced_eos_token_id: Suggested<Vec<u32>>,
     eos_token_id: Vec<u32>,
     /// A file whose end tokens are no tokens, and what they are.
     wrong_end: Option<(&'static str, String)>,
@@ -131,7 +151,7 @@ pub struct GenerationPlan {
 }
 
 /// Keys that change what transformers generates, and that are not obeyed here; the values with which they change nothing.
-const NOT_OBEYED: [(&str, &[&str]); 24] = [
+const NOT_OBEYED: [(&str, &[&str]); 21] = [
     ("typical_p", &["1.0", "1"]),
     ("epsilon_cutoff", &["0.0", "0"]),
     ("eta_cutoff", &["0.0", "0"]),
@@ -142,20 +162,17 @@ const NOT_OBEYED: [(&str, &[&str]); 24] = [
     ("penalty_alpha", &["0.0", "0"]),
     ("dola_layers", &[]),
     ("guidance_scale", &["1.0", "1"]),
-    ("encoder_repetition_penalty", &["1.0", "1"]),
-    ("encoder_no_repeat_ngram_size", &["0"]),
     ("exponential_decay_length_penalty", &[]),
-    ("sequence_bias", &["{}"]),
     ("constraints", &["[]"]),
     ("force_words_ids", &["[]"]),
-    ("forced_bos_token_id", &[]),
-    ("forced_eos_token_id", &[]),
     ("forced_decoder_ids", &["[]"]),
     ("remove_invalid_values", &["false"]),
     ("watermarking_config", &[]),
     ("presence_penalty", &["0.0", "0"]),
     ("frequency_penalty", &["0.0", "0"]),
     ("max_time", &[]),
+    ("num_return_sequences", &["1"]),
+    ("token_healing", &["false"]),
 ];
 
 impl GenerationDefaults {
@@ -217,6 +234,20 @@ impl GenerationDefaults {
             bad_words_ids: read(&config, "bad_words_ids", "a list of lists of tokens", |value| {
                 value.as_array()?.iter().map(|word| token_ids(Some(word))).collect()
             }),
+            sequence_bias: read(
+                &config,
+                "sequence_bias",
+                "a list of pairs of tokens and a number",
+                as_biases,
+            ),
+            encoder_repetition_penalty: read(&config, "encoder_repetition_penalty", "a number", as_f32),
+            encoder_no_repeat_ngram_size: read(&config, "encoder_no_repeat_ngram_size", "a whole number", as_count),
+            forced_bos_token_id: read(&config, "forced_bos_token_id", "a token", |value| {
+                token_ids(Some(value))
+            }),
+            forced_eos_token_id: read(&config, "forced_eos_token_id", "a token or a list of tokens", |value| {
+                token_ids(Some(value))
+            }),
             eos_token_id,
             wrong_end,
             notices,
@@ -264,6 +295,17 @@ impl GenerationConfig {
         }
         let temperature = of(may_sample, &defaults.temperature, self.temperature, 1.0)?;
         let do_sample = may_sample && temperature != 0.0;
+        let forced_first = self.forced_bos_token_id.map(|token| vec![token]);
+        let prompt_penalty = defaults
+            .encoder_repetition_penalty
+            .under(self.encoder_repetition_penalty)?;
+        if let Some(penalty) = prompt_penalty.filter(|penalty| !(*penalty > 0.0 && penalty.is_finite())) {
+            return Err(Error::Option {
+                option: "encoder_repetition_penalty",
+                found: penalty.to_string(),
+                expected: "a number above 0",
+            });
+        }
         let sampling = Sampling {
             do_sample,
             temperature,
@@ -294,6 +336,20 @@ impl GenerationConfig {
                     .under(self.no_repeat_ngram_size)?
                     .unwrap_or(0),
                 least_tokens: defaults.min_new_tokens.under(self.min_new_tokens)?.unwrap_or(0),
+                repeat_none_of_prompt: defaults
+                    .encoder_no_repeat_ngram_size
+                    .under(self.encoder_no_repeat_ngram_size)?
+                    .unwrap_or(0),
+                biases: last_of_equals(
+                    defaults
+                        .sequence_bias
+                        .under(self.sequence_bias.clone())?
+                        .unwrap_or_default(),
+                ),
+                prompt_penalty,
+                forced_first: lists(&defaults.forced_bos_token_id, &forced_first)?
+                    .and_then(|list| list.first().copied()),
+                forced_last: lists(&defaults.forced_eos_token_id, &self.forced_eos_token_id)?.unwrap_or_default(),
                 // An explicit number of new tokens goes before a length with the prompt, as in transformers.
                 least_length: match self.min_new_tokens {
                     Some(_) => 0,
@@ -355,6 +411,34 @@ fn as_texts(value: &Value) -> Option<Vec<String>> {
         Value::String(text) => Some(vec![text.clone()]),
         Value::Array(list) => list.iter().map(|text| text.as_str().map(str::to_owned)).collect(),
         _ => None,
+    }
+}
+
+/// Of two biases of the same run the later counts, as in transformers.
+fn last_of_equals(biases: Vec<(Vec<u32>, f32)>) -> Vec<(Vec<u32>, f32)> {
+    let last: std::collections::HashMap<Vec<u32>, usize> = biases
+        .iter()
+        .enumerate()
+        .map(|(at, (run, _))| (run.clone(), at))
+        .collect();
+    let numbered = biases.into_iter().enumerate();
+    let kept = numbered.filter(|(at, (run, _))| last.get(run) == Some(at));
+    kept.map(|(_, bias)| bias).collect()
+}
+
+/// `[[[10, 45], -0.6], ..]`; other spellings exist in Python only.
+fn as_biases(value: &Value) -> Option<Vec<(Vec<u32>, f32)>> {
+    let pair = |pair: &Value| {
+        let [tokens, bias] = pair.as_array()?.as_slice() else {
+            return None;
+        };
+        let tokens = token_ids(Some(tokens)).filter(|tokens| !tokens.is_empty())?;
+        let bias = as_f32(bias).filter(|bias| bias.is_finite())?;
+        Some((tokens, bias))
+    };
+    match value {
+        Value::Object(none) if none.is_empty() => Some(Vec::new()),
+        value => value.as_array()?.iter().map(pair).collect(),
     }
 }
 

@@ -18,7 +18,15 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+/// Below it a logit over the temperature may be no number any more, and anything but the likeliest token has no chance.
+const LEAST_TEMPERATURE: f32 = 1e-30;
+
 impl Sampling {
+    /// Whether tokens are drawn; else the likeliest is always taken.
+    pub fn draws(&self) -> bool {
+        self.do_sample && self.temperature >= LEAST_TEMPERATURE
+    }
+
     /// # Errors
     /// [`Error::Option`] for a value outside its range.
     pub fn check(&self) -> Result<(), Error> {
@@ -46,7 +54,7 @@ impl Sampling {
     }
 }
 
-/// Tokens that may not be chosen.
+/// Tokens that may not be chosen, or more or less readily.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Restrictions {
     /// Never.
@@ -61,6 +69,16 @@ pub struct Restrictions {
     pub least_tokens: usize,
     /// The same, prompt and answer together.
     pub least_length: usize,
+    /// One that would make a run of so many tokens of the prompt come again; 0 allows all.
+    pub repeat_none_of_prompt: usize,
+    /// What is added to the logit of the last token of each, where the others stand before it.
+    pub biases: Vec<(Vec<u32>, f32)>,
+    /// Logits of the prompt's tokens are multiplied by this if positive, else divided. `None` is 1.
+    pub prompt_penalty: Option<f32>,
+    /// The only token that may follow a prompt of one.
+    pub forced_first: Option<u32>,
+    /// The only tokens that may be the last that fits.
+    pub forced_last: Vec<u32>,
 }
 
 impl Restrictions {
@@ -71,6 +89,32 @@ impl Restrictions {
             || self.repeat_none_of > 0
             || self.least_tokens > 0
             || self.least_length > prompt
+            || self.repeat_none_of_prompt > 0
+            || self.forces()
+    }
+
+    fn forces(&self) -> bool {
+        self.forced_first.is_some() || !self.forced_last.is_empty()
+    }
+
+    /// The only tokens that may follow `tokens`, where `most` are all that there may be. Empty is any.
+    fn forced(&self, tokens: usize, most: usize) -> &[u32] {
+        match &self.forced_first {
+            Some(first) if tokens == 1 => std::slice::from_ref(first),
+            _ if tokens.checked_add(1) == Some(most) => &self.forced_last,
+            _ => &[],
+        }
+    }
+
+    /// Calls `add` with every token whose logit is changed after `tokens`.
+    fn biased(&self, tokens: &[u32], add: &mut dyn FnMut(u32, f32)) {
+        for (run, bias) in &self.biases {
+            if let Some((&last, before)) = run.split_last()
+                && tokens.ends_with(before)
+            {
+                add(last, *bias);
+            }
+        }
     }
 
     /// Calls `forbid` with every token that may not follow `tokens`, of which `prompt` were given, but for those that never may.
@@ -90,11 +134,15 @@ impl Restrictions {
                 forbid(last);
             }
         }
-        if self.repeat_none_of > 0 && tokens.len() + 1 >= self.repeat_none_of {
-            let before = &tokens[tokens.len() + 1 - self.repeat_none_of..];
-            let runs = tokens.windows(self.repeat_none_of);
-            let again = runs.filter(|run| run.starts_with(before));
-            again.filter_map(|run| run.last()).for_each(|&token| forbid(token));
+        for (size, said) in [
+            (self.repeat_none_of, tokens),
+            (self.repeat_none_of_prompt, &tokens[..prompt]),
+        ] {
+            if size > 0 && tokens.len() + 1 >= size {
+                let before = &tokens[tokens.len() + 1 - size..];
+                let again = said.windows(size).filter(|run| run.starts_with(before));
+                again.filter_map(|run| run.last()).for_each(|&token| forbid(token));
+            }
         }
     }
 }
@@ -103,6 +151,8 @@ impl Restrictions {
 #[derive(Clone, Debug)]
 struct Mask {
     words: Vec<u32>, // bit `token % 32` of word `token / 32`
+    /// As they were before all but some tokens were forbidden for the next one.
+    before: Vec<u32>,
     /// Those that are forbidden for the next token only.
     now: Vec<u32>,
 }
@@ -112,6 +162,7 @@ impl Mask {
     fn new(vocabulary: usize, never: impl Iterator<Item = u32>) -> Mask {
         let mut mask = Mask {
             words: vec![u32::MAX; vocabulary.div_ceil(32)],
+            before: Vec::new(),
             now: Vec::new(),
         };
         never.for_each(|token| {
@@ -137,7 +188,24 @@ impl Mask {
         }
     }
 
+    /// Forbids all others for the next token.
+    fn allow_only(&mut self, tokens: &[u32]) {
+        let all = self.words.len() * 32;
+        let mut known = tokens.iter().filter(|token| (**token as usize) < all).peekable();
+        if known.peek().is_some() {
+            self.before.clone_from(&self.words);
+            self.words.fill(0);
+            for token in known {
+                self.words[*token as usize / 32] |= 1 << (token % 32);
+            }
+        }
+    }
+
     fn allow_again(&mut self) {
+        if !self.before.is_empty() {
+            std::mem::swap(&mut self.words, &mut self.before);
+            self.before.clear();
+        }
         for token in self.now.drain(..) {
             self.words[token as usize / 32] |= 1 << (token % 32);
         }
@@ -151,10 +219,17 @@ pub struct Sampler {
     restrictions: Restrictions,
     ends: Vec<u32>,
     prompt: usize,
+    /// Tokens that there may be, the prompt's among them.
+    most: usize,
+    vocabulary: usize,
     mask: Option<Mask>,
     random: Random,
     penalized: Vec<u64>, // bit `token % 64` of word `token / 64`: whether the token has its adjustment
     adjustments: Vec<Adjustment>,
+    /// How many of them are not for the next token only.
+    lasting: usize,
+    /// What the biases of the next token changed of the others: where, and what was there.
+    changed: Vec<usize>,
 }
 
 impl Sampler {
@@ -166,9 +241,13 @@ impl Sampler {
             restrictions: Restrictions::default(),
             ends: Vec::new(),
             prompt: 0,
+            most: usize::MAX,
+            vocabulary: usize::MAX,
             mask: None,
             penalized: Vec::new(),
             adjustments: Vec::new(),
+            lasting: 0,
+            changed: Vec::new(),
         }
     }
 
@@ -189,15 +268,19 @@ impl Sampler {
             restrictions: restrictions.clone(),
             ends: plan.eos_token_id.clone(),
             prompt: prompt.len(),
+            most: prompt.len().saturating_add(plan.max_new_tokens),
+            vocabulary,
             ..Sampler::new(plan.sampling.clone())
         };
-        sampler.observe(prompt);
+        let penalty = restrictions.prompt_penalty.map_or(1.0, |penalty| 1.0 / penalty);
+        sampler.penalize(prompt, penalty * sampler.sampling.repetition_penalty);
         sampler
     }
 
     /// Whether a choice depends on the tokens before it.
     pub fn depends_on_tokens(&self) -> bool {
-        self.penalizes() || self.restrictions.depend_on_tokens(self.prompt)
+        let biased = !self.restrictions.biases.is_empty();
+        self.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
     }
 
     fn penalizes(&self) -> bool {
@@ -206,9 +289,14 @@ impl Sampler {
 
     /// Takes note of tokens of the prompt or the answer.
     pub fn observe(&mut self, tokens: &[u32]) {
-        if !self.penalizes() {
+        self.penalize(tokens, self.sampling.repetition_penalty);
+    }
+
+    fn penalize(&mut self, tokens: &[u32], penalty: f32) {
+        if penalty == 1.0 {
             return;
         }
+        self.forget_biases();
         for &token in tokens {
             let (word, bit) = (token as usize / 64, 1 << (token % 64));
             if self.penalized.len() <= word {
@@ -219,11 +307,49 @@ impl Sampler {
                 self.penalized[word] |= bit;
                 self.adjustments.push(Adjustment {
                     token,
-                    penalty: self.sampling.repetition_penalty,
+                    penalty,
                     bias: 0.0,
                 });
             }
         }
+        self.lasting = self.adjustments.len();
+    }
+
+    /// Leaves no adjustment that was for one token only.
+    fn forget_biases(&mut self) {
+        self.adjustments.truncate(self.lasting);
+        for index in self.changed.drain(..) {
+            self.adjustments[index].bias = 0.0;
+        }
+    }
+
+    fn bias(&mut self, tokens: &[u32]) {
+        self.forget_biases();
+        let Sampler {
+            adjustments,
+            changed,
+            lasting,
+            ..
+        } = self;
+        let vocabulary = self.vocabulary;
+        self.restrictions.biased(tokens, &mut |token, bias| {
+            if token as usize >= vocabulary {
+                return;
+            }
+            match adjustments.iter().position(|adjustment| adjustment.token == token) {
+                Some(index) => {
+                    adjustments[index].bias += bias;
+                    if index < *lasting && !changed.contains(&index) {
+                        changed.push(index);
+                    }
+                }
+                None => adjustments.push(Adjustment {
+                    token,
+                    penalty: 1.0,
+                    bias,
+                }),
+            }
+        });
     }
 
     /// How the token after these is chosen. Each call draws a number.
@@ -234,9 +360,13 @@ impl Sampler {
             if tokens.len() >= self.prompt {
                 let forbid = &mut |token| mask.forbid_now(token);
                 self.restrictions.forbidden(tokens, self.prompt, &self.ends, forbid);
+                mask.allow_only(self.restrictions.forced(tokens.len(), self.most));
             }
         }
-        if !self.sampling.do_sample {
+        if !self.restrictions.biases.is_empty() && tokens.len() >= self.prompt {
+            self.bias(tokens);
+        }
+        if !self.sampling.draws() {
             return Choice::Likeliest;
         }
         Choice::Drawn(Draw {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use planish_generate::{Files, OtherTokenizer, Tokenizer};
+use planish_generate::{ChatTemplate, Files, Message, OtherTokenizer, TemplateInput, Tokenizer};
 use serde_json::{Value, json};
 
 fn golden() -> Value {
@@ -122,6 +122,21 @@ fn tekken_files_are_read_as_mistral_common_does() {
         assert_eq!(json!(first), golden()[kind]["inst"]);
         assert_eq!(tokenizer.id("<SPECIAL_19>").is_some(), kind == "tekken");
     }
+}
+
+#[test]
+fn templates_see_special_tokens_that_only_the_tokenizer_names() {
+    let mut files = files("tekken");
+    files.chat_template = Some(b"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}".to_vec());
+    let tokenizer = Tokenizer::new(&files).unwrap();
+    let template = ChatTemplate::new(&files).unwrap().unwrap();
+    let template = template.with_special_tokens(tokenizer.special_tokens());
+    let text = template
+        .render(&[Message::new("user", "Hi")], &TemplateInput::default())
+        .unwrap();
+    assert_eq!(text, "<s>Hi</s>");
+    let ids = tokenizer.encode_plain(&text).unwrap();
+    assert_eq!((ids[0], ids.last().copied()), (1, tokenizer.eos_id()));
 }
 
 fn refusal(files: &Files) -> String {

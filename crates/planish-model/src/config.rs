@@ -32,8 +32,7 @@ impl<'a> Config<'a> {
     /// The same for a checkpoint with tensors of so many layers.
     pub(crate) fn with_layers(self, present: usize) -> Config<'a> {
         Config {
-            // With one layer too many the loader names the tensor that is missing.
-            most_layers: self.most_layers.min(present + 1),
+            most_layers: self.most_layers.min(present),
             ..self
         }
     }
@@ -57,12 +56,16 @@ impl<'a> Config<'a> {
         self.map.get(key).or_else(default).filter(|value| !value.is_null())
     }
 
+    /// The key, dotted where nested.
+    fn key_path(&self, key: &str) -> String {
+        let path = self.path.into_iter().filter(|part| !part.is_empty());
+        path.chain([key]).collect::<Vec<&str>>().join(".")
+    }
+
     pub(crate) fn error(&self, key: &str, expected: &str) -> Error {
-        let mut key_path: Vec<&str> = self.path.into_iter().filter(|part| !part.is_empty()).collect();
-        key_path.push(key);
         let found = self.value(key).map_or("nothing".to_owned(), Value::to_string);
         Error::Config {
-            key: key_path.join("."),
+            key: self.key_path(key),
             expected: expected.to_owned(),
             found,
         }
@@ -80,7 +83,11 @@ impl<'a> Config<'a> {
         match self.most_layers {
             most if layers <= most => Ok(layers),
             MOST_LAYERS => Err(self.error(key, &format!("at most {MOST_LAYERS} layers"))),
-            most => Err(self.error(key, &format!("{} layers, of which there are tensors", most - 1))),
+            present => Err(Error::Layers {
+                key: self.key_path(key),
+                present,
+                found: layers,
+            }),
         }
     }
 

@@ -3,7 +3,7 @@
 //! `groups.rs` says which chunks go through the layers together, `pass.rs` takes rows through them, `head.rs` ends a call;
 //! `trial.rs` runs it with parts in other forms.
 
-mod groups;
+pub(crate) mod groups;
 mod head;
 mod pass;
 mod trial;

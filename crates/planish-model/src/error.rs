@@ -30,6 +30,16 @@ pub enum Error {
         /// What is there (`nothing` if it is missing).
         found: String,
     },
+    /// More layers than there are tensors of.
+    #[error("config.json: {key}: expected {present} layers, of which there are tensors, found {found}")]
+    Layers {
+        /// The key, dotted where nested.
+        key: String,
+        /// Layers with tensors.
+        present: usize,
+        /// What the key says.
+        found: usize,
+    },
     /// A tensor that the architecture needs is not in the checkpoint.
     #[error("tensor {name} is missing from the checkpoint")]
     MissingTensor {

@@ -28,7 +28,7 @@ pub struct Draw {
     pub unit: f64,
 }
 
-/// What changes the logit of a token before a choice: `l > 0 ? l / penalty : l * penalty`, then `+ bias`.
+/// What changes the logit of a token before a choice: `b = l + bias`, then `b > 0 ? b / penalty : b * penalty`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adjustment {
     /// Below the vocabulary; at most once in a row's list.
@@ -42,12 +42,12 @@ pub struct Adjustment {
 impl Adjustment {
     /// The formula.
     pub fn of(&self, logit: f32) -> f32 {
-        let penalized = if logit > 0.0 {
-            logit / self.penalty
+        let biased = logit + self.bias;
+        if biased > 0.0 {
+            biased / self.penalty
         } else {
-            logit * self.penalty
-        };
-        penalized + self.bias
+            biased * self.penalty
+        }
     }
 }
 

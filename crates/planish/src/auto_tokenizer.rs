@@ -51,9 +51,10 @@ impl AutoTokenizer {
             }
             Err(error) => return Err(error.into()),
         };
+        let template = ChatTemplate::new(files)?;
         Ok(AutoTokenizer {
+            template: template.map(|template| template.with_special_tokens(tokenizer.special_tokens())),
             tokenizer,
-            template: ChatTemplate::new(files)?,
         })
     }
 

@@ -74,12 +74,24 @@ impl CausalLM {
     /// # Errors
     /// More tokens than the context holds; a failing device.
     pub fn bench(&self, options: &BenchOptions) -> Result<Rates, Error> {
+        let longest = options
+            .prompt_tokens
+            .max(options.depth.saturating_add(options.generate_tokens));
+        self.check_context(longest)?;
         let tokens = Tokens::new(self, options);
         let mut model = self.lock();
         Ok(Rates {
             prefill: prefill(&mut model, &tokens.prompt, options.repeat)?,
             decode: decode(&mut model, &tokens.before, &tokens.generated, options.repeat)?,
         })
+    }
+
+    pub(crate) fn check_context(&self, tokens: usize) -> Result<(), Error> {
+        let context = self.architecture().context;
+        match tokens > context {
+            true => Err(Error::Context { tokens, context }),
+            false => Ok(()),
+        }
     }
 
     /// One more run of both kinds that says where time goes, beside the limits of the machine measured in the same minute. On the

@@ -22,6 +22,14 @@ pub struct BatchBenchOptions {
     pub repeat: usize,
 }
 
+impl BatchBenchOptions {
+    /// Of a sequence at most: those that are first have some more tokens when the last has its first.
+    fn positions(&self) -> usize {
+        let tokens = self.prompt_tokens.saturating_add(self.generate_tokens);
+        tokens.saturating_add(self.sequences).saturating_add(2)
+    }
+}
+
 /// Of each run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BatchRates {
@@ -49,6 +57,7 @@ impl CausalLM {
     /// Without a sequence, a token of a prompt or a token to generate.
     pub fn bench_batch(&self, options: &BatchBenchOptions) -> Result<BatchRates, Error> {
         assert!(options.sequences > 0 && options.prompt_tokens > 0 && options.generate_tokens > 0);
+        self.check_context(options.positions())?;
         let mut model = self.lock();
         let mut rates = BatchRates::default();
         run(&mut model, options, &mut BatchRates::default())?;
@@ -81,9 +90,7 @@ fn run(model: &mut Model, options: &BatchBenchOptions, rates: &mut BatchRates) -
     let mut batch = Batch::default();
     let start = Instant::now();
     for prompt in tokens.chunks(options.prompt_tokens) {
-        // Those that are first have some more tokens when the last has its first.
-        let capacity = options.prompt_tokens + count + options.generate_tokens + 2;
-        let mut session = Session::with_capacity(model, capacity);
+        let mut session = Session::with_capacity(model, options.positions());
         session.begin(model, prompt, &plan)?;
         batch.add(session);
     }

@@ -49,10 +49,34 @@ pub enum Error {
         /// Tokens of a chunk.
         chunk: usize,
     },
+    /// More tokens than the model can look back on.
+    #[error("{tokens} tokens are more than the model's context of {context}")]
+    Context {
+        /// Asked for.
+        tokens: usize,
+        /// Of the model.
+        context: usize,
+    },
     /// What was measured of layers cannot be read, or is of another model or text.
     #[error("what was measured of the layers: {what}")]
     Sensitivities {
         /// What was expected and what was found.
+        what: String,
+    },
+    /// A line of multiple-choice questions that cannot be read.
+    #[error("line {line}: {what}")]
+    Task {
+        /// Its number, from 1.
+        line: usize,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A choice that cannot be scored.
+    #[error("the choice {choice:?} cannot be scored: {what}")]
+    Choice {
+        /// Its text.
+        choice: String,
+        /// Why not.
         what: String,
     },
     /// Two models whose logits cannot be compared.

@@ -47,6 +47,7 @@ mod bench_batch;
 mod budget;
 mod builder;
 mod calibrate;
+mod calibrated;
 mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -60,6 +61,9 @@ mod metal_config;
 mod scores;
 mod session;
 mod source;
+mod sweep;
+mod sweep_chart;
+mod tasks;
 mod told;
 
 pub use auto_tokenizer::AutoTokenizer;
@@ -68,6 +72,7 @@ pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use budget::{BudgetOptions, BudgetProgress, Sensitivities, allocate};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
+pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
@@ -81,6 +86,9 @@ pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
+pub use sweep::{Point, PointWidths, Sweep, SweepRow};
+pub use sweep_chart::sweep_chart;
+pub use tasks::{Answered, Share, Task, TaskScores};
 
 pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};

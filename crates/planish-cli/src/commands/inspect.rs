@@ -36,6 +36,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let group = packing(WIDTHS[0], arguments.group_size)?.group();
     let source = open(&arguments.model, arguments.revision.as_deref())?;
+    // What says more than it holds is not listed as if it were whole.
+    if let Err(error @ Error::Model(ModelError::Layers { .. })) = source.architecture() {
+        return Err(error.into());
+    }
     let bar = Bar::new();
     let inspection = inspect(&source, group, &mut |progress| bar.conversion(progress))?;
     drop(bar);

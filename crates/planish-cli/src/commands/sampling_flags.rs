@@ -64,7 +64,7 @@ impl SamplingFlags {
             .filter(|(_, given)| *given)
             .map(|(flag, _)| *flag)
             .collect();
-        if plan.sampling.do_sample || given.is_empty() {
+        if plan.sampling.draws() || given.is_empty() {
             return;
         }
         let (names, have) = match given.as_slice() {

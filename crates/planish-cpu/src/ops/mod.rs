@@ -4,7 +4,6 @@ mod meter;
 mod routed;
 mod tensor;
 
-use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +23,7 @@ use crate::heads::copy_heads;
 use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
-use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, Precision};
+use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
 
 use meter::{Meter, Phase};
 pub use routed::CpuStack;
@@ -109,7 +108,7 @@ impl Ops for CpuOps {
     type KeyValues = KeyValues;
     type Sequences = CpuSequences;
     type Chosen = CpuChosen;
-    type Error = Infallible;
+    type Error = OutOfMemory;
 
     /// What is computed next should still be in a cache. Products of up to 16 rows round each of them as if it were alone.
     const PASS: PassSize = PassSize {
@@ -119,16 +118,16 @@ impl Ops for CpuOps {
     };
     const SYNCHRONOUS: bool = true;
 
-    fn tensor(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
-        Ok(CpuTensor::zeros(rows, cols))
+    fn tensor(&self, rows: usize, cols: usize) -> Result<CpuTensor, OutOfMemory> {
+        CpuTensor::zeros(rows, cols)
     }
 
-    fn tensor_f32(&self, rows: usize, cols: usize) -> Result<CpuTensor, Infallible> {
+    fn tensor_f32(&self, rows: usize, cols: usize) -> Result<CpuTensor, OutOfMemory> {
         self.tensor(rows, cols)
     }
 
-    fn vector(&self, values: &[f32]) -> Result<CpuTensor, Infallible> {
-        Ok(CpuTensor::row(values))
+    fn vector(&self, values: &[f32]) -> Result<CpuTensor, OutOfMemory> {
+        CpuTensor::row(values)
     }
 
     fn place<W: HostWeight>(&self, weight: W, _use_as: Use) -> Placed<CpuMatrix, CpuOps, W> {
@@ -162,17 +161,17 @@ impl Ops for CpuOps {
         }
     }
 
-    fn sequences(&self) -> Result<CpuSequences, Infallible> {
+    fn sequences(&self) -> Result<CpuSequences, OutOfMemory> {
         Ok(CpuSequences)
     }
 
-    fn begin_pass(&self, spans: &[Span], _sequences: &mut CpuSequences) -> Result<(), Infallible> {
+    fn begin_pass(&self, spans: &[Span], _sequences: &mut CpuSequences) -> Result<(), OutOfMemory> {
         check_spans(spans);
         self.meter.skip();
         Ok(())
     }
 
-    fn key_values(&self, sizes: KeyValueSizes) -> Result<KeyValues, Infallible> {
+    fn key_values(&self, sizes: KeyValueSizes) -> Result<KeyValues, OutOfMemory> {
         Ok(KeyValues::new(KeyValueShape {
             heads: sizes.heads,
             head_dim: sizes.head_dim,
@@ -187,22 +186,22 @@ impl Ops for CpuOps {
         tensor: &'a CpuTensor,
         rows: Range<usize>,
         _staging: &'a mut Vec<f32>,
-    ) -> Result<&'a [f32], Infallible> {
+    ) -> Result<&'a [f32], OutOfMemory> {
         Ok(tensor.rows_of(rows))
     }
 
-    fn chosen(&self) -> Result<CpuChosen, Infallible> {
+    fn chosen(&self) -> Result<CpuChosen, OutOfMemory> {
         Ok(CpuChosen::default())
     }
 
-    fn choose(&self, problem: Choose<'_, CpuOps>) -> Result<(), Infallible> {
+    fn choose(&self, problem: Choose<'_, CpuOps>) -> Result<(), OutOfMemory> {
         problem.check();
         choose(self.cpu.pool(), problem);
         self.meter.lap(CHOICE, Work::default());
         Ok(())
     }
 
-    fn take(&self, chosen: &mut CpuChosen, tokens: &mut Vec<Option<u32>>) -> Result<(), Infallible> {
+    fn take(&self, chosen: &mut CpuChosen, tokens: &mut Vec<Option<u32>>) -> Result<(), OutOfMemory> {
         chosen.take(tokens);
         Ok(())
     }
@@ -304,7 +303,7 @@ impl Ops for CpuOps {
         self.meter.lap(OTHER, Work::default());
     }
 
-    fn append(&self, problem: Append<'_, CpuOps>) -> Result<(), Infallible> {
+    fn append(&self, problem: Append<'_, CpuOps>) -> Result<(), OutOfMemory> {
         problem.check();
         let Append {
             places,
@@ -330,7 +329,7 @@ impl Ops for CpuOps {
                 });
             }
         }
-        key_values.append(&self.cpu, places.spans, keys.values(), values.values());
+        key_values.append(&self.cpu, places.spans, keys.values(), values.values())?;
         self.meter.lap(OTHER, Work::default());
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use planish_ops::Shape;
 
+use crate::memory::{self, OutOfMemory};
+
 /// Contiguous values in f32.
 #[derive(Debug, Default)]
 pub struct CpuTensor {
@@ -13,20 +15,15 @@ pub struct CpuTensor {
 }
 
 impl CpuTensor {
-    pub(super) fn zeros(rows: usize, cols: usize) -> CpuTensor {
-        CpuTensor {
-            rows,
-            cols,
-            values: vec![0.0; rows * cols],
-        }
+    pub(super) fn zeros(rows: usize, cols: usize) -> Result<CpuTensor, OutOfMemory> {
+        let values = memory::zeros("the tensors of a pass", rows.saturating_mul(cols))?;
+        Ok(CpuTensor { rows, cols, values })
     }
 
-    pub(super) fn row(values: &[f32]) -> CpuTensor {
-        CpuTensor {
-            rows: 1,
-            cols: values.len(),
-            values: values.to_vec(),
-        }
+    pub(super) fn row(values: &[f32]) -> Result<CpuTensor, OutOfMemory> {
+        let mut tensor = CpuTensor::zeros(1, values.len())?;
+        tensor.values.copy_from_slice(values);
+        Ok(tensor)
     }
 
     /// All values. // (rows, cols)
@@ -40,12 +37,12 @@ impl CpuTensor {
     }
 
     /// The first rows. // (rows, cols)
-    pub(crate) fn first(&self, rows: usize) -> &[f32] {
+    pub fn first(&self, rows: usize) -> &[f32] {
         self.rows_of(0..rows)
     }
 
     /// As [`CpuTensor::first`].
-    pub(crate) fn first_mut(&mut self, rows: usize) -> &mut [f32] {
+    pub fn first_mut(&mut self, rows: usize) -> &mut [f32] {
         self.rows_of_mut(0..rows)
     }
 

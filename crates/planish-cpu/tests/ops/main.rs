@@ -3,6 +3,7 @@
 mod attention;
 mod common;
 mod cpu;
+mod empty;
 mod experts;
 mod states;
 mod work;

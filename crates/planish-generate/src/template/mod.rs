@@ -83,6 +83,12 @@ impl ChatTemplate {
         })
     }
 
+    /// The same with these special tokens, role and text: a tokenizer may know some that no other file names.
+    pub fn with_special_tokens(self, special: &[(String, String)]) -> ChatTemplate {
+        let special = special.to_vec();
+        ChatTemplate { special, ..self }
+    }
+
     /// Text that the template puts after what the assistant said, where it can be told: how a turn ends.
     pub fn end_of_turn(&self) -> Option<String> {
         const WORDS: &str = "planish asks how a turn ends";

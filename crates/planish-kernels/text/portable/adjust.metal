@@ -1,4 +1,4 @@
-// What changes logits before a token is chosen. `adjust`: penalty and bias of single tokens, each at most once; `mask`: tokens that
+// What changes logits before a token is chosen. `adjust`: bias and penalty of single tokens, each at most once; `mask`: tokens that
 // may not be chosen become negative infinity.
 // Grids: adjust (adjustments / THREADS, 1, 1); mask (cols / THREADS, masks, 1); rounded up. Defines: THREADS.
 
@@ -18,8 +18,8 @@ KERNEL(adjust)(
     if (index < problem.count) {
         const uint4 adjustment = adjustments[index];
         device float* logit = logits + ulong(adjustment.x) * problem.cols + adjustment.y;
-        const float penalty = as_type<float>(adjustment.z), value = *logit;
-        *logit = (value > 0.0f ? exact_divide(value, penalty) : value * penalty) + as_type<float>(adjustment.w);
+        const float penalty = as_type<float>(adjustment.z), value = *logit + as_type<float>(adjustment.w);
+        *logit = value > 0.0f ? exact_divide(value, penalty) : value * penalty;
     }
 }
 
