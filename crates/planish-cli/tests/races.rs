@@ -58,7 +58,11 @@ fn eight_runs_to_one_target() {
         }
         let was_there = scratch.path("out").exists();
         let start = |run: usize| {
-            let force: &[&str] = if (run + round) % 2 == 0 { &["--force"] } else { &[] };
+            let force: &[&str] = if (run + round).is_multiple_of(2) {
+                &["--force"]
+            } else {
+                &[]
+            };
             let mut command = scratch.command(&command(BITS[(run + round) % 3], force));
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
         };

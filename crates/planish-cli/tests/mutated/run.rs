@@ -19,6 +19,7 @@ pub struct Run {
 /// Nothing of the program waits: more than this is a hang, even where many runs share the processor.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+#[allow(clippy::zombie_processes, reason = "it is waited for below, with what it took")]
 pub fn run(scratch: &Path, arguments: &[&str]) -> Run {
     let program = std::env::var_os("PLANISH_PROGRAM")
         .map_or_else(|| assert_cmd::cargo::cargo_bin!("planish").to_path_buf(), PathBuf::from);
