@@ -16,8 +16,12 @@ fn serve(flags: &[&str]) -> Command {
 fn it_answers_until_a_signal_ends_it() {
     let mut server = serve(&["--model-name", "tales", "--api-key", "k"]).spawn().unwrap();
     let mut errors = BufReader::new(server.stderr.take().unwrap());
+    // The first line says which model it is.
     let mut line = String::new();
-    errors.read_line(&mut line).unwrap();
+    while !line.contains("http://") {
+        line.clear();
+        assert_ne!(errors.read_line(&mut line).unwrap(), 0, "it ended");
+    }
     let address = line.trim().rsplit_once("http://").expect("an address").1;
     let address = address.strip_suffix("/v1").unwrap().to_owned();
     assert!(line.starts_with("tales on "), "{line}");
