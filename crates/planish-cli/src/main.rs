@@ -40,6 +40,8 @@ enum Command {
     Generate(commands::generate::Arguments),
     /// Talk with a model.
     Chat(commands::chat::Arguments),
+    /// Answer many clients over HTTP, as OpenAI's API does.
+    Serve(commands::serve::Arguments),
     /// Measure prefill and decode rates, load time and memory.
     Bench(commands::bench::Arguments),
     /// Perplexity on a text; divergence from a reference model; multiple-choice questions.
@@ -62,6 +64,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Models(arguments) => commands::models::run(arguments)?,
         Command::Generate(arguments) => return commands::generate::run(arguments),
         Command::Chat(arguments) => return commands::chat::run(arguments),
+        Command::Serve(arguments) => commands::serve::run(arguments)?,
         Command::Bench(arguments) => commands::bench::run(arguments)?,
         Command::Evaluate(arguments) => commands::evaluate::run(arguments)?,
         Command::Sweep(arguments) => commands::sweep::run(arguments)?,

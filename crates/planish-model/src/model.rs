@@ -255,6 +255,11 @@ impl Model {
         self.engine.sequence_bytes()
     }
 
+    /// Memory that one more position of a sequence takes, in layers with windows as long as no window is full.
+    pub fn position_bytes(&self) -> usize {
+        self.engine.position_bytes()
+    }
+
     /// The entries that each part of the model reads, from its input to its output.
     pub(crate) fn parts(&self) -> &[Vec<String>] {
         self.engine.parts()

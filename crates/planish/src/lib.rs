@@ -31,6 +31,7 @@
 //! | text that comes word by word, a prefix that is computed once | [`Session`] |
 //! | conversations | [`ChatSession`] |
 //! | many prompts side by side | [`CausalLM::generate_many`] |
+//! | many clients, who come and go | [`Engine`] |
 //! | logits, perplexity, divergence from another model | [`CausalLM::logits_from`], [`CausalLM::evaluate`] |
 //! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`inspect`] |
 //! | rates | [`CausalLM::bench`], [`CausalLM::bench_batch`] |
@@ -51,6 +52,7 @@ mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
 mod demo_model;
+mod engine;
 mod error;
 mod evaluate;
 mod imatrix;
@@ -62,6 +64,7 @@ mod source;
 mod sweep;
 mod sweep_chart;
 mod tasks;
+mod told;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
@@ -74,6 +77,7 @@ pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
+pub use engine::{Client, Engine, EngineEvent, EngineOptions, EngineRequest, EngineStatus, Refusal};
 pub use error::Error;
 pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
 pub use imatrix::read_imatrix;

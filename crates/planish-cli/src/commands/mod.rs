@@ -24,6 +24,7 @@ pub mod prompts;
 pub mod quantize;
 pub mod run_flags;
 pub mod sampling_flags;
+pub mod serve;
 pub mod source;
 pub mod sweep;
 pub mod template_flags;
