@@ -81,7 +81,7 @@ pub enum Error {
 
 impl Error {
     /// For `map_err`: an I/O error of `path`.
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io { path, source }
     }

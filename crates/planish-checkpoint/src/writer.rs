@@ -121,6 +121,14 @@ impl Writer {
         Ok(writer)
     }
 
+    /// That `target` may be written, for whoever has much to do before it is.
+    ///
+    /// # Errors
+    /// A target that exists, unless a model's and `force` is set.
+    pub fn check_target(target: &Path, force: bool) -> Result<(), Error> {
+        staging::check_target(target, force).map(|_| ())
+    }
+
     /// Whether a run to `target` that is no longer alive left something to go on with.
     pub fn is_unfinished(target: &Path) -> bool {
         staging::left_behind(target, journal::NAME)

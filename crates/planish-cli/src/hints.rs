@@ -9,7 +9,8 @@ pub fn describe(error: &anyhow::Error) -> String {
         None => error
             .downcast_ref::<QuantizeError>()
             .and_then(quantize)
-            .or_else(|| error.downcast_ref::<DeviceError>().map(device)),
+            .or_else(|| error.downcast_ref::<DeviceError>().map(device))
+            .or_else(|| error.downcast_ref::<planish_server::Error>().and_then(server)),
     };
     let mut message = error.to_string();
     // Some errors tell their cause themselves.
@@ -38,6 +39,14 @@ fn hint(error: &Error) -> Option<String> {
         Error::NoChatTemplate => Some(" (`planish generate` continues texts)".to_owned()),
         Error::ShortText { .. } => Some(" (--context)".to_owned()),
         Error::Context { .. } => Some(" (--prompt-tokens, --generate-tokens, --depth, --batch)".to_owned()),
+        _ => None,
+    }
+}
+
+fn server(error: &planish_server::Error) -> Option<String> {
+    match error {
+        planish_server::Error::Open { .. } => Some(" (--api-key or --open)".to_owned()),
+        planish_server::Error::Listen { .. } => Some(" (--host, --port)".to_owned()),
         _ => None,
     }
 }

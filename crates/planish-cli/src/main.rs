@@ -40,10 +40,14 @@ enum Command {
     Generate(commands::generate::Arguments),
     /// Talk with a model.
     Chat(commands::chat::Arguments),
+    /// Answer many clients over HTTP, as OpenAI's API does.
+    Serve(commands::serve::Arguments),
     /// Measure prefill and decode rates, load time and memory.
     Bench(commands::bench::Arguments),
-    /// Perplexity on a text; divergence from a reference model.
+    /// Perplexity on a text; divergence from a reference model; multiple-choice questions.
     Evaluate(commands::evaluate::Arguments),
+    /// Pack a model in many ways and plot how far each is from it.
+    Sweep(commands::sweep::Arguments),
     /// A guided minute: quantize the demo model at 2, 4 and 8 bits, compare, and read a story by each.
     #[cfg(feature = "demo-model")]
     Demo(commands::demo::Arguments),
@@ -60,8 +64,10 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Models(arguments) => commands::models::run(arguments)?,
         Command::Generate(arguments) => return commands::generate::run(arguments),
         Command::Chat(arguments) => return commands::chat::run(arguments),
+        Command::Serve(arguments) => commands::serve::run(arguments)?,
         Command::Bench(arguments) => commands::bench::run(arguments)?,
         Command::Evaluate(arguments) => commands::evaluate::run(arguments)?,
+        Command::Sweep(arguments) => commands::sweep::run(arguments)?,
         #[cfg(feature = "demo-model")]
         Command::Demo(arguments) => return commands::demo::run(arguments),
     }

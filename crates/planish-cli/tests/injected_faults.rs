@@ -1,40 +1,66 @@
 //! System calls that fail, one at a time: whatever the call and the failure, a conversion ends with a whole output, or with exit code 1,
-//! one message and nothing left behind.
+//! one message and nothing left behind; a fetch from the Hub leaves a cache with which the next one succeeds.
+//! `PLANISH_ROUNDS` is the number of calls of each function.
 
 #![cfg(target_os = "linux")]
 
+#[path = "../../planish-checkpoint/tests/hub_server/mod.rs"]
+#[allow(dead_code, reason = "the tests of the client use the rest")]
+mod hub_server;
+mod injected;
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
+use hub_server::{Behaviour, HubServer};
+use injected::{CACHES, FILES, Fault, faults, shim};
 use planish_checkpoint::Checkpoint;
 use support::Scratch;
 
 /// Of each function so many calls, from the first on.
-const CALLS: usize = 8;
+fn calls(default: usize) -> usize {
+    std::env::var("PLANISH_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
+}
 
-/// Functions and what they may say: I/O error, disk full, quota reached, interrupted, half done.
-const FAULTS: [(&str, &[i32]); 8] = [
-    ("write", &[5, 28, 122, 4, 0]),
-    ("read", &[5, 4, 0]),
-    ("fsync", &[5, 28]),
-    ("ftruncate64", &[5, 28]),
-    ("lseek64", &[5]),
-    ("open64", &[5, 13, 24]),
-    ("mkdir", &[5, 28]),
-    ("rename", &[5, 28]),
-];
+/// Counts of runs that ended with a message, and of runs that overcame the fault.
+#[derive(Default)]
+struct Counts {
+    failed: usize,
+    succeeded: usize,
+}
 
-/// Compiles the shim; `None` without a C compiler.
-fn shim(folder: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/injected/shim.c");
-    let library = folder.join("shim.so");
-    let mut compiler = Command::new("cc");
-    let compiler = compiler.args(["-shared", "-fPIC", "-O1", "-D_LARGEFILE64_SOURCE", "-o"]);
-    let status = compiler.arg(&library).arg(source).arg("-ldl").status().ok()?;
-    assert!(status.success(), "the shim does not compile");
-    Some(library)
+impl Counts {
+    /// Whether a run succeeded; it explains itself otherwise.
+    fn judge(&mut self, output: &Output, what: &str) -> bool {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        match output.status.code() {
+            Some(0) => self.succeeded += 1,
+            Some(1) => {
+                self.failed += 1;
+                let messages = stderr.lines().filter(|line| line.starts_with("error: ")).count();
+                assert!(messages == 1 && !stderr.contains("mistake"), "{what}\n{stderr}");
+            }
+            code => panic!("{what}: exit {code:?}\n{stderr}"),
+        }
+        output.status.success()
+    }
+
+    fn tell(&self, least: usize) {
+        let Counts { failed, succeeded } = self;
+        println!(
+            "{} faults: {failed} ended with a message, {succeeded} were overcome",
+            failed + succeeded
+        );
+        assert!(*failed >= least && *succeeded >= least, "the shim does nothing");
+    }
+}
+
+fn check_whole(folder: &Path, what: &str) {
+    let out = Checkpoint::open(folder).unwrap_or_else(|error| panic!("{what}: {error}"));
+    for entry in out.entries() {
+        out.read(entry).unwrap();
+    }
 }
 
 #[test]
@@ -53,46 +79,76 @@ fn a_failing_call_leaves_nothing_half_done() {
         &["dequantize", "packed", "--out", "out"],
         &["convert", "packed", "--to", "mlx", "--out", "out"],
     ];
-    let (mut failed, mut succeeded) = (0, 0);
+    let mut counts = Counts::default();
     for arguments in commands {
-        for (call, errors) in FAULTS {
-            for (&error, at) in errors.iter().flat_map(|error| (0..CALLS).map(move |at| (error, at))) {
-                let mut command = scratch.command(arguments);
-                command
-                    .env("LD_PRELOAD", &shim)
-                    .env("FAULT_CALL", call)
-                    .env("FAULT_AT", at.to_string())
-                    .env("FAULT_ERRNO", error.to_string());
-                let output = command.output().unwrap();
-                let stderr = String::from_utf8_lossy(&output.stderr);
-                let what = format!(
-                    "{arguments:?}, {call} number {at} says {error}: {:?}\n{stderr}",
-                    output.status
-                );
-                match output.status.code() {
-                    Some(0) => {
-                        succeeded += 1;
-                        let out =
-                            Checkpoint::open(&scratch.path("out")).unwrap_or_else(|error| panic!("{what}{error}"));
-                        for entry in out.entries() {
-                            out.read(entry).unwrap();
-                        }
-                        std::fs::remove_dir_all(scratch.path("out")).unwrap();
-                    }
-                    Some(1) => {
-                        failed += 1;
-                        let messages = stderr.lines().filter(|line| line.starts_with("error: ")).count();
-                        assert!(messages == 1 && !stderr.contains("mistake"), "{what}");
-                    }
-                    _ => panic!("{what}"),
-                }
-                assert_eq!(scratch.names(), before, "{what}");
+        for fault in faults(&FILES, calls(8)) {
+            let mut command = scratch.command(arguments);
+            fault.inject(&mut command, &shim);
+            let what = format!("{arguments:?} with {fault:?}");
+            if counts.judge(&command.output().unwrap(), &what) {
+                check_whole(&scratch.path("out"), &what);
+                std::fs::remove_dir_all(scratch.path("out")).unwrap();
             }
+            assert_eq!(scratch.names(), before, "{what}");
         }
     }
-    println!(
-        "{} faults: {failed} ended with a message, {succeeded} were overcome",
-        failed + succeeded
+    counts.tell(50);
+}
+
+/// Fetches and lists the model of the server.
+fn fetch(scratch: &Scratch, server: &HubServer, fault: Option<(Fault, &Path)>) -> Output {
+    let mut command: Command = scratch.command(&["inspect", "org/name"]);
+    command
+        .env_remove("HF_HUB_OFFLINE")
+        .env_remove("HF_TOKEN")
+        .env("HF_HOME", scratch.path("home"))
+        .env("HF_ENDPOINT", &server.endpoint);
+    if let Some((fault, shim)) = fault {
+        fault.inject(&mut command, shim);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn a_fetch_that_fails_leaves_a_cache_that_serves() {
+    let scratch = Scratch::new();
+    scratch.llama("source");
+    let folder = tempfile::tempdir().unwrap();
+    let Some(shim) = shim(folder.path()) else {
+        println!("no C compiler: NOT RUN");
+        return;
+    };
+    let files = ["config.json", "tokenizer.json", "model.safetensors"];
+    let files = files.map(|name| (name, std::fs::read(scratch.path("source").join(name)).unwrap()));
+    let served: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (*name, &data[..])).collect();
+    let server = HubServer::start(&served, Behaviour::default());
+    let expected = fetch(&scratch, &server, None);
+    assert!(
+        expected.status.success(),
+        "{}",
+        String::from_utf8_lossy(&expected.stderr)
     );
-    assert!(failed > 50 && succeeded > 50, "the shim does nothing");
+    let mut counts = Counts::default();
+    for fault in faults(&FILES, calls(3)).chain(faults(&CACHES, calls(3))) {
+        std::fs::remove_dir_all(scratch.path("home")).unwrap();
+        let what = format!("a fetch with {fault:?}");
+        let output = fetch(&scratch, &server, Some((fault, &shim)));
+        if counts.judge(&output, &what) {
+            assert_eq!(output.stdout, expected.stdout, "{what}");
+        }
+        let again = fetch(&scratch, &server, None);
+        let stderr = String::from_utf8_lossy(&again.stderr);
+        assert!(again.status.success(), "{what}, then without: {stderr}");
+        assert_eq!(again.stdout, expected.stdout, "{what}");
+        let hub = scratch
+            .path("home/hub/models--org--name/snapshots")
+            .join(hub_server::COMMIT);
+        for (name, data) in &files {
+            assert!(
+                std::fs::read(hub.join(name)).unwrap() == *data,
+                "{what}: {name} is not what was served"
+            );
+        }
+    }
+    counts.tell(10);
 }

@@ -5,7 +5,10 @@
 
 use std::sync::LazyLock;
 
+use crate::affine::Affine;
+use crate::products::{Dots, Tile};
 use crate::row::{DecodeRow, EncodeRow};
+use crate::search::{Group, SearchScratch};
 use crate::{FloatType, Isa};
 
 /// The loops over one row, compiled for one instruction set. They may only be called where the machine has it.
@@ -22,6 +25,12 @@ pub(crate) struct Loops {
     pub widen: unsafe fn(FloatType, &[u8], &mut [f32]),
     /// `f32` to little-endian values of a type.
     pub narrow: unsafe fn(FloatType, &[f32], &mut [u8]),
+    /// Scale, bias and codes of one group.
+    pub search_group: unsafe fn(&Group, &mut SearchScratch, &mut [u8]) -> Affine,
+    /// Sums of products of some columns of two matrices.
+    pub tile: unsafe fn(&mut Tile),
+    /// Sums of products of one row with four.
+    pub dots: unsafe fn(&Dots) -> [f64; 4],
 }
 
 /// The loops for an instruction set.
@@ -78,11 +87,29 @@ pub(crate) fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
     unsafe { (CHOSEN.narrow)(float_type, values, bytes) }
 }
 
+/// Scale, bias and codes of one group.
+pub(crate) fn search_group(group: &Group, scratch: &mut SearchScratch, codes: &mut [u8]) -> Affine {
+    // SAFETY: the machine has a chosen instruction set.
+    unsafe { (CHOSEN.search_group)(group, scratch, codes) }
+}
+
+/// Sums of products of some columns of two matrices.
+pub(crate) fn tile(mut tile: Tile) {
+    // SAFETY: the machine has a chosen instruction set.
+    unsafe { (CHOSEN.tile)(&mut tile) }
+}
+
+/// Sums of products of one row with four.
+pub(crate) fn dots(dots: Dots) -> [f64; 4] {
+    // SAFETY: the machine has a chosen instruction set.
+    unsafe { (CHOSEN.dots)(&dots) }
+}
+
 /// A module with the loops compiled for target features, where some are named. `HALVES`: whether the machine converts f16.
 macro_rules! compile_loops {
     ($module:ident, $halves:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{DecodeRow, EncodeRow, FloatType, Loops};
+            use super::{Affine, DecodeRow, Dots, EncodeRow, FloatType, Group, Loops, SearchScratch, Tile};
 
             pub(super) static LOOPS: Loops = Loops {
                 encode_row,
@@ -91,6 +118,9 @@ macro_rules! compile_loops {
                 unpack,
                 widen,
                 narrow,
+                search_group,
+                tile,
+                dots,
             };
 
             $(#[target_feature(enable = $features)])?
@@ -121,6 +151,21 @@ macro_rules! compile_loops {
             $(#[target_feature(enable = $features)])?
             fn narrow(float_type: FloatType, values: &[f32], bytes: &mut [u8]) {
                 crate::float::narrow::<$halves>(float_type, values, bytes);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            fn search_group(group: &Group, scratch: &mut SearchScratch, codes: &mut [u8]) -> Affine {
+                crate::search::search(group, scratch, codes)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            fn tile(tile: &mut Tile) {
+                crate::products::tile(tile);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            fn dots(dots: &Dots) -> [f64; 4] {
+                crate::products::dots(dots)
             }
         }
     };

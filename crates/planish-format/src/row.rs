@@ -7,7 +7,7 @@ use crate::affine::{Affine, encode_group, fit};
 use crate::bits::{pack, unpack};
 use crate::float::{narrow, widen};
 use crate::matrix::PackedRow;
-use crate::search::{Group, SearchScratch, search};
+use crate::search::{Group, SearchScratch, Weighting, search};
 use crate::{Encoder, FloatType, Packing, Rule};
 
 /// A row to encode.
@@ -114,7 +114,7 @@ fn search_groups(row: &mut EncodeRow, importance: Option<&[f32]>) {
             bits: row.packing.bits(),
             scale_type: row.scale_type,
             weights,
-            importance: importance.map(|columns| &columns[index * size..][..size]),
+            weighting: Weighting::Size(importance.map(|columns| &columns[index * size..][..size])),
         };
         let affine = search(&group, scratch, codes);
         (*scale, *bias) = (affine.scale, affine.bias);

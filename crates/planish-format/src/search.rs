@@ -9,7 +9,7 @@
 
 use crate::affine::{Affine, fit_range, range};
 use crate::float::rounded;
-use crate::{Encoder, FloatType};
+use crate::{Encoder, FloatType, Packing};
 
 /// Weights that are computed side by side.
 pub(crate) const LANES: usize = 16;
@@ -62,8 +62,57 @@ pub(crate) struct Group<'a> {
     pub scale_type: FloatType,
     /// x. // (group)
     pub weights: &'a [f32],
-    /// Of the columns. // (group)
-    pub importance: Option<&'a [f32]>,
+    pub weighting: Weighting<'a>,
+}
+
+/// What the squared error of each x is multiplied by.
+#[derive(Clone, Copy)]
+pub(crate) enum Weighting<'a> {
+    /// `|x| + rms(x)`, times the importance of the columns where it is known. // (group)
+    Size(Option<&'a [f32]>),
+    /// These numbers, nothing more. // (group)
+    Given(&'a [f32]),
+}
+
+/// Searches group after group with weights of the error that are given. For methods that choose codes one after another, which
+/// take only scale and bias from here.
+pub struct GroupSearch {
+    bits: u32,
+    scale_type: FloatType,
+    codes: Vec<u8>,
+    scratch: SearchScratch,
+}
+
+impl GroupSearch {
+    /// For groups of a packing, with scales and biases of a type.
+    pub fn new(packing: Packing, scale_type: FloatType) -> GroupSearch {
+        GroupSearch {
+            bits: packing.bits(),
+            scale_type,
+            codes: vec![0; packing.group()],
+            scratch: SearchScratch::new(packing.group()),
+        }
+    }
+
+    /// The stored scale and bias with the least `sum of weights (s q + b - x)^2` that the search finds. // (group) each
+    ///
+    /// # Panics
+    /// If there are not as many values and weights as the group has.
+    pub fn find(&mut self, x: &[f32], weights: &[f32]) -> (f32, f32) {
+        assert!(
+            x.len() == self.codes.len() && weights.len() == self.codes.len(),
+            "a group of {}",
+            self.codes.len()
+        );
+        let group = Group {
+            bits: self.bits,
+            scale_type: self.scale_type,
+            weights: x,
+            weighting: Weighting::Given(weights),
+        };
+        let affine = crate::instructions::search_group(&group, &mut self.scratch, &mut self.codes);
+        (affine.scale, affine.bias)
+    }
 }
 
 /// What one reading of the group with a scale and a bias finds.
@@ -170,13 +219,16 @@ fn prepare(group: &Group, scratch: &mut SearchScratch) -> (f32, f32) {
     let rms = (dot(values, values) / count as f32).sqrt();
     // In units of the root mean square, so that sums neither overflow nor vanish.
     let unit = if rms > 0.0 && rms.is_finite() { rms } else { 1.0 };
-    for (weight, value) in weights[..count].iter_mut().zip(&*values) {
-        *weight = value.abs() / unit + 1.0;
-    }
-    if let Some(importance) = group.importance {
-        for (weight, importance) in weights.iter_mut().zip(importance) {
-            *weight *= importance;
+    match group.weighting {
+        Weighting::Size(importance) => {
+            for (weight, value) in weights[..count].iter_mut().zip(&*values) {
+                *weight = value.abs() / unit + 1.0;
+            }
+            for (weight, importance) in weights.iter_mut().zip(importance.unwrap_or_default()) {
+                *weight *= importance;
+            }
         }
+        Weighting::Given(given) => weights[..count].copy_from_slice(given),
     }
     let total = weights.iter().sum::<f32>();
     let mean = if total > 0.0 { dot(weights, values) / total } else { 0.0 };

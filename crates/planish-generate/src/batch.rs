@@ -34,6 +34,7 @@ pub struct Batch<S> {
     passes: VecDeque<Pass>,    // whose tokens are on their way
     tokens: Vec<Option<u32>>,
     joined: usize,
+    piece: usize, // tokens of prompts in a pass, at most
 }
 
 /// A pass that chooses tokens.
@@ -49,6 +50,7 @@ impl<S> Default for Batch<S> {
             passes: VecDeque::new(),
             tokens: Vec::new(),
             joined: 0,
+            piece: PREFILL_TOKENS,
         }
     }
 }
@@ -76,6 +78,49 @@ impl<S: BorrowMut<Session>> Batch<S> {
         let finished = |(_, session): &(Member, S)| !session.borrow().is_running();
         let index = self.members.iter().position(finished)?;
         Some(self.members.remove(index))
+    }
+
+    /// Lets a session leave with its answer on its way, which can join again. `None` if it is not here.
+    ///
+    /// # Panics
+    /// While a pass is under way, see [`Batch::settle`].
+    pub fn take_out(&mut self, member: Member) -> Option<S> {
+        assert!(self.passes.is_empty(), "a pass is under way");
+        let index = self.position(member)?;
+        Some(self.members.remove(index).1)
+    }
+
+    /// A session that is here.
+    pub fn get(&self, member: Member) -> Option<&S> {
+        Some(&self.members[self.position(member)?].1)
+    }
+
+    /// Computes so many tokens of prompts in a pass at most: fewer let answers wait less for prompts, more read prompts faster.
+    ///
+    /// # Panics
+    /// If `tokens` is 0.
+    pub fn set_piece(&mut self, tokens: usize) {
+        assert!(tokens > 0, "a pass takes a token at least");
+        self.piece = tokens;
+    }
+
+    /// Waits for all passes that are under way.
+    ///
+    /// # Errors
+    /// As [`Batch::step`].
+    pub fn settle(
+        &mut self,
+        model: &mut Model,
+        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut result = Ok(());
+        while result.is_ok() && !self.passes.is_empty() {
+            result = self.take(model, on_step);
+        }
+        if result.is_err() {
+            self.stop();
+        }
+        result
     }
 
     /// Ends all answers where they are.
@@ -149,13 +194,13 @@ impl<S: BorrowMut<Session>> Batch<S> {
         let mut room = None;
         for (member, session) in &mut self.members {
             let session = session.borrow_mut();
-            match session.next(ahead) {
+            match session.next(ahead, self.piece) {
                 None => continue,
                 Some(Next::Prefill(count)) if room.is_some_and(|room| count > room) => continue,
-                Some(Next::Prefill(count)) => room = Some(room.unwrap_or(PREFILL_TOKENS) - count),
+                Some(Next::Prefill(count)) => room = Some(room.unwrap_or(self.piece) - count),
                 Some(Next::Decode) => {}
             }
-            let chunk = session.chunk();
+            let chunk = session.chunk(self.piece);
             match chunk.want.is_choice() {
                 true => choosing.push(*member),
                 false => reading.push(*member),

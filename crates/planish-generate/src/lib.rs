@@ -6,6 +6,7 @@ mod answer;
 mod batch;
 mod channels;
 mod config;
+mod conversation;
 mod detokenizer;
 mod error;
 mod files;

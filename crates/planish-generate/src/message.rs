@@ -46,6 +46,11 @@ impl Message {
         self.fields.get("content").and_then(Value::as_str)
     }
 
+    /// The fields as they were given.
+    pub(crate) fn own_fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
     /// The fields as a template gets them: none that is null, and reasoning under each of its names.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let mut fields: Map<String, Value> = self

@@ -11,7 +11,7 @@ use planish_model::{Cache, Chunk, Input, Model, Want};
 
 use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step};
 
-/// Prompt tokens computed at once: enough for full speed, few enough to react to an interruption.
+/// Prompt tokens computed at once, unless a batch says otherwise: enough for full speed, few enough to react to an interruption.
 pub(crate) const PREFILL_TOKENS: usize = 512;
 
 /// A model's memory of one sequence, and the answer that is being given.
@@ -65,6 +65,16 @@ impl Session {
             tokens: Vec::new(),
             run: None,
         }
+    }
+
+    /// Whether the last tokens alone can be forgotten; a model with states of fixed size forgets all or none.
+    pub fn can_go_back(&self) -> bool {
+        self.cache.can_truncate()
+    }
+
+    /// All tokens of the prompt and the answer so far, computed or not.
+    pub fn known_tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Tokens in the cache.
@@ -165,9 +175,22 @@ impl Session {
         Ok(Answer { finish, ..answer })
     }
 
-    /// What the next pass should compute; `None` when nothing is to be done, or not before a token is taken. `ahead` lets the pass
-    /// begin before the token of the last is known.
-    pub fn next(&self, ahead: bool) -> Option<Next> {
+    /// Gives back the memory of an answer on its way. If it goes on, all tokens so far are computed once more.
+    ///
+    /// # Panics
+    /// While a token is on its way, see [`Batch::settle`].
+    pub fn suspend(&mut self, model: &Model) {
+        let on_the_way = self.run.as_ref().map_or(0, |run| run.expected);
+        assert!(on_the_way == 0, "a token is on its way");
+        self.cache.truncate(0);
+        if self.is_running() {
+            model.announce_length(&mut self.cache, self.tokens.len());
+        }
+    }
+
+    /// What the next pass should compute, at most `piece` tokens of a prompt; `None` when nothing is to be done, or not before a
+    /// token is taken. `ahead` lets the pass begin before the token of the last is known.
+    pub fn next(&self, ahead: bool, piece: usize) -> Option<Next> {
         let run = self.run.as_ref().filter(|run| run.outcome.is_none())?;
         match self.tokens.len() - self.cache.len().min(self.tokens.len()) {
             0 => {
@@ -176,7 +199,7 @@ impl Session {
                 (ahead && run.expected == 1 && goes_on && self.may_run_ahead()).then_some(Next::Decode)
             }
             1 => Some(Next::Decode),
-            rest => Some(Next::Prefill(rest.min(PREFILL_TOKENS))),
+            rest => Some(Next::Prefill(rest.min(piece))),
         }
     }
 
@@ -187,16 +210,16 @@ impl Session {
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
-    /// The chunk for the next pass. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
+    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
     /// [`Session::take`] for one that wants a choice.
     ///
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
-    pub fn chunk(&mut self) -> Chunk<'_> {
+    pub fn chunk(&mut self, piece: usize) -> Chunk<'_> {
         let Session { cache, tokens, run } = self;
         let run = run.as_mut().expect("an answer on its way");
         let rest = tokens.get(cache.len()..).unwrap_or_default();
-        let piece = &rest[..rest.len().min(PREFILL_TOKENS)];
+        let piece = &rest[..rest.len().min(piece)];
         let whole = piece.len() == rest.len();
         let input = match piece {
             [] => Input::Chosen,

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokenizers::AddedToken;
@@ -14,11 +16,15 @@ use crate::special::SpecialTokens;
 use crate::{Detokenizer, Error};
 
 const FILE: &str = "tokenizer.json";
+/// A private character that no word has.
+const BEFORE: char = '\u{10FFFD}';
 
 /// The tokenizer of a checkpoint. Ids are positions in the model's vocabulary.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same that takes special tokens for text, once it is needed.
+    literal: OnceLock<tokenizers::Tokenizer>,
     /// The file that it was read from.
     file: String,
     special: SpecialTokens,
@@ -60,6 +66,7 @@ impl Tokenizer {
         Ok(Tokenizer {
             channels: names.iter().all(is_special),
             inner,
+            literal: OnceLock::new(),
             file,
             around,
             space_first,
@@ -85,33 +92,69 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
-        let spaced = self.space_first && !text.is_empty();
-        let input: Cow<str> = match spaced {
-            true => format!("{SPACE}{text}").into(),
-            false => text.into(),
-        };
-        let encoding = guarded(|| self.inner.encode_fast(&*input, add_special_tokens))
-            .map_err(|panic| refused(&self.file, panic))?
-            .map_err(|error| Error::Tokenizer(error.to_string()))?;
-        let mut ids = encoding.get_ids();
-        // Before a special token there is no word.
-        if let [first, second, ..] = ids
-            && spaced
-            && self
-                .special_text(*second)
-                .is_some_and(|special| text.starts_with(special))
-            && self
-                .inner
-                .id_to_token(*first)
-                .is_some_and(|token| token.chars().eq([SPACE]))
-        {
-            ids = &ids[1..];
-        }
+        let (input, shift) = self.input(text);
+        let encoding = self.guarded(|| self.inner.encode_fast(&*input, add_special_tokens))?;
+        let ids = encoding.get_ids();
         let [before, after] = match add_special_tokens {
             true => self.around,
             false => [None; 2],
         };
+        let ids = &ids[self.idle(ids, text, shift)..];
         Ok(before.into_iter().chain(ids.iter().copied()).chain(after).collect())
+    }
+
+    /// The ids of `text` alone, each with the bytes of `text` that it stands for.
+    pub(crate) fn encode_with_places(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, Error> {
+        let (input, shift) = self.input(text);
+        let encoding = self.guarded(|| self.inner.encode(&*input, false))?;
+        let ids = encoding.get_ids();
+        let places = encoding.get_offsets().iter();
+        let places = places.map(|&(start, end)| start.saturating_sub(shift)..end.saturating_sub(shift));
+        let idle = self.idle(ids, text, shift);
+        Ok(ids.iter().copied().zip(places).skip(idle).collect())
+    }
+
+    /// The ids of `text` in the middle of a text, special tokens taken for text.
+    pub(crate) fn encode_as_text(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let literal = self.literal.get_or_init(|| {
+            let mut literal = self.inner.clone();
+            literal.set_encode_special_tokens(true);
+            literal
+        });
+        // Something before it, and it is not taken for the beginning of a text.
+        let input = format!("{BEFORE}{text}");
+        let encoding = self.guarded(|| literal.encode(&*input, false))?;
+        let places = encoding.get_offsets().iter();
+        let first = places.take_while(|&&(start, _)| start < BEFORE.len_utf8()).count();
+        match first.checked_sub(1).map(|last| encoding.get_offsets()[last].1) {
+            Some(end) if end <= BEFORE.len_utf8() => Ok(encoding.get_ids()[first..].to_vec()),
+            // It became one with what is before it.
+            _ => Ok(self.guarded(|| literal.encode_fast(text, false))?.get_ids().to_vec()),
+        }
+    }
+
+    /// The text as the library gets it, and how many bytes were put before it.
+    fn input<'a>(&self, text: &'a str) -> (Cow<'a, str>, usize) {
+        match self.space_first && !text.is_empty() {
+            true => (format!("{SPACE}{text}").into(), SPACE.len_utf8()),
+            false => (text.into(), 0),
+        }
+    }
+
+    /// Ids at the beginning that stand for a space where there is none: before a special token is no word.
+    fn idle(&self, ids: &[u32], text: &str, shift: usize) -> usize {
+        let [first, second, ..] = ids else { return 0 };
+        let special = self.special_text(*second);
+        let before_special = shift > 0 && special.is_some_and(|special| text.starts_with(special));
+        let first = self.inner.id_to_token(*first);
+        usize::from(before_special && first.is_some_and(|token| token.chars().eq([SPACE])))
+    }
+
+    /// Calls the library.
+    fn guarded<T>(&self, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
+        guarded(call)
+            .map_err(|panic| refused(&self.file, panic))?
+            .map_err(|error| Error::Tokenizer(error.to_string()))
     }
 
     /// The text of `ids`, special tokens left out. Ids outside the vocabulary are left out too.
@@ -131,9 +174,7 @@ impl Tokenizer {
     }
 
     fn decode_with(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
-        guarded(|| self.inner.decode(ids, skip_special_tokens))
-            .map_err(|panic| refused(&self.file, panic))?
-            .map_err(|error| Error::Tokenizer(error.to_string()))
+        self.guarded(|| self.inner.decode(ids, skip_special_tokens))
     }
 
     /// Turns tokens into text one at a time.
@@ -158,6 +199,14 @@ impl Tokenizer {
     pub fn special_text(&self, id: u32) -> Option<&str> {
         let added = self.added.get(&id)?;
         added.special.then_some(added.content.as_str())
+    }
+
+    /// The texts of all special tokens.
+    pub(crate) fn special_texts(&self) -> impl Iterator<Item = &str> {
+        let special = self.added.values().filter(|token| token.special);
+        special
+            .map(|token| token.content.as_str())
+            .filter(|text| !text.is_empty())
     }
 
     /// The id of the token that is spelled exactly so.

@@ -3,7 +3,7 @@
 //! `groups.rs` says which chunks go through the layers together, `pass.rs` takes rows through them, `head.rs` ends a call;
 //! `trial.rs` runs it with parts in other forms.
 
-mod groups;
+pub(crate) mod groups;
 mod head;
 mod pass;
 mod trial;
@@ -34,6 +34,7 @@ pub(crate) trait Engine: Send {
     fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
     fn sequence_bytes(&self) -> usize;
+    fn position_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
     fn parts(&self) -> &[Vec<String>];
@@ -289,6 +290,10 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn sequence_bytes(&self) -> usize {
         self.states.iter().flatten().map(BlockState::bytes).sum()
+    }
+
+    fn position_bytes(&self) -> usize {
+        self.states.iter().flatten().map(BlockState::position_bytes).sum()
     }
 
     fn measure(&mut self, on: bool) {

@@ -1,12 +1,15 @@
 //! Which device computes: opens it, checks that the model fits, loads the decoder there. `auto` takes a GPU where there is one
 //! that the model fits, and says why not where it takes the processor instead.
 
+#[cfg(not(fuzzing))]
+mod gpu;
+#[cfg(fuzzing)]
+#[path = "device/no_gpu.rs"]
+mod gpu;
+
 use std::sync::Arc;
 
 use planish_cpu::{Cpu, CpuOps, Precision};
-use planish_format::FloatType;
-use planish_gpu::Queue;
-use planish_kernels::GpuOps;
 
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
@@ -108,74 +111,9 @@ impl Job<'_> {
             notice,
         })
     }
-
-    #[cfg(any(target_os = "linux", target_os = "windows"))]
-    fn on_cuda(&self) -> Result<Loaded, Error> {
-        self.on_queue("cuda", planish_gpu::CudaQueue::new())
-    }
-
-    #[cfg(not(any(target_os = "linux", target_os = "windows")))]
-    fn on_cuda(&self) -> Result<Loaded, Error> {
-        Err(Error::DeviceAbsent { device: "cuda" })
-    }
-
-    #[cfg(target_vendor = "apple")]
-    fn on_metal(&self) -> Result<Loaded, Error> {
-        self.on_queue("metal", planish_gpu::MetalQueue::new())
-    }
-
-    #[cfg(not(target_vendor = "apple"))]
-    fn on_metal(&self) -> Result<Loaded, Error> {
-        Err(Error::DeviceAbsent { device: "metal" })
-    }
-
-    /// Loads onto the GPU behind a queue.
-    pub(crate) fn on_queue<Q: Queue>(&self, kind: &str, queue: Result<Q, planish_gpu::Error>) -> Result<Loaded, Error> {
-        let queue = queue.map_err(gpu_error)?;
-        if self.options.cache.is_some() {
-            let device = format!("{kind} ({})", queue.device());
-            return Err(Error::CacheType { device });
-        }
-        self.check_memory(&queue)?;
-        let device = format!("{kind} ({})", queue.device());
-        // As many bits as the processor's brain floats have: range matters more than precision between layers.
-        let value = match self.options.exact {
-            true => FloatType::F32,
-            false => FloatType::BF16,
-        };
-        let ops = GpuOps::new(queue, value).map_err(gpu_error)?;
-        Ok(Loaded {
-            engine: Box::new(Decoder::load(ops, self.architecture, self.source)?),
-            device,
-            threads: 1,
-            notice: None,
-        })
-    }
-
-    /// Fails before a long load that cannot end well.
-    fn check_memory<Q: Queue>(&self, queue: &Q) -> Result<(), Error> {
-        let memory = queue.memory().map_err(gpu_error)?;
-        match self.source.bytes() {
-            Some(needed_bytes) if needed_bytes > memory.free_bytes => Err(gpu_error(planish_gpu::Error::OutOfMemory {
-                device: queue.device().to_owned(),
-                needed_bytes,
-                free_bytes: memory.free_bytes,
-                total_bytes: memory.total_bytes,
-            })),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn gpu_error(error: planish_gpu::Error) -> Error {
-    Error::Device(Box::new(error))
 }
 
 /// Whether there is no such device, so that nobody expects it to be used.
 fn is_absence(error: &Error) -> bool {
-    match error {
-        Error::DeviceAbsent { .. } => true,
-        Error::Device(error) => matches!(error.downcast_ref(), Some(planish_gpu::Error::NoDriver { .. })),
-        _ => false,
-    }
+    matches!(error, Error::DeviceAbsent { .. }) || gpu::is_absence(error)
 }

@@ -4,6 +4,7 @@
 //! device that has the operations of planish-ops. [`Model`] is the way in.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(fuzzing, allow(dead_code, reason = "GPUs alone ask how large a model is"))]
 
 mod architecture;
 mod batch;
@@ -16,6 +17,7 @@ mod device;
 mod embedding;
 mod error;
 mod families;
+mod layers;
 mod model;
 mod rope;
 mod shapes;
@@ -37,6 +39,7 @@ pub use decoder::DeviceMemory;
 pub use device::Device;
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
+pub use layers::{Heard, LayerRunner, LoadedLayer};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
     Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Origin, Phases, RecurrenceShape,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use planish_checkpoint::{Checkpoint, FilesRead};
+#[cfg(not(fuzzing))]
 use planish_gpu::Queue;
 use planish_ops::Tap;
 use planish_quantize::Recipe;
@@ -66,6 +67,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load`].
+    #[cfg(not(fuzzing))]
     pub fn load_on<Q: Queue>(checkpoint: &Checkpoint, options: &LoadOptions, queue: Q) -> Result<Model, Error> {
         let architecture = Architecture::of(checkpoint)?;
         let prefix_aliases = architecture.prefix_aliases.clone();
@@ -251,6 +253,11 @@ impl Model {
     /// Memory of what all sequences remember now: keys, values and states.
     pub fn sequence_bytes(&self) -> usize {
         self.engine.sequence_bytes()
+    }
+
+    /// Memory that one more position of a sequence takes, in layers with windows as long as no window is full.
+    pub fn position_bytes(&self) -> usize {
+        self.engine.position_bytes()
     }
 
     /// The entries that each part of the model reads, from its input to its output.

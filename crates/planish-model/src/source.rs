@@ -149,7 +149,8 @@ pub(crate) struct CheckpointSource<'a> {
     quantize: Option<(&'a Recipe, HashMap<String, Packing>)>, // by the names of entries
     dequantize: bool,
     unpack: Unpack,
-    given: RefCell<Vec<String>>, // names of entries
+    given: RefCell<Vec<String>>,                         // names of entries
+    replaced: Option<&'a HashMap<String, PackedMatrix>>, // by the names of entries
 }
 
 /// The type that packed weights are unpacked to.
@@ -190,6 +191,7 @@ impl<'a> CheckpointSource<'a> {
             dequantize,
             unpack,
             given: RefCell::default(),
+            replaced: None,
         })
     }
 
@@ -207,12 +209,22 @@ impl<'a> CheckpointSource<'a> {
             dequantize: false,
             unpack: Unpack::of(exact),
             given: RefCell::default(),
+            replaced: None,
         }
+    }
+
+    /// With packed weights in place of what the entries of these names hold.
+    pub(crate) fn replacing(self, replaced: &'a HashMap<String, PackedMatrix>) -> CheckpointSource<'a> {
+        let replaced = Some(replaced);
+        CheckpointSource { replaced, ..self }
     }
 
     /// The data of an entry.
     pub(crate) fn read(&self, entry: &Entry) -> Result<Weight, Error> {
-        Ok(self.checkpoint.read(entry)?)
+        match self.replaced.and_then(|replaced| replaced.get(&entry.name)) {
+            Some(matrix) => Ok(Weight::Packed(matrix.clone())),
+            None => Ok(self.checkpoint.read(entry)?),
+        }
     }
 
     /// The tensor of that name or, where there is none, with an alias of its prefix.
@@ -345,7 +357,7 @@ impl WeightSource for CheckpointSource<'_> {
             false => [spec.stored_rows(), spec.cols],
         })?;
         let entry = found.entry;
-        let weight = cut(self.checkpoint.read(entry)?, spec, transposed);
+        let weight = cut(self.read(entry)?, spec, transposed);
         self.finish(entry, weight, (spec.rows, spec.cols))
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod allocation;
+mod calibrated;
 mod card;
 mod choosable;
 mod compare;
@@ -32,6 +33,7 @@ mod tied;
 mod transfer;
 
 pub use allocation::Allocation;
+pub use calibrated::{Calibrated, ChosenCodes, InputBasis, Moments, PartCodes, calibrate_part, calibrate_rows};
 pub use choosable::{Choices, Choosable, choices};
 pub use compare::{relative_error, relative_errors};
 pub use convert::convert;
@@ -43,7 +45,7 @@ pub use mixes::Mix;
 pub use pack::pack_weight;
 pub use patterns::Patterns;
 pub use plan::{Fate, OutputTensor, Plan, Reason};
-pub use quantize::quantize;
+pub use quantize::{packed_entries, quantize};
 pub use recipe::{Method, Override, Recipe, Target};
 pub use report::Report;
 pub use spend::{Unit, spend};

@@ -191,11 +191,8 @@ impl Layers {
     fn of(tensors: &[OutputTensor]) -> Option<Layers> {
         let down = tensors.iter().find(|tensor| tensor.name.contains("down_proj"))?;
         let words: Vec<&str> = down.module().split('.').collect();
-        let is_number = |word: &&str| word.parse::<usize>().is_ok();
-        let place = words
-            .iter()
-            .position(|word| is_number(&word))
-            .unwrap_or(words.len() - 1);
+        let is_number = |word: &str| word.parse::<usize>().is_ok();
+        let place = words.iter().position(|word| is_number(word)).unwrap_or(words.len() - 1);
         let layers = Layers { place, count: 0 };
         let last = tensors.iter().map(|tensor| layers.index(tensor.module())).max();
         Some(Layers {

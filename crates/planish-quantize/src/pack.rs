@@ -33,7 +33,7 @@ pub fn pack_weight(name: &str, weight: &Weight, packing: Packing, recipe: &Recip
     // The inputs that are known are those of whole entries, and this may be a piece of one.
     let importance = match &recipe.method {
         Method::Peer(_) => None,
-        Method::Search | Method::Weighted(_) => Some(floats.told_by_columns(|| ())),
+        Method::Search | Method::Weighted(_) | Method::Chosen(_) => Some(floats.told_by_columns(|| ())),
     };
     floats.pack(0..floats.rows, packing, recipe, importance.as_deref())
 }
@@ -217,7 +217,7 @@ impl<'a> Floats<'a> {
     pub fn importance(&self, method: &Method, on_read: impl FnMut()) -> Importance {
         match method {
             Method::Peer(_) => Importance::unused(),
-            Method::Search => Importance::alike(self.told_by_columns(on_read)),
+            Method::Search | Method::Chosen(_) => Importance::alike(self.told_by_columns(on_read)),
             Method::Weighted(inputs) => {
                 let parts = inputs.of(self.name, self.cols);
                 if parts.is_empty() || !self.rows.is_multiple_of(parts.len()) {
@@ -236,10 +236,16 @@ impl<'a> Floats<'a> {
     }
 
     /// By the formula of importance.rs.
-    fn told_by_columns(&self, mut on_read: impl FnMut()) -> Vec<f32> {
+    fn told_by_columns(&self, on_read: impl FnMut()) -> Vec<f32> {
+        self.told_by_columns_of(0..self.rows, on_read)
+    }
+
+    /// The same of some rows.
+    pub fn told_by_columns_of(&self, rows: Range<usize>, mut on_read: impl FnMut()) -> Vec<f32> {
         let mut squares = ColumnSquares::new(self.cols);
-        for rows in self.chunks(CHUNK_WEIGHTS) {
-            squares.add(self.float_type, &self.rows(rows));
+        let step = (CHUNK_WEIGHTS / self.cols.max(1)).max(1);
+        for start in rows.clone().step_by(step) {
+            squares.add(self.float_type, &self.rows(start..(start + step).min(rows.end)));
             on_read();
         }
         squares.importance()

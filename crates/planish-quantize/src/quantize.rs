@@ -1,12 +1,14 @@
 //! A plain checkpoint or GGUF file to a packed one.
 
-use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
+use std::collections::BTreeMap;
 
+use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
+use planish_format::{FloatType, Packing};
 use serde_json::{Map, Value};
 
 use crate::card::{self, Card};
 use crate::pack::type_name;
-use crate::plan::{OutputTensor, Plan};
+use crate::plan::{Fate, OutputTensor, Plan};
 use crate::report::Report;
 use crate::tied::StoredHead;
 use crate::transfer::{self, OnProgress, Output, Transfer};
@@ -67,6 +69,34 @@ pub(crate) fn planned(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Planne
     Ok(Planned { recipe, plan, config })
 }
 
+/// The entries that [`quantize`] packs whole rows of as they are stored, by index, with their packing and the type of their scales.
+///
+/// # Errors
+/// As [`quantize`], but for the output.
+pub fn packed_entries(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+) -> Result<BTreeMap<usize, (Packing, FloatType)>, Error> {
+    let plan = planned(checkpoint, recipe)?.plan;
+    let mut packed = BTreeMap::new();
+    let parts = plan
+        .tensors
+        .iter()
+        .flat_map(|tensor| tensor.parts.iter().map(move |part| (tensor.fate, part)));
+    for (fate, part) in parts.clone() {
+        if let Fate::Quantize(packing, scale_type) = fate {
+            packed.insert(part.entry, (packing, scale_type));
+        }
+    }
+    for (fate, part) in parts {
+        let is_so = |(packing, scale_type): &(Packing, FloatType)| fate == Fate::Quantize(*packing, *scale_type);
+        if !(part.view.is_rows() && packed.get(&part.entry).is_some_and(is_so)) {
+            packed.remove(&part.entry);
+        }
+    }
+    Ok(packed)
+}
+
 fn dialect(recipe: &Recipe, plan: &Plan) -> Dialect {
     match recipe.target {
         Target::Metal => Dialect::Metal {
@@ -103,6 +133,9 @@ fn notable(plan: &Plan) -> Vec<(String, String)> {
 fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
     let mut notes = loaders::notes(recipe.target, checkpoint, plan);
     notes.extend(unseen(checkpoint, recipe, plan));
+    if let Method::Chosen(codes) = &recipe.method {
+        notes.extend(codes.notes());
+    }
     if let Some(float_type) = recipe.dtype.filter(|_| source::is_gguf(checkpoint)) {
         notes.push(format!(
             "the GGUF weights are decoded and stored as {} where they stay plain",

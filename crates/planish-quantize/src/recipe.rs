@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use fancy_regex::Regex;
-use planish_checkpoint::Dialect;
+use planish_checkpoint::{Dialect, Run};
 use planish_format::{Encoder, FloatType, Packing, Rule};
 
-use crate::{Allocation, Error, InputSquares, Remedy};
+use crate::{Allocation, ChosenCodes, Error, InputSquares, Remedy};
 
 /// The dialect that a packed checkpoint is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,11 +69,13 @@ pub enum Method {
     /// By the same search, with the error of each column weighted by the mean square of its input. Weights whose inputs are not known
     /// are as with [`Method::Search`].
     Weighted(Arc<InputSquares>),
+    /// As was chosen before; by the search where nothing was.
+    Chosen(Arc<dyn ChosenCodes>),
 }
 
 impl Method {
     /// What a card says of it.
-    pub(crate) fn description(&self) -> String {
+    pub fn description(&self) -> String {
         let words = match self {
             Method::Peer(Encoder::Transformers) => "the rule of transformers",
             Method::Peer(Encoder::MlxMetal) => "the rule of MLX on Metal and CUDA",
@@ -83,6 +85,7 @@ impl Method {
                 let text = inputs.description();
                 return format!("search (least error weighted by the layers' inputs, over {text})");
             }
+            Method::Chosen(codes) => return codes.description(),
         };
         words.to_owned()
     }
@@ -91,7 +94,7 @@ impl Method {
     pub(crate) fn rule<'a>(&self, importance: Option<&'a [f32]>) -> Rule<'a> {
         match self {
             Method::Peer(encoder) => Rule::Encoder(*encoder),
-            Method::Search | Method::Weighted(_) => Rule::Search { importance },
+            Method::Search | Method::Weighted(_) | Method::Chosen(_) => Rule::Search { importance },
         }
     }
 }
@@ -225,7 +228,15 @@ impl Recipe {
         match &self.method {
             Method::Peer(_) | Method::Search => {}
             Method::Weighted(inputs) => say("the checksum of the layers' inputs", inputs.checksum()),
+            Method::Chosen(codes) => say("the checksum of the chosen codes", codes.checksum()),
         }
+    }
+
+    /// Every choice that the written bytes depend on, for whoever keeps what belongs to one recipe only.
+    pub fn identity(&self) -> Run {
+        let mut identity = Run::new();
+        self.identify(&mut |what, value| identity.push((what.to_owned(), value)));
+        identity
     }
 
     /// What the target dialect cannot hold is refused here.

@@ -16,7 +16,7 @@ use crate::card::Card;
 use crate::pack::Floats;
 use crate::plan::{Fate, OutputTensor};
 use crate::report::Report;
-use crate::{Error, Recipe, Remedy};
+use crate::{Error, Method, Recipe, Remedy};
 
 /// Weights that are read, computed and written at once.
 pub(crate) const CHUNK_WEIGHTS: usize = 4 << 20;
@@ -395,6 +395,14 @@ impl Stream<'_> {
         let Some(recipe) = self.transfer.recipe else {
             unreachable!("packing without a recipe")
         };
+        if let Method::Chosen(codes) = &recipe.method
+            && self.view.is_rows()
+            && let Some(matrix) = codes.of(&self.entry.name)?
+            && (matrix.rows, matrix.cols) == self.entry.rows_cols()
+            && (matrix.packing, matrix.scale_type) == (packing, scale_type)
+        {
+            return self.moved(&matrix);
+        }
         let floats = Floats::new(&self.entry.name, weight, Some(scale_type))?.viewed(self.view);
         let floats = floats.clamped(self.output.clamp);
         // Mapped pages count as memory of the process until they are given back.

@@ -67,7 +67,7 @@ impl AutoTokenizer {
         self.template.is_some()
     }
 
-    /// The tokens of a conversation, up to where the model's answer begins.
+    /// The tokens of a conversation, up to where the model's answer begins. Special tokens that stand in a message's text are text.
     ///
     /// # Errors
     /// When the model has no chat template, or its template refuses these messages.
@@ -90,7 +90,7 @@ impl AutoTokenizer {
             variables: variables.clone(),
             ..TemplateInput::default()
         };
-        Ok(self.tokenizer.encode_plain(&template.render(messages, &input)?)?)
+        Ok(self.tokenizer.encode_conversation(template, messages, &input)?)
     }
 
     /// The ids of `text`, with the special tokens that the model expects around a text.

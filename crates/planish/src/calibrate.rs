@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use planish_generate::{GenerationConfig, Message, Step};
+use planish_generate::{Answer, Finish, GenerationConfig, Message, Step};
 use planish_model::{Device, LoadOptions, Origin, Tap};
 use planish_quantize::InputSquares;
 use serde_json::Value;
@@ -160,7 +160,7 @@ pub fn calibrate(
     let model = AutoModelForCausalLM::from_source(source).options(options).load()?;
     let description = match text {
         CalibrationText::OwnWriting { seed, tokens, longest } => {
-            let texts = write(&model, (*seed, *tokens, *longest), on_progress)?;
+            let texts = write(&model, (*seed, *tokens, *longest), on_progress)?.len() as u64;
             format!(
                 "{} texts of its own of up to {longest} tokens, seeds {seed} to {}",
                 texts,
@@ -182,20 +182,22 @@ pub fn calibrate(
     Ok(squares.described(description))
 }
 
-/// Lets the model write. The number of texts.
-fn write(
+/// Lets the model write. All texts: their openings and what it went on with, its end token behind a text that it ended.
+pub(crate) fn write(
     model: &CausalLM,
     (first_seed, tokens, longest): (u64, usize, usize),
     on_progress: &mut dyn FnMut(CalibrationProgress),
-) -> Result<u64, Error> {
+) -> Result<Vec<Vec<u32>>, Error> {
     let openings = openings(model)?;
+    let end = model.tokenizer()?.tokenizer().eos_id();
     let context = model.architecture().context;
-    let (mut done, mut texts) = (0, 0);
+    let (mut done, mut texts) = (0, Vec::new());
     while done < tokens {
+        let first = texts.len() as u64;
         let request = |index: u64| own_request(&openings, context, longest, (first_seed, index));
-        let requests: Vec<Request> = (texts..texts + PARALLEL as u64).map(request).collect();
+        let requests: Vec<Request> = (first..first + PARALLEL as u64).map(request).collect();
         done += requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-        model.generate_many(&requests, PARALLEL, &mut |_, step| {
+        let answers = model.generate_many(&requests, PARALLEL, &mut |_, step| {
             if let ManyStep::Step(Step::Token(_)) = step {
                 done += 1;
                 on_progress(CalibrationProgress {
@@ -205,7 +207,13 @@ fn write(
             }
             ControlFlow::Continue(())
         })?;
-        texts += PARALLEL as u64;
+        texts.extend(requests.into_iter().zip(answers).map(|(request, answer)| {
+            let whole = |answer: Answer| {
+                let end = end.filter(|_| answer.finish == Finish::EndToken);
+                [request.prompt, answer.tokens, end.into_iter().collect()].concat()
+            };
+            answer.map(whole).unwrap_or_default()
+        }));
     }
     Ok(texts)
 }

@@ -84,7 +84,7 @@ pub fn convert(
 
 /// Whether a conversion to `folder` that is no longer alive left something that another can go on with ([`Output::resume`]).
 pub fn is_unfinished(folder: &Path) -> bool {
-    planish_checkpoint::Writer::is_unfinished(folder)
+    planish_checkpoint::Writer::is_unfinished(folder) || crate::calibrated::is_unfinished(folder)
 }
 
 /// Lists every tensor; of a plain model, measures the error of packing its layers at each width in groups of `group`.
@@ -119,7 +119,7 @@ pub fn relative_errors(original: &Source, packed: &Source) -> Result<Vec<(String
 }
 
 /// The output with the Hub id of its source, which the model card names.
-fn from(source: &Source, output: &Output) -> Output {
+pub(crate) fn from(source: &Source, output: &Output) -> Output {
     let base_model = output.base_model.clone().or(source.hub_id().map(str::to_owned));
     Output {
         base_model,

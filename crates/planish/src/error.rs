@@ -63,6 +63,22 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// A line of multiple-choice questions that cannot be read.
+    #[error("line {line}: {what}")]
+    Task {
+        /// Its number, from 1.
+        line: usize,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A choice that cannot be scored.
+    #[error("the choice {choice:?} cannot be scored: {what}")]
+    Choice {
+        /// Its text.
+        choice: String,
+        /// Why not.
+        what: String,
+    },
     /// Two models whose logits cannot be compared.
     #[error("a vocabulary of {reference} cannot be compared with one of {model}")]
     Vocabularies {

@@ -31,6 +31,7 @@
 //! | text that comes word by word, a prefix that is computed once | [`Session`] |
 //! | conversations | [`ChatSession`] |
 //! | many prompts side by side | [`CausalLM::generate_many`] |
+//! | many clients, who come and go | [`Engine`] |
 //! | logits, perplexity, divergence from another model | [`CausalLM::logits_from`], [`CausalLM::evaluate`] |
 //! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`inspect`] |
 //! | rates | [`CausalLM::bench`], [`CausalLM::bench_batch`] |
@@ -46,10 +47,12 @@ mod bench_batch;
 mod budget;
 mod builder;
 mod calibrate;
+mod calibrated;
 mod causal_lm;
 mod convert;
 #[cfg(feature = "demo-model")]
 mod demo_model;
+mod engine;
 mod error;
 mod evaluate;
 mod imatrix;
@@ -58,6 +61,10 @@ mod metal_config;
 mod scores;
 mod session;
 mod source;
+mod sweep;
+mod sweep_chart;
+mod tasks;
+mod told;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
@@ -65,10 +72,12 @@ pub use bench_batch::{BatchBenchOptions, BatchRates};
 pub use budget::{BudgetOptions, BudgetProgress, Sensitivities, allocate};
 pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
+pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
+pub use engine::{Client, Engine, EngineEvent, EngineOptions, EngineRequest, EngineStatus, Refusal};
 pub use error::Error;
 pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
 pub use imatrix::read_imatrix;
@@ -77,6 +86,9 @@ pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
+pub use sweep::{Point, PointWidths, Sweep, SweepRow};
+pub use sweep_chart::sweep_chart;
+pub use tasks::{Answered, Share, Task, TaskScores};
 
 pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};

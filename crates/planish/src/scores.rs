@@ -4,7 +4,7 @@
 //! drawn independently, `sqrt(K / (K - 1) sum (s_i - m n_i)^2) / sum n_i`. An interval is 1.96 of them to both sides.
 
 /// Standard errors to each side that hold the true mean 19 times of 20.
-const TO_EACH_SIDE: f64 = 1.96;
+pub(crate) const TO_EACH_SIDE: f64 = 1.96;
 /// The likeliest tokens of the reference of which the model's likeliest should be one.
 pub(crate) const FEW: usize = 5;
 

@@ -4,9 +4,10 @@
 
 use std::ops::ControlFlow;
 
-use planish_generate::{Answer, AnswerText, Finish, GenerationConfig, Message, Part, Step, StopStrings};
+use planish_generate::{Answer, GenerationConfig, Message, Step};
 use serde_json::{Map, Value};
 
+use crate::told::Told;
 use crate::{CausalLM, Error};
 
 /// A model's memory of one sequence.
@@ -141,41 +142,19 @@ impl Session {
         on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
     ) -> Result<TextAnswer, Error> {
         let model = self.model.clone();
-        let mut told = Told {
-            stops: StopStrings::new(&model.plan(config)?.stop_strings),
-            text: String::new(),
-            reasoning: String::new(),
-        };
-        let mut pieces = AnswerText::new(model.tokenizer()?.tokenizer(), context)?;
+        let mut told = Told::new(&model, &model.plan(config)?, context)?;
         let mut failure = None;
-        let mut answer = self.generate(prompt, config, &mut |step| match step {
+        let answer = self.generate(prompt, config, &mut |step| match step {
             Step::Prefill { done, total } => on_step(TextStep::Prefill { done, total }),
-            Step::Token(token) => match pieces.push(token) {
-                Ok(piece) => told.take(piece, on_step),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            },
+            Step::Token(token) => told.take(token, on_step).unwrap_or_else(|error| {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }),
         })?;
-        if let Some(error) = failure {
-            return Err(error.into());
+        match failure {
+            Some(error) => Err(error),
+            None => told.finish(answer, on_step),
         }
-        // The answer is whole: there is nothing to break off.
-        let _ = told.take(pieces.finish()?, on_step);
-        let rest = told.stops.finish();
-        if !rest.is_empty() {
-            told.text.push_str(&rest);
-            let _ = on_step(TextStep::Text(&rest));
-        }
-        if told.stops.is_stopped() {
-            answer.finish = Finish::StopString;
-        }
-        Ok(TextAnswer {
-            answer,
-            text: told.text,
-            reasoning: told.reasoning,
-        })
     }
 
     /// Forgets the sequence.
@@ -186,34 +165,6 @@ impl Session {
     /// The model.
     pub fn model(&self) -> &CausalLM {
         &self.model
-    }
-}
-
-/// What was told of an answer.
-struct Told {
-    stops: StopStrings,
-    text: String,
-    reasoning: String,
-}
-
-impl Told {
-    /// Tells a piece, up to a stop string.
-    fn take(
-        &mut self,
-        (part, piece): (Part, String),
-        on_step: &mut dyn FnMut(TextStep<'_>) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        if part == Part::Reasoning {
-            self.reasoning.push_str(&piece);
-            return on_step(TextStep::Reasoning(&piece));
-        }
-        let shown = self.stops.push(&piece);
-        self.text.push_str(&shown);
-        let flow = on_step(TextStep::Text(&shown));
-        match self.stops.is_stopped() {
-            true => ControlFlow::Break(()),
-            false => flow,
-        }
     }
 }
 

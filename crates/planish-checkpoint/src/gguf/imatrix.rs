@@ -66,8 +66,19 @@ impl Imatrix {
     /// # Errors
     /// A file that is cut, damaged or empty; an architecture, weight or number of columns that is not that of the checkpoint.
     pub fn read(path: &Path, config: &Map<String, Value>, entries: &[Entry]) -> Result<Imatrix, Error> {
-        let file = MappedFile::open(path)?;
-        let bytes = file.bytes();
+        Imatrix::read_bytes(path, MappedFile::open(path)?.bytes(), config, entries)
+    }
+
+    /// As [`Imatrix::read`], of the content of the file.
+    ///
+    /// # Errors
+    /// As [`Imatrix::read`].
+    pub fn read_bytes(
+        path: &Path,
+        bytes: &Bytes,
+        config: &Map<String, Value>,
+        entries: &[Entry],
+    ) -> Result<Imatrix, Error> {
         let stored = match bytes.starts_with(b"GGUF") {
             true => parse_gguf(bytes),
             false => parse_older(bytes),

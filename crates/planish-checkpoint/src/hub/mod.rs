@@ -5,8 +5,14 @@
 
 mod answers;
 mod cache;
+#[cfg(not(fuzzing))]
+mod client;
+#[cfg(fuzzing)]
+#[path = "no_client.rs"]
 mod client;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod select;
 mod settings;
 

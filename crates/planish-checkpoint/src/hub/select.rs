@@ -84,7 +84,7 @@ pub(super) fn shards_of(path: &Path, files: &[String]) -> Result<Vec<String>, Hu
 }
 
 /// As [`shards_of`], of the text of an index.
-fn shards(index: &[u8], files: &[String]) -> Result<Vec<String>, String> {
+pub(super) fn shards(index: &[u8], files: &[String]) -> Result<Vec<String>, String> {
     let index: serde_json::Value = serde_json::from_slice(index).map_err(|error| error.to_string())?;
     let map = index.get("weight_map").and_then(|map| map.as_object());
     let map = map.ok_or("expected an object weight_map, found none")?;

@@ -176,7 +176,7 @@ fn make_folder(parent: &Path, prefix: &OsStr) -> io::Result<Folder> {
 }
 
 /// The target without links, if it may be written.
-fn check_target(target: &Path, force: bool) -> Result<PathBuf, Error> {
+pub(super) fn check_target(target: &Path, force: bool) -> Result<PathBuf, Error> {
     match std::fs::symlink_metadata(target) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(target.to_path_buf()),
         Err(error) => return Err(Error::io(target)(error)),

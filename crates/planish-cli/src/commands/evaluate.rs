@@ -1,4 +1,4 @@
-//! `planish evaluate`: perplexity on a text; divergence from a reference model. The text is cut into chunks of `--context` tokens,
+//! `planish evaluate`: perplexity on a text; divergence from a reference model; multiple-choice questions. The text is cut into chunks of `--context` tokens,
 //! of whose second halves the tokens are scored. Brackets hold what the true mean is between 19 times of 20, as the pieces tell.
 
 use std::ffi::{OsStr, OsString};
@@ -10,6 +10,7 @@ use planish::{CausalLM, Evaluation, EvaluationOptions, Interval, LoadOptions, ev
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
+use super::evaluate_tasks;
 use super::run_flags::{RunFlags, load};
 use super::source::{open, open_or_demo};
 
@@ -21,8 +22,11 @@ pub struct Arguments {
     #[arg(value_name = "MODEL")]
     models: Vec<OsString>,
     /// The text to predict, UTF-8
+    #[arg(long, value_name = "FILE", required_unless_present = "tasks")]
+    text: Option<PathBuf>,
+    /// Multiple-choice questions, JSON lines of context, choices and answer, or as HellaSwag or ARC have them
     #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    tasks: Option<PathBuf>,
     /// Compare with this model, run on the same device
     #[arg(long, value_name = "MODEL")]
     reference: Option<OsString>,
@@ -68,8 +72,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let model = &models[0];
     let reference = load_reference(arguments, options)?;
-    let file = || arguments.text.display().to_string();
-    let text = fs::read_to_string(&arguments.text).with_context(file)?;
+    if let Some(path) = &arguments.tasks {
+        let named: Vec<(Option<&OsStr>, &CausalLM)> = names.iter().copied().zip(&models).collect();
+        let reference = arguments.reference.as_deref().zip(reference.as_ref());
+        evaluate_tasks::run(path, &named, reference, arguments.json)?;
+    }
+    let Some(text) = &arguments.text else {
+        return Ok(());
+    };
+    let file = || text.display().to_string();
+    let text = fs::read_to_string(text).with_context(file)?;
     let chunks = model.tokenizer()?.chunks(&text, arguments.context);
     let mut chunks = chunks.with_context(file)?;
     chunks.truncate(arguments.chunks.unwrap_or(usize::MAX));

@@ -165,6 +165,40 @@ impl Drop for LayersBar {
     }
 }
 
+/// A bar that counts weights, in millions. Disappears when dropped.
+pub struct WeightsBar {
+    bar: ProgressBar,
+}
+
+impl WeightsBar {
+    /// Shows itself at the first step, if standard error is a terminal.
+    pub fn new() -> WeightsBar {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let template = "{human_pos:>12}/{human_len} weights {bar:24} {per_sec} {eta:>4} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        WeightsBar { bar }
+    }
+
+    /// So far it is.
+    pub fn weights(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for WeightsBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Drop for TokensBar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

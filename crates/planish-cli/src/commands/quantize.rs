@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use planish::{
-    Allocation, CalibrationText, Encoder, Error, InputSquares, Method, Output, QuantizeError, Recipe, Source,
-    calibrate, quantize, read_imatrix,
+    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
+    InputSquares, Method, OnProgress, Output, QuantizeError, Recipe, Report, Source, calibrate, quantize,
+    quantize_calibrated, read_imatrix,
 };
 
 use super::budget_flags::{self, BudgetFlags, Widths};
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
-use super::progress::TokensBar;
+use super::progress::{TokensBar, WeightsBar};
 
 /// Tokens of one text that the model writes, at most.
 const LONGEST: usize = 512;
@@ -25,6 +26,9 @@ pub enum MethodFlag {
     Search,
     /// As search, each column's error weighted by the inputs of the layer: runs the model over a text first
     Weighted,
+    /// The least error of what layers give on what really goes into them, one layer after another, each error made up for by other
+    /// weights and later layers: by far the closest to the model, and the slowest. Runs the model over a text first
+    Calibrated,
     /// As transformers does it
     Transformers,
     /// As MLX does it on Metal and CUDA, like the published MLX models
@@ -52,13 +56,13 @@ pub struct Arguments {
     /// How scales, biases and codes are chosen
     #[arg(long, value_enum, default_value = "search")]
     method: MethodFlag,
-    /// For --method weighted and --budget: a text, or JSON lines of messages, instead of what the model writes itself
+    /// For --method weighted and calibrated, and --budget: a text, or JSON lines of messages, instead of what the model writes itself
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// For --method weighted: tokens that the model runs over
+    /// For --method weighted and calibrated: tokens that the model runs over
     #[arg(long, value_name = "N", default_value_t = 8192)]
     text_tokens: usize,
-    /// For --method weighted and --budget: seed of the first text that the model writes
+    /// For --method weighted and calibrated, and --budget: seed of the first text that the model writes
     #[arg(long, value_name = "SEED", default_value_t = 1, conflicts_with = "text")]
     seed: u64,
     /// For --method weighted: llama.cpp's importance matrix (llama-imatrix), in place of running the model
@@ -124,18 +128,7 @@ impl Arguments {
         if let Some(path) = &self.imatrix {
             return read_imatrix(source, path);
         }
-        let tokens = self.text_tokens;
-        let text = match (text, &self.text) {
-            (Some(text), Some(path)) => {
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-                CalibrationText::given(source, &name, text, tokens)?
-            }
-            _ => CalibrationText::OwnWriting {
-                seed: self.seed,
-                tokens,
-                longest: LONGEST,
-            },
-        };
+        let text = self.calibration_text(source, text, self.text_tokens)?;
         let bar = TokensBar::new();
         let inputs = calibrate(source, &text, None, &mut |progress| bar.tokens(progress))?;
         drop(bar);
@@ -165,6 +158,47 @@ impl Arguments {
             Widths::File(allocation) => Ok(*allocation),
         }
     }
+
+    /// `tokens` of the text, if it is given, or of what the model is to write.
+    fn calibration_text(&self, source: &Source, text: Option<&str>, tokens: usize) -> Result<CalibrationText, Error> {
+        match (text, &self.text) {
+            (Some(text), Some(path)) => {
+                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                CalibrationText::given(source, &name, text, tokens)
+            }
+            _ => Ok(CalibrationText::OwnWriting {
+                seed: self.seed,
+                tokens,
+                longest: LONGEST,
+            }),
+        }
+    }
+
+    /// Packs layer after layer by what goes into it.
+    fn calibrated(
+        &self,
+        source: &Source,
+        text: Option<&str>,
+        recipe: &Recipe,
+        (output, on_progress): (&Output, &mut OnProgress),
+    ) -> Result<Report, Error> {
+        let options = CalibratedOptions {
+            text: self.calibration_text(source, text, self.text_tokens)?,
+            threads: None,
+        };
+        let (mut writing, mut packing) = (None, None);
+        let mut on_calibration = |progress| match progress {
+            CalibratedProgress::Writing(done, total) => {
+                let bar = writing.get_or_insert_with(TokensBar::new);
+                bar.tokens(CalibrationProgress { done, total });
+            }
+            CalibratedProgress::Packing(done, total) => {
+                writing = None;
+                packing.get_or_insert_with(WeightsBar::new).weights(done, total);
+            }
+        };
+        quantize_calibrated(source, recipe, &options, output, &mut on_calibration, on_progress)
+    }
 }
 
 impl MethodFlag {
@@ -178,7 +212,7 @@ impl MethodFlag {
     pub fn method(self) -> Method {
         match self {
             // What is known of the inputs is put in when they were seen.
-            MethodFlag::Search | MethodFlag::Weighted => Method::Search,
+            MethodFlag::Search | MethodFlag::Weighted | MethodFlag::Calibrated => Method::Search,
             MethodFlag::Transformers => Method::Peer(Encoder::Transformers),
             MethodFlag::Mlx => Method::Peer(Encoder::MlxMetal),
             MethodFlag::MlxCpu => Method::Peer(Encoder::MlxCpu),
@@ -191,9 +225,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let widths = arguments.widths.widths()?;
     let mut recipe = arguments.recipe(widths.as_ref())?;
     let weighted = arguments.method == MethodFlag::Weighted;
+    let calibrated = arguments.method == MethodFlag::Calibrated;
     anyhow::ensure!(
-        weighted || arguments.widths.takes_text() || arguments.text.is_none(),
-        "--text: only --method weighted and --budget run the model over a text"
+        weighted || calibrated || arguments.widths.takes_text() || arguments.text.is_none(),
+        "--text: only --method weighted and calibrated, and --budget, run the model over a text"
     );
     anyhow::ensure!(
         weighted || arguments.imatrix.is_none(),
@@ -212,6 +247,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         if weighted {
             recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
+        }
+        if calibrated {
+            return arguments.calibrated(source, text, &recipe, (output, on_progress));
         }
         quantize(source, &recipe, output, on_progress)
     })

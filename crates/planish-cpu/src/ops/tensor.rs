@@ -37,12 +37,12 @@ impl CpuTensor {
     }
 
     /// The first rows. // (rows, cols)
-    pub(crate) fn first(&self, rows: usize) -> &[f32] {
+    pub fn first(&self, rows: usize) -> &[f32] {
         self.rows_of(0..rows)
     }
 
     /// As [`CpuTensor::first`].
-    pub(crate) fn first_mut(&mut self, rows: usize) -> &mut [f32] {
+    pub fn first_mut(&mut self, rows: usize) -> &mut [f32] {
         self.rows_of_mut(0..rows)
     }
 

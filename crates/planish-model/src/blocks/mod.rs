@@ -76,6 +76,14 @@ impl<O: Ops> BlockState<O> {
         }
     }
 
+    /// Memory of a position. States of fixed size take none.
+    pub(crate) fn position_bytes(&self) -> usize {
+        match self {
+            BlockState::KeyValues(key_values) => key_values.position_bytes(),
+            _ => 0,
+        }
+    }
+
     /// Drops what a sequence has. States of fixed size keep their memory.
     pub(crate) fn clear(&mut self, slot: usize) {
         if let BlockState::KeyValues(key_values) = self {

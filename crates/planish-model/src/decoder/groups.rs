@@ -157,7 +157,7 @@ impl<O: Ops> Decoder<O> {
 }
 
 /// Tokens from `position` on in runs of at most `rows` that do not cross a multiple of `period`.
-pub(super) fn passes(
+pub(crate) fn passes(
     tokens: &[u32],
     position: usize,
     rows: usize,

@@ -1,0 +1,18 @@
+//! The build for fuzzing has no GPUs.
+
+use super::{Job, Loaded};
+use crate::Error;
+
+impl Job<'_> {
+    pub(super) fn on_cuda(&self) -> Result<Loaded, Error> {
+        Err(Error::DeviceAbsent { device: "cuda" })
+    }
+
+    pub(super) fn on_metal(&self) -> Result<Loaded, Error> {
+        Err(Error::DeviceAbsent { device: "metal" })
+    }
+}
+
+pub(super) fn is_absence(_: &Error) -> bool {
+    false
+}

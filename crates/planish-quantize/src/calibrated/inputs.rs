@@ -1,0 +1,147 @@
+//! What weights with the same inputs share: H, its factor in the order in which columns are coded, the correction of drift.
+
+use rayon::prelude::*;
+
+use super::Moments;
+use super::panels::Panel;
+use super::triangle::Lower;
+
+/// Added to the diagonal of H, in parts of its mean.
+const DAMPING: f64 = 0.01;
+/// The same where drift is corrected.
+const SOFT: f64 = 0.05;
+/// The share of the drift that is corrected: all of it would fit the text too closely.
+const ALPHA: f32 = 0.5;
+/// What damping is multiplied by where H has no factor, and how often.
+const MORE: f64 = 10.0;
+const TRIES: usize = 4;
+
+/// What the inputs of a layer say about the errors of its weights.
+pub struct InputBasis {
+    cols: usize,
+    group: usize,
+    /// H, damped. // (cols, cols)
+    pub(super) squares: Vec<f32>,
+    /// Sums over the blocks of two groups of H. // (groups, groups)
+    pub(super) group_squares: Vec<f64>,
+    /// The column that is coded n-th: group after group.
+    pub(super) order: Vec<usize>,
+    /// `U^T U = H^-1` in that order, upper. // (cols, cols)
+    pub(super) upper: Vec<f32>,
+    /// `E[(a' - a) a^T] (H + soft)^-1`. // (cols, cols)
+    drift: Option<Vec<f32>>,
+}
+
+impl InputBasis {
+    /// Of inputs that were seen, for groups of `group` columns. `None` where they tell nothing: none, nothing but zeros, or values
+    /// beyond f32.
+    pub fn new(moments: &Moments, group: usize) -> Option<InputBasis> {
+        let cols = moments.cols();
+        if moments.rows() == 0 || cols == 0 || !cols.is_multiple_of(group) {
+            return None;
+        }
+        let mut squares = moments.squares();
+        let diagonal =
+            |squares: &[f32]| -> Vec<f64> { (0..cols).map(|col| f64::from(squares[col * (cols + 1)])).collect() };
+        let mean = diagonal(&squares).iter().sum::<f64>() / cols as f64;
+        if !(mean > 0.0 && (mean as f32).is_finite() && mean as f32 > f32::MIN_POSITIVE) {
+            return None;
+        }
+        // Fewer rows than columns say nothing of most directions.
+        let thin = (cols as f64 / moments.rows() as f64).max(1.0);
+        // Nothing ever came in there: as much as elsewhere, so that weights are kept.
+        for col in 0..cols {
+            let own = &mut squares[col * (cols + 1)];
+            *own = if *own == 0.0 { mean as f32 } else { *own };
+        }
+        let drift = match moments.drift() {
+            Some(mut drift) => {
+                let (lower, _) = factor(&squares, cols, SOFT * thin * mean, &|at| at)?;
+                lower.solve(&mut drift);
+                Some(drift)
+            }
+            None => None,
+        };
+        let order = order(&diagonal(&squares), group);
+        let reversed = |at: usize| order[cols - 1 - at];
+        let (lower, damping) = factor(&squares, cols, DAMPING * thin * mean, &reversed)?;
+        let upper = lower.reversed_inverse();
+        drop(lower);
+        (0..cols).for_each(|col| squares[col * (cols + 1)] += damping as f32);
+        Some(InputBasis {
+            cols,
+            group,
+            group_squares: group_sums(&squares, cols, group),
+            squares,
+            order,
+            upper,
+            drift,
+        })
+    }
+
+    /// Columns of the weights.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Columns of a group.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+
+    /// What codes are to come close to.
+    pub(super) fn target(&self, weights: &Panel) -> Panel {
+        let mut target = weights.clone();
+        if let Some(drift) = &self.drift {
+            target.add_product(weights, ALPHA, drift);
+        }
+        target
+    }
+}
+
+/// The factor of `squares + damping`, rows and columns in another order, and the damping that it took.
+fn factor(squares: &[f32], cols: usize, damping: f64, order: &(dyn Fn(usize) -> usize + Sync)) -> Option<(Lower, f64)> {
+    let mut damping = damping;
+    for _ in 0..TRIES {
+        let mut values = vec![0.0f64; cols * cols];
+        values.par_chunks_exact_mut(cols).enumerate().for_each(|(row, values)| {
+            let from = &squares[order(row) * cols..][..cols];
+            for (col, value) in values.iter_mut().enumerate().take(row + 1) {
+                *value = f64::from(from[order(col)]);
+            }
+            values[row] += damping;
+        });
+        if let Some(lower) = Lower::of(values, cols) {
+            return Some((lower, damping));
+        }
+        damping *= MORE;
+    }
+    None
+}
+
+/// Groups by the sum of their diagonal, columns within a group by their own, largest first: the errors of the first are made up for
+/// by all that follow. What is equal stays in order.
+fn order(diagonal: &[f64], group: usize) -> Vec<usize> {
+    let sums: Vec<f64> = diagonal.chunks_exact(group).map(|group| group.iter().sum()).collect();
+    let mut groups: Vec<usize> = (0..sums.len()).collect();
+    groups.sort_by(|left, right| sums[*right].total_cmp(&sums[*left]));
+    let columns = |index: usize| {
+        let mut columns: Vec<usize> = (index * group..(index + 1) * group).collect();
+        columns.sort_by(|left, right| diagonal[*right].total_cmp(&diagonal[*left]));
+        columns
+    };
+    groups.into_iter().flat_map(columns).collect()
+}
+
+fn group_sums(squares: &[f32], cols: usize, group: usize) -> Vec<f64> {
+    let groups = cols / group;
+    let mut sums = vec![0.0; groups * groups];
+    sums.par_chunks_exact_mut(groups).enumerate().for_each(|(index, sums)| {
+        for row in squares[index * group * cols..][..group * cols].chunks_exact(cols) {
+            for (sum, values) in sums.iter_mut().zip(row.chunks_exact(group)) {
+                *sum += values.iter().map(|value| f64::from(*value)).sum::<f64>();
+            }
+        }
+    });
+    sums
+}

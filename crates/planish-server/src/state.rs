@@ -1,0 +1,43 @@
+//! What all requests share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use planish::Engine;
+
+use crate::ServerOptions;
+use crate::metrics::Metrics;
+
+pub(crate) struct State {
+    pub engine: Engine,
+    pub options: ServerOptions,
+    pub metrics: Metrics,
+    /// Seconds since 1970.
+    pub started: u64,
+    requests: AtomicU64,
+}
+
+impl State {
+    pub(crate) fn new(engine: Engine, options: ServerOptions) -> State {
+        State {
+            engine,
+            options,
+            metrics: Metrics::default(),
+            started: now(),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// A name that no other request of this server has.
+    pub(crate) fn id(&self, prefix: &str) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{prefix}-{:08x}{number:08x}", self.started)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
+}

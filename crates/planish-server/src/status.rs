@@ -1,0 +1,77 @@
+//! Routes about the server itself: health, metrics, models.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+use crate::state::State;
+
+/// Work waits and no pass ended for so long: something is wrong.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// Answered by the threads of HTTP, so that it tells the truth when the engine does not.
+pub(crate) async fn health(Shared(state): Shared<Arc<State>>) -> Response {
+    let status = state.engine.status();
+    let word = match status.stuck > STUCK {
+        true => "stuck",
+        false if state.engine.is_closed() => "draining",
+        false => "ok",
+    };
+    let code = match word {
+        "ok" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = json!({
+        "status": word,
+        "model": state.options.model,
+        "running": status.running,
+        "waiting": status.waiting,
+    });
+    (code, Json(body)).into_response()
+}
+
+pub(crate) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let text = state.metrics.text(&state.engine.status());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+fn card(state: &State) -> Value {
+    let architecture = state.engine.model().architecture();
+    json!({
+        "id": state.options.model,
+        "object": "model",
+        "created": state.started,
+        "owned_by": "planish",
+        "context_length": architecture.context,
+    })
+}
+
+pub(crate) async fn models(Shared(state): Shared<Arc<State>>) -> Json<Value> {
+    Json(json!({"object": "list", "data": [card(&state)]}))
+}
+
+pub(crate) async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    check_model(&state, Some(id))?;
+    Ok(Json(card(&state)))
+}
+
+/// The model that a request names must be the one that is served.
+pub(crate) fn check_model(state: &State, asked: Option<String>) -> Result<(), ApiError> {
+    match asked {
+        Some(asked) if asked != state.options.model => Err(ApiError {
+            param: Some("model".to_owned()),
+            code: Some("model_not_found"),
+            ..ApiError::new(
+                StatusCode::NOT_FOUND,
+                format!("the model {asked:?} is not served here; {:?} is", state.options.model),
+            )
+        }),
+        _ => Ok(()),
+    }
+}
