@@ -31,7 +31,7 @@ pub use error::Error;
 pub use folder::watch::watch_mappings;
 pub use gguf::{EntryInputs, Imatrix, classes as gguf_classes};
 pub use hub::resolve;
-pub use merges::merges_by_score;
+pub use merges::{check_cuts, merges_by_score};
 pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};
 pub use view::{View, transpose_columns};
 pub use writer::{Planned, Run, Writer, WriterOptions};

@@ -12,11 +12,30 @@ struct Merge<'a> {
     left_length: usize,
 }
 
+/// Bytes that may be looked at while tokens are cut: hundreds of times what the vocabularies of models need.
+const MOST_BYTES: usize = 1 << 30;
+
+/// That so many tokens, so long, can be cut at every place in about a second: each cut looks at the whole token.
+///
+/// # Errors
+/// Why not, in words that follow the name of a file.
+pub fn check_cuts(lengths: impl Iterator<Item = usize>) -> Result<(), String> {
+    let squares = lengths.map(|length| length.saturating_mul(length));
+    match squares.fold(0, usize::saturating_add) {
+        0..=MOST_BYTES => Ok(()),
+        _ => Err("tokens so long that nobody can type them".to_owned()),
+    }
+}
+
 /// The merges that make the tokens of `scored`, best first, out of parts that are `known`.
+///
+/// # Errors
+/// As [`check_cuts`].
 pub fn merges_by_score<'a>(
-    scored: impl Iterator<Item = (&'a str, f32)>,
+    scored: impl Iterator<Item = (&'a str, f32)> + Clone,
     known: impl Fn(&str) -> bool,
-) -> Vec<(&'a str, &'a str)> {
+) -> Result<Vec<(&'a str, &'a str)>, String> {
+    check_cuts(scored.clone().map(|(token, _)| token.len()))?;
     let mut merges = Vec::new();
     for (token, score) in scored {
         for (left_length, (cut, _)) in token.char_indices().enumerate().skip(1) {
@@ -37,5 +56,5 @@ pub fn merges_by_score<'a>(
             .total_cmp(&one.score)
             .then(other.left_length.cmp(&one.left_length))
     });
-    merges.into_iter().map(|merge| (merge.left, merge.right)).collect()
+    Ok(merges.into_iter().map(|merge| (merge.left, merge.right)).collect())
 }

@@ -238,6 +238,26 @@ fn broken_files_are_named() {
         let error = refusal(&files);
         assert!(error.starts_with(expected), "{error}");
     }
+    // Sizes that would take hours or all memory.
+    let long = format!("{} 5000\n", "YWFh".repeat(20_000));
+    let long = edited("qwen", |file| file.extend_from_slice(long.as_bytes()));
+    assert!(
+        refusal(&long).starts_with("qwen.tiktoken: tokens so long"),
+        "{}",
+        refusal(&long)
+    );
+    let piece: Vec<u8> = [&[0x0a, 0xa4, 0x8d, 0x06, 0x0a, 0xa0, 0x8d, 0x06][..], &[b'a'; 100_000]].concat();
+    let long = edited("bpe", |file| file.extend_from_slice(&piece));
+    assert!(refusal(&long).contains("tokens so long"), "{}", refusal(&long));
+    let many = edited("tekken", |file| {
+        let text = String::from_utf8(std::mem::take(file)).unwrap();
+        let text = text.replace(
+            "\"default_num_special_tokens\": 20",
+            "\"default_num_special_tokens\": 4000000000",
+        );
+        *file = text.into_bytes();
+    });
+    assert!(refusal(&many).contains("expected at most 65536"), "{}", refusal(&many));
     let mut unknown = files("gpt2");
     for file in &mut unknown.other_tokenizers {
         if file.name == "merges.txt" {
@@ -258,7 +278,7 @@ fn broken_files_are_named() {
     );
 }
 
-/// Whatever single byte is wrong, and wherever a file is cut: a tokenizer or an error.
+/// Whatever single byte is wrong, and wherever a file is cut: a tokenizer or an error. `PLANISH_ROUNDS` asks for more.
 #[test]
 fn damaged_files_are_results_or_errors() {
     let mut random = 1u64;
@@ -268,8 +288,9 @@ fn damaged_files_are_results_or_errors() {
             .wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) as usize
     };
+    let rounds = std::env::var("PLANISH_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
     for kind in ["bpe", "rules", "tekken_old", "qwen", "gpt2"] {
-        for _ in 0..60 {
+        for _ in 0..rounds {
             let mut files = files(kind);
             let which = next() % files.other_tokenizers.len();
             let bytes = &mut files.other_tokenizers[which].bytes;

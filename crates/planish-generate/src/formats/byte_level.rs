@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use planish_checkpoint::check_cuts;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -24,7 +25,8 @@ fn letters() -> [char; 256] {
 }
 
 /// The model of tokens with ranks, which are their ids from `first` on: the pair whose token has the lowest rank is joined.
-pub(super) fn ranked(ranks: &HashMap<Vec<u8>, u32>, first: u32) -> Model {
+pub(super) fn ranked(file: &str, ranks: &HashMap<Vec<u8>, u32>, first: u32) -> Result<Model, Error> {
+    check_cuts(ranks.keys().map(Vec::len)).map_err(|what| Error::bad_file(file, what))?;
     let letters = letters();
     let spelled = |bytes: &[u8]| -> String { bytes.iter().map(|&byte| letters[usize::from(byte)]).collect() };
     let mut merges: Vec<(u32, u32, &[u8], &[u8])> = Vec::new();
@@ -37,7 +39,7 @@ pub(super) fn ranked(ranks: &HashMap<Vec<u8>, u32>, first: u32) -> Model {
         }
     }
     merges.sort_unstable();
-    Model::Bpe {
+    Ok(Model::Bpe {
         vocabulary: ranks
             .iter()
             .map(|(token, rank)| (spelled(token), first + rank))
@@ -48,7 +50,7 @@ pub(super) fn ranked(ranks: &HashMap<Vec<u8>, u32>, first: u32) -> Model {
             .collect(),
         unknown: None,
         whole_first: true,
-    }
+    })
 }
 
 /// Cuts a text by `pattern`, and what is between its matches.

@@ -237,7 +237,7 @@ fn model(spec: &Spec, ids: &HashMap<&str, usize>) -> Result<Model, String> {
     }
     let is_normal = |part: &str| ids.get(part).is_some_and(|&id| spec.pieces[id].kind == Kind::Normal);
     let normal = spec.pieces.iter().filter(|piece| piece.kind == Kind::Normal);
-    let merges = merges_by_score(normal.map(|piece| (piece.text, piece.score)), is_normal);
+    let merges = merges_by_score(normal.map(|piece| (piece.text, piece.score)), is_normal)?;
     Ok(Model::Bpe {
         vocabulary: ids.iter().map(|(text, id)| ((*text).to_owned(), *id as u32)).collect(),
         merges: merges

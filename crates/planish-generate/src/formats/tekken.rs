@@ -33,6 +33,9 @@ const OLD: [&str; 20] = [
     "[TOOL_CONTENT]",
 ];
 
+/// Each gets a name, whether the file has one or not; Mistral's have 1000.
+const MOST_SPECIAL: u32 = 1 << 16;
+
 pub(super) fn read(file: &OtherTokenizer) -> Result<Draft, Error> {
     let content = parse_object(&file.name, Some(&file.bytes))?;
     let bad = |what: String| Error::bad_file(&file.name, what);
@@ -46,6 +49,11 @@ pub(super) fn read(file: &OtherTokenizer) -> Result<Draft, Error> {
         number.ok_or_else(|| bad(format!("config.{key} is {found}, expected a whole number")))
     };
     let (size, special_size) = (count("default_vocab_size")?, count("default_num_special_tokens")?);
+    if special_size > MOST_SPECIAL {
+        return Err(bad(format!(
+            "config.default_num_special_tokens is {special_size}, expected at most {MOST_SPECIAL}"
+        )));
+    }
     let special = special_tokens(content.get("special_tokens"), special_size).map_err(bad)?;
     let listed = content.get("vocab").and_then(Value::as_array);
     let listed = listed.ok_or_else(|| bad("vocab: expected a list".into()))?;
@@ -81,7 +89,7 @@ pub(super) fn read(file: &OtherTokenizer) -> Result<Draft, Error> {
     ];
     Ok(Draft {
         file: file.name.clone(),
-        model: byte_level::ranked(&ranks, special_size),
+        model: byte_level::ranked(&file.name, &ranks, special_size)?,
         normalizers: Vec::new(),
         pre_tokenizers: byte_level::cut_by(&file.name, pattern)?,
         decoder: byte_level::decoder(),

@@ -110,7 +110,7 @@ pub(super) fn read(file: &OtherTokenizer, settings: &Settings) -> Result<Draft, 
     let added: BTreeMap<u32, AddedToken> = (0..kind.count).map(token).collect();
     Ok(Draft {
         file: file.name.clone(),
-        model: byte_level::ranked(&ranks, 0),
+        model: byte_level::ranked(&file.name, &ranks, 0)?,
         normalizers: if kind.normalizes { vec![NFC.into()] } else { Vec::new() },
         pre_tokenizers: byte_level::cut_by(&file.name, kind.pattern)?,
         decoder: byte_level::decoder(),

@@ -62,8 +62,7 @@ fn merges_by_score<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> R
     }
     let scored = vocabulary.tokens.iter().zip(scores).enumerate();
     let merged = scored.filter(|(id, _)| vocabulary.is_merged(*id));
-    Ok(merges::merges_by_score(
-        merged.map(|(_, (&token, score))| (token, score)),
-        |part| vocabulary.ids.contains_key(part),
-    ))
+    let merged = merged.map(|(_, (&token, score))| (token, score));
+    let merges = merges::merges_by_score(merged, |part| vocabulary.ids.contains_key(part));
+    merges.map_err(|what| Fault::malformed(format!("tokenizer.ggml.tokens: {what}")))
 }
