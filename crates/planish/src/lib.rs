@@ -86,7 +86,7 @@ pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};
 pub use session::{ChatSession, Session, TextAnswer, TextStep};
 pub use source::Source;
-pub use sweep::{Point, PointWidths, Sweep, SweepRow};
+pub use sweep::{Point, PointMethod, PointWidths, Sweep, SweepRow};
 pub use sweep_chart::sweep_chart;
 pub use tasks::{Answered, Share, Task, TaskScores};
 

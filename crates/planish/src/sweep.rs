@@ -10,7 +10,10 @@ use planish_quantize::{Method, Mix, Output, Recipe};
 use serde_json::{Map, Value, json};
 
 use crate::evaluate::{EvaluationOptions, evaluate_all};
-use crate::{AutoModelForCausalLM, BudgetOptions, BudgetProgress, CausalLM, Error, Sensitivities, Source, allocate};
+use crate::{
+    AutoModelForCausalLM, BudgetOptions, BudgetProgress, CalibratedOptions, CausalLM, Error, Sensitivities, Source,
+    allocate, quantize_calibrated,
+};
 
 /// How the widths of a point are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,13 +26,22 @@ pub enum PointWidths {
     Mix(Mix),
 }
 
+/// How the codes of a point are chosen.
+#[derive(Clone, Debug)]
+pub enum PointMethod {
+    /// By a rule for single weights.
+    Rule(Method),
+    /// Layer after layer, by [`quantize_calibrated`].
+    Calibrated(CalibratedOptions),
+}
+
 /// One way to pack a model.
 #[derive(Clone, Debug)]
 pub struct Point {
     /// What the method is called.
     pub method_name: String,
     /// How codes are chosen.
-    pub method: Method,
+    pub method: PointMethod,
     /// How widths are chosen.
     pub widths: PointWidths,
 }
@@ -73,7 +85,7 @@ pub struct SweepRow {
     pub perplexity: f64,
     /// The share of positions at which both hold the same token for likeliest.
     pub top1_agreement: f64,
-    /// Seconds that packing took, measuring for a budget and running the model over a text not counted.
+    /// Seconds that packing took; measuring for a budget and seeing inputs for [`Method::Weighted`] are not counted.
     pub seconds: f64,
 }
 
@@ -133,7 +145,7 @@ impl Sweep<'_> {
     /// Packs the model into `output`, whose folder stays, and compares. `known` is as in [`allocate`].
     ///
     /// # Errors
-    /// As [`allocate`], [`quantize`](crate::quantize) and [`evaluate_all`].
+    /// As [`allocate`], [`quantize`](crate::quantize), [`quantize_calibrated`] and [`evaluate_all`].
     pub fn run(
         &self,
         point: &Point,
@@ -143,7 +155,12 @@ impl Sweep<'_> {
     ) -> Result<SweepRow, Error> {
         let recipe = self.recipe(point, output, known, on_layer)?;
         let start = Instant::now();
-        let report = crate::quantize(self.source, &recipe, output, &mut |_| {})?;
+        let report = match &point.method {
+            PointMethod::Rule(_) => crate::quantize(self.source, &recipe, output, &mut |_| {})?,
+            PointMethod::Calibrated(options) => {
+                quantize_calibrated(self.source, &recipe, options, output, &mut |_| {}, &mut |_| {})?
+            }
+        };
         let seconds = start.elapsed().as_secs_f64();
         let packed = Source::open_path(&output.folder)?;
         let model = AutoModelForCausalLM::from_source(&packed)
@@ -179,7 +196,10 @@ impl Sweep<'_> {
     ) -> Result<Recipe, Error> {
         let group = self.recipe.packing.group();
         let recipe = Recipe {
-            method: point.method.clone(),
+            method: match &point.method {
+                PointMethod::Rule(method) => method.clone(),
+                PointMethod::Calibrated(_) => Method::Search,
+            },
             ..self.recipe.clone()
         };
         let allocation = match &point.widths {

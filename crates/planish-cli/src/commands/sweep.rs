@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use planish::{
-    AutoTokenizer, BudgetOptions, CalibrationText, LoadOptions, Method, Mix, Output, Packing, Point, PointWidths,
-    Recipe, Sensitivities, Source, Sweep, SweepRow, calibrate, sweep_chart,
+    AutoTokenizer, BudgetOptions, CalibratedOptions, CalibrationText, LoadOptions, Method, Mix, Output, Packing, Point,
+    PointMethod, PointWidths, Recipe, Sensitivities, Source, Sweep, SweepRow, calibrate, sweep_chart,
 };
 use serde_json::{Value, json};
 
@@ -22,10 +22,8 @@ use super::quantize::MethodFlag;
 use super::run_flags::load;
 use super::source::open;
 
-/// Tokens that the inputs of layers are seen on, of the model's own writing.
-const WEIGHTED_TOKENS: usize = 8192;
 /// Tokens of one text of these, at most.
-const WEIGHTED_LONGEST: usize = 512;
+const OWN_LONGEST: usize = 512;
 /// Tokens that layers are measured on, for budgets.
 const BUDGET_TOKENS: usize = 1536;
 
@@ -62,6 +60,9 @@ pub struct Arguments {
     /// How codes are chosen for budgets and mixes
     #[arg(long, value_enum, value_delimiter = ',', default_value = "search")]
     mixed_methods: Vec<MethodFlag>,
+    /// Tokens of its own writing that the model runs over, for the methods weighted and calibrated
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    text_tokens: usize,
     /// Weights that share a scale and a bias
     #[arg(long, value_name = "SIZE", default_value_t = Packing::DEFAULT_GROUP)]
     group_size: usize,
@@ -137,7 +138,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn point(&self, method: Method) -> Point {
+    fn point(&self, method: PointMethod) -> Point {
         Point {
             method_name: self.method.name(),
             method,
@@ -146,7 +147,7 @@ impl Wanted {
     }
 
     fn name(&self) -> String {
-        let point = self.point(Method::Search);
+        let point = self.point(PointMethod::Rule(Method::Search));
         format!("{}, {}", point.curve(), point.setting())
     }
 }
@@ -213,6 +214,7 @@ impl Arguments {
         say("the group", self.group_size.to_string());
         say("plain modules", format!("{:?}", self.exclude));
         say("exceptions", format!("{:?}", self.overrides));
+        say("tokens of its own writing", self.text_tokens.to_string());
         say("exact", self.exact.to_string());
         say("the version of planish", env!("CARGO_PKG_VERSION").to_owned());
         Ok(of
@@ -233,11 +235,10 @@ impl Arguments {
         let mut weighted: Option<Method> = None;
         for (index, wanted) in missing.iter().enumerate() {
             let name = wanted.name();
-            let method = match (wanted.method, &weighted) {
-                (MethodFlag::Weighted, Some(method)) => method.clone(),
-                (MethodFlag::Weighted, None) => weighted.insert(self.weighted(sweep.source)?).clone(),
-                (other, _) => other.method(),
-            };
+            let method = self.method(wanted.method, || match &weighted {
+                Some(method) => Ok(method.clone()),
+                None => Ok(weighted.insert(self.weighted(sweep.source)?).clone()),
+            })?;
             let output = Output {
                 force: true,
                 stop: watch.flag().clone(),
@@ -271,14 +272,34 @@ impl Arguments {
         Ok(())
     }
 
+    /// How codes are chosen; `weighted` sees the inputs of layers first.
+    fn method(
+        &self,
+        method: MethodFlag,
+        weighted: impl FnOnce() -> anyhow::Result<Method>,
+    ) -> anyhow::Result<PointMethod> {
+        Ok(match method {
+            MethodFlag::Weighted => PointMethod::Rule(weighted()?),
+            MethodFlag::Calibrated => PointMethod::Calibrated(CalibratedOptions {
+                text: self.own_writing(),
+                threads: None,
+            }),
+            rule => PointMethod::Rule(rule.method()),
+        })
+    }
+
+    /// What weighted and calibrated run over.
+    fn own_writing(&self) -> CalibrationText {
+        CalibrationText::OwnWriting {
+            seed: 1,
+            tokens: self.text_tokens,
+            longest: OWN_LONGEST,
+        }
+    }
+
     fn weighted(&self, source: &Source) -> anyhow::Result<Method> {
         let bar = TokensBar::new();
-        let text = CalibrationText::OwnWriting {
-            seed: 1,
-            tokens: WEIGHTED_TOKENS,
-            longest: WEIGHTED_LONGEST,
-        };
-        let inputs = calibrate(source, &text, None, &mut |progress| bar.tokens(progress))?;
+        let inputs = calibrate(source, &self.own_writing(), None, &mut |progress| bar.tokens(progress))?;
         Ok(Method::Weighted(Arc::new(inputs)))
     }
 }
@@ -318,7 +339,7 @@ impl Results {
     }
 
     fn has(&self, wanted: &Wanted) -> bool {
-        let point = wanted.point(Method::Search);
+        let point = wanted.point(PointMethod::Rule(Method::Search));
         let (curve, setting) = (point.curve(), point.setting());
         self.rows.iter().any(|row| row.curve == curve && row.setting == setting)
     }
@@ -357,4 +378,43 @@ fn differing<'a>(of: &'a Value, found: &Value) -> Option<(&'a str, &'a Value)> {
     let fields = of.as_object().into_iter().flatten();
     let mut differing = fields.filter(|(what, value)| found.get(what.as_str()) != Some(value));
     differing.next().map(|(what, value)| (what.as_str(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn methods_that_see_a_text_do() {
+        let flags = [
+            "sweep",
+            "model",
+            "--out",
+            "out",
+            "--text",
+            "text",
+            "--text-tokens",
+            "99",
+        ];
+        let arguments = Program::parse_from(flags).arguments;
+        let seen = || Ok(Method::Weighted(Arc::default()));
+        let method = |flag| arguments.method(flag, seen).unwrap();
+        assert!(matches!(
+            method(MethodFlag::Weighted),
+            PointMethod::Rule(Method::Weighted(_))
+        ));
+        assert!(matches!(method(MethodFlag::Search), PointMethod::Rule(Method::Search)));
+        let PointMethod::Calibrated(options) = method(MethodFlag::Calibrated) else {
+            panic!("calibrated is not a rule")
+        };
+        assert!(matches!(options.text, CalibrationText::OwnWriting { tokens: 99, .. }));
+    }
 }
