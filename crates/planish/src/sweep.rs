@@ -10,7 +10,10 @@ use planish_quantize::{Method, Mix, Output, Recipe};
 use serde_json::{Map, Value, json};
 
 use crate::evaluate::{EvaluationOptions, evaluate_all};
-use crate::{AutoModelForCausalLM, BudgetOptions, BudgetProgress, CausalLM, Error, Sensitivities, Source, allocate};
+use crate::{
+    AutoModelForCausalLM, BudgetOptions, BudgetProgress, CalibratedOptions, CausalLM, Error, Sensitivities, Source,
+    allocate, quantize_calibrated,
+};
 
 /// How the widths of a point are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +33,8 @@ pub struct Point {
     pub method_name: String,
     /// How codes are chosen.
     pub method: Method,
+    /// To choose them by the inputs of layers, in place of `method`.
+    pub calibration: Option<CalibratedOptions>,
     /// How widths are chosen.
     pub widths: PointWidths,
 }
@@ -143,7 +148,10 @@ impl Sweep<'_> {
     ) -> Result<SweepRow, Error> {
         let recipe = self.recipe(point, output, known, on_layer)?;
         let start = Instant::now();
-        let report = crate::quantize(self.source, &recipe, output, &mut |_| {})?;
+        let report = match &point.calibration {
+            Some(options) => quantize_calibrated(self.source, &recipe, options, output, &mut |_| {}, &mut |_| {})?,
+            None => crate::quantize(self.source, &recipe, output, &mut |_| {})?,
+        };
         let seconds = start.elapsed().as_secs_f64();
         let packed = Source::open_path(&output.folder)?;
         let model = AutoModelForCausalLM::from_source(&packed)

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use planish::{
-    AutoTokenizer, BudgetOptions, CalibrationText, LoadOptions, Method, Mix, Output, Packing, Point, PointWidths,
-    Recipe, Sensitivities, Source, Sweep, SweepRow, calibrate, sweep_chart,
+    AutoTokenizer, BudgetOptions, CalibratedOptions, CalibrationText, LoadOptions, Method, Mix, Output, Packing, Point,
+    PointWidths, Recipe, Sensitivities, Source, Sweep, SweepRow, calibrate, sweep_chart,
 };
 use serde_json::{Value, json};
 
@@ -141,6 +141,7 @@ impl Wanted {
         Point {
             method_name: self.method.name(),
             method,
+            calibration: (self.method == MethodFlag::Calibrated).then(CalibratedOptions::default),
             widths: self.widths.clone(),
         }
     }
