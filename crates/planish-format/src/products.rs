@@ -7,8 +7,8 @@ use crate::instructions;
 
 /// Rows of the sums that are computed at once.
 pub const TILE_ROWS: usize = 4;
-/// Columns of the sums that are computed at once, where there are so many.
-const WIDE: usize = 32;
+/// Columns of the sums that are computed at once, where there are so many: the sums of a tile are four registers.
+const WIDE: usize = 16;
 /// Columns are a multiple of this.
 const NARROW: usize = 8;
 /// Sums that a product of rows keeps apart.
@@ -86,20 +86,22 @@ pub(crate) fn tile(tile: &mut Tile) {
 fn columns<const WIDTH: usize>(tile: &mut Tile, first: usize) {
     let (left, left_stride) = tile.left;
     let (right, right_stride) = tile.right;
-    let mut found = [[0.0f32; WIDTH]; TILE_ROWS];
+    // An array for each row: of an array of rows the compiler makes no registers.
+    let (mut a, mut b, mut c, mut d) = ([0.0f32; WIDTH], [0.0f32; WIDTH], [0.0f32; WIDTH], [0.0f32; WIDTH]);
     for k in 0..tile.depth {
         let right: &[f32; WIDTH] = right[k * right_stride + first..]
             .first_chunk()
             .expect("checked by the caller");
         let left: &[f32; TILE_ROWS] = left[k * left_stride..].first_chunk().expect("checked by the caller");
-        for row in 0..TILE_ROWS {
-            for lane in 0..WIDTH {
-                found[row][lane] += left[row] * right[lane];
-            }
+        for lane in 0..WIDTH {
+            a[lane] += left[0] * right[lane];
+            b[lane] += left[1] * right[lane];
+            c[lane] += left[2] * right[lane];
+            d[lane] += left[3] * right[lane];
         }
     }
     let (sums, stride) = &mut tile.sums;
-    for (row, found) in found.iter().enumerate() {
+    for (row, found) in [a, b, c, d].iter().enumerate() {
         for (sum, found) in sums[row * *stride + first..].iter_mut().zip(found) {
             *sum += found;
         }

@@ -18,6 +18,8 @@ pub(crate) struct Config<'a> {
 
 /// Far more layers than any model has.
 const MOST_LAYERS: usize = 4096;
+/// Far above any size of a model, and low enough that products of two sizes cannot overflow.
+const MOST_COUNT: u64 = 1 << 31;
 
 impl<'a> Config<'a> {
     pub(crate) fn new(map: &'a Map<String, Value>) -> Config<'a> {
@@ -101,8 +103,7 @@ impl<'a> Config<'a> {
                 .map(|x| x as u64)
         });
         match whole {
-            // Far above any model, and low enough that products of two sizes cannot overflow.
-            Some(count) if (1..=1 << 31).contains(&count) => Ok(Some(count as usize)),
+            Some(count) if (1..=MOST_COUNT).contains(&count) => Ok(Some(count as usize)),
             _ => Err(self.error(key, "a positive whole number")),
         }
     }
@@ -111,7 +112,7 @@ impl<'a> Config<'a> {
     pub(crate) fn whole(&self, key: &str, default: usize) -> Result<usize, Error> {
         match self.optional_number(key)? {
             None => Ok(default),
-            Some(number) if number >= 0.0 && number.fract() == 0.0 => Ok(number as usize),
+            Some(number) if (0.0..=MOST_COUNT as f64).contains(&number) && number.fract() == 0.0 => Ok(number as usize),
             Some(_) => Err(self.error(key, "a whole number")),
         }
     }

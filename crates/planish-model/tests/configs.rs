@@ -23,6 +23,24 @@ fn other_ways_to_write_a_config_mean_the_same() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+#[test]
+fn sizes_whose_products_overflow_are_refused() {
+    let checkpoint = Checkpoint::open(&golden("deepseek_v3_halves/plain")).unwrap();
+    for key in [
+        "n_shared_experts",
+        "moe_intermediate_size",
+        "hidden_size",
+        "first_k_dense_replace",
+    ] {
+        let mut config = checkpoint.config().clone();
+        assert!(config.insert(key.to_owned(), Value::from(1e18)).is_some(), "{key}");
+        match Architecture::from_config(&config) {
+            Err(Error::Config { key: named, .. }) => assert_eq!(named, key),
+            other => panic!("{key}: {:?}", other.map(drop)),
+        }
+    }
+}
+
 /// What is wrong with a row, if anything.
 fn difference(row: &Value) -> Option<String> {
     let case = row["case"].as_str().unwrap();

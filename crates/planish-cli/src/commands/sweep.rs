@@ -142,6 +142,7 @@ impl Wanted {
         Point {
             method_name: self.method.name(),
             method,
+            calibration: (self.method == MethodFlag::Calibrated).then(CalibratedOptions::default),
             widths: self.widths.clone(),
         }
     }

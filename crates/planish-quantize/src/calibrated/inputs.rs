@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::Moments;
-use super::panels::Panel;
-use super::triangle::Lower;
+use super::panels::{PANEL_ROWS, Panel};
+use super::triangle::inverse_factor;
 
 /// Added to the diagonal of H, in parts of its mean.
 const DAMPING: f64 = 0.01;
@@ -35,12 +35,13 @@ pub struct InputBasis {
 impl InputBasis {
     /// Of inputs that were seen, for groups of `group` columns. `None` where they tell nothing: none, nothing but zeros, or values
     /// beyond f32.
-    pub fn new(moments: &Moments, group: usize) -> Option<InputBasis> {
+    pub fn new(moments: Moments, group: usize) -> Option<InputBasis> {
         let cols = moments.cols();
         if moments.rows() == 0 || cols == 0 || !cols.is_multiple_of(group) {
             return None;
         }
-        let mut squares = moments.squares();
+        let rows = moments.rows();
+        let (mut squares, drift) = moments.means();
         let diagonal =
             |squares: &[f32]| -> Vec<f64> { (0..cols).map(|col| f64::from(squares[col * (cols + 1)])).collect() };
         let mean = diagonal(&squares).iter().sum::<f64>() / cols as f64;
@@ -48,25 +49,24 @@ impl InputBasis {
             return None;
         }
         // Fewer rows than columns say nothing of most directions.
-        let thin = (cols as f64 / moments.rows() as f64).max(1.0);
+        let thin = (cols as f64 / rows as f64).max(1.0);
         // Nothing ever came in there: as much as elsewhere, so that weights are kept.
         for col in 0..cols {
             let own = &mut squares[col * (cols + 1)];
             *own = if *own == 0.0 { mean as f32 } else { *own };
         }
-        let drift = match moments.drift() {
-            Some(mut drift) => {
-                let (lower, _) = factor(&squares, cols, SOFT * thin * mean, &|at| at)?;
-                lower.solve(&mut drift);
-                Some(drift)
+        let drift = match drift {
+            Some(drift) => {
+                let (inverse, _) = factor(&squares, cols, SOFT * thin * mean, &|at| at)?;
+                Some(solved(drift, inverse, cols))
             }
             None => None,
         };
         let order = order(&diagonal(&squares), group);
         let reversed = |at: usize| order[cols - 1 - at];
-        let (lower, damping) = factor(&squares, cols, DAMPING * thin * mean, &reversed)?;
-        let upper = lower.reversed_inverse();
-        drop(lower);
+        let (mut upper, damping) = factor(&squares, cols, DAMPING * thin * mean, &reversed)?;
+        // The factor of the reversed matrix, its inverse, reversed back: an upper triangle.
+        upper.reverse();
         (0..cols).for_each(|col| squares[col * (cols + 1)] += damping as f32);
         Some(InputBasis {
             cols,
@@ -99,24 +99,51 @@ impl InputBasis {
     }
 }
 
-/// The factor of `squares + damping`, rows and columns in another order, and the damping that it took.
-fn factor(squares: &[f32], cols: usize, damping: f64, order: &(dyn Fn(usize) -> usize + Sync)) -> Option<(Lower, f64)> {
+/// The inverse of the factor of `squares + damping`, rows and columns in another order, and the damping that it took.
+fn factor(
+    squares: &[f32],
+    cols: usize,
+    damping: f64,
+    order: &(dyn Fn(usize) -> usize + Sync),
+) -> Option<(Vec<f32>, f64)> {
     let mut damping = damping;
     for _ in 0..TRIES {
-        let mut values = vec![0.0f64; cols * cols];
+        let mut values = vec![0.0f32; cols * cols];
         values.par_chunks_exact_mut(cols).enumerate().for_each(|(row, values)| {
             let from = &squares[order(row) * cols..][..cols];
             for (col, value) in values.iter_mut().enumerate().take(row + 1) {
-                *value = f64::from(from[order(col)]);
+                *value = from[order(col)];
             }
-            values[row] += damping;
+            values[row] += damping as f32;
         });
-        if let Some(lower) = Lower::of(values, cols) {
-            return Some((lower, damping));
+        if let Some(inverse) = inverse_factor(values, cols) {
+            return Some((inverse, damping));
         }
         damping *= MORE;
     }
     None
+}
+
+/// `drift X^T X`, X being the inverse of a factor.
+fn solved(mut drift: Vec<f32>, inverse: Vec<f32>, cols: usize) -> Vec<f32> {
+    let mut transposed = vec![0.0f32; cols * cols];
+    transposed
+        .par_chunks_exact_mut(cols)
+        .enumerate()
+        .for_each(|(row, values)| {
+            let column = inverse.iter().skip(row).step_by(cols);
+            values.iter_mut().zip(column).for_each(|(value, from)| *value = *from);
+        });
+    drift.par_chunks_mut(PANEL_ROWS * cols).for_each(|rows| {
+        let mut half = Panel::zeros(cols);
+        half.add_product(&Panel::of(rows, cols), 1.0, &transposed);
+        let mut whole = Panel::zeros(cols);
+        whole.add_product(&half, 1.0, &inverse);
+        rows.iter_mut()
+            .zip(whole.values())
+            .for_each(|(row, value)| *row = *value);
+    });
+    drift
 }
 
 /// Groups by the sum of their diagonal, columns within a group by their own, largest first: the errors of the first are made up for

@@ -61,24 +61,23 @@ impl Moments {
         self.rows += (inputs.len() / cols.max(1)) as u64;
     }
 
-    /// H: the mean of `a a^T`. // (cols, cols)
-    pub(super) fn squares(&self) -> Vec<f32> {
-        let cols = self.cols;
-        let mut means = vec![0.0; cols * cols];
-        let rows = means.par_chunks_exact_mut(cols.max(1)).enumerate();
-        rows.for_each(|(row, means)| {
-            for (col, mean) in means.iter_mut().enumerate() {
-                let (low, high) = (row.min(col), row.max(col));
-                *mean = (f64::from(self.squares[low * cols + high]) / self.rows as f64) as f32;
+    /// H, the mean of `a a^T`, and the mean of `(a' - a) a^T`, where a' was given. // (cols, cols)
+    pub(super) fn means(self) -> (Vec<f32>, Option<Vec<f32>>) {
+        let Moments {
+            cols,
+            rows,
+            mut squares,
+            mut drift,
+        } = self;
+        let mean = |sum: &mut f32| *sum = (f64::from(*sum) / rows as f64) as f32;
+        squares.par_iter_mut().for_each(mean);
+        drift.par_iter_mut().for_each(mean);
+        for row in 0..cols {
+            for col in 0..row {
+                squares[row * cols + col] = squares[col * cols + row];
             }
-        });
-        means
-    }
-
-    /// The mean of `(a' - a) a^T`, where a' was given. // (cols, cols)
-    pub(super) fn drift(&self) -> Option<Vec<f32>> {
-        let mean = |sum: &f32| (f64::from(*sum) / self.rows as f64) as f32;
-        (!self.drift.is_empty()).then(|| self.drift.par_iter().map(mean).collect())
+        }
+        (squares, (!drift.is_empty()).then_some(drift))
     }
 }
 

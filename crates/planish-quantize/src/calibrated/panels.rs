@@ -29,6 +29,11 @@ impl Panel {
         panel
     }
 
+    /// All of them. // (PANEL_ROWS, cols)
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.cols..][..self.cols]
     }

@@ -143,7 +143,7 @@ fn refit(basis: &InputBasis, now: &Errors, scale_type: FloatType, rows: &[Row]) 
             .map(|(products, centred)| -dot(products, centred));
         let biases = products.iter().map(|products| -sum(products));
         let mut changes: Vec<f64> = scales.chain(biases).collect();
-        Lower::of(system, size)?.solve_one(&mut changes);
+        Lower::of(system, size)?.solve(&mut changes);
         Some(changes)
     };
     let changes = systems.into_iter().enumerate().map(solved);

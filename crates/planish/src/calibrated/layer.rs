@@ -301,20 +301,26 @@ impl LayerJob<'_> {
 
     /// Packs the parts of entries by what goes into them.
     fn pack(&self, all: Vec<Shared>, parts: &mut Parts) -> Result<(), Error> {
-        for Shared { origins, moments } in all {
+        for Shared { origins, mut moments } in all {
             let enough = moments.rows() as f64 >= LEAST_ROWS * moments.cols() as f64;
-            let mut bases: BTreeMap<usize, Option<InputBasis>> = BTreeMap::new();
-            for origin in origins {
-                (self.stop)()?;
-                let pack_as = self.packed[&origin.entry];
-                let group = pack_as.0.group();
-                let basis = bases.entry(group).or_insert_with(|| match enough {
-                    true => InputBasis::new(&moments, group),
-                    false => None,
-                });
-                let codes = self.part(&origin.entry, (origin.part, origin.parts), basis.as_ref())?;
-                let all = parts.entry(origin.entry).or_insert_with(|| vec![None; origin.parts]);
-                all[origin.part] = Some(codes);
+            let group = |origin: &Origin| self.packed[&origin.entry].0.group();
+            let mut groups: Vec<usize> = origins.iter().map(group).collect();
+            groups.sort_unstable();
+            groups.dedup();
+            for (index, size) in groups.iter().enumerate() {
+                let own = match index + 1 == groups.len() {
+                    true => std::mem::replace(&mut moments, Moments::new(0)),
+                    false => moments.clone(),
+                };
+                let basis = if enough { InputBasis::new(own, *size) } else { None };
+                for origin in origins.iter().filter(|origin| group(origin) == *size) {
+                    (self.stop)()?;
+                    let codes = self.part(&origin.entry, (origin.part, origin.parts), basis.as_ref())?;
+                    let all = parts
+                        .entry(origin.entry.clone())
+                        .or_insert_with(|| vec![None; origin.parts]);
+                    all[origin.part] = Some(codes);
+                }
             }
         }
         Ok(())

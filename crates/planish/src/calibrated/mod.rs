@@ -43,8 +43,8 @@ pub enum CalibratedProgress {
     Packing(u64, u64),
 }
 
-/// How to pack by the inputs of layers.
-#[derive(Clone, Debug)]
+/// How to pack by the inputs of layers; by default by what the model writes.
+#[derive(Clone, Debug, Default)]
 pub struct CalibratedOptions {
     /// What the model runs over.
     pub text: CalibrationText,

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_remembered_goes_before_answers_pause() {
         let mut load = Load {
-            limit: 256,
+            limit: 384,
             answers: 4,
             running: vec![63, 63],
             kept: vec![100],
@@ -150,8 +150,10 @@ mod tests {
         };
         assert_eq!(load.action(), Action::Forget, "64 + 64 + 64 + 3 blocks to grow");
         load.kept.clear();
+        assert_eq!(load.action(), Action::Begin);
+        load.next = Some(100);
         assert_eq!(load.action(), Action::Pass, "no room to begin");
-        load.running = vec![200, 100];
+        load.running = vec![300, 100];
         assert_eq!(load.action(), Action::Pause);
         load.running = vec![1000];
         assert_eq!(load.action(), Action::Pass, "the oldest always goes on");
