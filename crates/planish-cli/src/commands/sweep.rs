@@ -142,7 +142,6 @@ impl Wanted {
         Point {
             method_name: self.method.name(),
             method,
-            calibration: (self.method == MethodFlag::Calibrated).then(CalibratedOptions::default),
             widths: self.widths.clone(),
         }
     }
