@@ -8,6 +8,7 @@
 //! divergences of both from the model as it was decide which codes are kept.
 
 mod layer;
+mod outcome;
 mod store;
 mod streams;
 mod writing;
@@ -24,7 +25,8 @@ use planish_quantize::{Method, OnProgress, Output, Recipe, Report, calibrate_par
 use crate::convert::from;
 use crate::{CalibrationText, Error, QuantizeError, Source};
 
-use layer::{LayerJob, Outcome};
+use layer::LayerJob;
+use outcome::Outcome;
 use store::{LayerFile, Store};
 use streams::Streams;
 use writing::Text;
@@ -225,7 +227,7 @@ impl Run<'_> {
 
     /// Which codes bring the model closer to what it was.
     fn verdict(&self, streams: &Streams, outcomes: &[Outcome]) -> Result<Verdict, Error> {
-        let mut notes = layer::notes(outcomes);
+        let mut notes = outcome::notes(outcomes);
         let text = &self.text.description;
         let calibrated = format!("error feedback, refit and sweep by the layers' inputs, over {text}");
         let Some(found) = streams.divergences(&self.runner)? else {

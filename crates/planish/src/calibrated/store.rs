@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 
-use super::layer::Outcome;
+use super::outcome::Outcome;
 use super::streams::Streams;
 use super::writing::Text;
 

@@ -1,0 +1,5 @@
+//! The server as a client meets it, over HTTP.
+
+mod answers;
+mod gate;
+mod server;
