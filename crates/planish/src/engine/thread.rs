@@ -182,6 +182,8 @@ impl<'a> Worker<'a> {
     fn load(&self) -> Load {
         let running = self.jobs.iter().filter_map(|(member, _)| self.batch.get(*member));
         let next = match self.paused.front() {
+            // Nobody can begin: nothing is looked up while all places are taken.
+            _ if self.jobs.len() >= self.answers => None,
             Some((session, _)) => Some(session.known_tokens().len()),
             None => {
                 let queue = self.shared.queue();
