@@ -6,7 +6,7 @@ use planish::{Engine, EngineOptions};
 use planish_server::{Error, ServerOptions, serve};
 use serde_json::Value;
 
-use crate::server::{Running, agent, model, options};
+use crate::server::{Running, model, options};
 
 #[test]
 fn bytes_of_any_kind_are_answered() {
