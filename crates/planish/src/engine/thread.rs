@@ -173,7 +173,11 @@ impl<'a> Worker<'a> {
             Action::Pause => self.pause(),
             Action::Begin => self.begin(),
             Action::Pass => self.pass(),
-            Action::Wait => return self.wait(),
+            Action::Wait => {
+                // The last client may have left just now, without a pass.
+                self.count();
+                return self.wait();
+            }
         }
         self.count();
         true
