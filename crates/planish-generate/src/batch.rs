@@ -111,7 +111,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     pub fn settle(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let mut result = Ok(());
         while result.is_ok() && !self.passes.is_empty() {
@@ -148,7 +148,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     pub fn run(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         while self.members.iter().any(|(_, session)| session.borrow().is_running()) {
             self.step(model, on_step)?;
@@ -163,7 +163,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     pub fn step(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         // All or none: who cannot begin before its token is known would miss every second pass.
         let may_run_ahead = |(_, session): &(Member, S)| session.borrow().may_run_ahead();
@@ -185,11 +185,12 @@ impl<S: BorrowMut<Session>> Batch<S> {
         &mut self,
         model: &mut Model,
         ahead: bool,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<bool, Error> {
         let mut chunks: SmallVec<[Chunk<'_>; FEW]> = SmallVec::new();
         let mut choosing: SmallVec<[Member; FEW]> = SmallVec::new();
         let mut reading: SmallVec<[Member; 1]> = SmallVec::new();
+        let mut taking_part: SmallVec<[Member; FEW]> = SmallVec::new();
         // Tokens of prompts, besides a first piece of any length.
         let mut room = None;
         for (member, session) in &mut self.members {
@@ -206,12 +207,20 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 false => reading.push(*member),
             }
             chunks.push(chunk);
+            taking_part.push(*member);
         }
         if chunks.is_empty() {
             return Ok(false);
         }
-        let ticket = model.run(&mut chunks, &mut |_| {})?;
+        let mut logits: SmallVec<[(Member, Vec<f32>); 1]> = SmallVec::new();
+        let ticket = model.run(&mut chunks, &mut |row| {
+            logits.push((taking_part[row.chunk], row.logits.to_vec()));
+        })?;
         drop(chunks);
+        for (member, logits) in logits {
+            let session = self.session(member).expect("took part");
+            session.take_logits(&logits);
+        }
         self.passes.extend(ticket.map(|ticket| Pass {
             ticket,
             members: choosing,
@@ -230,7 +239,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     fn take(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let pass = self.passes.pop_front().expect("a pass under way");
         let mut tokens = std::mem::take(&mut self.tokens);
@@ -238,8 +247,12 @@ impl<S: BorrowMut<Session>> Batch<S> {
         for (&member, &token) in pass.members.iter().zip(&tokens) {
             // Gone, or finished before this pass.
             let Some(session) = self.session(member) else { continue };
-            let step = session.take(token);
-            if step.is_some_and(|step| on_step(member, step).is_break()) {
+            let Some(step) = session.take(token) else { continue };
+            let mut flow = ControlFlow::Continue(());
+            if let Some(logprobs) = session.last_logprobs() {
+                flow = on_step(member, Step::Logprobs(logprobs));
+            }
+            if flow.is_break() || on_step(member, step).is_break() {
                 session.interrupt();
             }
         }

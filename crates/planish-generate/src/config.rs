@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::files::{Files, parse_object};
 use crate::sampler::{Restrictions, Sampling};
 use crate::template::ChatTemplate;
-use crate::{Error, Tokenizer};
+use crate::{Constraint, Error, Reading, Tokenizer};
 
 const FILE: &str = "generation_config.json";
 
@@ -53,6 +53,19 @@ pub struct GenerationConfig {
     pub forced_bos_token_id: Option<u32>,
     /// The only tokens that may be the last of [`GenerationConfig::max_new_tokens`]. Default: none.
     pub forced_eos_token_id: Option<Vec<u32>>,
+    /// Taken from the logits of tokens that the answer holds. Default: 0.
+    pub presence_penalty: Option<f32>,
+    /// Taken from the logits of tokens as often as the answer holds them. Default: 0.
+    pub frequency_penalty: Option<f32>,
+    /// What is added to the logits of tokens. Default: none.
+    pub logit_bias: Option<Vec<(u32, f32)>>,
+    /// Tell the log probability of every token of the answer, and of so many of the likeliest in its place, as the model has them
+    /// before anything changes them. Default: not.
+    pub logprobs: Option<usize>,
+    /// How what the model writes is told apart, where its text is wanted. Default: all of it is its answer.
+    pub reading: Reading,
+    /// What the answer is made to be. Default: anything.
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for GenerationConfig {
@@ -78,6 +91,12 @@ impl Default for GenerationConfig {
             encoder_no_repeat_ngram_size: None,
             forced_bos_token_id: None,
             forced_eos_token_id: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            logit_bias: None,
+            logprobs: None,
+            reading: Reading::default(),
+            constraint: None,
         }
     }
 }
@@ -148,6 +167,10 @@ pub struct GenerationPlan {
     pub eos_token_id: Vec<u32>,
     /// Texts that end the answer, for whoever turns tokens into text.
     pub stop_strings: Vec<String>,
+    /// Log probabilities are told, with so many of the likeliest tokens.
+    pub logprobs: Option<usize>,
+    /// How what the model writes is told apart.
+    pub reading: Reading,
 }
 
 /// Keys that change what transformers generates, and that are not obeyed here; the values with which they change nothing.
@@ -316,6 +339,8 @@ impl GenerationConfig {
                 .repetition_penalty
                 .under(self.repetition_penalty)?
                 .unwrap_or(1.0),
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             seed: self.seed.unwrap_or_else(crate::random::fresh_seed),
         };
         sampling.check()?;
@@ -347,6 +372,7 @@ impl GenerationConfig {
                         .unwrap_or_default(),
                 ),
                 prompt_penalty,
+                token_biases: self.logit_bias.clone().unwrap_or_default(),
                 forced_first: lists(&defaults.forced_bos_token_id, &forced_first)?
                     .and_then(|list| list.first().copied()),
                 forced_last: lists(&defaults.forced_eos_token_id, &self.forced_eos_token_id)?.unwrap_or_default(),
@@ -370,6 +396,8 @@ impl GenerationConfig {
                 .stop_strings
                 .under(self.stop_strings.clone())?
                 .unwrap_or_default(),
+            logprobs: self.logprobs,
+            reading: self.reading.clone(),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use planish_model::{Cache, Chunk, Input, Model, Want};
 
-use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step};
+use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step, TokenLogprobs};
 
 /// Prompt tokens computed at once, unless a batch says otherwise: enough for full speed, few enough to react to an interruption.
 pub(crate) const PREFILL_TOKENS: usize = 512;
@@ -30,6 +30,8 @@ struct Run {
     answer: Answer,
     /// Tokens that are being chosen: 2 where the next pass began before the token of the last was known.
     expected: usize,
+    /// Of the token that is being chosen, where it is asked how likely it is.
+    logits: Vec<f32>,
     outcome: Option<Result<Finish, Error>>,
 }
 
@@ -130,6 +132,7 @@ impl Session {
         let sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
         let answer = Answer {
             tokens: Vec::new(),
+            logprobs: Vec::new(),
             finish: Finish::Interrupted,
             prompt_tokens: prompt.len(),
             reused_tokens,
@@ -142,6 +145,7 @@ impl Session {
             start,
             answer,
             expected: 0,
+            logits: Vec::new(),
             outcome: None,
         };
         run.outcome = run.is_full(0, prompt.len(), &self.cache).map(Ok);
@@ -203,10 +207,10 @@ impl Session {
         }
     }
 
-    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token, nor where the state
-    /// could not go back if it is the last.
+    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token or logits are waited
+    /// for, nor where the state could not go back if it is the last.
     pub fn may_run_ahead(&self) -> bool {
-        let depends = |run: &Run| run.sampler.depends_on_tokens();
+        let depends = |run: &Run| run.sampler.depends_on_tokens() || run.plan.logprobs.is_some();
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
@@ -233,14 +237,28 @@ impl Session {
                     choice: run.sampler.next_choice(tokens),
                     adjustments: run.sampler.adjustments(),
                     mask: run.sampler.mask(),
+                    report: run.plan.logprobs.is_some(),
                 }
             }
         };
         Chunk { cache, input, want }
     }
 
+    /// Takes the logits by which the token of the chunk is chosen, where the chunk asked for them.
+    pub fn take_logits(&mut self, logits: &[f32]) {
+        if let Some(run) = &mut self.run {
+            run.logits.clear();
+            run.logits.extend_from_slice(logits);
+        }
+    }
+
+    /// How likely the token was that was taken last, where that was asked for.
+    pub fn last_logprobs(&self) -> Option<&TokenLogprobs> {
+        self.run.as_ref()?.answer.logprobs.last()
+    }
+
     /// A piece of the prompt was computed that is not its last.
-    pub fn took_prefill(&self) -> Step {
+    pub fn took_prefill(&self) -> Step<'static> {
         Step::Prefill {
             done: self.cache.len(),
             total: self.tokens.len(),
@@ -248,7 +266,7 @@ impl Session {
     }
 
     /// Takes the token that the earliest chunk without one chose; `None` where it could not. The step to report, if it is one.
-    pub fn take(&mut self, token: Option<u32>) -> Option<Step> {
+    pub fn take(&mut self, token: Option<u32>) -> Option<Step<'static>> {
         let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
         run.expected -= 1;
         if run.answer.tokens.is_empty() {
@@ -262,6 +280,10 @@ impl Session {
         if run.plan.eos_token_id.contains(&token) {
             self.end(Ok(Finish::EndToken));
             return None;
+        }
+        if let Some(likeliest) = run.plan.logprobs {
+            let logprobs = TokenLogprobs::of(&run.logits, token, likeliest);
+            run.answer.logprobs.push(logprobs);
         }
         run.answer.tokens.push(token);
         run.sampler.observe(&[token]);
@@ -302,7 +324,7 @@ impl Session {
         model: &mut Model,
         prompt: &[u32],
         plan: &GenerationPlan,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         self.begin(model, prompt, plan)?;
         let mut batch = Batch::default();

@@ -1,7 +1,6 @@
 //! Server-sent events: a line `data: {json}` and an empty line each.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,7 +22,7 @@ pub(super) trait Chunks: Send + Sync + 'static {
     fn begin(&self) -> Vec<Value>;
 
     /// What an answer's reply is told by, if it is.
-    fn chunk(&self, index: usize, reply: &Reply) -> Option<Value>;
+    fn chunk(&mut self, index: usize, reply: &Reply) -> Option<Value>;
 
     /// The event after all others, before the end.
     fn usage(&self, usage: &Usage) -> Option<Value>;
@@ -37,15 +36,17 @@ enum Stage {
 
 /// The events of all answers as they come. After an error nothing follows, not even the usual end.
 pub(super) fn respond(replies: Replies, chunks: impl Chunks) -> Response {
-    let chunks = Arc::new(chunks);
-    let events = stream::unfold((replies, chunks, Stage::Begin), async |(mut replies, chunks, stage)| {
-        let (text, stage) = match stage {
-            Stage::Begin => (chunks.begin().iter().map(event).collect(), Stage::Going),
-            Stage::Going => next(&mut replies, chunks.as_ref()).await,
-            Stage::Over => return None,
-        };
-        Some((Ok::<Bytes, Infallible>(Bytes::from(text)), (replies, chunks, stage)))
-    });
+    let events = stream::unfold(
+        (replies, chunks, Stage::Begin),
+        async |(mut replies, mut chunks, stage)| {
+            let (text, stage) = match stage {
+                Stage::Begin => (chunks.begin().iter().map(event).collect(), Stage::Going),
+                Stage::Going => next(&mut replies, &mut chunks).await,
+                Stage::Over => return None,
+            };
+            Some((Ok::<Bytes, Infallible>(Bytes::from(text)), (replies, chunks, stage)))
+        },
+    );
     let headers = [
         (header::CONTENT_TYPE.as_str(), "text/event-stream"),
         (header::CACHE_CONTROL.as_str(), "no-cache"),
@@ -55,7 +56,7 @@ pub(super) fn respond(replies: Replies, chunks: impl Chunks) -> Response {
     (headers, Body::from_stream(events)).into_response()
 }
 
-async fn next(replies: &mut Replies, chunks: &impl Chunks) -> (String, Stage) {
+async fn next(replies: &mut Replies, chunks: &mut impl Chunks) -> (String, Stage) {
     loop {
         return match replies.next_within(SILENCE).await {
             Err(()) => (": waiting\n\n".to_owned(), Stage::Going),

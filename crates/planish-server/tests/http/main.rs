@@ -2,4 +2,5 @@
 
 mod answers;
 mod gate;
+mod sampling;
 mod server;
