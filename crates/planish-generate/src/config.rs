@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::files::{Files, parse_object};
 use crate::sampler::{Restrictions, Sampling};
 use crate::template::ChatTemplate;
-use crate::{Constraint, Error, Reading, Tokenizer};
+use crate::{Constraint, Error, Grammar, Reading, Tokenizer};
 
 const FILE: &str = "generation_config.json";
 
@@ -171,6 +171,8 @@ pub struct GenerationPlan {
     pub logprobs: Option<usize>,
     /// How what the model writes is told apart.
     pub reading: Reading,
+    /// What the answer is made to be: the constraint of the config, which whoever knows the vocabulary compiles.
+    pub grammar: Option<Grammar>,
 }
 
 /// Keys that change what transformers generates, and that are not obeyed here; the values with which they change nothing.
@@ -398,6 +400,7 @@ impl GenerationConfig {
                 .unwrap_or_default(),
             logprobs: self.logprobs,
             reading: self.reading.clone(),
+            grammar: None,
         })
     }
 }

@@ -38,6 +38,7 @@ fn answer(session: &mut Session, model: &mut Model, prompt: &[u32]) -> Answer {
         stop_strings: Vec::new(),
         logprobs: None,
         reading: Reading::default(),
+        grammar: None,
     };
     session
         .generate(model, prompt, &plan, &mut |_| ControlFlow::Continue(()))
@@ -113,6 +114,7 @@ fn tasks(vocabulary: u32, count: usize, longest: usize) -> Vec<(Vec<u32>, Genera
             stop_strings: Vec::new(),
             logprobs: None,
             reading: Reading::default(),
+            grammar: None,
         };
         (prompt, plan)
     };

@@ -90,6 +90,7 @@ fn run(model: &mut Model, options: &BatchBenchOptions, rates: &mut BatchRates) -
         stop_strings: Vec::new(),
         logprobs: None,
         reading: Reading::default(),
+        grammar: None,
     };
     let mut batch = Batch::default();
     let start = Instant::now();

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::sampling::Asked;
 use super::stream::Chunks;
-use super::{fields, finish_reason, logprobs, messages, reply, stream, tell_ignored, tools, usage};
+use super::{fields, finish_reason, format, logprobs, messages, reply, stream, tell_ignored, tools, usage};
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::replies::{Replies, Reply, Usage};
@@ -23,7 +23,7 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
     let mut asked = Asked::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
     let likeliest = logprobs::of_chat(&mut fields)?;
     asked.set_logprobs(likeliest);
-    let offered = tools::take(&mut fields)?;
+    let (offered, format) = (tools::take(&mut fields)?, format::take(&mut fields)?);
     let conversation = Conversation {
         variables: template_variables(&mut fields)?,
         messages: messages::take(&mut fields)?,
@@ -31,7 +31,7 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
         choice: offered.choice,
         parallel: offered.parallel,
         reasoning_budget: fields.count("reasoning_budget", 1..=u64::MAX)?,
-        constraint: None,
+        constraint: format.constraint,
     };
     refuse_unsupported(&mut fields)?;
     let ignored = fields.names_left();
@@ -43,6 +43,12 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
         .map_err(|error| ApiError::failed(&error))?;
     let prepared = tokenizer.prepare(&conversation).map_err(refused)?;
     asked.set_reading(prepared.reading, prepared.constraint);
+    let param = if conversation.tools.is_empty() {
+        format.param
+    } else {
+        "tools"
+    };
+    asked.check_form(&state, param).await?;
     let requests = asked.requests(&state, vec![prepared.prompt]);
     let mut replies = Replies::ask(&state, requests, false, asked.answers)?;
     let head = Head {
@@ -93,7 +99,6 @@ fn refused(error: planish::Error) -> ApiError {
 /// What is understood and not done, unless it asks for nothing.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     for (name, idle) in [
-        ("response_format", vec![json!({"type": "text"})]),
         ("functions", vec![json!([])]),
         ("function_call", vec![json!("none"), json!("auto")]),
         ("modalities", vec![json!(["text"])]),

@@ -4,3 +4,5 @@ mod answers;
 mod gate;
 mod sampling;
 mod server;
+mod structured;
+mod validator;
