@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::ServerOptions;
 use crate::error::ApiError;
+use crate::page;
 use crate::state::State;
 
 /// Lets a request pass or refuses it; every answer gets a name, and is counted.
@@ -58,8 +59,9 @@ fn check(options: &ServerOptions, request: &Request) -> Result<(), ApiError> {
     if request.method() == Method::OPTIONS {
         return Ok(());
     }
-    // Whether a server is well is no secret.
-    if request.uri().path() != "/health" {
+    // Whether a server is well is no secret; the page asks for a key itself.
+    let path = request.uri().path();
+    if path != "/health" && !page::has(path) {
         check_key(options, headers)?;
     }
     if request.method() == Method::POST && !is_json(headers) {

@@ -10,6 +10,7 @@ mod gate;
 mod listen;
 mod metrics;
 mod openai;
+mod page;
 mod replies;
 mod state;
 mod status;

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::state::State;
-use crate::{Error, ServerOptions, gate, openai, status};
+use crate::{Error, ServerOptions, gate, openai, page, status};
 
 /// Connections at a time; others wait to be accepted.
 const CONNECTIONS: usize = 1024;
@@ -158,6 +158,7 @@ fn router(state: &Arc<State>) -> Router {
         .route("/v1/models/{*id}", get(status::model))
         .route("/health", get(status::health))
         .route("/metrics", get(status::metrics))
+        .merge(page::routes())
         .fallback(async |request: Request| {
             let path = request.uri().path();
             ApiError::new(axum::http::StatusCode::NOT_FOUND, format!("there is no {path} here"))

@@ -42,13 +42,14 @@ pub(crate) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 fn card(state: &State) -> Value {
-    let architecture = state.engine.model().architecture();
+    let model = state.engine.model();
     json!({
         "id": state.options.model,
         "object": "model",
         "created": state.started,
         "owned_by": "planish",
-        "context_length": architecture.context,
+        "context_length": model.architecture().context,
+        "chat_template": model.tokenizer().is_ok_and(|tokenizer| tokenizer.has_chat_template()),
     })
 }
 

@@ -2,4 +2,5 @@
 
 mod answers;
 mod gate;
+mod page;
 mod server;
