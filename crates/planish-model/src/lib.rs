@@ -36,7 +36,7 @@ pub use architecture::{
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
 pub use decoder::DeviceMemory;
-pub use device::Device;
+pub use device::{Device, QuantizingDevice};
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use layers::{Heard, LayerRunner, LoadedLayer};
