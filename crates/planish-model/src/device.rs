@@ -7,6 +7,8 @@ mod gpu;
 #[path = "device/no_gpu.rs"]
 mod gpu;
 
+mod quantizing;
+
 use std::sync::Arc;
 
 /// Choosing by logits that were read, whatever device they come from.
@@ -16,6 +18,8 @@ use planish_cpu::{Cpu, CpuOps, Precision};
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
 use crate::{Architecture, Error, LoadOptions};
+
+pub use quantizing::QuantizingDevice;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
