@@ -41,6 +41,8 @@ pub struct TextAnswer {
     pub text: String,
     /// What the model thought before, where it has a channel for that.
     pub reasoning: String,
+    /// The stop string that ended it.
+    pub stop: Option<String>,
 }
 
 impl Session {

@@ -55,6 +55,7 @@ impl<'a> Told<'a> {
             answer,
             text: self.text,
             reasoning: self.reasoning,
+            stop: self.stops.found().map(str::to_owned),
         })
     }
 

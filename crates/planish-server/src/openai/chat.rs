@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::Response;
-use planish::TextAnswer;
+use planish::{Request, TextAnswer};
 use serde_json::{Map, Value, json};
 
 use super::sampling::Asked;
@@ -19,22 +19,8 @@ use crate::status::check_model;
 
 pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let mut fields = fields(&state, body).await?;
-    check_model(&state, fields.text("model")?)?;
-    let asked = Asked::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
-    let variables = template_variables(&mut fields)?;
-    refuse_unsupported(&mut fields)?;
-    let messages = messages::take(&mut fields)?;
+    let Prepared { requests, asked } = prepare(&state, &mut fields)?;
     let ignored = fields.names_left();
-
-    let tokenizer = state
-        .engine
-        .model()
-        .tokenizer()
-        .map_err(|error| ApiError::failed(&error))?;
-    let prompt = tokenizer
-        .apply_chat_template_with(&messages, &variables)
-        .map_err(|error| ApiError::field("messages", error.to_string()))?;
-    let requests = asked.requests(&state, vec![prompt]);
     let mut replies = Replies::ask(&state, requests, false, asked.answers)?;
     let head = Head {
         id: state.id("chatcmpl"),
@@ -51,6 +37,31 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
     let mut body = head.object("chat.completion", choices);
     body["usage"] = usage(&replies.usage);
     Ok(reply(body, &ignored))
+}
+
+/// A conversation that can be submitted.
+pub(crate) struct Prepared {
+    pub requests: Vec<Request>,
+    pub asked: Asked,
+}
+
+/// Takes the fields of a conversation: as OpenAI's clients send them, or translated to that.
+pub(crate) fn prepare(state: &State, fields: &mut Fields) -> Result<Prepared, ApiError> {
+    check_model(state, fields.text("model")?)?;
+    let asked = Asked::take(fields, &["max_tokens", "max_completion_tokens"])?;
+    let variables = template_variables(fields)?;
+    refuse_unsupported(fields)?;
+    let messages = messages::take(fields)?;
+    let tokenizer = state
+        .engine
+        .model()
+        .tokenizer()
+        .map_err(|error| ApiError::failed(&error))?;
+    let prompt = tokenizer
+        .apply_chat_template_with(&messages, &variables)
+        .map_err(|error| ApiError::field("messages", error.to_string()))?;
+    let requests = asked.requests(state, vec![prompt]);
+    Ok(Prepared { requests, asked })
 }
 
 /// Variables of the template that a client sets.

@@ -3,7 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 mod messages;
-mod sampling;
+pub(crate) mod sampling;
 mod stream;
 pub(crate) mod tokens;
 
@@ -26,7 +26,7 @@ use crate::state::State;
 const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// The fields of a request's body.
-async fn fields(state: &Arc<State>, body: Body) -> Result<Fields, ApiError> {
+pub(crate) async fn fields(state: &Arc<State>, body: Body) -> Result<Fields, ApiError> {
     let most = state.options.most_body;
     let bytes = match tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => bytes,
@@ -57,11 +57,11 @@ fn is_too_long(error: &axum::Error) -> bool {
 }
 
 /// A JSON answer, which names the fields of the request that nobody knows.
-fn reply(body: Value, ignored: &[String]) -> Response {
+pub(crate) fn reply(body: Value, ignored: &[String]) -> Response {
     tell_ignored(Json(body).into_response(), ignored)
 }
 
-fn tell_ignored(mut response: Response, ignored: &[String]) -> Response {
+pub(crate) fn tell_ignored(mut response: Response, ignored: &[String]) -> Response {
     let names: String = ignored.join(", ").escape_default().collect();
     if let Ok(names) = HeaderValue::try_from(names)
         && !ignored.is_empty()

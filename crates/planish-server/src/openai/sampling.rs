@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::state::State;
 
 /// How to answer, and in which form.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     config: GenerationConfig,
     /// Tokens of an answer, if the client says.
     most: Option<usize>,

@@ -1,6 +1,7 @@
 //! The server as a client meets it, over HTTP.
 
 mod answers;
+mod anthropic;
 mod gate;
 mod page;
 mod server;

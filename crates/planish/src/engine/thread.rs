@@ -439,6 +439,7 @@ impl<'a> Worker<'a> {
                 },
                 text: String::new(),
                 reasoning: String::new(),
+                stop: None,
             };
             let _ = submitted.client.on_event(EngineEvent::Finished(&answer));
         }
