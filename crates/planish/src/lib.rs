@@ -103,6 +103,6 @@ pub use planish_model::{
     QuantizingDevice, SHAPES, Spent, Tested,
 };
 pub use planish_quantize::{
-    Allocation, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output, Override,
-    Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
+    Allocation, Calibrator, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output,
+    Override, Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
 };

@@ -1,5 +1,6 @@
 //! Whole tiny models through the GPU's kernels, emulated on the processor: logits equal those of transformers.
 
+mod calibrated;
 #[path = "../common/files.rs"]
 mod common;
 mod cuda;
