@@ -4,8 +4,10 @@
 
 mod answer;
 mod batch;
+mod calls;
 mod channels;
 mod config;
+mod constraint;
 mod conversation;
 mod defaults;
 mod detokenizer;
@@ -13,11 +15,13 @@ mod error;
 mod files;
 mod foreign;
 mod formats;
+mod logprobs;
 mod message;
 mod random;
 mod sampler;
 mod session;
 mod special;
+mod spelling;
 mod stop;
 mod template;
 mod tokenizer;
@@ -25,13 +29,18 @@ mod warpers;
 
 pub use answer::{Answer, Finish, Step};
 pub use batch::{Batch, Member};
-pub use channels::{AnswerText, Part};
+pub use calls::{
+    Call, FAMILIES, Family, PLAIN, Piece, Reader, Reading, Reasoning, Shape, Tags, Tool, ToolChoice, reasoning_marks,
+};
+pub use channels::AnswerText;
 pub use config::{GenerationConfig, GenerationPlan};
+pub use constraint::Constraint;
 pub use defaults::GenerationDefaults;
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use files::{Files, OtherTokenizer};
 pub use foreign::in_foreign_code;
+pub use logprobs::TokenLogprobs;
 pub use message::Message;
 pub use sampler::{Restrictions, Sampler, Sampling};
 pub use session::{Next, Session, check_prompt};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use planish_model::{Cache, Choice, Chunk, Input, Model, Want};
 
-use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step};
+use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step, TokenLogprobs};
 
 /// Prompt tokens computed at once, unless a batch says otherwise: enough for full speed, few enough to react to an interruption.
 pub(crate) const PREFILL_TOKENS: usize = 512;
@@ -32,6 +32,8 @@ struct Run {
     expected: usize,
     /// How a token is chosen whose logits are on their way here.
     choice: Option<Choice>,
+    /// Of the token that is being chosen, where it is asked how likely it is.
+    logits: Vec<f32>,
     outcome: Option<Result<Finish, Error>>,
 }
 
@@ -132,6 +134,7 @@ impl Session {
         let sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
         let answer = Answer {
             tokens: Vec::new(),
+            logprobs: Vec::new(),
             finish: Finish::Interrupted,
             prompt_tokens: prompt.len(),
             reused_tokens,
@@ -145,6 +148,7 @@ impl Session {
             answer,
             expected: 0,
             choice: None,
+            logits: Vec::new(),
             outcome: None,
         };
         run.outcome = run.is_full(0, prompt.len(), &self.cache).map(Ok);
@@ -206,10 +210,10 @@ impl Session {
         }
     }
 
-    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token, nor where the state
-    /// could not go back if it is the last.
+    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token or logits are waited
+    /// for, nor where the state could not go back if it is the last.
     pub fn may_run_ahead(&self) -> bool {
-        let depends = |run: &Run| run.sampler.depends_on_tokens();
+        let depends = |run: &Run| run.sampler.depends_on_tokens() || run.plan.logprobs.is_some();
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
@@ -242,6 +246,7 @@ impl Session {
                         choice,
                         adjustments: run.sampler.adjustments(),
                         mask: run.sampler.mask(),
+                        report: run.plan.logprobs.is_some(),
                     },
                 }
             }
@@ -249,8 +254,13 @@ impl Session {
         Chunk { cache, input, want }
     }
 
+    /// How likely the token was that was taken last, where that was asked for.
+    pub fn last_logprobs(&self) -> Option<&TokenLogprobs> {
+        self.run.as_ref()?.answer.logprobs.last()
+    }
+
     /// A piece of the prompt was computed that is not its last.
-    pub fn took_prefill(&self) -> Step {
+    pub fn took_prefill(&self) -> Step<'static> {
         Step::Prefill {
             done: self.cache.len(),
             total: self.tokens.len(),
@@ -258,7 +268,7 @@ impl Session {
     }
 
     /// Takes the token that the earliest chunk without one chose; `None` where it could not. The step to report, if it is one.
-    pub fn take(&mut self, token: Option<u32>) -> Option<Step> {
+    pub fn take(&mut self, token: Option<u32>) -> Option<Step<'static>> {
         let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
         run.expected -= 1;
         let elapsed = run.start.elapsed();
@@ -274,6 +284,10 @@ impl Session {
             self.end(Ok(Finish::EndToken));
             return None;
         }
+        if let Some(likeliest) = run.plan.logprobs {
+            let logprobs = TokenLogprobs::of(&run.logits, token, likeliest);
+            run.answer.logprobs.push(logprobs);
+        }
         run.answer.tokens.push(token);
         run.sampler.observe(&[token]);
         self.tokens.push(token);
@@ -285,9 +299,14 @@ impl Session {
         Some(Step::Token(token))
     }
 
-    /// Chooses by the logits of the chunk that wanted them, which it changes. The step to report, if it is one. // (vocabulary)
-    pub fn take_logits(&mut self, logits: &mut [f32]) -> Option<Step> {
+    /// Takes the logits of a chunk: what tells how likely its token is, and what chooses the token where no device does. Then
+    /// they are changed, and the step to report is returned, if it is one. // (vocabulary)
+    pub fn take_logits(&mut self, logits: &mut [f32]) -> Option<Step<'static>> {
         let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
+        if run.plan.logprobs.is_some() {
+            run.logits.clear();
+            run.logits.extend_from_slice(logits);
+        }
         let choice = run.choice.take()?;
         let token = run.sampler.choose(&self.tokens, &choice, logits);
         self.take(token)
@@ -323,7 +342,7 @@ impl Session {
         model: &mut Model,
         prompt: &[u32],
         plan: &GenerationPlan,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         self.begin(model, prompt, plan)?;
         let mut batch = Batch::default();

@@ -39,8 +39,11 @@ impl Client for Listener {
                 prompt_tokens,
                 cached_tokens,
             } => Heard::Begun(prompt_tokens, cached_tokens),
+            EngineEvent::Logprobs(logprobs) => panic!("not asked for: {logprobs:?}"),
             EngineEvent::Text(text) => Heard::Text(text.to_owned()),
-            EngineEvent::Reasoning(text) => panic!("no channels here: {text}"),
+            EngineEvent::Reasoning(text) | EngineEvent::Call(text) | EngineEvent::Arguments(text) => {
+                panic!("no such part here: {text}")
+            }
             EngineEvent::Finished(answer) => Heard::Finished(answer.clone()),
             EngineEvent::Failed(error) => Heard::Failed(error.to_string()),
         };

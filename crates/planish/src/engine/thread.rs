@@ -51,11 +51,17 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn take(&mut self, step: Step) -> ControlFlow<()> {
-        let Step::Token(token) = step else {
-            return ControlFlow::Continue(());
-        };
+    fn take(&mut self, step: Step<'_>) -> ControlFlow<()> {
         let (client, gone) = (&mut self.client, &mut self.gone);
+        let token = match step {
+            Step::Prefill { .. } => return ControlFlow::Continue(()),
+            // Only of what the answer says.
+            Step::Logprobs(logprobs) if self.told.is_in_answer() => {
+                return tell_event(client, gone, EngineEvent::Logprobs(logprobs));
+            }
+            Step::Logprobs(_) => return ControlFlow::Continue(()),
+            Step::Token(token) => token,
+        };
         let flow = self.told.take(token, &mut |piece| tell(client, gone, piece));
         flow.unwrap_or_else(|error| {
             self.failure = Some(error);
@@ -89,7 +95,13 @@ fn tell(client: &mut Box<dyn Client>, gone: &mut bool, piece: TextStep<'_>) -> C
         TextStep::Text("") | TextStep::Reasoning("") | TextStep::Prefill { .. } => return ControlFlow::Continue(()),
         TextStep::Text(text) => EngineEvent::Text(text),
         TextStep::Reasoning(text) => EngineEvent::Reasoning(text),
+        TextStep::Call(name) => EngineEvent::Call(name),
+        TextStep::Arguments(text) => EngineEvent::Arguments(text),
     };
+    tell_event(client, gone, event)
+}
+
+fn tell_event(client: &mut Box<dyn Client>, gone: &mut bool, event: EngineEvent<'_>) -> ControlFlow<()> {
     if *gone {
         return ControlFlow::Break(());
     }
@@ -173,7 +185,11 @@ impl<'a> Worker<'a> {
             Action::Pause => self.pause(),
             Action::Begin => self.begin(),
             Action::Pass => self.pass(),
-            Action::Wait => return self.wait(),
+            Action::Wait => {
+                // The last client may have left just now, without a pass.
+                self.count();
+                return self.wait();
+            }
         }
         self.count();
         true
@@ -431,6 +447,7 @@ impl<'a> Worker<'a> {
             let answer = TextAnswer {
                 answer: Answer {
                     tokens: Vec::new(),
+                    logprobs: Vec::new(),
                     finish: Finish::Interrupted,
                     prompt_tokens: submitted.prompt.len(),
                     reused_tokens: 0,
@@ -440,6 +457,8 @@ impl<'a> Worker<'a> {
                 text: String::new(),
                 reasoning: String::new(),
                 stop: None,
+                reasoning_tokens: 0,
+                calls: Vec::new(),
             };
             let _ = submitted.client.on_event(EngineEvent::Finished(&answer));
         }
@@ -463,5 +482,5 @@ impl<'a> Worker<'a> {
 type Work = fn(
     &mut Batch<Session>,
     &mut Model,
-    &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
 ) -> Result<(), planish_generate::Error>;
