@@ -4,4 +4,5 @@ mod answers;
 mod anthropic;
 mod gate;
 mod page;
+mod responses;
 mod server;
