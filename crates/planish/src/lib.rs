@@ -49,6 +49,7 @@ mod builder;
 mod calibrate;
 mod calibrated;
 mod causal_lm;
+mod chart;
 mod convert;
 #[cfg(feature = "demo-model")]
 mod demo_model;
@@ -74,6 +75,7 @@ pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
+pub use chart::{Chart, ChartCurve, ChartPoint};
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};

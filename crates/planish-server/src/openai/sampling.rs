@@ -56,6 +56,11 @@ impl Asked {
             repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0)?,
             seed: fields.seed("seed")?,
             stop_strings: fields.texts("stop", MOST_STOPS)?,
+            // For measurements: an answer of just so many tokens.
+            eos_token_id: fields
+                .flag("ignore_eos")?
+                .filter(|ignored| *ignored)
+                .map(|_| Vec::new()),
             ..GenerationConfig::default()
         };
         for (name, idle) in [
