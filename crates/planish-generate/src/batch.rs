@@ -8,7 +8,7 @@ use std::borrow::BorrowMut;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use planish_model::{Chunk, Model, Ticket};
+use planish_model::{Chunk, Model, Ticket, Want};
 use smallvec::SmallVec;
 
 use crate::session::PREFILL_TOKENS;
@@ -33,6 +33,7 @@ pub struct Batch<S> {
     members: Vec<(Member, S)>, // in the order in which they joined
     passes: VecDeque<Pass>,    // whose tokens are on their way
     tokens: Vec<Option<u32>>,
+    logits: Vec<f32>, // (sessions that choose by logits, vocabulary)
     joined: usize,
     piece: usize, // tokens of prompts in a pass, at most
 }
@@ -49,6 +50,7 @@ impl<S> Default for Batch<S> {
             members: Vec::new(),
             passes: VecDeque::new(),
             tokens: Vec::new(),
+            logits: Vec::new(),
             joined: 0,
             piece: PREFILL_TOKENS,
         }
@@ -190,6 +192,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
         let mut chunks: SmallVec<[Chunk<'_>; FEW]> = SmallVec::new();
         let mut choosing: SmallVec<[Member; FEW]> = SmallVec::new();
         let mut reading: SmallVec<[Member; 1]> = SmallVec::new();
+        let mut of_chunks: SmallVec<[Member; FEW]> = SmallVec::new();
         // Tokens of prompts, besides a first piece of any length.
         let mut room = None;
         for (member, session) in &mut self.members {
@@ -201,16 +204,25 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 Some(Next::Decode) => {}
             }
             let chunk = session.chunk(self.piece);
-            match chunk.want.is_choice() {
-                true => choosing.push(*member),
-                false => reading.push(*member),
+            match chunk.want {
+                Want::Choice { .. } => choosing.push(*member),
+                Want::Nothing => reading.push(*member),
+                Want::Logits | Want::AllLogits => {}
             }
+            of_chunks.push(*member);
             chunks.push(chunk);
         }
         if chunks.is_empty() {
             return Ok(false);
         }
-        let ticket = model.run(&mut chunks, &mut |_| {})?;
+        let vocabulary = model.architecture().vocabulary;
+        let mut logits = std::mem::take(&mut self.logits);
+        logits.clear();
+        let mut weighing: SmallVec<[Member; FEW]> = SmallVec::new();
+        let ticket = model.run(&mut chunks, &mut |row| {
+            weighing.push(of_chunks[row.chunk]);
+            logits.extend_from_slice(row.logits);
+        })?;
         drop(chunks);
         self.passes.extend(ticket.map(|ticket| Pass {
             ticket,
@@ -223,6 +235,14 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 session.interrupt();
             }
         }
+        for (&member, logits) in weighing.iter().zip(logits.chunks_exact_mut(vocabulary)) {
+            let session = self.session(member).expect("took part");
+            let step = session.take_logits(logits);
+            if step.is_some_and(|step| on_step(member, step).is_break()) {
+                session.interrupt();
+            }
+        }
+        self.logits = logits;
         Ok(true)
     }
 

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use planish_model::{Cache, Chunk, Input, Model, Want};
+use planish_model::{Cache, Choice, Chunk, Input, Model, Want};
 
 use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step};
 
@@ -30,6 +30,8 @@ struct Run {
     answer: Answer,
     /// Tokens that are being chosen: 2 where the next pass began before the token of the last was known.
     expected: usize,
+    /// How a token is chosen whose logits are on their way here.
+    choice: Option<Choice>,
     outcome: Option<Result<Finish, Error>>,
 }
 
@@ -142,6 +144,7 @@ impl Session {
             start,
             answer,
             expected: 0,
+            choice: None,
             outcome: None,
         };
         run.outcome = run.is_full(0, prompt.len(), &self.cache).map(Ok);
@@ -210,8 +213,8 @@ impl Session {
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
-    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
-    /// [`Session::take`] for one that wants a choice.
+    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk
+    /// that wants nothing, [`Session::take`] for one that wants a choice, and [`Session::take_logits`] for one that wants logits.
     ///
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
@@ -229,10 +232,17 @@ impl Session {
             false => Want::Nothing,
             true => {
                 run.expected += 1;
-                Want::Choice {
-                    choice: run.sampler.next_choice(tokens),
-                    adjustments: run.sampler.adjustments(),
-                    mask: run.sampler.mask(),
+                let choice = run.sampler.next_choice(tokens);
+                match run.sampler.reads_logits(tokens) {
+                    true => {
+                        run.choice = Some(choice);
+                        Want::Logits
+                    }
+                    false => Want::Choice {
+                        choice,
+                        adjustments: run.sampler.adjustments(),
+                        mask: run.sampler.mask(),
+                    },
                 }
             }
         };
@@ -251,10 +261,11 @@ impl Session {
     pub fn take(&mut self, token: Option<u32>) -> Option<Step> {
         let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
         run.expected -= 1;
+        let elapsed = run.start.elapsed();
         if run.answer.tokens.is_empty() {
-            run.answer.prefill = run.start.elapsed();
+            run.answer.prefill = elapsed;
         }
-        run.answer.decode = run.start.elapsed() - run.answer.prefill;
+        run.answer.decode = elapsed - run.answer.prefill;
         let Some(token) = token else {
             self.end(Err(Error::NoFiniteLogit));
             return None;
@@ -266,10 +277,20 @@ impl Session {
         run.answer.tokens.push(token);
         run.sampler.observe(&[token]);
         self.tokens.push(token);
-        if let Some(finish) = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache) {
+        let full = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache);
+        let late = run.plan.max_time.is_some_and(|limit| elapsed > limit);
+        if let Some(finish) = full.or(late.then_some(Finish::MaxTime)) {
             self.end(Ok(finish));
         }
         Some(Step::Token(token))
+    }
+
+    /// Chooses by the logits of the chunk that wanted them, which it changes. The step to report, if it is one. // (vocabulary)
+    pub fn take_logits(&mut self, logits: &mut [f32]) -> Option<Step> {
+        let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
+        let choice = run.choice.take()?;
+        let token = run.sampler.choose(&self.tokens, &choice, logits);
+        self.take(token)
     }
 
     /// Ends the answer; what was computed ahead of it is forgotten.

@@ -7,13 +7,19 @@ mod gpu;
 #[path = "device/no_gpu.rs"]
 mod gpu;
 
+mod quantizing;
+
 use std::sync::Arc;
 
+/// Choosing by logits that were read, whatever device they come from.
+pub use planish_cpu::{Candidate, Chooser, drawn};
 use planish_cpu::{Cpu, CpuOps, Precision};
 
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
 use crate::{Architecture, Error, LoadOptions};
+
+pub use quantizing::QuantizingDevice;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -101,8 +101,8 @@ pub use planish_generate::{
 };
 pub use planish_gpu::Error as DeviceError;
 pub use planish_model::{
-    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases, SHAPES, Spent,
-    Tested,
+    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases,
+    QuantizingDevice, SHAPES, Spent, Tested,
 };
 pub use planish_quantize::{
     Allocation, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output, Override,

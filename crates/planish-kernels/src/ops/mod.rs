@@ -10,6 +10,7 @@ mod linear;
 mod pack;
 mod place;
 mod rows;
+mod search;
 mod sequences;
 mod stack;
 mod states;
@@ -62,6 +63,8 @@ pub struct GpuOps<Q: Queue> {
     frequencies: Mutex<Vec<Frequencies<Q>>>,
     /// The tensor that the last launch rotated, if it rotated one.
     rotated: Mutex<Option<u64>>,
+    /// For packing by search.
+    searched: Mutex<search::SearchRoom<Q>>,
 }
 
 /// The kernels of each program by name. Looked up for every launch: the hash must be quick.
@@ -109,6 +112,7 @@ impl<Q: Queue> GpuOps<Q> {
             transposed: Mutex::new(Scratch::new()),
             frequencies: Mutex::default(),
             rotated: Mutex::default(),
+            searched: Mutex::new(search::SearchRoom::new()),
         })
     }
 

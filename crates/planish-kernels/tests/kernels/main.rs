@@ -22,6 +22,7 @@ mod quantize;
 mod rope;
 mod route;
 mod rows;
+mod search;
 mod stack;
 mod stack_tensor;
 mod states;

@@ -10,6 +10,7 @@ mod golden;
 mod logits;
 #[path = "../common/schedule.rs"]
 mod schedule;
+mod search;
 
 use std::path::Path;
 

@@ -58,7 +58,7 @@ fn stop_reason(answer: &TextAnswer) -> &'static str {
     match answer.answer.finish {
         Finish::EndToken | Finish::Interrupted => "end_turn",
         Finish::StopString => "stop_sequence",
-        Finish::MaxNewTokens => "max_tokens",
+        Finish::MaxNewTokens | Finish::MaxTime => "max_tokens",
         Finish::ContextFull => "model_context_window_exceeded",
     }
 }

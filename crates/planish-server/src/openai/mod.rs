@@ -74,7 +74,7 @@ pub(crate) fn tell_ignored(mut response: Response, ignored: &[String]) -> Respon
 fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::EndToken | Finish::StopString | Finish::Interrupted => "stop",
-        Finish::MaxNewTokens | Finish::ContextFull => "length",
+        Finish::MaxNewTokens | Finish::ContextFull | Finish::MaxTime => "length",
     }
 }
 
