@@ -14,8 +14,10 @@ mod metrics;
 mod openai;
 mod page;
 mod replies;
+mod responses;
 mod state;
 mod status;
+mod turns;
 
 use std::net::SocketAddr;
 use std::time::Duration;

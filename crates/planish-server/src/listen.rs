@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::state::State;
-use crate::{Error, ServerOptions, anthropic, gate, openai, page, status};
+use crate::{Error, ServerOptions, anthropic, gate, openai, page, responses, status};
 
 /// Connections at a time; others wait to be accepted.
 const CONNECTIONS: usize = 1024;
@@ -152,6 +152,7 @@ fn router(state: &Arc<State>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::chat))
         .route("/v1/completions", post(openai::completions::completions))
+        .route("/v1/responses", post(responses::responses))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/tokenize", post(openai::tokens::tokenize))

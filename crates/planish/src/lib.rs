@@ -49,6 +49,7 @@ mod builder;
 mod calibrate;
 mod calibrated;
 mod causal_lm;
+mod chart;
 mod conversation;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -76,6 +77,7 @@ pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
+pub use chart::{Chart, ChartCurve, ChartPoint};
 pub use conversation::{Conversation, Prepared};
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]

@@ -4,15 +4,13 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, kind};
-
-/// Between texts of one message that are blocks of their own.
-const BETWEEN: &str = "\n\n";
+use crate::turns::{BETWEEN, push};
 
 /// Takes `system` and `messages`.
 pub(super) fn take(fields: &mut Fields) -> Result<Value, ApiError> {
     let mut found = Vec::new();
     if let Some(system) = fields.take("system") {
-        push(&mut found, "system", texts("system", &system)?);
+        push(&mut found, "system", &texts("system", &system)?);
     }
     let list = match fields.take("messages") {
         Some(Value::Array(list)) if !list.is_empty() => list,
@@ -29,7 +27,7 @@ pub(super) fn take(fields: &mut Fields) -> Result<Value, ApiError> {
             return Err(ApiError::field(param.clone(), format!("{param} is missing")));
         };
         match message.get("role").and_then(Value::as_str) {
-            Some("system") => push(&mut found, "system", texts(&format!("{place}.content"), content)?),
+            Some("system") => push(&mut found, "system", &texts(&format!("{place}.content"), content)?),
             Some("user") => user(&mut found, &place, content)?,
             Some("assistant") if index + 1 == list.len() => {
                 let text = format!("{place} is the assistant's: an answer cannot be begun by the client here");
@@ -44,19 +42,6 @@ pub(super) fn take(fields: &mut Fields) -> Result<Value, ApiError> {
         }
     }
     Ok(Value::from(found))
-}
-
-/// Adds a message; turns of the same side in a row are one.
-fn push(found: &mut Vec<Value>, role: &str, text: String) {
-    if let Some(last) = found.last_mut()
-        && last["role"] == role
-        && let Some(Value::String(before)) = last.get_mut("content")
-    {
-        before.push_str(BETWEEN);
-        before.push_str(&text);
-        return;
-    }
-    found.push(json!({"role": role, "content": text}));
 }
 
 /// A text, or blocks of text.
@@ -98,13 +83,13 @@ fn unreadable(place: String, block: &Value) -> ApiError {
 /// Texts and results of tools. What a result says of being an error is written before it: chat templates have no place for that.
 fn user(found: &mut Vec<Value>, place: &str, content: &Value) -> Result<(), ApiError> {
     let Value::Array(blocks) = content else {
-        push(found, "user", texts(&format!("{place}.content"), content)?);
+        push(found, "user", &texts(&format!("{place}.content"), content)?);
         return Ok(());
     };
     for (index, block) in blocks.iter().enumerate() {
         let place = format!("{place}.content[{index}]");
         match block.get("type").and_then(Value::as_str) {
-            Some("text") => push(found, "user", text(&place, block, "text")?),
+            Some("text") => push(found, "user", &text(&place, block, "text")?),
             Some("tool_result") => {
                 let result = match block.get("content") {
                     None | Some(Value::Null) => String::new(),
@@ -124,7 +109,7 @@ fn user(found: &mut Vec<Value>, place: &str, content: &Value) -> Result<(), ApiE
 /// What the model said, thought and called.
 fn assistant(found: &mut Vec<Value>, place: &str, content: &Value) -> Result<(), ApiError> {
     let Value::Array(blocks) = content else {
-        push(found, "assistant", texts(&format!("{place}.content"), content)?);
+        push(found, "assistant", &texts(&format!("{place}.content"), content)?);
         return Ok(());
     };
     let (mut said, mut thoughts, mut calls) = (Vec::new(), String::new(), Vec::new());
@@ -145,7 +130,7 @@ fn assistant(found: &mut Vec<Value>, place: &str, content: &Value) -> Result<(),
         }
     }
     if thoughts.is_empty() && calls.is_empty() {
-        push(found, "assistant", said.join(BETWEEN));
+        push(found, "assistant", &said.join(BETWEEN));
         return Ok(());
     }
     let mut message = Map::new();

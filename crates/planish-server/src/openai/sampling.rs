@@ -59,6 +59,11 @@ impl Asked {
             logit_bias: logit_bias(fields)?,
             seed: fields.seed("seed")?,
             stop_strings: fields.texts("stop", MOST_STOPS)?,
+            // For measurements: an answer of just so many tokens.
+            eos_token_id: fields
+                .flag("ignore_eos")?
+                .filter(|ignored| *ignored)
+                .map(|_| Vec::new()),
             ..GenerationConfig::default()
         };
         for (name, idle) in [

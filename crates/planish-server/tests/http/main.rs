@@ -4,5 +4,6 @@ mod answers;
 mod anthropic;
 mod gate;
 mod page;
+mod responses;
 mod sampling;
 mod server;
