@@ -43,7 +43,7 @@ mod table;
 pub mod vector;
 
 pub use arena::Arena;
-pub use choose::{Candidate, Chooser, CpuChosen};
+pub use choose::{Candidate, Chooser, CpuChosen, drawn};
 pub use cores::physical_cores;
 pub use cpu::{Cpu, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
 pub use huge::huge_vec;

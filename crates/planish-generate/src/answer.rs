@@ -31,6 +31,8 @@ pub enum Finish {
     MaxNewTokens,
     /// The model's context is full.
     ContextFull,
+    /// `max_time` is over.
+    MaxTime,
     /// The receiver of the steps broke off.
     Interrupted,
 }

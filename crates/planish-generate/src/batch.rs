@@ -8,7 +8,7 @@ use std::borrow::BorrowMut;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use planish_model::{Chunk, Model, Ticket};
+use planish_model::{Chunk, Model, Ticket, Want};
 use smallvec::SmallVec;
 
 use crate::session::PREFILL_TOKENS;
@@ -33,6 +33,7 @@ pub struct Batch<S> {
     members: Vec<(Member, S)>, // in the order in which they joined
     passes: VecDeque<Pass>,    // whose tokens are on their way
     tokens: Vec<Option<u32>>,
+    logits: Vec<f32>, // (sessions that choose by logits, vocabulary)
     joined: usize,
     piece: usize, // tokens of prompts in a pass, at most
 }
@@ -49,6 +50,7 @@ impl<S> Default for Batch<S> {
             members: Vec::new(),
             passes: VecDeque::new(),
             tokens: Vec::new(),
+            logits: Vec::new(),
             joined: 0,
             piece: PREFILL_TOKENS,
         }
@@ -202,9 +204,10 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 Some(Next::Decode) => {}
             }
             let chunk = session.chunk(self.piece);
-            match chunk.want.is_choice() {
-                true => choosing.push(*member),
-                false => reading.push(*member),
+            match chunk.want {
+                Want::Choice { .. } => choosing.push(*member),
+                Want::Nothing => reading.push(*member),
+                Want::Logits | Want::AllLogits => {}
             }
             chunks.push(chunk);
             taking_part.push(*member);
@@ -212,15 +215,15 @@ impl<S: BorrowMut<Session>> Batch<S> {
         if chunks.is_empty() {
             return Ok(false);
         }
-        let mut logits: SmallVec<[(Member, Vec<f32>); 1]> = SmallVec::new();
+        let vocabulary = model.architecture().vocabulary;
+        let mut logits = std::mem::take(&mut self.logits);
+        logits.clear();
+        let mut weighing: SmallVec<[Member; FEW]> = SmallVec::new();
         let ticket = model.run(&mut chunks, &mut |row| {
-            logits.push((taking_part[row.chunk], row.logits.to_vec()));
+            weighing.push(taking_part[row.chunk]);
+            logits.extend_from_slice(row.logits);
         })?;
         drop(chunks);
-        for (member, logits) in logits {
-            let session = self.session(member).expect("took part");
-            session.take_logits(&logits);
-        }
         self.passes.extend(ticket.map(|ticket| Pass {
             ticket,
             members: choosing,
@@ -232,6 +235,13 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 session.interrupt();
             }
         }
+        for (&member, logits) in weighing.iter().zip(logits.chunks_exact_mut(vocabulary)) {
+            let session = self.session(member).expect("took part");
+            if let Some(step) = session.take_logits(logits) {
+                tell(session, member, step, on_step);
+            }
+        }
+        self.logits = logits;
         Ok(true)
     }
 
@@ -247,13 +257,8 @@ impl<S: BorrowMut<Session>> Batch<S> {
         for (&member, &token) in pass.members.iter().zip(&tokens) {
             // Gone, or finished before this pass.
             let Some(session) = self.session(member) else { continue };
-            let Some(step) = session.take(token) else { continue };
-            let mut flow = ControlFlow::Continue(());
-            if let Some(logprobs) = session.last_logprobs() {
-                flow = on_step(member, Step::Logprobs(logprobs));
-            }
-            if flow.is_break() || on_step(member, step).is_break() {
-                session.interrupt();
+            if let Some(step) = session.take(token) {
+                tell(session, member, step, on_step);
             }
         }
         self.tokens = tokens;
@@ -268,5 +273,21 @@ impl<S: BorrowMut<Session>> Batch<S> {
     fn session(&mut self, member: Member) -> Option<&mut Session> {
         let index = self.position(member)?;
         Some(self.members[index].1.borrow_mut())
+    }
+}
+
+/// Hands out a token that was taken, after how likely it was where that is asked.
+fn tell(
+    session: &mut Session,
+    member: Member,
+    step: Step<'static>,
+    on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
+) {
+    let mut flow = ControlFlow::Continue(());
+    if let Some(logprobs) = session.last_logprobs() {
+        flow = on_step(member, Step::Logprobs(logprobs));
+    }
+    if flow.is_break() || on_step(member, step).is_break() {
+        session.interrupt();
     }
 }

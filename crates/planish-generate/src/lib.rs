@@ -9,6 +9,7 @@ mod channels;
 mod config;
 mod constraint;
 mod conversation;
+mod defaults;
 mod detokenizer;
 mod error;
 mod files;
@@ -31,6 +32,7 @@ mod structured;
 mod structured;
 mod template;
 mod tokenizer;
+mod warpers;
 
 pub use answer::{Answer, Finish, Step};
 pub use batch::{Batch, Member};
@@ -39,8 +41,9 @@ pub use calls::{
     constraint_of_calls, reasoning_marks,
 };
 pub use channels::AnswerText;
-pub use config::{GenerationConfig, GenerationDefaults, GenerationPlan};
+pub use config::{GenerationConfig, GenerationPlan};
 pub use constraint::Constraint;
+pub use defaults::GenerationDefaults;
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use files::{Files, OtherTokenizer};
@@ -54,3 +57,4 @@ pub use stop::StopStrings;
 pub use structured::{Grammar, Grammars};
 pub use template::{ChatTemplate, TemplateInput};
 pub use tokenizer::Tokenizer;
+pub use warpers::{Cutoffs, Drawer, Growth};

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use planish_model::{Adjustment, Choice, Draw};
+use planish_model::{Adjustment, Choice, Chooser, Draw, adjust};
 
 use crate::form::Form;
 use crate::random::Random;
+use crate::warpers::{Cutoffs, Drawer, Growth};
 use crate::{Error, GenerationPlan};
 
 /// How a token is chosen; see [`crate::GenerationConfig`] for the meaning of each field.
@@ -21,6 +22,7 @@ pub struct Sampling {
     pub presence_penalty: f32,
     pub frequency_penalty: f32,
     pub seed: u64,
+    pub cutoffs: Cutoffs,
 }
 
 /// Below it a logit over the temperature may be no number any more, and anything but the likeliest token has no chance.
@@ -60,6 +62,12 @@ impl Sampling {
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             return error("repetition_penalty", self.repetition_penalty, "a number above 0");
         }
+        if let Some(mass) = self.cutoffs.typical_p.filter(|mass| mass.is_nan() || *mass <= 0.0) {
+            return error("typical_p", mass, "a number above 0");
+        }
+        if let Some(share) = self.cutoffs.top_h.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            return error("top_h", share, "a number above 0, at most 1");
+        }
         for (option, penalty) in [
             ("presence_penalty", self.presence_penalty),
             ("frequency_penalty", self.frequency_penalty),
@@ -97,8 +105,10 @@ pub struct Restrictions {
     pub prompt_penalty: Option<f32>,
     /// The only token that may follow a prompt of one.
     pub forced_first: Option<u32>,
-    /// The only tokens that may be the last that fits.
+    /// The only tokens that may be the last that fits, all equally likely.
     pub forced_last: Vec<u32>,
+    /// How ends grow likelier.
+    pub end_growth: Option<Growth>,
 }
 
 impl Restrictions {
@@ -110,6 +120,7 @@ impl Restrictions {
             || self.least_tokens > 0
             || self.least_length > prompt
             || self.repeat_none_of_prompt > 0
+            || self.end_growth.is_some()
             || self.forces()
     }
 
@@ -140,7 +151,9 @@ impl Restrictions {
     /// Calls `forbid` with every token that may not follow `tokens`, of which `prompt` were given, but for those that never may.
     fn forbidden(&self, tokens: &[u32], prompt: usize, ends: &[u32], forbid: &mut dyn FnMut(u32)) {
         let written = tokens.len() - prompt;
-        if written == 0 {
+        // What is forced to be first is not what is chosen first.
+        let first = usize::from(prompt == 1 && self.forced_first.is_some());
+        if written == first {
             self.suppressed_first.iter().for_each(|&token| forbid(token));
         }
         if written < self.least_tokens || tokens.len() < self.least_length {
@@ -247,6 +260,7 @@ pub struct Sampler {
     /// What mask and form both allow, where there is a form.
     formed: Vec<u32>,
     random: Random,
+    drawer: Drawer,
     adjustments: Vec<Adjustment>,
     /// Where those stand that are not for the next token only, by their tokens: the first of all.
     places: HashMap<u32, usize>,
@@ -261,6 +275,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Sampler {
         Sampler {
             random: Random::new(sampling.seed),
+            drawer: Drawer::default(),
             sampling,
             restrictions: Restrictions::default(),
             ends: Vec::new(),
@@ -312,7 +327,8 @@ impl Sampler {
     /// Whether a choice depends on the tokens before it.
     pub fn depends_on_tokens(&self) -> bool {
         let biased = !self.restrictions.biases.is_empty();
-        self.form.is_some() || self.sampling.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
+        let formed = self.form.is_some() || self.cuts();
+        formed || self.sampling.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
     }
 
     /// Makes the answer go on in its form. Whether nothing can follow.
@@ -459,6 +475,44 @@ impl Sampler {
             min_p: self.sampling.min_p,
             unit: self.random.next_unit(),
         })
+    }
+
+    /// Whether the token after these is chosen by [`Sampler::choose`], because a rule goes by the logits.
+    pub fn reads_logits(&self, tokens: &[u32]) -> bool {
+        let growth = self.restrictions.end_growth.as_ref();
+        self.cuts()
+            || growth.is_some_and(|growth| tokens.len() > self.prompt.saturating_add(growth.after))
+            || self.restrictions.forced(tokens.len(), self.most).len() > 1
+    }
+
+    fn cuts(&self) -> bool {
+        self.sampling.draws() && !self.sampling.cutoffs.is_idle()
+    }
+
+    /// The token after these by the logits that were read for the choice that was made last; `None` if none of them is finite, after
+    /// adjustments and mask. // (vocabulary)
+    pub fn choose(&mut self, tokens: &[u32], choice: &Choice, logits: &mut [f32]) -> Option<u32> {
+        self.process(tokens, logits);
+        match choice {
+            Choice::Likeliest => Chooser::default().choose(logits, choice),
+            Choice::Drawn(draw) => self.drawer.draw(logits, draw, &self.sampling.cutoffs),
+        }
+    }
+
+    /// Everything but what only matters for drawing.
+    pub fn process(&self, tokens: &[u32], logits: &mut [f32]) {
+        adjust(logits, &self.adjustments, self.mask());
+        let forced = self.restrictions.forced(tokens.len(), self.most);
+        if forced.len() > 1 {
+            for &token in forced {
+                if let Some(logit) = logits.get_mut(token as usize) {
+                    *logit = 0.0;
+                }
+            }
+        }
+        if let Some(growth) = &self.restrictions.end_growth {
+            growth.apply(logits, &self.ends, tokens.len().saturating_sub(self.prompt));
+        }
     }
 
     /// The tokens that may be chosen, for the choice that was made last; `None` is all.

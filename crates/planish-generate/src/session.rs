@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use planish_model::{Cache, Chunk, Input, Model, Want};
+use planish_model::{Cache, Choice, Chunk, Input, Model, Want};
 
 use crate::{Answer, Batch, Error, Finish, GenerationPlan, Lineage, Sampler, Step, TokenLogprobs};
 
@@ -31,6 +31,8 @@ struct Run {
     answer: Answer,
     /// Tokens that are being chosen: 2 where the next pass began before the token of the last was known.
     expected: usize,
+    /// How a token is chosen whose logits are on their way here.
+    choice: Option<Choice>,
     /// Of the token that is being chosen, where it is asked how likely it is.
     logits: Vec<f32>,
     outcome: Option<Result<Finish, Error>>,
@@ -150,6 +152,7 @@ impl Session {
             start,
             answer,
             expected: 0,
+            choice: None,
             logits: Vec::new(),
             outcome: None,
         };
@@ -220,8 +223,8 @@ impl Session {
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
-    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
-    /// [`Session::take`] for one that wants a choice.
+    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk
+    /// that wants nothing, [`Session::take`] for one that wants a choice, and [`Session::take_logits`] for one that wants logits.
     ///
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
@@ -239,23 +242,22 @@ impl Session {
             false => Want::Nothing,
             true => {
                 run.expected += 1;
-                Want::Choice {
-                    choice: run.sampler.next_choice(tokens),
-                    adjustments: run.sampler.adjustments(),
-                    mask: run.sampler.mask(),
-                    report: run.plan.logprobs.is_some(),
+                let choice = run.sampler.next_choice(tokens);
+                match run.sampler.reads_logits(tokens) {
+                    true => {
+                        run.choice = Some(choice);
+                        Want::Logits
+                    }
+                    false => Want::Choice {
+                        choice,
+                        adjustments: run.sampler.adjustments(),
+                        mask: run.sampler.mask(),
+                        report: run.plan.logprobs.is_some(),
+                    },
                 }
             }
         };
         Chunk { cache, input, want }
-    }
-
-    /// Takes the logits by which the token of the chunk is chosen, where the chunk asked for them.
-    pub fn take_logits(&mut self, logits: &[f32]) {
-        if let Some(run) = &mut self.run {
-            run.logits.clear();
-            run.logits.extend_from_slice(logits);
-        }
     }
 
     /// How likely the token was that was taken last, where that was asked for.
@@ -275,10 +277,11 @@ impl Session {
     pub fn take(&mut self, token: Option<u32>) -> Option<Step<'static>> {
         let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
         run.expected -= 1;
+        let elapsed = run.start.elapsed();
         if run.answer.tokens.is_empty() {
-            run.answer.prefill = run.start.elapsed();
+            run.answer.prefill = elapsed;
         }
-        run.answer.decode = run.start.elapsed() - run.answer.prefill;
+        run.answer.decode = elapsed - run.answer.prefill;
         let Some(token) = token else {
             self.end(Err(Error::NoFiniteLogit));
             return None;
@@ -303,7 +306,9 @@ impl Session {
         let Some(run) = run else {
             return Some(Step::Token(token));
         };
-        if let Some(finish) = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache) {
+        let full = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache);
+        let late = run.plan.max_time.is_some_and(|limit| elapsed > limit);
+        if let Some(finish) = full.or(late.then_some(Finish::MaxTime)) {
             self.end(Ok(finish));
         }
         Some(Step::Token(token))
@@ -322,6 +327,19 @@ impl Session {
             self.lineage.cut(kept);
         }
         kept
+    }
+
+    /// Takes the logits of a chunk: what tells how likely its token is, and what chooses the token where no device does. Then
+    /// they are changed, and the step to report is returned, if it is one. // (vocabulary)
+    pub fn take_logits(&mut self, logits: &mut [f32]) -> Option<Step<'static>> {
+        let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
+        if run.plan.logprobs.is_some() {
+            run.logits.clear();
+            run.logits.extend_from_slice(logits);
+        }
+        let choice = run.choice.take()?;
+        let token = run.sampler.choose(&self.tokens, &choice, logits);
+        self.take(token)
     }
 
     /// Ends the answer; what was computed ahead of it is forgotten.

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use planish_checkpoint::Checkpoint;
-use planish_generate::{Answer, Batch, Finish, GenerationPlan, Reading, Restrictions, Sampling, Session, Step};
+use planish_generate::{
+    Answer, Batch, Cutoffs, Finish, GenerationPlan, Growth, Reading, Restrictions, Sampling, Session, Step,
+};
 use planish_model::{LoadOptions, Model};
 
 /// A tiny checkpoint of planish-model's tests.
@@ -32,10 +35,12 @@ fn answer(session: &mut Session, model: &mut Model, prompt: &[u32]) -> Answer {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             seed: 0,
+            cutoffs: Cutoffs::default(),
         },
         restrictions: Restrictions::default(),
         eos_token_id: Vec::new(),
         stop_strings: Vec::new(),
+        max_time: None,
         logprobs: None,
         reading: Reading::default(),
         grammar: None,
@@ -103,15 +108,22 @@ fn tasks(vocabulary: u32, count: usize, longest: usize) -> Vec<(Vec<u32>, Genera
                 presence_penalty: 0.0,
                 frequency_penalty: 0.0,
                 seed: index as u64,
+                cutoffs: Cutoffs {
+                    typical_p: (index % 8 == 5).then_some(0.8),
+                    top_h: (index % 8 == 7).then_some(0.6),
+                    ..Cutoffs::default()
+                },
             },
             restrictions: Restrictions {
                 suppressed: if index % 4 == 3 { vec![1, 2, 3] } else { Vec::new() },
                 repeat_none_of: if index % 5 == 3 { 2 } else { 0 },
                 least_tokens: index % 3,
+                end_growth: (index % 6 == 4).then_some(Growth { after: 2, factor: 1.3 }),
                 ..Restrictions::default()
             },
             eos_token_id: vec![index as u32 % vocabulary],
             stop_strings: Vec::new(),
+            max_time: None,
             logprobs: None,
             reading: Reading::default(),
             grammar: None,
@@ -281,5 +293,12 @@ fn an_answer_ends_where_the_context_does() {
     plan.max_new_tokens = 0;
     let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
     assert_eq!((found.tokens.len(), found.finish), (0, Finish::MaxNewTokens));
+    // The first token comes, however little time there is.
+    (plan.max_new_tokens, plan.max_time) = (20, Some(Duration::ZERO));
+    let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
+    assert_eq!((found.tokens.len(), found.finish), (1, Finish::MaxTime));
+    plan.max_time = Some(Duration::MAX);
+    let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
+    assert_eq!(found.finish, Finish::ContextFull);
     assert!(session.generate(&mut model, &[1; 8], &plan, &mut on_step).is_err());
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use planish_cpu::{Cpu, MEMORY_BYTES, operation_rate, read_rate};
-use planish_generate::{Sampler, Sampling};
+use planish_generate::{Cutoffs, Sampler, Sampling};
 use planish_model::{Cache, Choice, Chunk, Input, Model, Phases, Ticket, Want};
 
 use crate::{CausalLM, Error};
@@ -22,6 +22,12 @@ const SAMPLING: Sampling = Sampling {
     presence_penalty: 0.0,
     frequency_penalty: 0.0,
     seed: 0,
+    cutoffs: Cutoffs {
+        top_h: None,
+        typical_p: None,
+        epsilon: None,
+        eta: None,
+    },
 };
 
 /// What is measured.

@@ -49,6 +49,7 @@ mod builder;
 mod calibrate;
 mod calibrated;
 mod causal_lm;
+mod chart;
 mod conversation;
 mod convert;
 #[cfg(feature = "demo-model")]
@@ -76,6 +77,7 @@ pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
+pub use chart::{Chart, ChartCurve, ChartPoint};
 pub use conversation::{Conversation, Prepared};
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
@@ -102,10 +104,10 @@ pub use planish_generate::{
 };
 pub use planish_gpu::Error as DeviceError;
 pub use planish_model::{
-    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases, SHAPES, Spent,
-    Tested,
+    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases,
+    QuantizingDevice, SHAPES, Spent, Tested,
 };
 pub use planish_quantize::{
-    Allocation, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output, Override,
-    Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
+    Allocation, Calibrator, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output,
+    Override, Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
 };

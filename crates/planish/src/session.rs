@@ -45,6 +45,8 @@ pub struct TextAnswer {
     pub text: String,
     /// What the model thought before, where that is told apart.
     pub reasoning: String,
+    /// The stop string that ended it.
+    pub stop: Option<String>,
     /// Tokens of that.
     pub reasoning_tokens: usize,
     /// The tools that it calls.

@@ -65,6 +65,7 @@ impl<'a> Told<'a> {
             answer,
             text: self.text,
             reasoning: self.reasoning,
+            stop: self.stops.found().map(str::to_owned),
             reasoning_tokens: self.reasoning_tokens,
             calls: self.calls,
         })

@@ -140,7 +140,11 @@ fn clients_get_the_answers_that_they_get_alone() {
             ..config
         };
         asked.push((long.clone(), endless(config(60 + 24 * index, None))));
-        asked.push((long, endless(config(100, Some(index as u64)))));
+        let drawn = GenerationConfig {
+            typical_p: (index % 2 == 1).then_some(0.7),
+            ..config(100, Some(index as u64))
+        };
+        asked.push((long, endless(drawn)));
         asked.push((prompt(opening), stop.clone()));
     }
     let alone = asked.iter().map(|(prompt, config)| {

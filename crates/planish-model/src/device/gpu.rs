@@ -1,10 +1,13 @@
 //! Loading onto GPUs.
 
+use std::sync::Arc;
+
 use planish_format::FloatType;
 use planish_gpu::Queue;
 use planish_kernels::GpuOps;
 
-use super::{Job, Loaded};
+use super::calibrating::GpuCalibrator;
+use super::{Job, Loaded, QuantizingDevice};
 use crate::Error;
 use crate::decoder::Decoder;
 
@@ -65,6 +68,32 @@ impl Job<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// An NVIDIA GPU as one that quantizes, in f32.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+pub(super) fn quantizing_cuda() -> Result<QuantizingDevice, Error> {
+    on_quantizing_queue("cuda", planish_gpu::CudaQueue::new())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+pub(super) fn quantizing_cuda() -> Result<QuantizingDevice, Error> {
+    Err(Error::DeviceAbsent { device: "cuda" })
+}
+
+pub(super) fn on_quantizing_queue<Q: Queue>(
+    kind: &str,
+    queue: Result<Q, planish_gpu::Error>,
+) -> Result<QuantizingDevice, Error> {
+    let queue = queue.map_err(gpu_error)?;
+    let name = format!("{kind} ({})", queue.device());
+    let ops = Arc::new(GpuOps::new(queue, FloatType::F32).map_err(gpu_error)?);
+    Ok(QuantizingDevice {
+        name,
+        searcher: Some(ops.clone()),
+        calibrator: Some(Arc::new(GpuCalibrator(ops))),
+        notice: None,
+    })
 }
 
 fn gpu_error(error: planish_gpu::Error) -> Error {

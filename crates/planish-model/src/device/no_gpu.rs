@@ -1,6 +1,6 @@
 //! The build for fuzzing has no GPUs.
 
-use super::{Job, Loaded};
+use super::{Job, Loaded, QuantizingDevice};
 use crate::Error;
 
 impl Job<'_> {
@@ -11,6 +11,10 @@ impl Job<'_> {
     pub(super) fn on_metal(&self) -> Result<Loaded, Error> {
         Err(Error::DeviceAbsent { device: "metal" })
     }
+}
+
+pub(super) fn quantizing_cuda() -> Result<QuantizingDevice, Error> {
+    Err(Error::DeviceAbsent { device: "cuda" })
 }
 
 pub(super) fn is_absence(_: &Error) -> bool {

@@ -1,5 +1,6 @@
 //! Whole tiny models through the GPU's kernels, emulated on the processor: logits equal those of transformers.
 
+mod calibrated;
 #[path = "../common/files.rs"]
 mod common;
 mod cuda;
@@ -10,6 +11,7 @@ mod golden;
 mod logits;
 #[path = "../common/schedule.rs"]
 mod schedule;
+mod search;
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::Response;
-use planish::{Call, Conversation, TextAnswer, TokenLogprobs};
+use planish::{AutoTokenizer, Call, Conversation, Request, TextAnswer, TokenLogprobs};
 use serde_json::{Map, Value, json};
 
 use super::sampling::Asked;
@@ -19,37 +19,12 @@ use crate::status::check_model;
 
 pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let mut fields = fields(&state, body).await?;
-    check_model(&state, fields.text("model")?)?;
-    let mut asked = Asked::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
-    let likeliest = logprobs::of_chat(&mut fields)?;
-    asked.set_logprobs(likeliest);
-    let (offered, format) = (tools::take(&mut fields)?, format::take(&mut fields)?);
-    let conversation = Conversation {
-        variables: template_variables(&mut fields)?,
-        messages: messages::take(&mut fields)?,
-        tools: offered.tools,
-        choice: offered.choice,
-        parallel: offered.parallel,
-        reasoning_budget: fields.count("reasoning_budget", 1..=u64::MAX)?,
-        constraint: format.constraint,
-    };
-    refuse_unsupported(&mut fields)?;
+    let Prepared {
+        requests,
+        asked,
+        likeliest,
+    } = prepare(&state, &mut fields).await?;
     let ignored = fields.names_left();
-
-    let tokenizer = state
-        .engine
-        .model()
-        .tokenizer()
-        .map_err(|error| ApiError::failed(&error))?;
-    let prepared = tokenizer.prepare(&conversation).map_err(refused)?;
-    asked.set_reading(prepared.reading, prepared.constraint);
-    let param = if conversation.tools.is_empty() {
-        format.param
-    } else {
-        "tools"
-    };
-    asked.check_form(&state, param).await?;
-    let requests = asked.requests(&state, vec![prepared.prompt]);
     let mut replies = Replies::ask(&state, requests, false, asked.answers)?;
     let head = Head {
         id: state.id("chatcmpl"),
@@ -65,6 +40,7 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
         return Ok(tell_ignored(stream::respond(replies, head), &ignored));
     }
     let answers = replies.whole().await?;
+    let tokenizer = tokenizer(&state)?;
     let choices = answers.iter().enumerate().map(|(index, answer)| {
         let likely = likeliest.map(|_| logprobs::content(tokenizer, &answer.answer.logprobs));
         choice(&state, index, answer, likely)
@@ -73,6 +49,54 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
     let mut body = head.object("chat.completion", choices);
     body["usage"] = usage(&replies.usage);
     Ok(reply(body, &ignored))
+}
+
+/// A conversation that can be submitted.
+pub(crate) struct Prepared {
+    pub requests: Vec<Request>,
+    pub asked: Asked,
+    /// Log probabilities are told, with so many of the likeliest tokens.
+    pub likeliest: Option<usize>,
+}
+
+/// Takes the fields of a conversation: as OpenAI's clients send them, or translated to that.
+pub(crate) async fn prepare(state: &Arc<State>, fields: &mut Fields) -> Result<Prepared, ApiError> {
+    check_model(state, fields.text("model")?)?;
+    let mut asked = Asked::take(fields, &["max_tokens", "max_completion_tokens"])?;
+    let likeliest = logprobs::of_chat(fields)?;
+    asked.set_logprobs(likeliest);
+    let (offered, format) = (tools::take(fields)?, format::take(fields)?);
+    let conversation = Conversation {
+        variables: template_variables(fields)?,
+        messages: messages::take(fields)?,
+        tools: offered.tools,
+        choice: offered.choice,
+        parallel: offered.parallel,
+        reasoning_budget: fields.count("reasoning_budget", 1..=u64::MAX)?,
+        constraint: format.constraint,
+    };
+    refuse_unsupported(fields)?;
+    let prepared = tokenizer(state)?.prepare(&conversation).map_err(refused)?;
+    asked.set_reading(prepared.reading, prepared.constraint);
+    let param = match conversation.tools.is_empty() {
+        true => format.param,
+        false => "tools",
+    };
+    asked.check_form(state, param).await?;
+    let requests = asked.requests(state, vec![prepared.prompt]);
+    Ok(Prepared {
+        requests,
+        asked,
+        likeliest,
+    })
+}
+
+fn tokenizer(state: &State) -> Result<&AutoTokenizer, ApiError> {
+    state
+        .engine
+        .model()
+        .tokenizer()
+        .map_err(|error| ApiError::failed(&error))
 }
 
 /// Variables of the template that a client sets.

@@ -5,7 +5,7 @@ pub(crate) mod completions;
 mod format;
 mod logprobs;
 mod messages;
-mod sampling;
+pub(crate) mod sampling;
 mod stream;
 pub(crate) mod tokens;
 mod tools;
@@ -32,7 +32,7 @@ const BODY_TIME: Duration = Duration::from_secs(60);
 const LONGER: usize = 4;
 
 /// The fields of a request's body.
-async fn fields(state: &Arc<State>, body: Body) -> Result<Fields, ApiError> {
+pub(crate) async fn fields(state: &Arc<State>, body: Body) -> Result<Fields, ApiError> {
     let most = state.options.most_body;
     match tokio::time::timeout(BODY_TIME, bytes_of(body, most)).await {
         Ok(Ok(Some(bytes))) => Fields::parse(&bytes),
@@ -65,11 +65,11 @@ async fn bytes_of(mut body: Body, most: usize) -> Result<Option<Vec<u8>>, axum::
 }
 
 /// A JSON answer, which names the fields of the request that nobody knows.
-fn reply(body: Value, ignored: &[String]) -> Response {
+pub(crate) fn reply(body: Value, ignored: &[String]) -> Response {
     tell_ignored(Json(body).into_response(), ignored)
 }
 
-fn tell_ignored(mut response: Response, ignored: &[String]) -> Response {
+pub(crate) fn tell_ignored(mut response: Response, ignored: &[String]) -> Response {
     let names: String = ignored.join(", ").escape_default().collect();
     if let Ok(names) = HeaderValue::try_from(names)
         && !ignored.is_empty()
@@ -83,7 +83,7 @@ fn finish_reason(answer: &TextAnswer) -> &'static str {
     match answer.answer.finish {
         Finish::EndToken if !answer.calls.is_empty() => "tool_calls",
         Finish::EndToken | Finish::StopString | Finish::Interrupted => "stop",
-        Finish::MaxNewTokens | Finish::ContextFull => "length",
+        Finish::MaxNewTokens | Finish::ContextFull | Finish::MaxTime => "length",
     }
 }
 

@@ -10,7 +10,7 @@ use crate::fields::Fields;
 use crate::state::State;
 
 /// How to answer, and in which form.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     config: GenerationConfig,
     /// Tokens of an answer, if the client says.
     most: Option<usize>,
@@ -61,6 +61,11 @@ impl Asked {
             logit_bias: logit_bias(fields)?,
             seed: fields.seed("seed")?,
             stop_strings: fields.texts("stop", MOST_STOPS)?,
+            // For measurements: an answer of just so many tokens.
+            eos_token_id: fields
+                .flag("ignore_eos")?
+                .filter(|ignored| *ignored)
+                .map(|_| Vec::new()),
             ..GenerationConfig::default()
         };
         for (name, idle) in [

@@ -478,6 +478,7 @@ impl<'a> Worker<'a> {
                 },
                 text: String::new(),
                 reasoning: String::new(),
+                stop: None,
                 reasoning_tokens: 0,
                 calls: Vec::new(),
             };
