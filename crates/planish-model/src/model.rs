@@ -266,6 +266,11 @@ impl Model {
         self.engine.position_bytes()
     }
 
+    /// Memory of the states of fixed size that every sequence has, however long it is.
+    pub fn state_bytes(&self) -> usize {
+        self.engine.state_bytes()
+    }
+
     /// The entries that each part of the model reads, from its input to its output.
     pub(crate) fn parts(&self) -> &[Vec<String>] {
         self.engine.parts()
