@@ -190,6 +190,11 @@ impl Ops for CpuOps {
         Ok(tensor.rows_of(rows))
     }
 
+    fn write(&self, tensor: &mut CpuTensor, values: &[f32]) -> Result<(), OutOfMemory> {
+        tensor.all_mut()[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
     fn chosen(&self) -> Result<CpuChosen, OutOfMemory> {
         Ok(CpuChosen::default())
     }

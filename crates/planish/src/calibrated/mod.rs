@@ -25,7 +25,7 @@ use planish_quantize::{
 };
 
 use crate::convert::from;
-use crate::{CalibrationText, Error, QuantizeError, Source};
+use crate::{CalibrationText, Device, Error, QuantizeError, Source};
 
 use layer::LayerJob;
 use outcome::Outcome;
@@ -56,6 +56,8 @@ pub struct CalibratedOptions {
     pub threads: Option<usize>,
     /// What adds up and chooses codes in place of the processor; sums have another order there, so that single codes may differ.
     pub calibrator: Option<Arc<dyn Calibrator>>,
+    /// Where layers run: [`Device::Cuda`], or the processor.
+    pub device: Device,
 }
 
 /// Packs a plain model as `recipe` says, but for its method: by search, improved by the inputs of layers where that brings the
@@ -92,7 +94,7 @@ pub fn quantize_calibrated(
         source,
         recipe: &recipe,
         output,
-        runner: LayerRunner::new(source.checkpoint(), options.threads)?,
+        runner: LayerRunner::new(source.checkpoint(), options.threads, options.device)?,
         calibrator: options.calibrator.as_deref().unwrap_or(&OnProcessor),
         packed: named.collect(),
         store,
