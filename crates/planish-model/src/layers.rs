@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_checkpoint::Checkpoint;
 use planish_cpu::{Cpu, CpuOps, Precision};
-use planish_format::PackedMatrix;
+use planish_format::{PackedMatrix, memory};
 use planish_ops::{Activation, Gate, Linear, Norm, Ops, Origin, Places, Residual, RopeAngles, Span, Tap, Tokens};
 
 use crate::blocks::{BlockState, LinearLayer, Loader, NormLayer, device_error};
@@ -144,7 +144,7 @@ impl LayerRunner<'_> {
                     return Err(Error::UnknownPosition { needed, known });
                 }
             }
-            let mut hidden = Vec::with_capacity(tokens.len() * architecture.hidden);
+            let mut hidden = memory::with_room("hidden states", tokens.len() * architecture.hidden);
             let mut done = 0;
             for pass in passes(tokens, 0, workspace.rows, None) {
                 self.pass(&mut workspace, (done, pass.len()), &mut |stream| {
@@ -210,7 +210,7 @@ impl LayerRunner<'_> {
         states.iter_mut().flatten().for_each(|state| state.clear(0));
         let ropes = self.architecture.ropes.iter();
         let frequencies: Vec<Vec<f32>> = ropes.map(|rope| rope.frequencies(rows.len())).collect();
-        let mut found = Vec::with_capacity(hidden.len());
+        let mut found = memory::with_room("hidden states", hidden.len());
         let mut done = 0;
         for pass in passes(&rows, 0, workspace.rows, self.architecture.period()) {
             let values = &hidden[done * cols..][..pass.len() * cols];

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use planish_checkpoint::{Checkpoint, Entry};
-use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite};
+use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite, memory};
 
 use super::{Calibrated, InputBasis, calibrate_rows};
 use crate::pack::Floats;
@@ -63,7 +63,7 @@ pub fn calibrate_part(
     let is_finite = matrix.is_ok_and(|matrix| first_non_finite(matrix).is_none());
     let fits = |basis: &&InputBasis| is_finite && basis.cols() == floats.cols && basis.group() == packing.group();
     let calibrated = basis.filter(fits).map(|basis| {
-        let mut weights = vec![0.0; rows.len() * floats.cols];
+        let mut weights = memory::filled("weights", rows.len() * floats.cols, 0.0);
         scale_type.decode(&values, &mut weights);
         calibrate_rows(basis, &weights, &searched)
     });
