@@ -7,6 +7,7 @@ mod tensor;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use planish_format::memory;
 use planish_ops::{
     Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
     HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed, Recurrence,
@@ -234,6 +235,7 @@ impl Ops for CpuOps {
         let output = output.first_mut(tokens.count());
         let mut rows = lock(&self.tokens);
         rows.clear();
+        memory::reserve("embeddings", &mut rows, tokens.count());
         match tokens {
             Tokens::Known(tokens) => rows.extend_from_slice(tokens),
             Tokens::Chosen { places, known, chosen } => {
