@@ -8,6 +8,7 @@ mod cohere2;
 mod common;
 mod common_experts;
 mod common_latent;
+mod cwm;
 mod deepseek_v2;
 mod deepseek_v3;
 mod delta_net;
@@ -32,6 +33,9 @@ mod granitemoehybrid;
 mod helium;
 mod hunyuan_v1_dense;
 mod internlm2;
+mod internlm3;
+mod iquestcoder;
+mod jais2;
 mod lfm2;
 mod llama;
 mod mamba2;
@@ -41,6 +45,7 @@ mod ministral3;
 mod mistral;
 mod mixtral;
 mod nemotron;
+mod olmo;
 mod olmo2;
 mod olmo3;
 mod olmoe;
@@ -76,7 +81,7 @@ use crate::{Architecture, Error};
 pub(crate) struct Family {
     /// The name in `architectures` of config.json.
     pub(crate) architecture: &'static str,
-    /// `model_type`, for configs without `architectures`.
+    /// `model_type`, for configs whose `architectures` is absent or unknown.
     pub(crate) model_type: &'static str,
     /// From config.json to layers.
     pub(crate) translate: fn(Config<'_>) -> Result<Architecture, Error>,
@@ -87,6 +92,7 @@ static FAMILIES: &[Family] = &[
     arcee::FAMILY,
     cohere2::FAMILY,
     cohere::FAMILY,
+    cwm::FAMILY,
     deepseek_v2::FAMILY,
     deepseek_v3::FAMILY,
     dots1::FAMILY,
@@ -110,6 +116,9 @@ static FAMILIES: &[Family] = &[
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
     internlm2::FAMILY,
+    internlm3::FAMILY,
+    iquestcoder::FAMILY,
+    jais2::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
     minicpm::FAMILY,
@@ -120,6 +129,7 @@ static FAMILIES: &[Family] = &[
     nemotron::FAMILY,
     olmo2::FAMILY,
     olmo3::FAMILY,
+    olmo::FAMILY,
     olmoe::FAMILY,
     opt::FAMILY,
     phi3::FAMILY,
@@ -137,6 +147,13 @@ static FAMILIES: &[Family] = &[
     wrapped::GEMMA3_FAMILY,
     wrapped::MISTRAL3_FAMILY,
 ];
+
+/// Whether an architecture that no family has is a decoder's, by its name: `model_type` says which. Heads for other tasks are not.
+fn is_decoder(name: &str) -> bool {
+    ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
+}
 
 impl Architecture {
     /// Translates config.json.
@@ -164,10 +181,9 @@ impl Architecture {
     fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let name = config.texts("architectures")?.and_then(|names| names.first().copied());
         let model_type = config.optional_text("model_type")?;
-        let family = FAMILIES.iter().find(|family| match name {
-            Some(name) => family.architecture == name,
-            None => model_type == Some(family.model_type),
-        });
+        let named = FAMILIES.iter().find(|family| name == Some(family.architecture));
+        let typed = || FAMILIES.iter().find(|family| model_type == Some(family.model_type));
+        let family = named.or_else(|| typed().filter(|_| name.is_none_or(is_decoder)));
         let Some(family) = family else {
             let found = name.or(model_type).unwrap_or("").to_owned();
             return Err(Error::UnknownArchitecture {

@@ -56,12 +56,17 @@ pub struct FamilyInfo {
     pub tested: Vec<Tested>,
 }
 
-/// Families whose tensors are not compared with mlx-lm's: it has no such model.
-const NOT_IN_MLX: [&str; 4] = [
+/// Families whose tensors are not compared with mlx-lm's.
+const NOT_IN_MLX: &[&str] = &[
     "ArceeForCausalLM",
+    "CwmForCausalLM",
     "FalconForCausalLM",
+    "IQuestCoderForCausalLM",
+    "InternLM3ForCausalLM",
+    "Jais2ForCausalLM",
     "MinistralForCausalLM",
     "OPTForCausalLM",
+    "OlmoForCausalLM",
 ];
 
 impl Architecture {
