@@ -24,6 +24,7 @@ mod gemma3;
 mod glm;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
@@ -40,9 +41,11 @@ mod lfm2;
 mod llama;
 mod mamba2;
 mod minicpm;
+mod minicpm3;
 mod ministral;
 mod ministral3;
 mod mistral;
+mod mistral4;
 mod mixtral;
 mod nemotron;
 mod olmo;
@@ -65,6 +68,7 @@ mod stablelm;
 mod starcoder2;
 mod tested;
 mod wrapped;
+mod youtu;
 
 use std::collections::HashSet;
 
@@ -106,6 +110,7 @@ static FAMILIES: &[Family] = &[
     gemma::FAMILY,
     glm4::FAMILY,
     glm4_moe::FAMILY,
+    glm4_moe_lite::FAMILY,
     glm::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
@@ -121,9 +126,11 @@ static FAMILIES: &[Family] = &[
     jais2::FAMILY,
     lfm2::FAMILY,
     llama::FAMILY,
+    minicpm3::FAMILY,
     minicpm::FAMILY,
     ministral3::FAMILY,
     ministral::FAMILY,
+    mistral4::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
     nemotron::FAMILY,
@@ -146,6 +153,7 @@ static FAMILIES: &[Family] = &[
     starcoder2::FAMILY,
     wrapped::GEMMA3_FAMILY,
     wrapped::MISTRAL3_FAMILY,
+    youtu::FAMILY,
 ];
 
 /// Whether an architecture that no family has is a decoder's, by its name: `model_type` says which. Heads for other tasks are not.

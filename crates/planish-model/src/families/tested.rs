@@ -61,12 +61,16 @@ const NOT_IN_MLX: &[&str] = &[
     "ArceeForCausalLM",
     "CwmForCausalLM",
     "FalconForCausalLM",
+    "Glm4MoeLiteForCausalLM",
     "IQuestCoderForCausalLM",
     "InternLM3ForCausalLM",
     "Jais2ForCausalLM",
+    "MiniCPM3ForCausalLM",
     "MinistralForCausalLM",
+    "Mistral4ForCausalLM",
     "OPTForCausalLM",
     "OlmoForCausalLM",
+    "YoutuForCausalLM",
 ];
 
 impl Architecture {
