@@ -1,6 +1,7 @@
 //! The families: each file translates one kind of config.json into an [`Architecture`] and refuses by name what it does
 //! not understand. To add one: write its file and its row in [`FAMILIES`].
 
+mod afmoe;
 mod apertus;
 mod arcee;
 mod cohere;
@@ -16,6 +17,7 @@ mod dots1;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
+mod exaone_moe;
 mod falcon;
 mod falcon_h1;
 mod gemma;
@@ -31,8 +33,10 @@ mod gpt_oss;
 mod granite;
 mod granitemoe;
 mod granitemoehybrid;
+mod granitemoeshared;
 mod helium;
 mod hunyuan_v1_dense;
+mod hunyuan_v1_moe;
 mod internlm2;
 mod internlm3;
 mod iquestcoder;
@@ -42,6 +46,7 @@ mod llama;
 mod mamba2;
 mod minicpm;
 mod minicpm3;
+mod minimax_m2;
 mod ministral;
 mod ministral3;
 mod mistral;
@@ -64,6 +69,7 @@ mod qwen3_moe;
 mod qwen3_next;
 mod seed_oss;
 mod smollm3;
+mod solar_open;
 mod stablelm;
 mod starcoder2;
 mod tested;
@@ -92,6 +98,7 @@ pub(crate) struct Family {
 }
 
 static FAMILIES: &[Family] = &[
+    afmoe::FAMILY,
     apertus::FAMILY,
     arcee::FAMILY,
     cohere2::FAMILY,
@@ -103,6 +110,7 @@ static FAMILIES: &[Family] = &[
     ernie4_5::FAMILY,
     ernie4_5_moe::FAMILY,
     exaone4::FAMILY,
+    exaone_moe::FAMILY,
     falcon::FAMILY,
     falcon_h1::FAMILY,
     gemma2::FAMILY,
@@ -118,8 +126,10 @@ static FAMILIES: &[Family] = &[
     granite::FAMILY,
     granitemoe::FAMILY,
     granitemoehybrid::FAMILY,
+    granitemoeshared::FAMILY,
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
+    hunyuan_v1_moe::FAMILY,
     internlm2::FAMILY,
     internlm3::FAMILY,
     iquestcoder::FAMILY,
@@ -128,6 +138,7 @@ static FAMILIES: &[Family] = &[
     llama::FAMILY,
     minicpm3::FAMILY,
     minicpm::FAMILY,
+    minimax_m2::FAMILY,
     ministral3::FAMILY,
     ministral::FAMILY,
     mistral4::FAMILY,
@@ -149,6 +160,7 @@ static FAMILIES: &[Family] = &[
     qwen3_next::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
+    solar_open::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
     wrapped::GEMMA3_FAMILY,

@@ -58,18 +58,24 @@ pub struct FamilyInfo {
 
 /// Families whose tensors are not compared with mlx-lm's.
 const NOT_IN_MLX: &[&str] = &[
+    "AfmoeForCausalLM",
     "ArceeForCausalLM",
     "CwmForCausalLM",
+    "ExaoneMoeForCausalLM",
     "FalconForCausalLM",
     "Glm4MoeLiteForCausalLM",
+    "GraniteMoeSharedForCausalLM",
+    "HunYuanMoEV1ForCausalLM",
     "IQuestCoderForCausalLM",
     "InternLM3ForCausalLM",
     "Jais2ForCausalLM",
     "MiniCPM3ForCausalLM",
+    "MiniMaxM2ForCausalLM",
     "MinistralForCausalLM",
     "Mistral4ForCausalLM",
     "OPTForCausalLM",
     "OlmoForCausalLM",
+    "SolarOpenForCausalLM",
     "YoutuForCausalLM",
 ];
 
