@@ -4,6 +4,7 @@
 mod afmoe;
 mod apertus;
 mod arcee;
+mod bamba;
 mod cohere;
 mod cohere2;
 mod common;
@@ -42,8 +43,10 @@ mod internlm3;
 mod iquestcoder;
 mod jais2;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod mamba2;
+mod mamba2_only;
 mod minicpm;
 mod minicpm3;
 mod minimax_m2;
@@ -101,6 +104,7 @@ static FAMILIES: &[Family] = &[
     afmoe::FAMILY,
     apertus::FAMILY,
     arcee::FAMILY,
+    bamba::FAMILY,
     cohere2::FAMILY,
     cohere::FAMILY,
     cwm::FAMILY,
@@ -135,7 +139,9 @@ static FAMILIES: &[Family] = &[
     iquestcoder::FAMILY,
     jais2::FAMILY,
     lfm2::FAMILY,
+    lfm2_moe::FAMILY,
     llama::FAMILY,
+    mamba2_only::FAMILY,
     minicpm3::FAMILY,
     minicpm::FAMILY,
     minimax_m2::FAMILY,

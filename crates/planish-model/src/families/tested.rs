@@ -60,6 +60,7 @@ pub struct FamilyInfo {
 const NOT_IN_MLX: &[&str] = &[
     "AfmoeForCausalLM",
     "ArceeForCausalLM",
+    "BambaForCausalLM",
     "CwmForCausalLM",
     "ExaoneMoeForCausalLM",
     "FalconForCausalLM",
@@ -69,6 +70,7 @@ const NOT_IN_MLX: &[&str] = &[
     "IQuestCoderForCausalLM",
     "InternLM3ForCausalLM",
     "Jais2ForCausalLM",
+    "Mamba2ForCausalLM",
     "MiniCPM3ForCausalLM",
     "MiniMaxM2ForCausalLM",
     "MinistralForCausalLM",
