@@ -5,6 +5,7 @@ mod afmoe;
 mod apertus;
 mod arcee;
 mod bamba;
+mod codegen;
 mod cohere;
 mod cohere2;
 mod common;
@@ -31,6 +32,7 @@ mod glm4_moe_lite;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod gptj;
 mod granite;
 mod granitemoe;
 mod granitemoehybrid;
@@ -62,6 +64,7 @@ mod olmo3;
 mod olmoe;
 mod opt;
 mod parts;
+mod persimmon;
 mod phi;
 mod phi3;
 mod phimoe;
@@ -105,6 +108,7 @@ static FAMILIES: &[Family] = &[
     apertus::FAMILY,
     arcee::FAMILY,
     bamba::FAMILY,
+    codegen::FAMILY,
     cohere2::FAMILY,
     cohere::FAMILY,
     cwm::FAMILY,
@@ -127,6 +131,7 @@ static FAMILIES: &[Family] = &[
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     gpt_oss::FAMILY,
+    gptj::FAMILY,
     granite::FAMILY,
     granitemoe::FAMILY,
     granitemoehybrid::FAMILY,
@@ -156,6 +161,7 @@ static FAMILIES: &[Family] = &[
     olmo::FAMILY,
     olmoe::FAMILY,
     opt::FAMILY,
+    persimmon::FAMILY,
     phi3::FAMILY,
     phi::FAMILY,
     phimoe::FAMILY,
