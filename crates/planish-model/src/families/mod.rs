@@ -71,6 +71,7 @@ mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 mod seed_oss;
@@ -168,6 +169,8 @@ static FAMILIES: &[Family] = &[
     qwen2::FAMILY,
     qwen2_moe::FAMILY,
     qwen3::FAMILY,
+    qwen3_5::EXPERTS_FAMILY,
+    qwen3_5::FAMILY,
     qwen3_moe::FAMILY,
     qwen3_next::FAMILY,
     seed_oss::FAMILY,
@@ -177,6 +180,8 @@ static FAMILIES: &[Family] = &[
     starcoder2::FAMILY,
     wrapped::GEMMA3_FAMILY,
     wrapped::MISTRAL3_FAMILY,
+    wrapped::QWEN3_5_FAMILY,
+    wrapped::QWEN3_5_MOE_FAMILY,
     youtu::FAMILY,
 ];
 

@@ -80,6 +80,10 @@ const NOT_IN_MLX: &[&str] = &[
     "OPTForCausalLM",
     "OlmoForCausalLM",
     "PersimmonForCausalLM",
+    "Qwen3_5ForCausalLM",
+    "Qwen3_5ForConditionalGeneration",
+    "Qwen3_5MoeForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration",
     "SolarOpenForCausalLM",
     "YoutuForCausalLM",
 ];
