@@ -179,9 +179,13 @@ static FAMILIES: &[Family] = &[
     stablelm::FAMILY,
     starcoder2::FAMILY,
     wrapped::GEMMA3_FAMILY,
+    wrapped::KIMI_K25_FAMILY,
     wrapped::MISTRAL3_FAMILY,
+    wrapped::QWEN2_5_VL_FAMILY,
+    wrapped::QWEN2_VL_FAMILY,
     wrapped::QWEN3_5_FAMILY,
     wrapped::QWEN3_5_MOE_FAMILY,
+    wrapped::QWEN3_VL_FAMILY,
     youtu::FAMILY,
 ];
 
