@@ -192,7 +192,7 @@ impl Writer for Stream {
             Reply::Reasoning(piece) => self.piece(Kind::Reasoning, piece),
             Reply::Finished(answer) => {
                 self.status = match answer.answer.finish {
-                    Finish::MaxNewTokens | Finish::ContextFull => "incomplete",
+                    Finish::MaxNewTokens | Finish::ContextFull | Finish::MaxTime => "incomplete",
                     Finish::EndToken | Finish::StopString | Finish::Interrupted => "completed",
                 };
                 self.close(self.status)
