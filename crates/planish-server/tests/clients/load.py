@@ -251,7 +251,7 @@ def main():
     arguments = parser.parse_args()
     asked = prompts(48, random.Random(arguments.seed))
     # A budget that is soon full: what is remembered must not grow for ever.
-    server = Server(arguments.program, "--cache-memory", "64", "--queue", str(QUEUE), *([] if arguments.rounded else ["--exact"]))
+    server = Server(arguments.program, "--model-name", "story", "--cache-memory", "64", "--queue", str(QUEUE), *([] if arguments.rounded else ["--exact"]))
     load = Load(server, arguments.seed, asked)
     load.rounded = arguments.rounded
     load.learn()

@@ -15,7 +15,7 @@ class Server:
 
     def __init__(self, program, *flags):
         # The story model has no chat template of its own.
-        command = [program, "serve", "--port", "0", "--model-name", "story", "--chat-template", FOLDER / "template.jinja", *flags]
+        command = [program, "serve", "--port", "0", "--chat-template", FOLDER / "template.jinja", *flags]
         environment = {name: value for name, value in os.environ.items() if name != "PLANISH_API_KEY"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         for line in self.process.stderr:
