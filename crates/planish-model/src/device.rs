@@ -2,6 +2,8 @@
 //! that the model fits, and says why not where it takes the processor instead.
 
 #[cfg(not(fuzzing))]
+mod calibrating;
+#[cfg(not(fuzzing))]
 mod gpu;
 #[cfg(fuzzing)]
 #[path = "device/no_gpu.rs"]

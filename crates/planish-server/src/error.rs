@@ -87,6 +87,10 @@ impl From<Refusal> for ApiError {
             Refusal::Busy { .. } => ApiError::new(StatusCode::TOO_MANY_REQUESTS, refusal.to_string()),
             Refusal::Closed => ApiError::shutting_down(),
             Refusal::Request(planish::Error::Generate(error)) => ApiError {
+                param: match error {
+                    planish::GenerateError::Option { option, .. } => Some((*option).to_owned()),
+                    _ => None,
+                },
                 code: matches!(error, planish::GenerateError::ContextFull { .. }).then_some("context_length_exceeded"),
                 ..ApiError::new(StatusCode::BAD_REQUEST, error.to_string())
             },

@@ -25,6 +25,9 @@ CASES = {
     "stablelm_parallel": Case("stablelm", dict(
         FEW, use_parallel_residual=True, qk_layernorm=True, tie_word_embeddings=True,
         rope_parameters=dict(rope_type="default", rope_theta=500.0, partial_rotary_factor=0.5))),
+    "stablelm_one_key_head": Case("stablelm", dict(
+        FEW, hidden_size=32, intermediate_size=32, num_key_value_heads=1, num_hidden_layers=1, qk_layernorm=True,
+        tie_word_embeddings=True)),
     "gpt_neox": Case("gpt_neox", dict(WIDE, num_key_value_heads=None)),
     "gpt_neox_sequential": Case("gpt_neox", dict(
         ODD, num_key_value_heads=None, use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use planish::{
-    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
-    InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
-    quantize, quantize_calibrated, read_imatrix,
+    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Calibrator, Encoder,
+    Error, InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source,
+    calibrate, quantize, quantize_calibrated, read_imatrix,
 };
 
 use crate::hints::with_hint;
@@ -185,12 +185,13 @@ impl Arguments {
         &self,
         source: &Source,
         text: Option<&str>,
-        recipe: &Recipe,
+        (recipe, calibrator): (&Recipe, Option<Arc<dyn Calibrator>>),
         (output, on_progress): (&Output, &mut OnProgress),
     ) -> Result<Report, Error> {
         let options = CalibratedOptions {
             text: self.calibration_text(source, text, self.text_tokens)?,
             threads: None,
+            calibrator,
         };
         let (mut writing, mut packing) = (None, None);
         let mut on_calibration = |progress| match progress {
@@ -243,11 +244,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let text = arguments.text.as_deref();
     let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
     let text = text.transpose()?;
-    let device = QuantizingDevice::open(arguments.device.device()).map_err(Error::Model)?;
-    if let Some(notice) = device.notice {
+    let mut device = QuantizingDevice::open(arguments.device.device()).map_err(Error::Model)?;
+    if let Some(notice) = device.notice.take() {
         eprintln!("quantizing on the CPU: {}", with_hint(&notice.into()));
     }
-    recipe.searcher = device.searcher;
+    recipe.searcher = device.searcher.take();
     arguments.files.run(|source, output, on_progress| {
         let text = text.as_deref();
         if let Some(widths) = widths {
@@ -260,7 +261,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
         }
         if calibrated {
-            return arguments.calibrated(source, text, &recipe, (output, on_progress));
+            return arguments.calibrated(source, text, (&recipe, device.calibrator), (output, on_progress));
         }
         quantize(source, &recipe, output, on_progress)
     })

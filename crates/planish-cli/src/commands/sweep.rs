@@ -283,6 +283,7 @@ impl Arguments {
             MethodFlag::Calibrated => PointMethod::Calibrated(CalibratedOptions {
                 text: self.own_writing(),
                 threads: None,
+                calibrator: None,
             }),
             rule => PointMethod::Rule(rule.method()),
         })

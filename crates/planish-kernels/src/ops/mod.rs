@@ -4,6 +4,7 @@
 //! f32. A failure in the middle of a pass is kept and returned by the next [`Ops::read`](planish_ops::Ops::read).
 
 mod attention;
+mod calibrate;
 mod choose;
 mod experts;
 mod linear;
@@ -25,6 +26,7 @@ use rustc_hash::FxHashMap;
 
 use crate::launch::{Launch, NO_TOKEN, Program};
 pub use attention::GpuKeyValues;
+pub use calibrate::{BasisPlan, CodeValues, FoundRows, GpuBasis, GpuMoments, RowPlan};
 pub use choose::GpuChosen;
 pub use sequences::GpuSequences;
 pub use stack::GpuStack;

@@ -15,6 +15,7 @@ mod experts;
 mod faults;
 mod matmul;
 mod matvec;
+mod multiply;
 mod norm;
 mod places;
 mod products;

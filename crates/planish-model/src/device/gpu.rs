@@ -6,6 +6,7 @@ use planish_format::FloatType;
 use planish_gpu::Queue;
 use planish_kernels::GpuOps;
 
+use super::calibrating::GpuCalibrator;
 use super::{Job, Loaded, QuantizingDevice};
 use crate::Error;
 use crate::decoder::Decoder;
@@ -80,13 +81,17 @@ pub(super) fn quantizing_cuda() -> Result<QuantizingDevice, Error> {
     Err(Error::DeviceAbsent { device: "cuda" })
 }
 
-fn on_quantizing_queue<Q: Queue>(kind: &str, queue: Result<Q, planish_gpu::Error>) -> Result<QuantizingDevice, Error> {
+pub(super) fn on_quantizing_queue<Q: Queue>(
+    kind: &str,
+    queue: Result<Q, planish_gpu::Error>,
+) -> Result<QuantizingDevice, Error> {
     let queue = queue.map_err(gpu_error)?;
     let name = format!("{kind} ({})", queue.device());
     let ops = Arc::new(GpuOps::new(queue, FloatType::F32).map_err(gpu_error)?);
     Ok(QuantizingDevice {
         name,
-        searcher: Some(ops),
+        searcher: Some(ops.clone()),
+        calibrator: Some(Arc::new(GpuCalibrator(ops))),
         notice: None,
     })
 }

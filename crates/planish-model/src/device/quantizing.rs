@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use planish_format::{FloatMatrix, FloatType, Packing, Searcher};
+use planish_quantize::Calibrator;
 
 use super::{Device, gpu, is_absence};
 use crate::Error;
@@ -15,8 +16,10 @@ const TRIAL_WEIGHTS: usize = 64;
 pub struct QuantizingDevice {
     /// For reports.
     pub name: String,
-    /// In place of the processor.
+    /// Searches in place of the processor.
     pub searcher: Option<Arc<dyn Searcher>>,
+    /// Adds up and chooses codes by inputs in place of the processor.
+    pub calibrator: Option<Arc<dyn Calibrator>>,
     /// Why not the GPU that is there.
     pub notice: Option<Error>,
 }
@@ -39,10 +42,20 @@ impl QuantizingDevice {
         }
     }
 
+    /// The GPU behind `queue`.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    #[cfg(not(fuzzing))]
+    pub fn on<Q: planish_gpu::Queue>(queue: Q) -> Result<QuantizingDevice, Error> {
+        gpu::on_quantizing_queue("gpu", Ok(queue))
+    }
+
     fn processor(notice: Option<Error>) -> QuantizingDevice {
         QuantizingDevice {
             name: "cpu".to_owned(),
             searcher: None,
+            calibrator: None,
             notice,
         }
     }

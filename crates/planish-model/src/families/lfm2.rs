@@ -20,10 +20,7 @@ pub(super) const FAMILY: Family = Family {
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({"rope_theta": 1_000_000.0, "num_key_value_heads": 8, "block_ffn_dim_multiplier": 1.0});
     let config = config.with_defaults(&defaults);
-    let sizes = Sizes {
-        intermediate: intermediate(config)?,
-        ..Sizes::read(config, 0)?
-    };
+    let sizes = Sizes::with_intermediate(config, 0, intermediate(config)?)?;
     let epsilon = epsilon(config, "norm_eps", 1e-5)?;
     let taps = config.optional_count("conv_L_cache")?.unwrap_or(3);
     if taps < 2 {

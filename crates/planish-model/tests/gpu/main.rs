@@ -1,5 +1,6 @@
 //! Whole tiny models through the GPU's kernels, emulated on the processor: logits equal those of transformers.
 
+mod calibrated;
 #[path = "../common/files.rs"]
 mod common;
 mod cuda;
@@ -287,6 +288,7 @@ impl Chooser {
             choice: self.choice,
             adjustments: &self.adjustments,
             mask: self.mask.as_deref(),
+            report: false,
         }
     }
 

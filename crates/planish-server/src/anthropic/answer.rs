@@ -136,7 +136,7 @@ impl Writer for Stream {
                 let last = json!({"type": "message_delta", "delta": delta, "usage": usage(tokens)});
                 self.close() + &named(&last)
             }
-            Reply::Failed(_) => String::new(),
+            Reply::Logprobs(_) | Reply::Call(_) | Reply::Arguments(_) | Reply::Failed(_) => String::new(),
         }
     }
 

@@ -13,7 +13,7 @@ pub(super) trait Chunks: Send + Sync + 'static {
     fn begin(&self) -> Vec<Value>;
 
     /// What an answer's reply is told by, if it is.
-    fn chunk(&self, index: usize, reply: &Reply) -> Option<Value>;
+    fn chunk(&mut self, index: usize, reply: &Reply) -> Option<Value>;
 
     /// The event after all others, before the end.
     fn usage(&self, usage: &Usage) -> Option<Value>;

@@ -197,7 +197,9 @@ impl Writer for Stream {
                 };
                 self.close(self.status)
             }
-            Reply::Begun { .. } | Reply::Failed(_) => String::new(),
+            Reply::Begun { .. } | Reply::Logprobs(_) | Reply::Call(_) | Reply::Arguments(_) | Reply::Failed(_) => {
+                String::new()
+            }
         }
     }
 

@@ -5,4 +5,7 @@ mod anthropic;
 mod gate;
 mod page;
 mod responses;
+mod sampling;
 mod server;
+mod structured;
+mod validator;

@@ -20,7 +20,9 @@ use std::sync::atomic::Ordering;
 use planish_checkpoint::Checksum;
 use planish_format::PackedMatrix;
 use planish_model::LayerRunner;
-use planish_quantize::{Method, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries};
+use planish_quantize::{
+    Calibrator, Method, OnProcessor, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries,
+};
 
 use crate::convert::from;
 use crate::{CalibrationText, Error, QuantizeError, Source};
@@ -52,6 +54,8 @@ pub struct CalibratedOptions {
     pub text: CalibrationText,
     /// Threads of the processor; `None` is one per physical core.
     pub threads: Option<usize>,
+    /// What adds up and chooses codes in place of the processor; sums have another order there, so that single codes may differ.
+    pub calibrator: Option<Arc<dyn Calibrator>>,
 }
 
 /// Packs a plain model as `recipe` says, but for its method: by search, improved by the inputs of layers where that brings the
@@ -89,6 +93,7 @@ pub fn quantize_calibrated(
         recipe: &recipe,
         output,
         runner: LayerRunner::new(source.checkpoint(), options.threads)?,
+        calibrator: options.calibrator.as_deref().unwrap_or(&OnProcessor),
         packed: named.collect(),
         store,
         text,
@@ -133,6 +138,9 @@ fn identity(
         }
     };
     identity.push(("the calibration text".to_owned(), text));
+    if let Some(calibrator) = &options.calibrator {
+        identity.push(("what calibrates".to_owned(), calibrator.name()));
+    }
     identity.push((
         "the version of planish".to_owned(),
         env!("CARGO_PKG_VERSION").to_owned(),
@@ -146,6 +154,7 @@ struct Run<'a> {
     recipe: &'a Recipe,
     output: &'a Output,
     runner: LayerRunner<'a>,
+    calibrator: &'a dyn Calibrator,
     packed: HashMap<String, layer::PackAs>,
     store: Store,
     text: Text,
@@ -181,6 +190,7 @@ impl Run<'_> {
                 recipe: self.recipe,
                 clamp: self.output.clamp,
                 runner: &self.runner,
+                calibrator: self.calibrator,
                 packed: &self.packed,
                 stop: &|| self.check_stop(),
             };
