@@ -6,7 +6,7 @@ use crate::Error;
 use crate::defaults::{GenerationDefaults, Suggested};
 use crate::sampler::{Restrictions, Sampling};
 use crate::warpers::{Cutoffs, Growth};
-use crate::{Constraint, Reading};
+use crate::{Constraint, Grammar, Reading};
 
 /// What the caller asks for. `None` leaves a choice to the checkpoint's `generation_config.json`, then to transformers'
 /// default. A temperature of 0 is greedy; one above 0 samples.
@@ -138,6 +138,8 @@ pub struct GenerationPlan {
     pub logprobs: Option<usize>,
     /// How what the model writes is told apart.
     pub reading: Reading,
+    /// What the answer is made to be: the constraint of the config, which whoever knows the vocabulary compiles.
+    pub grammar: Option<Grammar>,
 }
 
 impl GenerationConfig {
@@ -259,6 +261,7 @@ impl GenerationConfig {
             max_time: time_limit(defaults.max_time.under(self.max_time)?)?,
             logprobs: self.logprobs,
             reading: self.reading.clone(),
+            grammar: None,
         })
     }
 }

@@ -14,7 +14,9 @@ mod detokenizer;
 mod error;
 mod files;
 mod foreign;
+mod form;
 mod formats;
+mod lineage;
 mod logprobs;
 mod message;
 mod random;
@@ -23,6 +25,11 @@ mod session;
 mod special;
 mod spelling;
 mod stop;
+#[cfg(feature = "structured")]
+mod structured;
+#[cfg(not(feature = "structured"))]
+#[path = "unstructured.rs"]
+mod structured;
 mod template;
 mod tokenizer;
 mod warpers;
@@ -30,7 +37,8 @@ mod warpers;
 pub use answer::{Answer, Finish, Step};
 pub use batch::{Batch, Member};
 pub use calls::{
-    Call, FAMILIES, Family, PLAIN, Piece, Reader, Reading, Reasoning, Shape, Tags, Tool, ToolChoice, reasoning_marks,
+    Call, FAMILIES, Family, PLAIN, Piece, Reader, Reading, Reasoning, Shape, Tags, Tool, ToolChoice,
+    constraint_of_calls, reasoning_marks,
 };
 pub use channels::AnswerText;
 pub use config::{GenerationConfig, GenerationPlan};
@@ -40,11 +48,13 @@ pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use files::{Files, OtherTokenizer};
 pub use foreign::in_foreign_code;
+pub use lineage::Lineage;
 pub use logprobs::TokenLogprobs;
 pub use message::Message;
 pub use sampler::{Restrictions, Sampler, Sampling};
 pub use session::{Next, Session, check_prompt};
 pub use stop::StopStrings;
+pub use structured::{Grammar, Grammars};
 pub use template::{ChatTemplate, TemplateInput};
 pub use tokenizer::Tokenizer;
 pub use warpers::{Cutoffs, Drawer, Growth};

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use planish_model::{Adjustment, Choice, Chooser, Draw, adjust};
 
+use crate::form::Form;
 use crate::random::Random;
 use crate::warpers::{Cutoffs, Drawer, Growth};
 use crate::{Error, GenerationPlan};
@@ -255,6 +256,9 @@ pub struct Sampler {
     most: usize,
     vocabulary: usize,
     mask: Option<Mask>,
+    form: Option<Form>,
+    /// What mask and form both allow, where there is a form.
+    formed: Vec<u32>,
     random: Random,
     drawer: Drawer,
     adjustments: Vec<Adjustment>,
@@ -279,6 +283,8 @@ impl Sampler {
             most: usize::MAX,
             vocabulary: usize::MAX,
             mask: None,
+            form: None,
+            formed: Vec::new(),
             adjustments: Vec::new(),
             places: HashMap::new(),
             changed: Vec::new(),
@@ -300,6 +306,7 @@ impl Sampler {
         let restricted = restrictions.depend_on_tokens(prompt.len()) || never.clone().next().is_some();
         let mut sampler = Sampler {
             mask: restricted.then(|| Mask::new(vocabulary, never)),
+            form: Form::of(plan, vocabulary),
             restrictions: restrictions.clone(),
             ends: plan.eos_token_id.clone(),
             prompt: prompt.len(),
@@ -320,7 +327,26 @@ impl Sampler {
     /// Whether a choice depends on the tokens before it.
     pub fn depends_on_tokens(&self) -> bool {
         let biased = !self.restrictions.biases.is_empty();
-        self.sampling.penalizes() || biased || self.cuts() || self.restrictions.depend_on_tokens(self.prompt)
+        let formed = self.form.is_some() || self.cuts();
+        formed || self.sampling.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
+    }
+
+    /// Makes the answer go on in its form. Whether nothing can follow.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`]: what follows was not found in bounded time.
+    pub fn form(&mut self, token: Option<u32>) -> Result<bool, Error> {
+        self.formed.clear();
+        let Some(form) = &mut self.form else { return Ok(false) };
+        if let Some(token) = token
+            && form.take(token)?
+        {
+            return Ok(true);
+        }
+        if let Some(words) = form.allowed()? {
+            self.formed.extend_from_slice(words);
+        }
+        Ok(false)
     }
 
     /// Takes note of tokens of the answer.
@@ -423,6 +449,18 @@ impl Sampler {
                 self.restrictions.forbidden(tokens, self.prompt, &self.ends, forbid);
                 mask.allow_only(self.restrictions.forced(tokens.len(), self.most));
             }
+            let both = |formed: &mut u32, mask: &u32| *formed &= mask;
+            let allowed = self
+                .formed
+                .iter()
+                .zip(&mask.words)
+                .any(|(formed, mask)| formed & mask != 0);
+            if allowed {
+                self.formed
+                    .iter_mut()
+                    .zip(&mask.words)
+                    .for_each(|(formed, mask)| both(formed, mask));
+            }
         }
         if !self.restrictions.biases.is_empty() && tokens.len() >= self.prompt {
             self.bias(tokens);
@@ -479,7 +517,11 @@ impl Sampler {
 
     /// The tokens that may be chosen, for the choice that was made last; `None` is all.
     pub fn mask(&self) -> Option<&[u32]> {
-        self.mask.as_ref().map(|mask| mask.words.as_slice())
+        let mask = self.mask.as_ref().map(|mask| mask.words.as_slice());
+        match self.formed.as_slice() {
+            [] => mask,
+            formed => Some(formed),
+        }
     }
 
     /// What changes the logits before that.

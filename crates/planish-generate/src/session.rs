@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use planish_model::{Cache, Choice, Chunk, Input, Model, Want};
 
-use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step, TokenLogprobs};
+use crate::{Answer, Batch, Error, Finish, GenerationPlan, Lineage, Sampler, Step, TokenLogprobs};
 
 /// Prompt tokens computed at once, unless a batch says otherwise: enough for full speed, few enough to react to an interruption.
 pub(crate) const PREFILL_TOKENS: usize = 512;
@@ -19,6 +19,7 @@ pub struct Session {
     cache: Cache,
     /// All tokens that are known. The cache holds the first of them; ahead of them, at most one that is not known yet. // (tokens)
     tokens: Vec<u32>,
+    lineage: Lineage,
     run: Option<Run>,
 }
 
@@ -67,6 +68,7 @@ impl Session {
         Session {
             cache: model.cache(capacity),
             tokens: Vec::new(),
+            lineage: Lineage::new(),
             run: None,
         }
     }
@@ -98,7 +100,7 @@ impl Session {
     /// While an answer is on its way.
     pub fn truncate(&mut self, length: usize) -> usize {
         assert!(!self.is_running(), "an answer on its way is stopped first");
-        let kept = self.cache.truncate(length.min(self.tokens().len()));
+        let kept = self.cut_cache(length.min(self.tokens().len()));
         self.tokens.truncate(kept);
         kept
     }
@@ -112,6 +114,7 @@ impl Session {
         let kept = cache.truncate(self.tokens.len());
         Ok(Session {
             cache,
+            lineage: self.lineage.fork(kept),
             tokens: self.tokens[..kept].to_vec(),
             run: None,
         })
@@ -121,6 +124,7 @@ impl Session {
     ///
     /// # Errors
     /// A prompt that is empty or leaves no room in the context, a token that the model does not know: the session is as before.
+    /// [`Error::Constraint`].
     ///
     /// # Panics
     /// While an answer is on its way.
@@ -128,10 +132,11 @@ impl Session {
         assert!(!self.is_running(), "one answer at a time");
         check_prompt(prompt, model.architecture().vocabulary, self.cache.capacity())?;
         let start = Instant::now();
+        let mut sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
+        sampler.form(None)?;
         let reused_tokens = self.keep_common(model, prompt);
         self.tokens.clear();
         self.tokens.extend_from_slice(prompt);
-        let sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
         let answer = Answer {
             tokens: Vec::new(),
             logprobs: Vec::new(),
@@ -171,7 +176,8 @@ impl Session {
     /// The answer that is finished.
     ///
     /// # Errors
-    /// [`Error::NoFiniteLogit`] in place of an answer: damaged weights.
+    /// [`Error::NoFiniteLogit`] in place of an answer: damaged weights. [`Error::Constraint`]: a form that was not followed in bounded
+    /// time.
     ///
     /// # Panics
     /// If there is none.
@@ -189,7 +195,7 @@ impl Session {
     pub fn suspend(&mut self, model: &Model) {
         let on_the_way = self.run.as_ref().map_or(0, |run| run.expected);
         assert!(on_the_way == 0, "a token is on its way");
-        self.cache.truncate(0);
+        self.cut_cache(0);
         if self.is_running() {
             model.announce_length(&mut self.cache, self.tokens.len());
         }
@@ -223,7 +229,7 @@ impl Session {
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
     pub fn chunk(&mut self, piece: usize) -> Chunk<'_> {
-        let Session { cache, tokens, run } = self;
+        let Session { cache, tokens, run, .. } = self;
         let run = run.as_mut().expect("an answer on its way");
         let rest = tokens.get(cache.len()..).unwrap_or_default();
         let piece = &rest[..rest.len().min(piece)];
@@ -291,12 +297,36 @@ impl Session {
         run.answer.tokens.push(token);
         run.sampler.observe(&[token]);
         self.tokens.push(token);
+        match run.sampler.form(Some(token)) {
+            Ok(false) => {}
+            Ok(true) => self.end(Ok(Finish::EndToken)),
+            Err(error) => self.end(Err(error)),
+        }
+        let run = self.run.as_mut().filter(|run| run.outcome.is_none());
+        let Some(run) = run else {
+            return Some(Step::Token(token));
+        };
         let full = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache);
         let late = run.plan.max_time.is_some_and(|limit| elapsed > limit);
         if let Some(finish) = full.or(late.then_some(Finish::MaxTime)) {
             self.end(Ok(finish));
         }
         Some(Step::Token(token))
+    }
+
+    /// Which of its positions it shares with others.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// Cuts the cache back; how much is left.
+    fn cut_cache(&mut self, length: usize) -> usize {
+        let before = self.cache.len();
+        let kept = self.cache.truncate(length);
+        if kept < before {
+            self.lineage.cut(kept);
+        }
+        kept
     }
 
     /// Takes the logits of a chunk: what tells how likely its token is, and what chooses the token where no device does. Then
@@ -314,7 +344,7 @@ impl Session {
 
     /// Ends the answer; what was computed ahead of it is forgotten.
     fn end(&mut self, outcome: Result<Finish, Error>) {
-        self.cache.truncate(self.tokens.len());
+        self.cut_cache(self.tokens.len());
         let run = self.run.as_mut().expect("an answer on its way");
         if run.answer.tokens.is_empty() {
             run.answer.prefill = run.start.elapsed();
@@ -361,8 +391,13 @@ impl Session {
     fn keep_common(&mut self, model: &Model, prompt: &[u32]) -> usize {
         let shared = self.tokens().iter().zip(prompt).take_while(|(old, new)| old == new);
         let common = shared.count().min(prompt.len() - 1);
-        self.cache.truncate(common);
-        model.announce_length(&mut self.cache, prompt.len())
+        self.cut_cache(common);
+        let before = self.cache.len();
+        let kept = model.announce_length(&mut self.cache, prompt.len());
+        if kept < before {
+            self.lineage.cut(kept);
+        }
+        kept
     }
 }
 

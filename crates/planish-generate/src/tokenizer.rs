@@ -210,6 +210,42 @@ impl Tokenizer {
         self.added.get(&id).map(|added| added.content.as_str())
     }
 
+    /// Whether a token is a mark that no text has: a special one, or one that was added and looks like one.
+    pub(crate) fn is_mark(&self, id: u32) -> bool {
+        let is_mark = |added: &AddedToken| {
+            let text = added.content.as_str();
+            let between = |open, close| text.len() > 2 && text.starts_with(open) && text.ends_with(close);
+            added.special || between('<', '>') || between('[', ']')
+        };
+        self.added.get(&id).is_some_and(is_mark)
+    }
+
+    /// Marks and what is between them: the token of a mark, or text.
+    pub fn marks_in<'a>(&self, text: &'a str) -> Vec<Result<u32, &'a str>> {
+        let mut pieces = Vec::new();
+        let (mut start, mut at) = (0, 0);
+        while let Some(letter) = text[at..].chars().next() {
+            let here = self.added.iter().filter(|(id, added)| {
+                !added.content.is_empty() && text[at..].starts_with(&added.content) && self.is_mark(**id)
+            });
+            match here.max_by_key(|(_, added)| added.content.len()) {
+                Some((&id, added)) => {
+                    if start < at {
+                        pieces.push(Err(&text[start..at]));
+                    }
+                    pieces.push(Ok(id));
+                    at += added.content.len();
+                    start = at;
+                }
+                None => at += letter.len_utf8(),
+            }
+        }
+        if start < at {
+            pieces.push(Err(&text[start..at]));
+        }
+        pieces
+    }
+
     /// A token as the vocabulary has it.
     pub(crate) fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

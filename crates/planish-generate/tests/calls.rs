@@ -1,6 +1,9 @@
 //! What models of each family write when they call tools, and what is read of it, however it comes in pieces.
 
-use planish_generate::{Call, Family, PLAIN, Piece, Reader, Reading, Reasoning, Tool};
+use planish_generate::{
+    AnswerText, Call, Constraint, Family, Files, PLAIN, Piece, Reader, Reading, Reasoning, Tokenizer, Tool, ToolChoice,
+    constraint_of_calls,
+};
 use serde_json::{Value, json};
 
 fn tools() -> Vec<Tool> {
@@ -274,4 +277,111 @@ fn reasoning_is_told_apart() {
             );
         }
     }
+}
+
+/// The story model's tokenizer with the special tokens of gpt-oss.
+fn channels() -> Tokenizer {
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo/tokenizer.json");
+    let special = [
+        "<|start|>",
+        "<|channel|>",
+        "<|message|>",
+        "<|call|>",
+        "<|return|>",
+        "<|constrain|>",
+    ];
+    let config = json!({"additional_special_tokens": special});
+    let files = Files {
+        tokenizer: Some(std::fs::read(demo).unwrap()),
+        tokenizer_config: Some(config.to_string().into_bytes()),
+        ..Files::default()
+    };
+    Tokenizer::new(&files).unwrap()
+}
+
+#[test]
+fn calls_in_channels_are_read() {
+    let tokenizer = channels();
+    let reading = Reading {
+        calls: Some(family("<|channel|>commentary to=functions.")),
+        tools: tools().into(),
+        ..Reading::default()
+    };
+    let thought = "<|channel|>analysis<|message|>The weather, hm.<|end|><|start|>assistant";
+    let arguments = r#"{"city": "Paris", "days": 3}"#;
+    for (header, reading, expected) in [
+        (
+            "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>",
+            &reading,
+            true,
+        ),
+        (
+            " to=functions.get_weather<|channel|>commentary json<|message|>",
+            &reading,
+            true,
+        ),
+        (
+            "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>",
+            &Reading::default(),
+            false,
+        ),
+    ] {
+        let text = format!("{thought}{header}{arguments}<|call|>");
+        let mut answer = AnswerText::new(&tokenizer, &[], reading).unwrap();
+        let (mut thoughts, mut said, mut calls) = (String::new(), String::new(), Vec::<Call>::new());
+        let mut reasoning = 0;
+        let mut pieces = Vec::new();
+        for token in tokenizer.encode_plain(&text).unwrap() {
+            reasoning += usize::from(answer.is_in_reasoning());
+            pieces.extend(answer.push(token).unwrap());
+        }
+        pieces.extend(answer.finish().unwrap());
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => said.push_str(&text),
+                Piece::Reasoning(text) => thoughts.push_str(&text),
+                Piece::Call(name) => calls.push(Call {
+                    name,
+                    arguments: String::new(),
+                }),
+                Piece::Arguments(text) => calls.last_mut().unwrap().arguments.push_str(&text),
+            }
+        }
+        assert_eq!(said, "", "{header}");
+        assert!(reasoning > 0);
+        match expected {
+            true => {
+                assert_eq!(thoughts, "The weather, hm.");
+                let call = Call {
+                    name: "get_weather".to_owned(),
+                    arguments: arguments.to_owned(),
+                };
+                assert_eq!(calls, [call], "{header}");
+            }
+            // Who asked for no calls is not told of them as words.
+            false => assert!(thoughts.starts_with("The weather, hm.") && calls.is_empty()),
+        }
+    }
+}
+
+#[test]
+fn marks_become_their_tokens_in_grammars() {
+    let tokenizer = channels();
+    let constraint = |choice: &ToolChoice| {
+        let family = family("<|channel|>commentary to=functions.");
+        constraint_of_calls(&tokenizer, family, &tools(), (choice, true), None)
+    };
+    assert_eq!(constraint(&ToolChoice::None), None);
+    assert_eq!(constraint(&ToolChoice::Auto), None, "its own channels are free");
+    let Some(Constraint::Grammar(grammar)) = constraint(&ToolChoice::Required) else {
+        panic!("a grammar")
+    };
+    let token = |text: &str| format!("<[{}]>", tokenizer.id(text).unwrap());
+    let header = format!(
+        "{} \"commentary to=functions.get_weather \" {} \"json\" {}",
+        token("<|channel|>"),
+        token("<|constrain|>"),
+        token("<|message|>")
+    );
+    assert!(grammar.contains(&header), "{grammar}");
 }

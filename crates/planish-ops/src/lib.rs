@@ -220,6 +220,9 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// Bytes of device memory in use; `None` where it is the processor's.
     fn used_bytes(&self) -> Option<u64>;
 
+    /// Bytes of the device's memory that are free; `None` where it does not tell.
+    fn free_bytes(&self) -> Option<u64>;
+
     /// Rows of an embedding table.
     fn embed(&self, problem: Embed<'_, Self>);
 

@@ -1,9 +1,9 @@
 //! A loaded model: generates from tokens, computes logits, opens sessions. Clones share the weights.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use planish_generate::{Answer, GenerationConfig, GenerationDefaults, GenerationPlan, Step};
+use planish_generate::{Answer, GenerationConfig, GenerationDefaults, GenerationPlan, Grammars, Step};
 use planish_model::{Architecture, Cache, Chunk, DeviceMemory, Input, Model, Want};
 
 use crate::turns::{Turn, Turns};
@@ -21,6 +21,7 @@ struct Shared {
     threads: usize,
     notice: Option<Error>,
     text: Text,
+    grammars: OnceLock<Grammars>,
     model: Turns<Model>,
 }
 
@@ -40,6 +41,7 @@ impl CausalLM {
             threads: model.threads(),
             notice: model.take_notice().map(Error::from),
             text,
+            grammars: OnceLock::new(),
             model: Turns::new(model),
         };
         CausalLM {
@@ -112,9 +114,22 @@ impl CausalLM {
     /// Every choice of a generation made: by `config`, else by the checkpoint, else as transformers does.
     ///
     /// # Errors
-    /// An option out of its range.
+    /// An option out of its range; a constraint that cannot be followed.
     pub fn plan(&self, config: &GenerationConfig) -> Result<GenerationPlan, Error> {
-        Ok(config.resolve(&self.shared.text.defaults)?)
+        let mut plan = config.resolve(&self.shared.text.defaults)?;
+        if let Some(constraint) = &config.constraint {
+            plan.grammar = Some(self.grammars()?.compile(constraint)?);
+        }
+        Ok(plan)
+    }
+
+    fn grammars(&self) -> Result<&Grammars, Error> {
+        if let Some(grammars) = self.shared.grammars.get() {
+            return Ok(grammars);
+        }
+        let tokenizer = self.tokenizer()?.tokenizer();
+        let grammars = Grammars::new(tokenizer, self.architecture().vocabulary)?;
+        Ok(self.shared.grammars.get_or_init(|| grammars))
     }
 
     /// The model's tokenizer.

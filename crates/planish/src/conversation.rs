@@ -1,7 +1,8 @@
 //! A conversation that is to be answered, with tools: its tokens, and how the answer is read.
 
 use planish_generate::{
-    Constraint, Family, Message, PLAIN, Reading, Reasoning, TemplateInput, Tool, ToolChoice, reasoning_marks,
+    Constraint, Family, Message, PLAIN, Reading, Reasoning, TemplateInput, Tool, ToolChoice, constraint_of_calls,
+    reasoning_marks,
 };
 use serde_json::{Map, Value};
 
@@ -80,8 +81,20 @@ impl AutoTokenizer {
             calls,
             tools: conversation.tools.clone().into(),
         };
+        let asked = conversation.constraint.as_ref();
+        let choice = (&conversation.choice, conversation.parallel);
+        let of_calls =
+            calls.and_then(|family| constraint_of_calls(tokenizer, family, &conversation.tools, choice, asked));
+        if calls.is_some() && asked.is_some() && of_calls.is_none() {
+            let expected = "no tools, or a JSON schema";
+            return Err(Error::config(
+                "response_format",
+                "a regular expression or a grammar",
+                expected,
+            ));
+        }
         Ok(Prepared {
-            constraint: conversation.constraint.clone(),
+            constraint: of_calls.or_else(|| asked.cloned()),
             prompt,
             reading,
         })
@@ -90,10 +103,8 @@ impl AutoTokenizer {
     fn family(&self, conversation: &Conversation) -> Result<&'static Family, Error> {
         let text = self.template().map(|template| template.text()).unwrap_or_default();
         match (Family::of_template(text), &conversation.choice) {
-            (_, ToolChoice::Required | ToolChoice::Named(_)) => {
-                Err(Error::config("tool_choice", "a forced call", "none or auto"))
-            }
             (Some(family), _) => Ok(family),
+            (None, ToolChoice::Required | ToolChoice::Named(_)) => Ok(&PLAIN),
             (None, _) => Err(Error::config(
                 "tool_choice",
                 "auto",

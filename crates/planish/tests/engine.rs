@@ -156,7 +156,7 @@ fn clients_get_the_answers_that_they_get_alone() {
     // Four blocks of positions are fewer than two long answers want.
     for (blocks, pauses) in [(1000, false), (4, true)] {
         let options = EngineOptions {
-            cache_bytes: blocks * 64 * position_bytes(),
+            cache_bytes: Some(blocks * 64 * position_bytes()),
             longest_wait: Duration::from_micros(1),
             ..EngineOptions::default()
         };

@@ -21,6 +21,7 @@ use crate::choose::{CpuChosen, choose};
 use crate::convolution::convolve;
 use crate::cpu::BATCH_ROWS;
 use crate::heads::copy_heads;
+use crate::huge::available_memory;
 use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
@@ -222,6 +223,10 @@ impl Ops for CpuOps {
 
     fn used_bytes(&self) -> Option<u64> {
         None
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        available_memory().map(|bytes| bytes as u64)
     }
 
     fn embed(&self, problem: Embed<'_, CpuOps>) {

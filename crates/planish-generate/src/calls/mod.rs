@@ -3,6 +3,7 @@
 //! Nothing here belongs to one way to ask over HTTP.
 
 mod families;
+mod grammar;
 mod json;
 mod literal;
 mod reader;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub use families::{FAMILIES, Family, PLAIN, Shape, Tags};
+pub use grammar::constraint as constraint_of_calls;
 pub use reader::{Piece, Reader};
 
 /// A function that a model may call.

@@ -28,7 +28,7 @@ pub(crate) fn is_client(path: &str, headers: &HeaderMap) -> bool {
 pub(crate) async fn messages(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let fields = openai::fields(&state, body).await?;
     let mut asked = request::translate(fields, true)?;
-    let prepared = chat::prepare(&state, &mut asked.chat)?;
+    let prepared = chat::prepare(&state, &mut asked.chat).await?;
     let mut replies = Replies::ask(&state, prepared.requests, false, 1)?;
     let head = answer::Head {
         id: state.id("msg"),
@@ -48,7 +48,7 @@ pub(crate) async fn messages(Shared(state): Shared<Arc<State>>, body: Body) -> R
 pub(crate) async fn count_tokens(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let fields = openai::fields(&state, body).await?;
     let mut asked = request::translate(fields, false)?;
-    let prepared = chat::prepare(&state, &mut asked.chat)?;
+    let prepared = chat::prepare(&state, &mut asked.chat).await?;
     let tokens = prepared.requests.first().map_or(0, |request| request.prompt.len());
     Ok(openai::reply(json!({"input_tokens": tokens}), &asked.ignored))
 }

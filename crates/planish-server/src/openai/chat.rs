@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::sampling::Asked;
 use super::stream::Chunks;
-use super::{fields, finish_reason, logprobs, messages, reply, stream, tell_ignored, tools, usage};
+use super::{fields, finish_reason, format, logprobs, messages, reply, stream, tell_ignored, tools, usage};
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::replies::{Replies, Reply, Usage};
@@ -23,7 +23,7 @@ pub(crate) async fn chat(Shared(state): Shared<Arc<State>>, body: Body) -> Resul
         requests,
         asked,
         likeliest,
-    } = prepare(&state, &mut fields)?;
+    } = prepare(&state, &mut fields).await?;
     let ignored = fields.names_left();
     let mut replies = Replies::ask(&state, requests, false, asked.answers)?;
     let head = Head {
@@ -60,12 +60,12 @@ pub(crate) struct Prepared {
 }
 
 /// Takes the fields of a conversation: as OpenAI's clients send them, or translated to that.
-pub(crate) fn prepare(state: &State, fields: &mut Fields) -> Result<Prepared, ApiError> {
+pub(crate) async fn prepare(state: &Arc<State>, fields: &mut Fields) -> Result<Prepared, ApiError> {
     check_model(state, fields.text("model")?)?;
     let mut asked = Asked::take(fields, &["max_tokens", "max_completion_tokens"])?;
     let likeliest = logprobs::of_chat(fields)?;
     asked.set_logprobs(likeliest);
-    let offered = tools::take(fields)?;
+    let (offered, format) = (tools::take(fields)?, format::take(fields)?);
     let conversation = Conversation {
         variables: template_variables(fields)?,
         messages: messages::take(fields)?,
@@ -73,11 +73,16 @@ pub(crate) fn prepare(state: &State, fields: &mut Fields) -> Result<Prepared, Ap
         choice: offered.choice,
         parallel: offered.parallel,
         reasoning_budget: fields.count("reasoning_budget", 1..=u64::MAX)?,
-        constraint: None,
+        constraint: format.constraint,
     };
     refuse_unsupported(fields)?;
     let prepared = tokenizer(state)?.prepare(&conversation).map_err(refused)?;
     asked.set_reading(prepared.reading, prepared.constraint);
+    let param = match conversation.tools.is_empty() {
+        true => format.param,
+        false => "tools",
+    };
+    asked.check_form(state, param).await?;
     let requests = asked.requests(state, vec![prepared.prompt]);
     Ok(Prepared {
         requests,
@@ -118,7 +123,6 @@ fn refused(error: planish::Error) -> ApiError {
 /// What is understood and not done, unless it asks for nothing.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     for (name, idle) in [
-        ("response_format", vec![json!({"type": "text"})]),
         ("functions", vec![json!([])]),
         ("function_call", vec![json!("none"), json!("auto")]),
         ("modalities", vec![json!(["text"])]),

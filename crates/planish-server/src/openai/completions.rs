@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::Response;
-use planish::{AutoTokenizer, TokenLogprobs};
+use planish::{AutoTokenizer, Reading, TokenLogprobs};
 use serde_json::{Value, json};
 
 use super::sampling::Asked;
 use super::stream::Chunks;
-use super::{fields, finish_reason, logprobs, reply, stream, tell_ignored, usage};
+use super::{fields, finish_reason, format, logprobs, reply, stream, tell_ignored, usage};
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::replies::{Replies, Reply, Usage};
@@ -29,6 +29,9 @@ pub(crate) async fn completions(Shared(state): Shared<Arc<State>>, body: Body) -
     asked.set_default_length(MOST_TOKENS as usize);
     let likeliest = logprobs::of_completion(&mut fields)?;
     asked.set_logprobs(likeliest);
+    let format = format::take(&mut fields)?;
+    asked.set_reading(Reading::default(), format.constraint);
+    asked.check_form(&state, format.param).await?;
     let tokenizer = state
         .engine
         .model()

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+mod format;
 mod logprobs;
 mod messages;
 pub(crate) mod sampling;

@@ -1,5 +1,7 @@
 //! Fields that say how to answer, common to all ways to ask.
 
+use std::sync::Arc;
+
 use planish::{Constraint, GenerationConfig, Reading, Request};
 use serde_json::{Value, json};
 
@@ -91,6 +93,21 @@ impl Asked {
     /// Says how answers are read, and what they are made to be.
     pub(super) fn set_reading(&mut self, reading: Reading, constraint: Option<Constraint>) {
         (self.config.reading, self.config.constraint) = (reading, constraint);
+    }
+
+    /// Makes sure that answers can be what they are made to be, which `param` asked for.
+    pub(super) async fn check_form(&self, state: &Arc<State>, param: &str) -> Result<(), ApiError> {
+        if self.config.constraint.is_none() {
+            return Ok(());
+        }
+        // It takes a while: not on the threads that others wait for.
+        let (state, config) = (Arc::clone(state), self.config.clone());
+        let plan = move || state.engine.model().plan(&config);
+        match tokio::task::spawn_blocking(plan).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(ApiError::field(param, error.to_string())),
+            Err(_) => Err(ApiError::shutting_down()),
+        }
     }
 
     /// Tokens of an answer where the client does not say.

@@ -20,7 +20,7 @@ use crate::state::State;
 pub(crate) async fn responses(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let fields = openai::fields(&state, body).await?;
     let mut asked = request::translate(fields)?;
-    let prepared = chat::prepare(&state, &mut asked.chat)?;
+    let prepared = chat::prepare(&state, &mut asked.chat).await?;
     let mut replies = Replies::ask(&state, prepared.requests, false, 1)?;
     let mut stream = output::Stream::new(state.id("resp"), &state.options.model, asked.told);
     if asked.stream {

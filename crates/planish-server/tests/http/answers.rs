@@ -212,7 +212,7 @@ fn what_is_not_done_is_refused_by_name() {
         (json!({"logit_bias": {"1000000": 1}}), "logit_bias"),
         (json!({"presence_penalty": 2.5}), "presence_penalty"),
         (json!({"frequency_penalty": "much"}), "frequency_penalty"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"response_format": "json"}), "response_format.type"),
         (json!({"tools": {}}), "tools"),
         (json!({"tools": [{"type": "function"}]}), "tools[0].function.name"),
         (json!({"tools": [{"type": "retrieval"}]}), "tools[0].type"),

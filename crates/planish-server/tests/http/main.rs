@@ -7,3 +7,5 @@ mod page;
 mod responses;
 mod sampling;
 mod server;
+mod structured;
+mod validator;
