@@ -21,11 +21,11 @@ use crate::choose::{CpuChosen, choose};
 use crate::convolution::convolve;
 use crate::cpu::BATCH_ROWS;
 use crate::heads::copy_heads;
-use crate::huge::available_memory;
 use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
 use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
+use planish_format::memory::available_memory;
 
 use meter::{Meter, Phase};
 pub use routed::CpuStack;
