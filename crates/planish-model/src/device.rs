@@ -21,6 +21,9 @@ use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
 use crate::{Architecture, Error, LoadOptions};
 
+#[cfg(not(fuzzing))]
+pub(crate) use gpu::layers_on;
+pub(crate) use gpu::layers_on_cuda;
 pub use quantizing::QuantizingDevice;
 
 /// Where to compute.

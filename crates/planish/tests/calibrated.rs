@@ -30,6 +30,7 @@ fn options(pieces: Vec<Vec<u32>>, threads: usize) -> CalibratedOptions {
         },
         threads: Some(threads),
         calibrator: None,
+        device: Device::Cpu,
     }
 }
 
@@ -210,6 +211,7 @@ fn what_the_model_writes_is_a_text() {
         },
         threads: Some(2),
         calibrator: None,
+        device: Device::Cpu,
     };
     let output = Output::new(scratch.path().join("out"));
     let mut written = 0;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use planish::{
-    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Calibrator, Encoder,
-    Error, InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source,
-    calibrate, quantize, quantize_calibrated, read_imatrix,
+    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
+    InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
+    quantize, quantize_calibrated, read_imatrix,
 };
 
 use crate::hints::with_hint;
@@ -185,13 +185,14 @@ impl Arguments {
         &self,
         source: &Source,
         text: Option<&str>,
-        (recipe, calibrator): (&Recipe, Option<Arc<dyn Calibrator>>),
+        (recipe, device): (&Recipe, &QuantizingDevice),
         (output, on_progress): (&Output, &mut OnProgress),
     ) -> Result<Report, Error> {
         let options = CalibratedOptions {
             text: self.calibration_text(source, text, self.text_tokens)?,
             threads: None,
-            calibrator,
+            device: device.device,
+            calibrator: device.calibrator.clone(),
         };
         let (mut writing, mut packing) = (None, None);
         let mut on_calibration = |progress| match progress {
@@ -261,7 +262,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
         }
         if calibrated {
-            return arguments.calibrated(source, text, (&recipe, device.calibrator), (output, on_progress));
+            return arguments.calibrated(source, text, (&recipe, &device), (output, on_progress));
         }
         quantize(source, &recipe, output, on_progress)
     })

@@ -284,6 +284,7 @@ impl Arguments {
                 text: self.own_writing(),
                 threads: None,
                 calibrator: None,
+                device: planish::Device::Cpu,
             }),
             rule => PointMethod::Rule(rule.method()),
         })

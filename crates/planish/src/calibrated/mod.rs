@@ -19,13 +19,14 @@ use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::PackedMatrix;
+use planish_format::memory::or_out_of_memory;
 use planish_model::LayerRunner;
 use planish_quantize::{
     Calibrator, Method, OnProcessor, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries,
 };
 
 use crate::convert::from;
-use crate::{CalibrationText, Error, QuantizeError, Source};
+use crate::{CalibrationText, Device, Error, QuantizeError, Source};
 
 use layer::LayerJob;
 use outcome::Outcome;
@@ -56,6 +57,8 @@ pub struct CalibratedOptions {
     pub threads: Option<usize>,
     /// What adds up and chooses codes in place of the processor; sums have another order there, so that single codes may differ.
     pub calibrator: Option<Arc<dyn Calibrator>>,
+    /// Where layers run: [`Device::Cuda`], or the processor.
+    pub device: Device,
 }
 
 /// Packs a plain model as `recipe` says, but for its method: by search, improved by the inputs of layers where that brings the
@@ -64,6 +67,17 @@ pub struct CalibratedOptions {
 /// # Errors
 /// As [`crate::quantize`]; a model that cannot be run; a text that is too short.
 pub fn quantize_calibrated(
+    source: &Source,
+    recipe: &Recipe,
+    options: &CalibratedOptions,
+    output: &Output,
+    on_calibration: &mut dyn FnMut(CalibratedProgress),
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    or_out_of_memory(|| run(source, recipe, options, output, on_calibration, on_progress))?
+}
+
+fn run(
     source: &Source,
     recipe: &Recipe,
     options: &CalibratedOptions,
@@ -92,7 +106,7 @@ pub fn quantize_calibrated(
         source,
         recipe: &recipe,
         output,
-        runner: LayerRunner::new(source.checkpoint(), options.threads)?,
+        runner: LayerRunner::new(source.checkpoint(), options.threads, options.device)?,
         calibrator: options.calibrator.as_deref().unwrap_or(&OnProcessor),
         packed: named.collect(),
         store,
