@@ -13,6 +13,8 @@ mod quantizing;
 
 use std::sync::Arc;
 
+/// Choosing by logits that were read, whatever device they come from.
+pub use planish_cpu::{Candidate, Chooser, drawn};
 use planish_cpu::{Cpu, CpuOps, Precision};
 
 use crate::decoder::{Decoder, Engine};

@@ -32,7 +32,7 @@ pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
 pub use attention::{Alibi, Attention, AttentionHead, TemperatureTuning, attention_reference};
-pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, choose_reference};
+pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, adjust, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};
 pub use experts::{
@@ -219,6 +219,9 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// Bytes of device memory in use; `None` where it is the processor's.
     fn used_bytes(&self) -> Option<u64>;
+
+    /// Bytes of the device's memory that are free; `None` where it does not tell.
+    fn free_bytes(&self) -> Option<u64>;
 
     /// Rows of an embedding table.
     fn embed(&self, problem: Embed<'_, Self>);

@@ -132,6 +132,10 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         Some(self.queue.memory().ok()?.used_bytes)
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        Some(self.queue.memory().ok()?.free_bytes)
+    }
+
     fn embed(&self, problem: Embed<'_, GpuOps<Q>>) {
         problem.check();
         if let Err(error) = self.run_embed(&problem) {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use planish_checkpoint::Checkpoint;
-use planish_format::PackedMatrix;
+use planish_format::{PackedMatrix, memory};
 use planish_ops::{Activation, Gate, Linear, Norm, Ops, Places, Residual, RopeAngles, Span, Tokens};
 
 use super::LOGIT_ROWS;
@@ -127,7 +127,7 @@ impl<O: Ops> LayerEngine for On<O> {
                     return Err(Error::UnknownPosition { needed, known });
                 }
             }
-            let mut hidden = Vec::with_capacity(tokens.len() * architecture.hidden);
+            let mut hidden = memory::with_room("hidden states", tokens.len() * architecture.hidden);
             let mut done = 0;
             let mut sequences = self.0.sequences().map_err(device_error)?;
             for pass in passes(tokens, 0, workspace.rows, None) {
@@ -172,7 +172,7 @@ impl<O: Ops> LayerEngine for On<O> {
         states.iter_mut().flatten().for_each(|state| state.clear(0));
         let ropes = plain.architecture.ropes.iter();
         let frequencies: Vec<Vec<f32>> = ropes.map(|rope| rope.frequencies(rows.len())).collect();
-        let mut found = Vec::with_capacity(hidden.len());
+        let mut found = memory::with_room("hidden states", hidden.len());
         let mut done = 0;
         for pass in passes(&rows, 0, workspace.rows, plain.architecture.period()) {
             let values = &hidden[done * cols..][..pass.len() * cols];

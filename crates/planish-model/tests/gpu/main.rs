@@ -289,6 +289,7 @@ impl Chooser {
             choice: self.choice,
             adjustments: &self.adjustments,
             mask: self.mask.as_deref(),
+            report: false,
         }
     }
 

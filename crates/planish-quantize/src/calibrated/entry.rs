@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use planish_checkpoint::{Checkpoint, Entry};
-use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite};
+use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite, memory};
 
 use super::{Basis, Calibrated};
 use crate::pack::Floats;
@@ -64,7 +64,7 @@ pub fn calibrate_part(
     let fits = |basis: &&dyn Basis| is_finite && basis.cols() == floats.cols && basis.group() == packing.group();
     let calibrated = match basis.filter(fits) {
         Some(basis) => {
-            let mut weights = vec![0.0; rows.len() * floats.cols];
+            let mut weights = memory::filled("weights", rows.len() * floats.cols, 0.0);
             scale_type.decode(&values, &mut weights);
             Some(basis.calibrate(&weights, &searched)?)
         }

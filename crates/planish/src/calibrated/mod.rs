@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::PackedMatrix;
+use planish_format::memory::or_out_of_memory;
 use planish_model::LayerRunner;
 use planish_quantize::{
     Calibrator, Method, OnProcessor, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries,
@@ -66,6 +67,17 @@ pub struct CalibratedOptions {
 /// # Errors
 /// As [`crate::quantize`]; a model that cannot be run; a text that is too short.
 pub fn quantize_calibrated(
+    source: &Source,
+    recipe: &Recipe,
+    options: &CalibratedOptions,
+    output: &Output,
+    on_calibration: &mut dyn FnMut(CalibratedProgress),
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    or_out_of_memory(|| run(source, recipe, options, output, on_calibration, on_progress))?
+}
+
+fn run(
     source: &Source,
     recipe: &Recipe,
     options: &CalibratedOptions,
