@@ -31,6 +31,7 @@ mod source;
 mod spend;
 mod tied;
 mod transfer;
+mod unseen;
 
 pub use allocation::Allocation;
 pub use calibrated::{Calibrated, ChosenCodes, InputBasis, Moments, PartCodes, calibrate_part, calibrate_rows};
@@ -50,3 +51,4 @@ pub use recipe::{Method, Override, Recipe, Target};
 pub use report::Report;
 pub use spend::{Unit, spend};
 pub use transfer::{OnProgress, Output, Progress};
+pub use unseen::UnseenParts;
