@@ -92,7 +92,7 @@ impl RunFlags {
             }),
             quantize,
             dequantize: self.dequantize,
-            tap: None,
+            ..LoadOptions::default()
         })
     }
 
