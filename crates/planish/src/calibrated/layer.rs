@@ -299,7 +299,7 @@ impl LayerJob<'_> {
             searched: 0.0,
             chosen: 0.0,
             parts: count,
-            unseen: 0,
+            unseen: BTreeSet::new(),
         };
         let (mut found, mut without) = (Vec::new(), Vec::new());
         for (index, part) in parts.into_iter().enumerate() {
@@ -314,7 +314,7 @@ impl LayerJob<'_> {
                     found.push(calibrated.packed);
                 }
                 None => {
-                    outcome.unseen += 1;
+                    outcome.unseen.insert(index);
                     found.push(searched.clone());
                 }
             }
