@@ -30,6 +30,9 @@ pub struct LoadOptions {
     pub quantize: Option<Recipe>,
     /// Unpack packed weights while loading.
     pub dequantize: bool,
+    /// Leave weights that can be used as they are stored in the mapped file, whose pages the system can take back, instead of copying
+    /// them to where the processor reads them fastest. For memory that does not grow with the model. GPUs copy them in any case.
+    pub in_place: bool,
     /// Who is told of the inputs of all products. The model is then on the processor, whatever `device` says.
     pub tap: Option<Arc<dyn Tap>>,
 }

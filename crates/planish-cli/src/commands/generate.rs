@@ -1,7 +1,7 @@
 //! `planish generate`: one prompt, one answer, streamed to standard output; or a file of prompts.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
 use super::source::open_or_demo;
 use super::template_flags::TemplateFlags;
+use super::texts::read_standard_input;
 
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
@@ -196,10 +197,7 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
     if prompt != "-" {
         return Ok(prompt.to_owned());
     }
-    let mut text = String::new();
-    io::stdin()
-        .read_to_string(&mut text)
-        .context("the prompt on standard input")?;
+    let text = read_standard_input("the prompt on standard input")?;
     // The last line break is the shell's, not the prompt's.
     let without_break = text.strip_suffix('\n').unwrap_or(&text);
     Ok(without_break.strip_suffix('\r').unwrap_or(without_break).to_owned())

@@ -1,10 +1,8 @@
 //! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use planish::{
     Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
     InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
@@ -18,6 +16,7 @@ use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
 use super::progress::{TokensBar, WeightsBar};
 use super::run_flags::DeviceFlag;
+use super::texts::read_text;
 
 /// Tokens of one text that the model writes, at most.
 const LONGEST: usize = 512;
@@ -243,8 +242,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "--imatrix: only --method weighted weighs inputs"
     );
     let text = arguments.text.as_deref();
-    let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
-    let text = text.transpose()?;
+    let text = text.map(read_text).transpose()?;
     let mut device = QuantizingDevice::open(arguments.device.device()).map_err(Error::Model)?;
     if let Some(notice) = device.notice.take() {
         eprintln!("quantizing on the CPU: {}", with_hint(&notice.into()));
