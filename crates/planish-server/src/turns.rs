@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 /// Between texts of one turn that were parts of their own.
 pub(crate) const BETWEEN: &str = "\n\n";
 
-/// Adds a turn; turns of the same side in a row are one, as chat templates want them.
+/// Adds a turn; turns of the same side in a row are one, as chat templates want them. Instructions that say nothing are none.
 pub(crate) fn push(turns: &mut Vec<Value>, role: &str, text: &str) {
+    if role == "system" && text.is_empty() {
+        return;
+    }
     if let Some(last) = turns.last_mut()
         && last["role"] == role
         && let Some(Value::String(before)) = last.get_mut("content")
