@@ -18,6 +18,7 @@ mod products;
 mod quantize;
 mod row;
 mod search;
+mod searcher;
 
 pub use bits::{code_at, pack_codes, unpack_codes};
 pub use dequantize::{dequantize, dequantize_into};
@@ -30,3 +31,4 @@ pub use packing::{Encoder, Packing, Rule};
 pub use products::{TILE_ROWS, add_products, dot_products};
 pub use quantize::{QuantizeOptions, first_non_finite, quantize, quantize_with};
 pub use search::GroupSearch;
+pub use searcher::Searcher;

@@ -6,6 +6,7 @@ use crate::Error;
 use crate::defaults::{GenerationDefaults, Suggested};
 use crate::sampler::{Restrictions, Sampling};
 use crate::warpers::{Cutoffs, Growth};
+use crate::{Constraint, Grammar, Reading};
 
 /// What the caller asks for. `None` leaves a choice to the checkpoint's `generation_config.json`, then to transformers'
 /// default. A temperature of 0 is greedy; one above 0 samples.
@@ -64,6 +65,19 @@ pub struct GenerationConfig {
     pub exponential_decay_length_penalty: Option<(usize, f32)>,
     /// The answer ends with the first token after so many seconds. Default: no limit.
     pub max_time: Option<f64>,
+    /// Taken from the logits of tokens that the answer holds. Default: 0.
+    pub presence_penalty: Option<f32>,
+    /// Taken from the logits of tokens as often as the answer holds them. Default: 0.
+    pub frequency_penalty: Option<f32>,
+    /// What is added to the logits of tokens. Default: none.
+    pub logit_bias: Option<Vec<(u32, f32)>>,
+    /// Tell the log probability of every token of the answer, and of so many of the likeliest in its place, as the model has them
+    /// before anything changes them. Default: not.
+    pub logprobs: Option<usize>,
+    /// How what the model writes is told apart, where its text is wanted. Default: all of it is its answer.
+    pub reading: Reading,
+    /// What the answer is made to be. Default: anything.
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for GenerationConfig {
@@ -95,6 +109,12 @@ impl Default for GenerationConfig {
             forced_eos_token_id: None,
             exponential_decay_length_penalty: None,
             max_time: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            logit_bias: None,
+            logprobs: None,
+            reading: Reading::default(),
+            constraint: None,
         }
     }
 }
@@ -114,6 +134,12 @@ pub struct GenerationPlan {
     pub stop_strings: Vec<String>,
     /// The answer ends with the first token after so long a time.
     pub max_time: Option<Duration>,
+    /// Log probabilities are told, with so many of the likeliest tokens.
+    pub logprobs: Option<usize>,
+    /// How what the model writes is told apart.
+    pub reading: Reading,
+    /// What the answer is made to be: the constraint of the config, which whoever knows the vocabulary compiles.
+    pub grammar: Option<Grammar>,
 }
 
 impl GenerationConfig {
@@ -170,6 +196,8 @@ impl GenerationConfig {
                 .repetition_penalty
                 .under(self.repetition_penalty)?
                 .unwrap_or(1.0),
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             seed: self.seed.unwrap_or_else(crate::random::fresh_seed),
         };
         sampling.check()?;
@@ -201,6 +229,7 @@ impl GenerationConfig {
                         .unwrap_or_default(),
                 ),
                 prompt_penalty,
+                token_biases: self.logit_bias.clone().unwrap_or_default(),
                 forced_first: lists(&defaults.forced_bos_token_id, &forced_first)?
                     .and_then(|list| list.first().copied()),
                 end_growth: growth(
@@ -230,6 +259,9 @@ impl GenerationConfig {
                 .under(self.stop_strings.clone())?
                 .unwrap_or_default(),
             max_time: time_limit(defaults.max_time.under(self.max_time)?)?,
+            logprobs: self.logprobs,
+            reading: self.reading.clone(),
+            grammar: None,
         })
     }
 }

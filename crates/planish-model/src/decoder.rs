@@ -34,6 +34,7 @@ pub(crate) trait Engine: Send {
     fn batch(&self) -> usize;
     fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
+    fn free_bytes(&self) -> Option<u64>;
     fn sequence_bytes(&self) -> usize;
     fn position_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
@@ -288,6 +289,10 @@ impl<O: Ops> Engine for Decoder<O> {
             sequences: used.saturating_sub(memory.weights + memory.workspace),
             ..memory
         })
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.ops.free_bytes()
     }
 
     fn sequence_bytes(&self) -> usize {

@@ -2,10 +2,14 @@
 //! that the model fits, and says why not where it takes the processor instead.
 
 #[cfg(not(fuzzing))]
+mod calibrating;
+#[cfg(not(fuzzing))]
 mod gpu;
 #[cfg(fuzzing)]
 #[path = "device/no_gpu.rs"]
 mod gpu;
+
+mod quantizing;
 
 use std::sync::Arc;
 
@@ -16,6 +20,11 @@ use planish_cpu::{Cpu, CpuOps, Precision};
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
 use crate::{Architecture, Error, LoadOptions};
+
+#[cfg(not(fuzzing))]
+pub(crate) use gpu::layers_on;
+pub(crate) use gpu::layers_on_cuda;
+pub use quantizing::QuantizingDevice;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -120,6 +120,12 @@ pub enum Error {
         /// Allowed.
         most: usize,
     },
+    /// A device that has no tested way to choose codes for files.
+    #[error("quantizing computes on cuda or cpu, not on {device}")]
+    NoQuantizing {
+        /// Its name.
+        device: &'static str,
+    },
     /// The device was asked for by name and is not there.
     #[error("device {device} is not available in this build on this machine")]
     DeviceAbsent {

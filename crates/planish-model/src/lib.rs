@@ -36,7 +36,7 @@ pub use architecture::{
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
 pub use decoder::DeviceMemory;
-pub use device::{Candidate, Chooser, Device, drawn};
+pub use device::{Candidate, Chooser, Device, QuantizingDevice, drawn};
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use layers::{Heard, LayerRunner, LoadedLayer};

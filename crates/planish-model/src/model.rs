@@ -251,6 +251,12 @@ impl Model {
         self.engine.memory()
     }
 
+    /// Bytes of memory that are free for what sequences remember: the device's, or the machine's where the processor computes. `None`
+    /// where nobody tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.engine.free_bytes()
+    }
+
     /// Memory of what all sequences remember now: keys, values and states.
     pub fn sequence_bytes(&self) -> usize {
         self.engine.sequence_bytes()

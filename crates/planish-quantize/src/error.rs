@@ -133,6 +133,9 @@ pub enum Error {
         /// What would do instead.
         remedy: Option<Remedy>,
     },
+    /// The device that searches for codes.
+    #[error(transparent)]
+    Device(Box<dyn std::error::Error + Send + Sync>),
     /// The variable that names the instruction set names none of this machine.
     #[error(transparent)]
     InstructionSet(#[from] planish_format::IsaError),

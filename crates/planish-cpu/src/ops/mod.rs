@@ -25,6 +25,7 @@ use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
 use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
+use planish_format::memory::available_memory;
 
 use meter::{Meter, Phase};
 pub use routed::CpuStack;
@@ -191,6 +192,11 @@ impl Ops for CpuOps {
         Ok(tensor.rows_of(rows))
     }
 
+    fn write(&self, tensor: &mut CpuTensor, values: &[f32]) -> Result<(), OutOfMemory> {
+        tensor.all_mut()[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
     fn chosen(&self) -> Result<CpuChosen, OutOfMemory> {
         Ok(CpuChosen::default())
     }
@@ -217,6 +223,10 @@ impl Ops for CpuOps {
 
     fn used_bytes(&self) -> Option<u64> {
         None
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        available_memory().map(|bytes| bytes as u64)
     }
 
     fn embed(&self, problem: Embed<'_, CpuOps>) {

@@ -29,7 +29,10 @@ impl Text {
         match &options.text {
             CalibrationText::OwnWriting { seed, tokens, longest } => {
                 let load = LoadOptions {
-                    device: Device::Cpu,
+                    device: match options.device {
+                        Device::Cuda => Device::Cuda,
+                        _ => Device::Cpu,
+                    },
                     threads: options.threads,
                     exact: true,
                     ..LoadOptions::default()
