@@ -141,11 +141,11 @@ impl MappedFile {
         use memmap2::UncheckedAdvice;
         let Some(mapping) = &self.mapping else { return };
         let map = &mapping.map;
-        // 64 KiB is a multiple of every page size met. Pages shared with neighbours are dropped too, or what stays would
-        // grow with the number of tensors.
-        let page = 1 << 16;
-        let start = range.start / page * page;
-        let end = range.end.next_multiple_of(page).min(map.len());
+        // Reading a page maps what else of its 64 KiB of addresses is in memory, pages of neighbours too: all of these are
+        // dropped, or what stays would grow with the number of tensors. 64 KiB is a multiple of every page size met.
+        let (around, base) = (1 << 16, map.as_ptr() as usize);
+        let start = ((base + range.start) / around * around).saturating_sub(base);
+        let end = ((base + range.end).next_multiple_of(around) - base).min(map.len());
         if start < end {
             // SAFETY: the mapping is read-only and backed by a file, so dropped pages come back with the same content, also
             // under slices that are in use.
