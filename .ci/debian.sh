@@ -23,6 +23,12 @@ unpack() {
     rm -rf "$folder/packages"
 }
 
+# missing PACKAGE..: these packages and all that they need, as far as the system has them not.
+missing() {
+    apt-get "${apt_options[@]}" -qq --print-uris --yes --no-install-recommends install "$@" |
+        sed -n "s/^'[^']*' \([^_ ]*\)_.*/\1/p"
+}
+
 # first_need PATTERN PACKAGE..: the first package like PATTERN that one of these depends on.
 first_need() {
     local pattern=$1

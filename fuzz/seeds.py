@@ -246,10 +246,11 @@ def texts() -> None:
     config = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.1, "max_new_tokens": 8,
               "min_new_tokens": 2, "max_length": 20, "min_length": 1, "no_repeat_ngram_size": 2, "stop_strings": ["\n"], "suppress_tokens": [1, 2],
               "begin_suppress_tokens": [3], "bad_words_ids": [[1], [2, 3]], "eos_token_id": [2, 299], "sequence_bias": [[[3], -1.5], [[1, 2], 4.0]], "encoder_repetition_penalty": 1.2,
-              "encoder_no_repeat_ngram_size": 2, "forced_bos_token_id": 5, "forced_eos_token_id": [2], "typical_p": 0.9, "num_beams": 4}  # fmt: skip
+              "encoder_no_repeat_ngram_size": 2, "forced_bos_token_id": 5, "forced_eos_token_id": [2], "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02,
+              "top_h": 0.8, "exponential_decay_length_penalty": [1, 1.5], "max_time": 60, "num_beams": 4}  # fmt: skip
     seed("generation", "all", files(generation_config__json=config, config__json={"eos_token_id": 2}, asked={"template": 1, "tokenizer": True}))
     seed("generation", "none", files(generation_config__json={"eos_token_id": None, "top_k": -1}, asked={"temperature": 0.0}))
-    asked = {key: value for key, value in config.items() if key not in ("typical_p", "num_beams")} | {"seed": 7, "stop": ["x"]}
+    asked = {key: value for key, value in config.items() if key != "num_beams"} | {"seed": 7, "stop": ["x"]}
     seed("generation", "asked", files(generation_config__json={}, asked=asked))
     commit = "0123456789abcdef0123456789abcdef01234567"
     names = ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",

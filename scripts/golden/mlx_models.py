@@ -72,6 +72,8 @@ OLD_KEYS = {
     "granitemoehybrid": dict(layer_types=["mamba", "attention"], position_embedding_type="nope", time_step_limit=[0.4, 0.7]),
     "apertus": dict(rope_theta=12000000.0, rope_scaling=LLAMA3, mlp_bias=False, post_norm=False, qk_norm=True),
 }
+# Scales and biases of 16 bits, as in published checkpoints.
+ROUNDED = ["deepseek_v3"]
 OLD_KEYS |= {name: keys for name, (_, keys) in MLX_CASES.items()}
 
 
@@ -160,6 +162,8 @@ def write_converted(name, case, folder):
     model = random_model(case, seed)
     with tempfile.TemporaryDirectory() as temporary:
         source = pathlib.Path(temporary)
+        if name in ROUNDED:
+            model.to(case.stored)
         # mlx-lm knows the names of the first checkpoints, which held GPT-2 without its head.
         (model.transformer if name == "gpt2" else model).save_pretrained(source)
         if name == "gpt_oss":
@@ -181,8 +185,6 @@ def main():
     cases += [(MLX_OUT / name, write_converted, (name, case)) for name, case in CONVERTED.items()]
     wanted = sys.argv[1:]
     for folder, write, arguments in cases:
-        if sys.argv[1:] and folder.name not in sys.argv[1:]:
-            continue
         if wanted and folder.name not in wanted:
             continue
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use planish_format::memory::or_out_of_memory;
 use serde_json::{Map, Value};
 
 use crate::assemble::{Part, PartsByName, assemble};
 use crate::folder::map::{MappedFile, Mapping};
 use crate::source::Source;
-use crate::{Checksum, Dialect, Entry, Error, Run, Tensor, Weight, folder, gguf, memory, mlx};
+use crate::{Checksum, Dialect, Entry, Error, Layout, Run, Tensor, Weight, folder, gguf, memory, mlx};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.
 ///
@@ -23,6 +24,8 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     /// The parts of the source's entries that those are made of which mlx-lm stores under other names or in another order.
     parts: PartsByName,
+    /// Packed entries of the source that had to be unpacked to be parts of another, by their names.
+    unpacked: HashMap<String, usize>,
 }
 
 /// The files that weights are read from.
@@ -94,11 +97,20 @@ impl Checkpoint {
     fn new(source: Source, translated: Option<(Vec<Entry>, PartsByName)>) -> Checkpoint {
         let (entries, parts) = translated.unwrap_or_else(|| (source.entries.clone(), PartsByName::new()));
         let names = entries.iter().enumerate();
+        let plain = entries.iter().filter(|entry| matches!(entry.layout, Layout::Plain(_)));
+        let unpacked = plain
+            .filter_map(|entry| parts.get(&entry.name))
+            .flatten()
+            .map(|part| (&source.entries[part.entry], part.entry))
+            .filter(|(stored, _)| matches!(stored.layout, Layout::Packed { .. }))
+            .map(|(stored, index)| (stored.name.clone(), index))
+            .collect();
         Checkpoint {
             by_name: names.map(|(index, entry)| (entry.name.clone(), index)).collect(),
             source,
             entries,
             parts,
+            unpacked,
         }
     }
 
@@ -127,11 +139,21 @@ impl Checkpoint {
         self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
+    /// A packed entry under mlx-lm's name that [`Checkpoint::entries`] has as part of a plain one only: mlx-lm packs the parts of a
+    /// matrix in ways that do not join. It can be read like any other.
+    pub fn packed_part(&self, name: &str) -> Option<&Entry> {
+        self.unpacked.get(name).map(|&index| &self.source.entries[index])
+    }
+
     /// The data of an entry of this checkpoint, mapped from the file where the file holds it as such.
     ///
     /// # Errors
-    /// A packing mode that is not read, or a file that cannot be.
+    /// A packing mode that is not read, or a file that cannot be; no memory for what must be rearranged.
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+        or_out_of_memory(|| self.assembled(entry))?
+    }
+
+    fn assembled(&self, entry: &Entry) -> Result<Weight, Error> {
         let Some(parts) = self.parts.get(&entry.name) else {
             return self.source.storage.read(entry);
         };

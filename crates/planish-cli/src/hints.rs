@@ -76,6 +76,7 @@ fn quantize(error: &QuantizeError) -> Option<String> {
         QuantizeError::NonFinite { .. } => Some(", or pass --allow-nan to go on all the same".to_owned()),
         QuantizeError::Overflow { .. } => Some(" with --dtype, or --clamp for the largest that it holds".to_owned()),
         QuantizeError::Scale { .. } => Some(" with --dtype".to_owned()),
+        QuantizeError::Device(error) => error.downcast_ref::<DeviceError>().map(device),
         _ => None,
     }
 }
@@ -120,7 +121,7 @@ fn model(error: &ModelError) -> Option<String> {
         ModelError::Checkpoint(error) => checkpoint(error),
         ModelError::Quantize(error) => quantize(error),
         ModelError::Device(error) => error.downcast_ref::<DeviceError>().map(device),
-        ModelError::DeviceAbsent { .. } => Some("; use --device cpu".to_owned()),
+        ModelError::DeviceAbsent { .. } | ModelError::NoQuantizing { .. } => Some("; use --device cpu".to_owned()),
         ModelError::Threads { .. } => Some(" (--threads)".to_owned()),
         ModelError::CacheType { .. } => Some(" (--cache); use --device cpu".to_owned()),
         _ => None,

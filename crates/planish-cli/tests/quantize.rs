@@ -341,6 +341,10 @@ fn what_cannot_be_is_refused() {
         (&["--group-size", "4096"], "none of the 20 tensors would be packed"),
         (&["--exclude", "["], "\"[\" is not a regular expression"),
         (&["--include-head"], "tied to the embeddings"),
+        (
+            &["--device", "metal"],
+            "quantizing computes on cuda or cpu, not on metal; use --device cpu",
+        ),
     ] {
         let arguments: Vec<&str> = ["quantize", "source", "--out", "out"]
             .iter()
@@ -352,6 +356,23 @@ fn what_cannot_be_is_refused() {
     }
     let message = scratch.fail(&["quantize", "packed", "--out", "out"]);
     assert!(message.contains("packed already (metal, 4 bits, group 64)") && message.contains("planish dequantize"));
+}
+
+/// With an NVIDIA GPU it packs, without one the message says what to do.
+#[test]
+fn an_absent_gpu_is_explained() {
+    let scratch = Scratch::new();
+    scratch.llama("source");
+    let output = scratch.run(&["quantize", "source", "--out", "out", "--device", "cuda"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    match output.status.code() {
+        Some(0) => assert_eq!(packed(&scratch, "out").len(), 12),
+        code => {
+            assert_eq!(code, Some(1), "{told}");
+            assert!(told.contains("--device cpu") && !told.contains("panicked"), "{told}");
+            assert_eq!(scratch.names(), ["source"]);
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use serde_json::Value;
 
 fn serve(flags: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("planish"));
@@ -12,9 +14,9 @@ fn serve(flags: &[&str]) -> Command {
     command
 }
 
-#[test]
-fn it_answers_until_a_signal_ends_it() {
-    let mut server = serve(&["--model-name", "tales", "--api-key", "k"]).spawn().unwrap();
+/// A server that listens, where, the line that said so, and what it says later.
+fn start(flags: &[&str]) -> (Child, String, String, BufReader<ChildStderr>) {
+    let mut server = serve(flags).spawn().unwrap();
     let mut errors = BufReader::new(server.stderr.take().unwrap());
     // The first line says which model it is.
     let mut line = String::new();
@@ -24,6 +26,12 @@ fn it_answers_until_a_signal_ends_it() {
     }
     let address = line.trim().rsplit_once("http://").expect("an address").1;
     let address = address.strip_suffix("/v1").unwrap().to_owned();
+    (server, address, line, errors)
+}
+
+#[test]
+fn it_answers_until_a_signal_ends_it() {
+    let (mut server, address, line, mut errors) = start(&["--model-name", "tales", "--api-key", "k"]);
     assert!(line.starts_with("tales on "), "{line}");
     let post = |body: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
@@ -77,4 +85,67 @@ fn what_would_be_unsafe_is_refused() {
             "{flags:?}: {text}"
         );
     }
+}
+
+#[test]
+fn its_rates_are_measured_by_clients_at_once() {
+    let (mut server, address, _, _errors) = start(&["--model-name", "tales", "--api-key", "k"]);
+    let folder = tempfile::TempDir::new().unwrap();
+    let plot = folder.path().join("rates.svg");
+    let bench = |flags: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("planish"));
+        command.args([
+            "bench",
+            "--serve",
+            &format!("http://{address}/v1/"),
+            "-p",
+            "40",
+            "-n",
+            "6",
+            "-r",
+            "2",
+        ]);
+        command.args(["--concurrency", "1,3"]).args(flags);
+        command.env_remove("PLANISH_API_KEY").output().unwrap()
+    };
+    let output = bench(&["--json", "--api-key", "k", "--svg", plot.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // The demo model has no chat template: texts are continued.
+    assert_eq!(
+        (&result["model"], &result["route"]),
+        (&"tales".into(), &"/v1/completions".into())
+    );
+    for (level, clients) in result["levels"].as_array().unwrap().iter().zip([1, 3]) {
+        assert_eq!(
+            (&level["clients"], &level["answers"]),
+            (&clients.into(), &(2 * clients).into())
+        );
+        assert_eq!(level["mean_answer_tokens"], 6.0);
+        let prompt = level["mean_prompt_tokens"].as_f64().unwrap();
+        assert!((30.0..50.0).contains(&prompt), "{prompt}");
+        for path in [
+            "/tokens_per_s",
+            "/tokens_per_s_of_each",
+            "/prompt_tokens_per_s",
+            "/first_token_s/p99",
+            "/gap_s/most",
+        ] {
+            let number = level.pointer(path).and_then(Value::as_f64).unwrap();
+            assert!(number > 0.0, "{path}: {level}");
+        }
+    }
+    let svg = std::fs::read_to_string(&plot).unwrap();
+    assert_eq!(
+        (svg.matches("<polyline").count(), svg.matches("<title>").count()),
+        (2, 4)
+    );
+    let text = String::from_utf8(bench(&["--api-key", "k"]).stdout).unwrap();
+    assert_eq!(text.lines().count(), 5, "{text}");
+    // What a server refuses is told as it says it.
+    let refused = bench(&[]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && said.contains("API key"), "{said}");
+    server.kill().unwrap();
+    server.wait().unwrap();
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use planish_ops::{Choice, Choose, Draw, MOST_CHOICES, RowChoice, Shape};
+use planish_ops::{Choice, Choose, Draw, MOST_CHOICES, RowChoice, Shape, adjust};
 
 use crate::share::SharedSlice;
 use crate::{CpuOps, Pool};
@@ -36,22 +36,7 @@ impl Chooser {
         let Choice::Drawn(draw) = choice else {
             return likeliest(logits);
         };
-        let candidates = self.candidates(logits, draw);
-        let best = candidates
-            .iter()
-            .map(|candidate| candidate.score)
-            .fold(f32::NEG_INFINITY, f32::max);
-        let weight = |candidate: &Candidate| f64::from(candidate.score - best).exp();
-        let total: f64 = candidates.iter().map(weight).sum();
-        let mut left = draw.unit * total;
-        for candidate in candidates {
-            left -= weight(candidate);
-            if left < 0.0 {
-                return Some(candidate.token);
-            }
-        }
-        // Rounding may leave a crumb above the last candidate.
-        candidates.last().map(|candidate| candidate.token)
+        drawn(self.candidates(logits, draw), draw.unit)
     }
 
     /// The tokens that may be drawn, in the order of tokens; none if no logit is finite.
@@ -85,6 +70,27 @@ impl Chooser {
         keep_min_p(candidates, draw.min_p);
         candidates
     }
+}
+
+/// The token that a number in [0, 1) draws of these candidates, by the softmax of their scores; `None` if there is none.
+pub fn drawn(candidates: &[Candidate], unit: f64) -> Option<u32> {
+    let best = best_score(candidates);
+    let weight = |candidate: &Candidate| f64::from(candidate.score - best).exp();
+    let total: f64 = candidates.iter().map(weight).sum();
+    let mut left = unit * total;
+    for candidate in candidates {
+        left -= weight(candidate);
+        if left < 0.0 {
+            return Some(candidate.token);
+        }
+    }
+    // Rounding may leave a crumb above the last candidate.
+    candidates.last().map(|candidate| candidate.token)
+}
+
+fn best_score(candidates: &[Candidate]) -> f32 {
+    let scores = candidates.iter().map(|candidate| candidate.score);
+    scores.fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// Chosen tokens: the last of every sequence, and those of the passes that were not taken yet.
@@ -124,7 +130,7 @@ impl CpuChosen {
                     &mut chosen.range(index..index + 1)[0],
                 )
             };
-            adjust(&rows[index], logits);
+            adjust(logits, rows[index].adjustments, rows[index].mask);
             *chosen = chooser.choose(logits, &rows[index].choice);
         });
         for (row, token) in rows.iter().zip(&tokens) {
@@ -142,23 +148,6 @@ impl CpuChosen {
         tokens.clear();
         tokens.extend_from_slice(&taken);
         self.spare.push(taken);
-    }
-}
-
-/// Applies the adjustments and the mask of a row to its logits.
-fn adjust(row: &RowChoice<'_>, logits: &mut [f32]) {
-    for adjustment in row.adjustments {
-        let logit = &mut logits[adjustment.token as usize];
-        *logit = adjustment.of(*logit);
-    }
-    if let Some(mask) = row.mask {
-        for (logits, allowed) in logits.chunks_mut(32).zip(mask) {
-            for (bit, logit) in logits.iter_mut().enumerate() {
-                if allowed >> bit & 1 == 0 {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-        }
     }
 }
 
@@ -226,10 +215,7 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     if top_p >= 1.0 || candidates.is_empty() {
         return;
     }
-    let best = candidates
-        .iter()
-        .map(|candidate| candidate.score)
-        .fold(f32::NEG_INFINITY, f32::max);
+    let best = best_score(candidates);
     let weight = |candidate: &Candidate| f64::from(candidate.score - best).exp();
     let enough = f64::from(top_p) * candidates.iter().map(weight).sum::<f64>();
     // The answer is nearly always among the first few hundred of 100,000: sort those first, and more only if needed.
@@ -256,9 +242,6 @@ fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
     if min_p <= 0.0 {
         return;
     }
-    let best = candidates
-        .iter()
-        .map(|candidate| candidate.score)
-        .fold(f32::NEG_INFINITY, f32::max);
+    let best = best_score(candidates);
     candidates.retain(|candidate| f64::from(candidate.score - best).exp() >= f64::from(min_p));
 }

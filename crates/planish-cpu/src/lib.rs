@@ -43,7 +43,7 @@ mod table;
 pub mod vector;
 
 pub use arena::Arena;
-pub use choose::{Candidate, Chooser, CpuChosen};
+pub use choose::{Candidate, Chooser, CpuChosen, drawn};
 pub use cores::physical_cores;
 pub use cpu::{Cpu, Matmul, MatmulEach, Precision, Rounding, instruction_sets};
 pub use huge::huge_vec;
@@ -51,8 +51,8 @@ pub use interleaved::Interleaved;
 pub use key_values::{KeyValueShape, KeyValues};
 pub use limits::{MEMORY_BYTES, operation_rate, read_rate};
 pub use matrix::CpuMatrix;
-pub use memory::OutOfMemory;
 pub use ops::{CpuOps, CpuSequences, CpuStack, CpuTensor};
+pub use planish_format::memory::OutOfMemory;
 pub use pool::Pool;
 pub use recurrence::Coefficients;
 pub use route::{Choices, route};

@@ -1,4 +1,4 @@
-//! What a packed weight means: pure functions, no I/O, no device.
+//! What a packed weight means: pure functions, no I/O, no device. [`memory`] says what becomes of large work without memory.
 //!
 //! A row of `cols` codes of `bits` bits is one little-endian bit stream: code `i` is bits `[i * bits, (i + 1) * bits)`.
 //! Along a row every `group` codes share one scale and one bias, and `weight = scale * code + bias`.
@@ -11,12 +11,14 @@ mod float;
 mod instructions;
 mod isa;
 mod matrix;
+pub mod memory;
 mod mxfp4;
 mod packing;
 mod products;
 mod quantize;
 mod row;
 mod search;
+mod searcher;
 
 pub use bits::{code_at, pack_codes, unpack_codes};
 pub use dequantize::{dequantize, dequantize_into};
@@ -29,3 +31,4 @@ pub use packing::{Encoder, Packing, Rule};
 pub use products::{TILE_ROWS, add_products, dot_products};
 pub use quantize::{QuantizeOptions, first_non_finite, quantize, quantize_with};
 pub use search::GroupSearch;
+pub use searcher::Searcher;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::TokenLogprobs;
+
 /// What happens while a session generates. The receiver may break off at any of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step<'a> {
     /// So many tokens of the prompt are computed.
     Prefill {
         /// Tokens computed or found in the cache.
@@ -12,6 +14,8 @@ pub enum Step {
         /// Tokens of the prompt.
         total: usize,
     },
+    /// How likely the next token was, where that was asked for; [`Step::Token`] follows.
+    Logprobs(&'a TokenLogprobs),
     /// The next token of the answer; the one that ends it is not reported.
     Token(u32),
 }
@@ -27,6 +31,8 @@ pub enum Finish {
     MaxNewTokens,
     /// The model's context is full.
     ContextFull,
+    /// `max_time` is over.
+    MaxTime,
     /// The receiver of the steps broke off.
     Interrupted,
 }
@@ -36,6 +42,8 @@ pub enum Finish {
 pub struct Answer {
     /// The tokens, without the end token.
     pub tokens: Vec<u32>,
+    /// How likely each of them was, where that was asked for.
+    pub logprobs: Vec<TokenLogprobs>,
     /// Why it ended.
     pub finish: Finish,
     /// Tokens of the prompt.

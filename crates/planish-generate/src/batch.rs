@@ -8,7 +8,7 @@ use std::borrow::BorrowMut;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use planish_model::{Chunk, Model, Ticket};
+use planish_model::{Chunk, Model, Ticket, Want};
 use smallvec::SmallVec;
 
 use crate::session::PREFILL_TOKENS;
@@ -33,6 +33,7 @@ pub struct Batch<S> {
     members: Vec<(Member, S)>, // in the order in which they joined
     passes: VecDeque<Pass>,    // whose tokens are on their way
     tokens: Vec<Option<u32>>,
+    logits: Vec<f32>, // (sessions that choose by logits, vocabulary)
     joined: usize,
     piece: usize, // tokens of prompts in a pass, at most
 }
@@ -49,6 +50,7 @@ impl<S> Default for Batch<S> {
             members: Vec::new(),
             passes: VecDeque::new(),
             tokens: Vec::new(),
+            logits: Vec::new(),
             joined: 0,
             piece: PREFILL_TOKENS,
         }
@@ -111,7 +113,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     pub fn settle(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let mut result = Ok(());
         while result.is_ok() && !self.passes.is_empty() {
@@ -148,7 +150,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     pub fn run(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         while self.members.iter().any(|(_, session)| session.borrow().is_running()) {
             self.step(model, on_step)?;
@@ -163,7 +165,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     pub fn step(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         // All or none: who cannot begin before its token is known would miss every second pass.
         let may_run_ahead = |(_, session): &(Member, S)| session.borrow().may_run_ahead();
@@ -185,11 +187,12 @@ impl<S: BorrowMut<Session>> Batch<S> {
         &mut self,
         model: &mut Model,
         ahead: bool,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<bool, Error> {
         let mut chunks: SmallVec<[Chunk<'_>; FEW]> = SmallVec::new();
         let mut choosing: SmallVec<[Member; FEW]> = SmallVec::new();
         let mut reading: SmallVec<[Member; 1]> = SmallVec::new();
+        let mut taking_part: SmallVec<[Member; FEW]> = SmallVec::new();
         // Tokens of prompts, besides a first piece of any length.
         let mut room = None;
         for (member, session) in &mut self.members {
@@ -201,16 +204,25 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 Some(Next::Decode) => {}
             }
             let chunk = session.chunk(self.piece);
-            match chunk.want.is_choice() {
-                true => choosing.push(*member),
-                false => reading.push(*member),
+            match chunk.want {
+                Want::Choice { .. } => choosing.push(*member),
+                Want::Nothing => reading.push(*member),
+                Want::Logits | Want::AllLogits => {}
             }
             chunks.push(chunk);
+            taking_part.push(*member);
         }
         if chunks.is_empty() {
             return Ok(false);
         }
-        let ticket = model.run(&mut chunks, &mut |_| {})?;
+        let vocabulary = model.architecture().vocabulary;
+        let mut logits = std::mem::take(&mut self.logits);
+        logits.clear();
+        let mut weighing: SmallVec<[Member; FEW]> = SmallVec::new();
+        let ticket = model.run(&mut chunks, &mut |row| {
+            weighing.push(taking_part[row.chunk]);
+            logits.extend_from_slice(row.logits);
+        })?;
         drop(chunks);
         self.passes.extend(ticket.map(|ticket| Pass {
             ticket,
@@ -223,6 +235,13 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 session.interrupt();
             }
         }
+        for (&member, logits) in weighing.iter().zip(logits.chunks_exact_mut(vocabulary)) {
+            let session = self.session(member).expect("took part");
+            if let Some(step) = session.take_logits(logits) {
+                tell(session, member, step, on_step);
+            }
+        }
+        self.logits = logits;
         Ok(true)
     }
 
@@ -230,7 +249,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
     fn take(
         &mut self,
         model: &mut Model,
-        on_step: &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let pass = self.passes.pop_front().expect("a pass under way");
         let mut tokens = std::mem::take(&mut self.tokens);
@@ -238,9 +257,8 @@ impl<S: BorrowMut<Session>> Batch<S> {
         for (&member, &token) in pass.members.iter().zip(&tokens) {
             // Gone, or finished before this pass.
             let Some(session) = self.session(member) else { continue };
-            let step = session.take(token);
-            if step.is_some_and(|step| on_step(member, step).is_break()) {
-                session.interrupt();
+            if let Some(step) = session.take(token) {
+                tell(session, member, step, on_step);
             }
         }
         self.tokens = tokens;
@@ -255,5 +273,21 @@ impl<S: BorrowMut<Session>> Batch<S> {
     fn session(&mut self, member: Member) -> Option<&mut Session> {
         let index = self.position(member)?;
         Some(self.members[index].1.borrow_mut())
+    }
+}
+
+/// Hands out a token that was taken, after how likely it was where that is asked.
+fn tell(
+    session: &mut Session,
+    member: Member,
+    step: Step<'static>,
+    on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
+) {
+    let mut flow = ControlFlow::Continue(());
+    if let Some(logprobs) = session.last_logprobs() {
+        flow = on_step(member, Step::Logprobs(logprobs));
+    }
+    if flow.is_break() || on_step(member, step).is_break() {
+        session.interrupt();
     }
 }

@@ -44,6 +44,9 @@ pub enum Error {
         /// The values allowed.
         expected: &'static str,
     },
+    /// A schema, a regular expression or a grammar that cannot be followed.
+    #[error("the form of the answer: {0}")]
+    Constraint(String),
     /// Nothing to continue.
     #[error("the prompt is empty: it has no tokens to continue from")]
     EmptyPrompt,

@@ -46,6 +46,33 @@ impl Message {
         self.fields.get("content").and_then(Value::as_str)
     }
 
+    /// The same with the arguments of calls as texts of JSON.
+    pub fn with_written_arguments(&self) -> Message {
+        self.map_arguments(&|arguments| match arguments {
+            Value::String(_) => arguments.clone(),
+            other => Value::from(other.to_string()),
+        })
+    }
+
+    /// The same with the arguments of calls as objects, where their texts are JSON objects.
+    pub fn with_read_arguments(&self) -> Message {
+        self.map_arguments(&|arguments| {
+            let read = arguments.as_str().and_then(|text| serde_json::from_str(text).ok());
+            read.filter(Value::is_object).unwrap_or_else(|| arguments.clone())
+        })
+    }
+
+    fn map_arguments(&self, map: &dyn Fn(&Value) -> Value) -> Message {
+        let mut message = self.clone();
+        let calls = message.fields.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for call in calls.into_iter().flatten() {
+            if let Some(arguments) = call.pointer_mut("/function/arguments") {
+                *arguments = map(arguments);
+            }
+        }
+        message
+    }
+
     /// The fields as they were given.
     pub(crate) fn own_fields(&self) -> &Map<String, Value> {
         &self.fields

@@ -1,8 +1,12 @@
 //! What is asked of the device that chooses the next token: settings, one random number per token, penalties of the tokens so far.
 
-use planish_model::{Adjustment, Choice, Draw};
+use std::collections::{HashMap, HashSet};
 
+use planish_model::{Adjustment, Choice, Chooser, Draw, adjust};
+
+use crate::form::Form;
 use crate::random::Random;
+use crate::warpers::{Cutoffs, Drawer, Growth};
 use crate::{Error, GenerationPlan};
 
 /// How a token is chosen; see [`crate::GenerationConfig`] for the meaning of each field.
@@ -15,7 +19,10 @@ pub struct Sampling {
     pub top_p: f32,
     pub min_p: f32,
     pub repetition_penalty: f32,
+    pub presence_penalty: f32,
+    pub frequency_penalty: f32,
     pub seed: u64,
+    pub cutoffs: Cutoffs,
 }
 
 /// Below it a logit over the temperature may be no number any more, and anything but the likeliest token has no chance.
@@ -25,6 +32,11 @@ impl Sampling {
     /// Whether tokens are drawn; else the likeliest is always taken.
     pub fn draws(&self) -> bool {
         self.do_sample && self.temperature >= LEAST_TEMPERATURE
+    }
+
+    /// Whether what was said matters.
+    fn penalizes(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
 
     /// # Errors
@@ -50,6 +62,20 @@ impl Sampling {
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             return error("repetition_penalty", self.repetition_penalty, "a number above 0");
         }
+        if let Some(mass) = self.cutoffs.typical_p.filter(|mass| mass.is_nan() || *mass <= 0.0) {
+            return error("typical_p", mass, "a number above 0");
+        }
+        if let Some(share) = self.cutoffs.top_h.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            return error("top_h", share, "a number above 0, at most 1");
+        }
+        for (option, penalty) in [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ] {
+            if !penalty.is_finite() {
+                return error(option, penalty, "a number");
+            }
+        }
         Ok(())
     }
 }
@@ -73,12 +99,16 @@ pub struct Restrictions {
     pub repeat_none_of_prompt: usize,
     /// What is added to the logit of the last token of each, where the others stand before it.
     pub biases: Vec<(Vec<u32>, f32)>,
+    /// What is added to the logits of tokens, whatever stands before them.
+    pub token_biases: Vec<(u32, f32)>,
     /// Logits of the prompt's tokens are multiplied by this if positive, else divided. `None` is 1.
     pub prompt_penalty: Option<f32>,
     /// The only token that may follow a prompt of one.
     pub forced_first: Option<u32>,
-    /// The only tokens that may be the last that fits.
+    /// The only tokens that may be the last that fits, all equally likely.
     pub forced_last: Vec<u32>,
+    /// How ends grow likelier.
+    pub end_growth: Option<Growth>,
 }
 
 impl Restrictions {
@@ -90,6 +120,7 @@ impl Restrictions {
             || self.least_tokens > 0
             || self.least_length > prompt
             || self.repeat_none_of_prompt > 0
+            || self.end_growth.is_some()
             || self.forces()
     }
 
@@ -120,7 +151,9 @@ impl Restrictions {
     /// Calls `forbid` with every token that may not follow `tokens`, of which `prompt` were given, but for those that never may.
     fn forbidden(&self, tokens: &[u32], prompt: usize, ends: &[u32], forbid: &mut dyn FnMut(u32)) {
         let written = tokens.len() - prompt;
-        if written == 0 {
+        // What is forced to be first is not what is chosen first.
+        let first = usize::from(prompt == 1 && self.forced_first.is_some());
+        if written == first {
             self.suppressed_first.iter().for_each(|&token| forbid(token));
         }
         if written < self.least_tokens || tokens.len() < self.least_length {
@@ -223,13 +256,18 @@ pub struct Sampler {
     most: usize,
     vocabulary: usize,
     mask: Option<Mask>,
+    form: Option<Form>,
+    /// What mask and form both allow, where there is a form.
+    formed: Vec<u32>,
     random: Random,
-    penalized: Vec<u64>, // bit `token % 64` of word `token / 64`: whether the token has its adjustment
+    drawer: Drawer,
     adjustments: Vec<Adjustment>,
-    /// How many of them are not for the next token only.
-    lasting: usize,
-    /// What the biases of the next token changed of the others: where, and what was there.
-    changed: Vec<usize>,
+    /// Where those stand that are not for the next token only, by their tokens: the first of all.
+    places: HashMap<u32, usize>,
+    /// What the biases of the next token changed of these: where, and what was there.
+    changed: Vec<(usize, f32)>,
+    /// Tokens of the answer, where that matters.
+    said: HashSet<u32>,
 }
 
 impl Sampler {
@@ -237,6 +275,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Sampler {
         Sampler {
             random: Random::new(sampling.seed),
+            drawer: Drawer::default(),
             sampling,
             restrictions: Restrictions::default(),
             ends: Vec::new(),
@@ -244,10 +283,12 @@ impl Sampler {
             most: usize::MAX,
             vocabulary: usize::MAX,
             mask: None,
-            penalized: Vec::new(),
+            form: None,
+            formed: Vec::new(),
             adjustments: Vec::new(),
-            lasting: 0,
+            places: HashMap::new(),
             changed: Vec::new(),
+            said: HashSet::new(),
         }
     }
 
@@ -265,6 +306,7 @@ impl Sampler {
         let restricted = restrictions.depend_on_tokens(prompt.len()) || never.clone().next().is_some();
         let mut sampler = Sampler {
             mask: restricted.then(|| Mask::new(vocabulary, never)),
+            form: Form::of(plan, vocabulary),
             restrictions: restrictions.clone(),
             ends: plan.eos_token_id.clone(),
             prompt: prompt.len(),
@@ -272,6 +314,11 @@ impl Sampler {
             vocabulary,
             ..Sampler::new(plan.sampling.clone())
         };
+        for &(token, bias) in &restrictions.token_biases {
+            if let Some(adjustment) = sampler.adjustment(token) {
+                adjustment.bias += bias;
+            }
+        }
         let penalty = restrictions.prompt_penalty.map_or(1.0, |penalty| 1.0 / penalty);
         sampler.penalize(prompt, penalty * sampler.sampling.repetition_penalty);
         sampler
@@ -280,16 +327,46 @@ impl Sampler {
     /// Whether a choice depends on the tokens before it.
     pub fn depends_on_tokens(&self) -> bool {
         let biased = !self.restrictions.biases.is_empty();
-        self.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
+        let formed = self.form.is_some() || self.cuts();
+        formed || self.sampling.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
     }
 
-    fn penalizes(&self) -> bool {
-        self.sampling.repetition_penalty != 1.0
+    /// Makes the answer go on in its form. Whether nothing can follow.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`]: what follows was not found in bounded time.
+    pub fn form(&mut self, token: Option<u32>) -> Result<bool, Error> {
+        self.formed.clear();
+        let Some(form) = &mut self.form else { return Ok(false) };
+        if let Some(token) = token
+            && form.take(token)?
+        {
+            return Ok(true);
+        }
+        if let Some(words) = form.allowed()? {
+            self.formed.extend_from_slice(words);
+        }
+        Ok(false)
     }
 
-    /// Takes note of tokens of the prompt or the answer.
+    /// Takes note of tokens of the answer.
     pub fn observe(&mut self, tokens: &[u32]) {
         self.penalize(tokens, self.sampling.repetition_penalty);
+        let Sampling {
+            presence_penalty: presence,
+            frequency_penalty: frequency,
+            ..
+        } = self.sampling;
+        if presence == 0.0 && frequency == 0.0 {
+            return;
+        }
+        self.forget_biases();
+        for &token in tokens {
+            let first = self.said.insert(token);
+            if let Some(adjustment) = self.adjustment(token) {
+                adjustment.bias -= frequency + if first { presence } else { 0.0 };
+            }
+        }
     }
 
     fn penalize(&mut self, tokens: &[u32], penalty: f32) {
@@ -298,28 +375,35 @@ impl Sampler {
         }
         self.forget_biases();
         for &token in tokens {
-            let (word, bit) = (token as usize / 64, 1 << (token % 64));
-            if self.penalized.len() <= word {
-                self.penalized.resize(word + 1, 0);
-            }
             // Once a token, however often it occurred.
-            if self.penalized[word] & bit == 0 {
-                self.penalized[word] |= bit;
-                self.adjustments.push(Adjustment {
-                    token,
-                    penalty,
-                    bias: 0.0,
-                });
+            if let Some(adjustment) = self.adjustment(token).filter(|adjustment| adjustment.penalty == 1.0) {
+                adjustment.penalty = penalty;
             }
         }
-        self.lasting = self.adjustments.len();
+    }
+
+    /// What changes the logit of a token for good. `None` for one that the model does not have.
+    fn adjustment(&mut self, token: u32) -> Option<&mut Adjustment> {
+        if token as usize >= self.vocabulary {
+            return None;
+        }
+        let end = self.adjustments.len();
+        let index = *self.places.entry(token).or_insert(end);
+        if index == end {
+            self.adjustments.push(Adjustment {
+                token,
+                penalty: 1.0,
+                bias: 0.0,
+            });
+        }
+        self.adjustments.get_mut(index)
     }
 
     /// Leaves no adjustment that was for one token only.
     fn forget_biases(&mut self) {
-        self.adjustments.truncate(self.lasting);
-        for index in self.changed.drain(..) {
-            self.adjustments[index].bias = 0.0;
+        self.adjustments.truncate(self.places.len());
+        for (index, bias) in self.changed.drain(..).rev() {
+            self.adjustments[index].bias = bias;
         }
     }
 
@@ -328,20 +412,23 @@ impl Sampler {
         let Sampler {
             adjustments,
             changed,
-            lasting,
+            places,
             ..
         } = self;
-        let vocabulary = self.vocabulary;
+        let (vocabulary, lasting) = (self.vocabulary, places.len());
         self.restrictions.biased(tokens, &mut |token, bias| {
             if token as usize >= vocabulary {
                 return;
             }
-            match adjustments.iter().position(|adjustment| adjustment.token == token) {
+            let known = places.get(&token).copied();
+            let is_it = |adjustment: &Adjustment| adjustment.token == token;
+            let place = known.or_else(|| Some(lasting + adjustments[lasting..].iter().position(is_it)?));
+            match place {
                 Some(index) => {
-                    adjustments[index].bias += bias;
-                    if index < *lasting && !changed.contains(&index) {
-                        changed.push(index);
+                    if known.is_some() {
+                        changed.push((index, adjustments[index].bias));
                     }
+                    adjustments[index].bias += bias;
                 }
                 None => adjustments.push(Adjustment {
                     token,
@@ -362,6 +449,18 @@ impl Sampler {
                 self.restrictions.forbidden(tokens, self.prompt, &self.ends, forbid);
                 mask.allow_only(self.restrictions.forced(tokens.len(), self.most));
             }
+            let both = |formed: &mut u32, mask: &u32| *formed &= mask;
+            let allowed = self
+                .formed
+                .iter()
+                .zip(&mask.words)
+                .any(|(formed, mask)| formed & mask != 0);
+            if allowed {
+                self.formed
+                    .iter_mut()
+                    .zip(&mask.words)
+                    .for_each(|(formed, mask)| both(formed, mask));
+            }
         }
         if !self.restrictions.biases.is_empty() && tokens.len() >= self.prompt {
             self.bias(tokens);
@@ -378,9 +477,51 @@ impl Sampler {
         })
     }
 
+    /// Whether the token after these is chosen by [`Sampler::choose`], because a rule goes by the logits.
+    pub fn reads_logits(&self, tokens: &[u32]) -> bool {
+        let growth = self.restrictions.end_growth.as_ref();
+        self.cuts()
+            || growth.is_some_and(|growth| tokens.len() > self.prompt.saturating_add(growth.after))
+            || self.restrictions.forced(tokens.len(), self.most).len() > 1
+    }
+
+    fn cuts(&self) -> bool {
+        self.sampling.draws() && !self.sampling.cutoffs.is_idle()
+    }
+
+    /// The token after these by the logits that were read for the choice that was made last; `None` if none of them is finite, after
+    /// adjustments and mask. // (vocabulary)
+    pub fn choose(&mut self, tokens: &[u32], choice: &Choice, logits: &mut [f32]) -> Option<u32> {
+        self.process(tokens, logits);
+        match choice {
+            Choice::Likeliest => Chooser::default().choose(logits, choice),
+            Choice::Drawn(draw) => self.drawer.draw(logits, draw, &self.sampling.cutoffs),
+        }
+    }
+
+    /// Everything but what only matters for drawing.
+    pub fn process(&self, tokens: &[u32], logits: &mut [f32]) {
+        adjust(logits, &self.adjustments, self.mask());
+        let forced = self.restrictions.forced(tokens.len(), self.most);
+        if forced.len() > 1 {
+            for &token in forced {
+                if let Some(logit) = logits.get_mut(token as usize) {
+                    *logit = 0.0;
+                }
+            }
+        }
+        if let Some(growth) = &self.restrictions.end_growth {
+            growth.apply(logits, &self.ends, tokens.len().saturating_sub(self.prompt));
+        }
+    }
+
     /// The tokens that may be chosen, for the choice that was made last; `None` is all.
     pub fn mask(&self) -> Option<&[u32]> {
-        self.mask.as_ref().map(|mask| mask.words.as_slice())
+        let mask = self.mask.as_ref().map(|mask| mask.words.as_slice());
+        match self.formed.as_slice() {
+            [] => mask,
+            formed => Some(formed),
+        }
     }
 
     /// What changes the logits before that.

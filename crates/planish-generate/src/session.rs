@@ -7,9 +7,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use planish_model::{Cache, Chunk, Input, Model, Want};
+use planish_model::{Cache, Choice, Chunk, Input, Model, Want};
 
-use crate::{Answer, Batch, Error, Finish, GenerationPlan, Sampler, Step};
+use crate::{Answer, Batch, Error, Finish, GenerationPlan, Lineage, Sampler, Step, TokenLogprobs};
 
 /// Prompt tokens computed at once, unless a batch says otherwise: enough for full speed, few enough to react to an interruption.
 pub(crate) const PREFILL_TOKENS: usize = 512;
@@ -19,6 +19,7 @@ pub struct Session {
     cache: Cache,
     /// All tokens that are known. The cache holds the first of them; ahead of them, at most one that is not known yet. // (tokens)
     tokens: Vec<u32>,
+    lineage: Lineage,
     run: Option<Run>,
 }
 
@@ -30,6 +31,10 @@ struct Run {
     answer: Answer,
     /// Tokens that are being chosen: 2 where the next pass began before the token of the last was known.
     expected: usize,
+    /// How a token is chosen whose logits are on their way here.
+    choice: Option<Choice>,
+    /// Of the token that is being chosen, where it is asked how likely it is.
+    logits: Vec<f32>,
     outcome: Option<Result<Finish, Error>>,
 }
 
@@ -63,6 +68,7 @@ impl Session {
         Session {
             cache: model.cache(capacity),
             tokens: Vec::new(),
+            lineage: Lineage::new(),
             run: None,
         }
     }
@@ -94,7 +100,7 @@ impl Session {
     /// While an answer is on its way.
     pub fn truncate(&mut self, length: usize) -> usize {
         assert!(!self.is_running(), "an answer on its way is stopped first");
-        let kept = self.cache.truncate(length.min(self.tokens().len()));
+        let kept = self.cut_cache(length.min(self.tokens().len()));
         self.tokens.truncate(kept);
         kept
     }
@@ -108,6 +114,7 @@ impl Session {
         let kept = cache.truncate(self.tokens.len());
         Ok(Session {
             cache,
+            lineage: self.lineage.fork(kept),
             tokens: self.tokens[..kept].to_vec(),
             run: None,
         })
@@ -117,6 +124,7 @@ impl Session {
     ///
     /// # Errors
     /// A prompt that is empty or leaves no room in the context, a token that the model does not know: the session is as before.
+    /// [`Error::Constraint`].
     ///
     /// # Panics
     /// While an answer is on its way.
@@ -124,12 +132,14 @@ impl Session {
         assert!(!self.is_running(), "one answer at a time");
         check_prompt(prompt, model.architecture().vocabulary, self.cache.capacity())?;
         let start = Instant::now();
+        let mut sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
+        sampler.form(None)?;
         let reused_tokens = self.keep_common(model, prompt);
         self.tokens.clear();
         self.tokens.extend_from_slice(prompt);
-        let sampler = Sampler::of(plan, prompt, model.architecture().vocabulary);
         let answer = Answer {
             tokens: Vec::new(),
+            logprobs: Vec::new(),
             finish: Finish::Interrupted,
             prompt_tokens: prompt.len(),
             reused_tokens,
@@ -142,6 +152,8 @@ impl Session {
             start,
             answer,
             expected: 0,
+            choice: None,
+            logits: Vec::new(),
             outcome: None,
         };
         run.outcome = run.is_full(0, prompt.len(), &self.cache).map(Ok);
@@ -164,7 +176,8 @@ impl Session {
     /// The answer that is finished.
     ///
     /// # Errors
-    /// [`Error::NoFiniteLogit`] in place of an answer: damaged weights.
+    /// [`Error::NoFiniteLogit`] in place of an answer: damaged weights. [`Error::Constraint`]: a form that was not followed in bounded
+    /// time.
     ///
     /// # Panics
     /// If there is none.
@@ -182,7 +195,7 @@ impl Session {
     pub fn suspend(&mut self, model: &Model) {
         let on_the_way = self.run.as_ref().map_or(0, |run| run.expected);
         assert!(on_the_way == 0, "a token is on its way");
-        self.cache.truncate(0);
+        self.cut_cache(0);
         if self.is_running() {
             model.announce_length(&mut self.cache, self.tokens.len());
         }
@@ -203,20 +216,20 @@ impl Session {
         }
     }
 
-    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token, nor where the state
-    /// could not go back if it is the last.
+    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token or logits are waited
+    /// for, nor where the state could not go back if it is the last.
     pub fn may_run_ahead(&self) -> bool {
-        let depends = |run: &Run| run.sampler.depends_on_tokens();
+        let depends = |run: &Run| run.sampler.depends_on_tokens() || run.plan.logprobs.is_some();
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
-    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk that wants nothing, and
-    /// [`Session::take`] for one that wants a choice.
+    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk
+    /// that wants nothing, [`Session::take`] for one that wants a choice, and [`Session::take_logits`] for one that wants logits.
     ///
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
     pub fn chunk(&mut self, piece: usize) -> Chunk<'_> {
-        let Session { cache, tokens, run } = self;
+        let Session { cache, tokens, run, .. } = self;
         let run = run.as_mut().expect("an answer on its way");
         let rest = tokens.get(cache.len()..).unwrap_or_default();
         let piece = &rest[..rest.len().min(piece)];
@@ -229,18 +242,31 @@ impl Session {
             false => Want::Nothing,
             true => {
                 run.expected += 1;
-                Want::Choice {
-                    choice: run.sampler.next_choice(tokens),
-                    adjustments: run.sampler.adjustments(),
-                    mask: run.sampler.mask(),
+                let choice = run.sampler.next_choice(tokens);
+                match run.sampler.reads_logits(tokens) {
+                    true => {
+                        run.choice = Some(choice);
+                        Want::Logits
+                    }
+                    false => Want::Choice {
+                        choice,
+                        adjustments: run.sampler.adjustments(),
+                        mask: run.sampler.mask(),
+                        report: run.plan.logprobs.is_some(),
+                    },
                 }
             }
         };
         Chunk { cache, input, want }
     }
 
+    /// How likely the token was that was taken last, where that was asked for.
+    pub fn last_logprobs(&self) -> Option<&TokenLogprobs> {
+        self.run.as_ref()?.answer.logprobs.last()
+    }
+
     /// A piece of the prompt was computed that is not its last.
-    pub fn took_prefill(&self) -> Step {
+    pub fn took_prefill(&self) -> Step<'static> {
         Step::Prefill {
             done: self.cache.len(),
             total: self.tokens.len(),
@@ -248,13 +274,14 @@ impl Session {
     }
 
     /// Takes the token that the earliest chunk without one chose; `None` where it could not. The step to report, if it is one.
-    pub fn take(&mut self, token: Option<u32>) -> Option<Step> {
+    pub fn take(&mut self, token: Option<u32>) -> Option<Step<'static>> {
         let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
         run.expected -= 1;
+        let elapsed = run.start.elapsed();
         if run.answer.tokens.is_empty() {
-            run.answer.prefill = run.start.elapsed();
+            run.answer.prefill = elapsed;
         }
-        run.answer.decode = run.start.elapsed() - run.answer.prefill;
+        run.answer.decode = elapsed - run.answer.prefill;
         let Some(token) = token else {
             self.end(Err(Error::NoFiniteLogit));
             return None;
@@ -263,18 +290,61 @@ impl Session {
             self.end(Ok(Finish::EndToken));
             return None;
         }
+        if let Some(likeliest) = run.plan.logprobs {
+            let logprobs = TokenLogprobs::of(&run.logits, token, likeliest);
+            run.answer.logprobs.push(logprobs);
+        }
         run.answer.tokens.push(token);
         run.sampler.observe(&[token]);
         self.tokens.push(token);
-        if let Some(finish) = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache) {
+        match run.sampler.form(Some(token)) {
+            Ok(false) => {}
+            Ok(true) => self.end(Ok(Finish::EndToken)),
+            Err(error) => self.end(Err(error)),
+        }
+        let run = self.run.as_mut().filter(|run| run.outcome.is_none());
+        let Some(run) = run else {
+            return Some(Step::Token(token));
+        };
+        let full = run.is_full(run.answer.tokens.len(), self.tokens.len(), &self.cache);
+        let late = run.plan.max_time.is_some_and(|limit| elapsed > limit);
+        if let Some(finish) = full.or(late.then_some(Finish::MaxTime)) {
             self.end(Ok(finish));
         }
         Some(Step::Token(token))
     }
 
+    /// Which of its positions it shares with others.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// Cuts the cache back; how much is left.
+    fn cut_cache(&mut self, length: usize) -> usize {
+        let before = self.cache.len();
+        let kept = self.cache.truncate(length);
+        if kept < before {
+            self.lineage.cut(kept);
+        }
+        kept
+    }
+
+    /// Takes the logits of a chunk: what tells how likely its token is, and what chooses the token where no device does. Then
+    /// they are changed, and the step to report is returned, if it is one. // (vocabulary)
+    pub fn take_logits(&mut self, logits: &mut [f32]) -> Option<Step<'static>> {
+        let run = self.run.as_mut().filter(|run| run.outcome.is_none())?;
+        if run.plan.logprobs.is_some() {
+            run.logits.clear();
+            run.logits.extend_from_slice(logits);
+        }
+        let choice = run.choice.take()?;
+        let token = run.sampler.choose(&self.tokens, &choice, logits);
+        self.take(token)
+    }
+
     /// Ends the answer; what was computed ahead of it is forgotten.
     fn end(&mut self, outcome: Result<Finish, Error>) {
-        self.cache.truncate(self.tokens.len());
+        self.cut_cache(self.tokens.len());
         let run = self.run.as_mut().expect("an answer on its way");
         if run.answer.tokens.is_empty() {
             run.answer.prefill = run.start.elapsed();
@@ -302,7 +372,7 @@ impl Session {
         model: &mut Model,
         prompt: &[u32],
         plan: &GenerationPlan,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         self.begin(model, prompt, plan)?;
         let mut batch = Batch::default();
@@ -321,8 +391,13 @@ impl Session {
     fn keep_common(&mut self, model: &Model, prompt: &[u32]) -> usize {
         let shared = self.tokens().iter().zip(prompt).take_while(|(old, new)| old == new);
         let common = shared.count().min(prompt.len() - 1);
-        self.cache.truncate(common);
-        model.announce_length(&mut self.cache, prompt.len())
+        self.cut_cache(common);
+        let before = self.cache.len();
+        let kept = model.announce_length(&mut self.cache, prompt.len());
+        if kept < before {
+            self.lineage.cut(kept);
+        }
+        kept
     }
 }
 

@@ -6,7 +6,8 @@ pub struct StopStrings {
     strings: Vec<String>,
     /// What may be the beginning of one.
     held: String,
-    stopped: bool,
+    /// Which was found.
+    found: Option<String>,
 }
 
 impl StopStrings {
@@ -20,17 +21,17 @@ impl StopStrings {
 
     /// Takes the next piece; returns what is certain not to belong to a stop string.
     pub fn push(&mut self, piece: &str) -> String {
-        if self.stopped {
+        if self.found.is_some() {
             return String::new();
         }
         self.held.push_str(piece);
         let first = self
             .strings
             .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
+            .filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)))
             .min();
-        if let Some(end) = first {
-            self.stopped = true;
+        if let Some((end, stop)) = first {
+            self.found = Some(stop.clone());
             self.held.truncate(end);
             return std::mem::take(&mut self.held);
         }
@@ -51,7 +52,12 @@ impl StopStrings {
 
     /// Whether a stop string was there.
     pub fn is_stopped(&self) -> bool {
-        self.stopped
+        self.found.is_some()
+    }
+
+    /// The stop string that was there.
+    pub fn found(&self) -> Option<&str> {
+        self.found.as_deref()
     }
 
     /// A whole text up to the first stop string.
@@ -77,6 +83,7 @@ mod tests {
                 .map(|piece| std::str::from_utf8(piece).unwrap());
             let shown: String = pieces.map(|piece| found.push(piece)).collect();
             assert_eq!((shown.as_str(), found.is_stopped()), ("one\ntwo ", true), "{size}");
+            assert_eq!(found.found(), Some("END"));
         }
         let mut found = StopStrings::new(&stops);
         assert_eq!(found.push("EN"), "");

@@ -13,6 +13,7 @@ use crate::files::Files;
 use crate::foreign::guarded;
 use crate::formats::{self, Converted, SPACE};
 use crate::special::SpecialTokens;
+use crate::spelling::Spelling;
 use crate::{Detokenizer, Error};
 
 const FILE: &str = "tokenizer.json";
@@ -30,6 +31,8 @@ pub struct Tokenizer {
     special: SpecialTokens,
     added: HashMap<u32, AddedToken>,
     channels: bool,
+    /// How tokens spell bytes, once it is needed.
+    spelling: OnceLock<Spelling>,
     /// What stands before and after a text, and is no business of `inner`.
     around: [Option<u32>; 2],
     /// Whether the first word of a text gets a space here.
@@ -67,6 +70,7 @@ impl Tokenizer {
             channels: names.iter().all(is_special),
             inner,
             literal: OnceLock::new(),
+            spelling: OnceLock::new(),
             file,
             around,
             space_first,
@@ -199,6 +203,59 @@ impl Tokenizer {
     pub fn special_text(&self, id: u32) -> Option<&str> {
         let added = self.added.get(&id)?;
         added.special.then_some(added.content.as_str())
+    }
+
+    /// The text of a token that was added to the vocabulary, special or not.
+    pub(crate) fn added_text(&self, id: u32) -> Option<&str> {
+        self.added.get(&id).map(|added| added.content.as_str())
+    }
+
+    /// Whether a token is a mark that no text has: a special one, or one that was added and looks like one.
+    pub(crate) fn is_mark(&self, id: u32) -> bool {
+        let is_mark = |added: &AddedToken| {
+            let text = added.content.as_str();
+            let between = |open, close| text.len() > 2 && text.starts_with(open) && text.ends_with(close);
+            added.special || between('<', '>') || between('[', ']')
+        };
+        self.added.get(&id).is_some_and(is_mark)
+    }
+
+    /// Marks and what is between them: the token of a mark, or text.
+    pub fn marks_in<'a>(&self, text: &'a str) -> Vec<Result<u32, &'a str>> {
+        let mut pieces = Vec::new();
+        let (mut start, mut at) = (0, 0);
+        while let Some(letter) = text[at..].chars().next() {
+            let here = self.added.iter().filter(|(id, added)| {
+                !added.content.is_empty() && text[at..].starts_with(&added.content) && self.is_mark(**id)
+            });
+            match here.max_by_key(|(_, added)| added.content.len()) {
+                Some((&id, added)) => {
+                    if start < at {
+                        pieces.push(Err(&text[start..at]));
+                    }
+                    pieces.push(Ok(id));
+                    at += added.content.len();
+                    start = at;
+                }
+                None => at += letter.len_utf8(),
+            }
+        }
+        if start < at {
+            pieces.push(Err(&text[start..at]));
+        }
+        pieces
+    }
+
+    /// A token as the vocabulary has it.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    pub(crate) fn spelling(&self) -> &Spelling {
+        self.spelling.get_or_init(|| {
+            let decoder = serde_json::to_value(self.inner.get_decoder());
+            Spelling::of(&decoder.unwrap_or_default())
+        })
     }
 
     /// The texts of all special tokens.

@@ -1,9 +1,8 @@
 //! Keys of generation_config that depend on what was said, against transformers' logits processors
 //! (tests/golden/generation_keys.json, see scripts/golden/generation_keys.py).
 
-use planish_cpu::Chooser;
-use planish_generate::{Files, GenerationConfig, GenerationDefaults, Sampler};
-use planish_model::Choice;
+use planish_generate::{Drawer, Files, GenerationConfig, GenerationDefaults, Sampler};
+use planish_model::{Choice, Chooser, adjust};
 use serde_json::{Value, json};
 
 fn golden() -> Value {
@@ -37,7 +36,9 @@ fn the_same_tokens_remain_with_the_same_probabilities_as_in_transformers() {
     for case in cases {
         let mut options = case["options"].clone();
         options["do_sample"] = json!(true);
-        options["top_k"] = json!(0);
+        if options.get("top_k").is_none() {
+            options["top_k"] = json!(0);
+        }
         let defaults = defaults(options);
         assert!(defaults.notices().is_empty(), "{case}");
         let prompt = ids(&case["prompt"]);
@@ -57,23 +58,24 @@ fn the_same_tokens_remain_with_the_same_probabilities_as_in_transformers() {
         let Choice::Drawn(draw) = sampler.next_choice(&tokens) else {
             panic!("a sampler that draws")
         };
-        let mut adjusted = logits.clone();
         let mut seen = std::collections::HashSet::new();
-        for adjustment in sampler.adjustments() {
-            assert!(seen.insert(adjustment.token), "at most once");
-            let logit = &mut adjusted[adjustment.token as usize];
-            *logit = adjustment.of(*logit);
-        }
-        for (token, logit) in adjusted.iter_mut().enumerate() {
-            if sampler
-                .mask()
-                .is_some_and(|mask| mask[token / 32] >> (token % 32) & 1 == 0)
-            {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-        let mut chooser = Chooser::default();
-        let candidates = chooser.candidates(&adjusted, &draw);
+        assert!(
+            sampler
+                .adjustments()
+                .iter()
+                .all(|adjustment| seen.insert(adjustment.token)),
+            "at most once"
+        );
+        let mut processed = logits.clone();
+        sampler.process(&tokens, &mut processed);
+        let mut on_device = logits.clone();
+        adjust(&mut on_device, sampler.adjustments(), sampler.mask());
+        assert!(
+            processed == on_device || sampler.reads_logits(&tokens),
+            "what changes logits otherwise than a device does is not left to one: {case}"
+        );
+        let mut drawer = Drawer::default();
+        let candidates = drawer.candidates(&mut processed, &draw, &plan.sampling.cutoffs);
         let best = candidates
             .iter()
             .map(|candidate| candidate.score)
@@ -146,10 +148,14 @@ fn no_key_is_half_obeyed_in_silence() {
         ("encoder_no_repeat_ngram_size", json!(2)),
         ("encoder_repetition_penalty", json!(1.5)),
         ("eos_token_id", json!(3)),
+        ("epsilon_cutoff", json!(0.1)),
+        ("eta_cutoff", json!(0.1)),
+        ("exponential_decay_length_penalty", json!([1, 1.1])),
         ("forced_bos_token_id", json!(3)),
         ("forced_eos_token_id", json!(3)),
         ("max_length", json!(7)),
         ("max_new_tokens", json!(7)),
+        ("max_time", json!(1.0)),
         ("min_length", json!(7)),
         ("min_new_tokens", json!(7)),
         ("min_p", json!(0.5)),
@@ -159,8 +165,10 @@ fn no_key_is_half_obeyed_in_silence() {
         ("stop_strings", json!("x")),
         ("suppress_tokens", json!([3])),
         ("temperature", json!(0.5)),
+        ("top_h", json!(0.4)),
         ("top_k", json!(3)),
         ("top_p", json!(0.5)),
+        ("typical_p", json!(0.5)),
     ];
     let plan = |options: Value| {
         let config = GenerationConfig {
@@ -176,20 +184,14 @@ fn no_key_is_half_obeyed_in_silence() {
         ("constraints", json!([1])),
         ("diversity_penalty", json!(0.5)),
         ("dola_layers", json!("high")),
-        ("epsilon_cutoff", json!(0.1)),
-        ("eta_cutoff", json!(0.1)),
-        ("exponential_decay_length_penalty", json!([1, 1.1])),
         ("force_words_ids", json!([[1]])),
         ("guidance_scale", json!(2.0)),
-        ("max_time", json!(1.0)),
         ("num_beam_groups", json!(2)),
         ("num_beams", json!(4)),
         ("num_return_sequences", json!(2)),
         ("penalty_alpha", json!(0.6)),
         ("remove_invalid_values", json!(true)),
         ("token_healing", json!(true)),
-        ("top_h", json!(0.4)),
-        ("typical_p", json!(0.5)),
         ("watermarking_config", json!({"bias": 2.5})),
     ];
     let golden = golden();
@@ -236,6 +238,26 @@ fn values_that_make_no_sense_are_named() {
         (
             json!({"encoder_repetition_penalty": 0}),
             "encoder_repetition_penalty is 0, expected a number above 0",
+        ),
+        (
+            json!({"top_h": 1.5, "do_sample": true}),
+            "top_h is 1.5, expected a number above 0, at most 1",
+        ),
+        (
+            json!({"typical_p": 0, "do_sample": true}),
+            "typical_p is 0, expected a number above 0",
+        ),
+        // Not looked at without sampling.
+        (json!({"typical_p": 0, "top_h": "x"}), ""),
+        // As in transformers: outside of (0, 1) they cut nothing.
+        (json!({"epsilon_cutoff": 1.5, "eta_cutoff": -1, "do_sample": true}), ""),
+        (
+            json!({"exponential_decay_length_penalty": 1.1}),
+            "generation_config.json: exponential_decay_length_penalty is 1.1, expected a list of",
+        ),
+        (
+            json!({"max_time": "1 s"}),
+            "generation_config.json: max_time is \"1 s\", expected a number",
         ),
         (
             json!({"forced_bos_token_id": "x"}),

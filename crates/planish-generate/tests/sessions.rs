@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use planish_checkpoint::Checkpoint;
-use planish_generate::{Answer, Batch, Finish, GenerationPlan, Restrictions, Sampling, Session, Step};
+use planish_generate::{
+    Answer, Batch, Cutoffs, Finish, GenerationPlan, Growth, Reading, Restrictions, Sampling, Session, Step,
+};
 use planish_model::{LoadOptions, Model};
 
 /// A tiny checkpoint of planish-model's tests.
@@ -29,11 +32,18 @@ fn answer(session: &mut Session, model: &mut Model, prompt: &[u32]) -> Answer {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
             seed: 0,
+            cutoffs: Cutoffs::default(),
         },
         restrictions: Restrictions::default(),
         eos_token_id: Vec::new(),
         stop_strings: Vec::new(),
+        max_time: None,
+        logprobs: None,
+        reading: Reading::default(),
+        grammar: None,
     };
     session
         .generate(model, prompt, &plan, &mut |_| ControlFlow::Continue(()))
@@ -95,16 +105,28 @@ fn tasks(vocabulary: u32, count: usize, longest: usize) -> Vec<(Vec<u32>, Genera
                 top_p: 0.95,
                 min_p: 0.01,
                 repetition_penalty: if index % 4 == 2 { 1.3 } else { 1.0 },
+                presence_penalty: 0.0,
+                frequency_penalty: 0.0,
                 seed: index as u64,
+                cutoffs: Cutoffs {
+                    typical_p: (index % 8 == 5).then_some(0.8),
+                    top_h: (index % 8 == 7).then_some(0.6),
+                    ..Cutoffs::default()
+                },
             },
             restrictions: Restrictions {
                 suppressed: if index % 4 == 3 { vec![1, 2, 3] } else { Vec::new() },
                 repeat_none_of: if index % 5 == 3 { 2 } else { 0 },
                 least_tokens: index % 3,
+                end_growth: (index % 6 == 4).then_some(Growth { after: 2, factor: 1.3 }),
                 ..Restrictions::default()
             },
             eos_token_id: vec![index as u32 % vocabulary],
             stop_strings: Vec::new(),
+            max_time: None,
+            logprobs: None,
+            reading: Reading::default(),
+            grammar: None,
         };
         (prompt, plan)
     };
@@ -147,7 +169,7 @@ fn compare(model: &mut Model, tasks: &[(Vec<u32>, GenerationPlan)], passes_betwe
             }
         }
         passes += 1;
-        let mut on_step = |member, step| {
+        let mut on_step = |member, step: Step<'_>| {
             if let Step::Token(token) = step {
                 reported[tasks_of[&member]].push(token);
             }
@@ -214,7 +236,7 @@ fn a_session_that_is_stopped_leaves_the_others_as_they_are() {
     assert_eq!(gone.take_answer().unwrap().finish, Finish::Interrupted);
     assert!(batch.remove(members[3]).is_none());
     let mut tokens = 0;
-    let mut on_step = |member, _| {
+    let mut on_step = |member, _: Step<'_>| {
         tokens += usize::from(member == members[5]);
         match member == members[5] && tokens == 2 {
             true => ControlFlow::Break(()),
@@ -264,12 +286,19 @@ fn an_answer_ends_where_the_context_does() {
     let mut session = Session::with_capacity(&model, 7);
     let mut plan = tasks(8, 1, 1).remove(0).1;
     (plan.max_new_tokens, plan.eos_token_id) = (20, Vec::new());
-    let mut on_step = |_| ControlFlow::Continue(());
+    let mut on_step = |_: Step<'_>| ControlFlow::Continue(());
     let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
     // The last token is chosen after the seventh position.
     assert_eq!((found.tokens.len(), found.finish), (5, Finish::ContextFull));
     plan.max_new_tokens = 0;
     let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
     assert_eq!((found.tokens.len(), found.finish), (0, Finish::MaxNewTokens));
+    // The first token comes, however little time there is.
+    (plan.max_new_tokens, plan.max_time) = (20, Some(Duration::ZERO));
+    let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
+    assert_eq!((found.tokens.len(), found.finish), (1, Finish::MaxTime));
+    plan.max_time = Some(Duration::MAX);
+    let found = session.generate(&mut model, &[1, 2, 3], &plan, &mut on_step).unwrap();
+    assert_eq!(found.finish, Finish::ContextFull);
     assert!(session.generate(&mut model, &[1; 8], &plan, &mut on_step).is_err());
 }

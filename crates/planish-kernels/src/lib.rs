@@ -6,4 +6,7 @@
 pub mod launch;
 mod ops;
 
-pub use ops::{GpuChosen, GpuKeyValues, GpuOps, GpuStack, GpuTensor, GpuWeight};
+pub use ops::{
+    BasisPlan, CodeValues, FoundRows, GpuBasis, GpuChosen, GpuKeyValues, GpuMoments, GpuOps, GpuStack, GpuTensor,
+    GpuWeight, RowPlan,
+};

@@ -26,7 +26,7 @@ typedef half f16;
 
 template <typename To, typename From> To as_type(From value) { return __builtin_bit_cast(To, value); }
 float2 unpack_f16(uint word);
-float exact_divide(float a, float b);
+float exact_divide(float a, float b), exact_multiply(float a, float b);
 void wait_for_previous();
 void launch_dependents();
 enum class mem_flags { mem_none, mem_device, mem_threadgroup };

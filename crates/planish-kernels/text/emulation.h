@@ -113,6 +113,7 @@ inline float2 unpack_f16(uint word) {
 }
 template <typename To, typename From> To as_type(From value) { return emulation::bits_of<To>(value); }
 inline float exact_divide(float a, float b) { return a / b; }
+inline float exact_multiply(float a, float b) { return a * b; }
 inline float clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }

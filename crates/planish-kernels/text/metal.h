@@ -18,6 +18,11 @@ typedef half f16;
 // Two halves of a word, the lower one first.
 inline float2 unpack_f16(uint word) { return float2(as_type<half2>(word)); }
 inline float exact_divide(float a, float b) { return precise::divide(a, b); }
+// A product that is rounded before it is added to something.
+inline float exact_multiply(float a, float b) {
+#pragma METAL fp contract(off)
+    return a * b;
+}
 inline void load_transposed(thread simdgroup_float8x8& to, threadgroup const float* from, ulong stride) {
     simdgroup_load(to, from, stride, ulong2(0, 0), true);
 }

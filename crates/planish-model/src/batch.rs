@@ -54,6 +54,8 @@ pub enum Want<'a> {
         adjustments: &'a [Adjustment],
         /// Tokens that may be chosen: bit `token % 32` of word `token / 32`. // (vocabulary / 32, rounded up)
         mask: Option<&'a [u32]>,
+        /// The logits are wanted too, as they are before that.
+        report: bool,
     },
 }
 
@@ -64,6 +66,7 @@ impl Want<'_> {
             choice,
             adjustments: &[],
             mask: None,
+            report: false,
         }
     }
 

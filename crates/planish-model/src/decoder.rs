@@ -10,6 +10,7 @@ mod trial;
 
 use std::sync::Arc;
 
+use planish_format::memory::or_out_of_memory;
 use planish_ops::{Ops, SequenceStore, Span};
 
 use crate::batch::{Chunk, Input, Row, Ticket, Want};
@@ -33,6 +34,7 @@ pub(crate) trait Engine: Send {
     fn batch(&self) -> usize;
     fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
+    fn free_bytes(&self) -> Option<u64>;
     fn sequence_bytes(&self) -> usize;
     fn position_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
@@ -244,7 +246,8 @@ impl<O: Ops> Engine for Decoder<O> {
         let mut lists = std::mem::take(&mut self.lists);
         lists.before.clear();
         lists.before.extend(chunks.iter().map(|chunk| chunk.cache.len()));
-        let result = self.run_groups(&mut lists, chunks, each);
+        let result = or_out_of_memory(|| self.run_groups(&mut lists, chunks, each));
+        let result = result.unwrap_or_else(|error| Err(error.into()));
         if result.is_err() {
             for (chunk, &length) in chunks.iter_mut().zip(&lists.before) {
                 chunk.cache.truncate(length);
@@ -286,6 +289,10 @@ impl<O: Ops> Engine for Decoder<O> {
             sequences: used.saturating_sub(memory.weights + memory.workspace),
             ..memory
         })
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.ops.free_bytes()
     }
 
     fn sequence_bytes(&self) -> usize {

@@ -2,18 +2,29 @@
 //! that the model fits, and says why not where it takes the processor instead.
 
 #[cfg(not(fuzzing))]
+mod calibrating;
+#[cfg(not(fuzzing))]
 mod gpu;
 #[cfg(fuzzing)]
 #[path = "device/no_gpu.rs"]
 mod gpu;
 
+mod quantizing;
+
 use std::sync::Arc;
 
+/// Choosing by logits that were read, whatever device they come from.
+pub use planish_cpu::{Candidate, Chooser, drawn};
 use planish_cpu::{Cpu, CpuOps, Precision};
 
 use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
 use crate::{Architecture, Error, LoadOptions};
+
+#[cfg(not(fuzzing))]
+pub(crate) use gpu::layers_on;
+pub(crate) use gpu::layers_on_cuda;
+pub use quantizing::QuantizingDevice;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

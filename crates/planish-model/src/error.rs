@@ -1,6 +1,7 @@
 //! What can be wrong with a model, in words a user can act on.
 
 use planish_checkpoint::Dtype;
+use planish_format::memory::OutOfMemory;
 
 /// Why a checkpoint cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum Error {
     /// The weights cannot be packed as asked.
     #[error(transparent)]
     Quantize(#[from] planish_quantize::Error),
+    /// The host's memory ran out.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
     /// No family file knows this architecture.
     #[error("architecture {found:?} is not supported; supported are {}", .known.join(", "))]
     UnknownArchitecture {
@@ -115,6 +119,12 @@ pub enum Error {
         found: usize,
         /// Allowed.
         most: usize,
+    },
+    /// A device that has no tested way to choose codes for files.
+    #[error("quantizing computes on cuda or cpu, not on {device}")]
+    NoQuantizing {
+        /// Its name.
+        device: &'static str,
     },
     /// The device was asked for by name and is not there.
     #[error("device {device} is not available in this build on this machine")]

@@ -36,14 +36,14 @@ pub use architecture::{
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
 pub use decoder::DeviceMemory;
-pub use device::Device;
+pub use device::{Candidate, Chooser, Device, QuantizingDevice, drawn};
 pub use error::Error;
 pub use families::{FamilyInfo, Tested};
 pub use layers::{Heard, LayerRunner, LoadedLayer};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
     Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Origin, Phases, RecurrenceShape,
-    RopePairs, Routing, Scoring, Spent, Tap, TemperatureTuning, Work,
+    RopePairs, Routing, Scoring, Spent, Tap, TemperatureTuning, Work, adjust,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use planish_checkpoint::{Checkpoint, FilesRead};
+use planish_format::memory::or_out_of_memory;
 #[cfg(not(fuzzing))]
 use planish_gpu::Queue;
 use planish_ops::Tap;
@@ -94,7 +95,7 @@ impl Model {
             source,
             options,
         };
-        let loaded = job.load()?;
+        let loaded = or_out_of_memory(|| job.load())??;
         Ok(Model::of(architecture, loaded))
     }
 
@@ -150,7 +151,7 @@ impl Model {
     /// # Panics
     /// If the cache belongs to another model.
     pub fn fork(&mut self, cache: &Cache) -> Result<Cache, Error> {
-        self.engine.fork(cache)
+        or_out_of_memory(|| self.engine.fork(cache))?
     }
 
     /// Announces that the sequence in the cache will grow to at least `length` positions, before its tokens come in pieces: dynamic
@@ -253,6 +254,12 @@ impl Model {
         self.engine.memory()
     }
 
+    /// Bytes of memory that are free for what sequences remember: the device's, or the machine's where the processor computes. `None`
+    /// where nobody tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.engine.free_bytes()
+    }
+
     /// Memory of what all sequences remember now: keys, values and states.
     pub fn sequence_bytes(&self) -> usize {
         self.engine.sequence_bytes()
@@ -269,7 +276,7 @@ impl Model {
     }
 
     pub(crate) fn begin_trials(&mut self, pieces: &[Vec<u32>]) -> Result<(), Error> {
-        self.engine.begin_trials(pieces)
+        or_out_of_memory(|| self.engine.begin_trials(pieces))?
     }
 
     pub(crate) fn run_trial(

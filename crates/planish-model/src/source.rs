@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
-use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
+use planish_format::{FloatType, PackedMatrix, PackedShape, Packing, memory};
 use planish_ops::{HostForm, HostWeight, Matrix, Origin, PlainMatrix, ToPack};
 use planish_quantize::{Method, Recipe, pack_weight};
 
@@ -230,7 +230,8 @@ impl<'a> CheckpointSource<'a> {
     /// The tensor of that name or, where there is none, with an alias of its prefix.
     pub(crate) fn find(&self, name: &str) -> Result<Found<'_>, Error> {
         let found = |name: String| {
-            let entry = self.checkpoint.entry(&name)?;
+            let entry = self.checkpoint.entry(&name);
+            let entry = entry.or_else(|| self.checkpoint.packed_part(&name))?;
             Some(Found { name, entry })
         };
         let aliased = |known: &PrefixAlias| {
@@ -240,6 +241,12 @@ impl<'a> CheckpointSource<'a> {
         found(name.to_owned())
             .or_else(|| self.prefix_aliases.iter().find_map(aliased))
             .ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
+    }
+
+    /// Whether mlx-lm's tensor of that name is packed, and under Hugging Face's name part of a plain one.
+    pub(crate) fn has_packed_part(&self, name: &str) -> bool {
+        let found = self.find(name);
+        found.is_ok_and(|found| self.checkpoint.packed_part(&found.entry.name).is_some())
     }
 
     /// Bits and group that the recipe has for a weight.
@@ -403,7 +410,7 @@ impl WeightSource for CheckpointSource<'_> {
         match self.checkpoint.read(found.entry)? {
             Weight::Plain(tensor) => {
                 let float_type = float_type(name, &tensor)?;
-                let mut values = vec![0.0; shape.iter().product()];
+                let mut values = memory::filled("weights", shape.iter().product(), 0.0);
                 float_type.decode(&tensor.data, &mut values);
                 Ok(values)
             }

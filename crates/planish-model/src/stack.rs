@@ -36,10 +36,12 @@ impl FusedStack {
 }
 
 impl CheckpointSource<'_> {
-    /// The place that the checkpoint has, else the usual one.
+    /// The place that the checkpoint has, one that is packed before one that would have to be unpacked; else the usual one.
     fn stack_place<'b>(&self, spec: &'b StackSpec) -> Option<&'b StackPlace> {
-        let place = spec.places.iter().find(|place| self.has(&place.tensor(self)));
-        place.or(spec.places.first())
+        let find = |has: &dyn Fn(&str) -> bool| spec.places.iter().find(|place| has(&place.tensor(self)));
+        find(&|name| self.has_packed_part(name))
+            .or_else(|| find(&|name| self.has(name)))
+            .or(spec.places.first())
     }
 
     /// Where the rows of every expert stand. `None` where rows are columns, or what is stored is not what is multiplied by.

@@ -76,6 +76,7 @@ fn older_spellings_mean_the_same() {
             json!({"rope_theta": 10000.0, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
             vec!["rope_parameters", "layer_types"],
         ),
+        ("lfm2", json!({"block_ff_dim": 48}), vec!["intermediate_size"]),
         (
             "olmo2_tied",
             json!({"rope_theta": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),

@@ -51,6 +51,21 @@ impl Adjustment {
     }
 }
 
+/// Applies adjustments and a mask, see [`RowChoice`], to logits in memory. // (vocabulary)
+pub fn adjust(logits: &mut [f32], adjustments: &[Adjustment], mask: Option<&[u32]>) {
+    for adjustment in adjustments {
+        let logit = &mut logits[adjustment.token as usize];
+        *logit = adjustment.of(*logit);
+    }
+    for (logits, allowed) in logits.chunks_mut(32).zip(mask.unwrap_or_default()) {
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            if allowed >> bit & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
 /// How the token of one row is chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct RowChoice<'a> {

@@ -32,7 +32,7 @@ pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
 pub use attention::{Alibi, Attention, AttentionHead, TemperatureTuning, attention_reference};
-pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, choose_reference};
+pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, adjust, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};
 pub use experts::{
@@ -175,6 +175,15 @@ pub trait Ops: Send + Sync + Sized + 'static {
         staging: &'a mut Vec<f32>,
     ) -> Result<&'a [f32], Self::Error>;
 
+    /// Fills in the first rows of a tensor. // (rows, cols)
+    ///
+    /// # Errors
+    /// The device was lost.
+    ///
+    /// # Panics
+    /// If there are more values than the tensor has.
+    fn write(&self, tensor: &mut Self::Tensor, values: &[f32]) -> Result<(), Self::Error>;
+
     /// A place for tokens that the device chooses.
     ///
     /// # Errors
@@ -210,6 +219,9 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// Bytes of device memory in use; `None` where it is the processor's.
     fn used_bytes(&self) -> Option<u64>;
+
+    /// Bytes of the device's memory that are free; `None` where it does not tell.
+    fn free_bytes(&self) -> Option<u64>;
 
     /// Rows of an embedding table.
     fn embed(&self, problem: Embed<'_, Self>);

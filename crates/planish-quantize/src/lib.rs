@@ -34,7 +34,10 @@ mod transfer;
 mod unseen;
 
 pub use allocation::Allocation;
-pub use calibrated::{Calibrated, ChosenCodes, InputBasis, Moments, PartCodes, calibrate_part, calibrate_rows};
+pub use calibrated::{
+    Basis, BasisNumbers, Calibrated, Calibrator, ChosenCodes, InputBasis, InputMoments, Moments, OnProcessor,
+    PartCodes, RIDGE as REFIT_RIDGE, ROUNDS as REFIT_ROUNDS, calibrate_part, calibrate_rows,
+};
 pub use choosable::{Choices, Choosable, choices};
 pub use compare::{relative_error, relative_errors};
 pub use convert::convert;

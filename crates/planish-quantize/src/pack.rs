@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use planish_checkpoint::{View, Weight, cast};
 use planish_format::{
-    FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, dequantize, first_non_finite,
-    quantize_with,
+    FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, Rule, dequantize, first_non_finite,
+    memory, quantize_with,
 };
 
 use crate::importance::ColumnSquares;
@@ -139,7 +139,7 @@ impl<'a> Floats<'a> {
             return Ok(bytes);
         }
         let size = self.float_type.size_bytes();
-        let mut values = vec![0.0; self.cols];
+        let mut values = memory::filled("weights", self.cols, 0.0);
         for (index, row) in bytes.to_mut().chunks_mut((self.cols * size).max(1)).enumerate() {
             self.float_type.decode(row, &mut values);
             for (col, value) in values.iter_mut().enumerate() {
@@ -287,7 +287,10 @@ impl<'a> Floats<'a> {
             allow_non_finite: recipe.allow_non_finite,
         };
         let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
-        let packed = matrix.and_then(|matrix| quantize_with(matrix, options));
+        let packed = match matrix {
+            Ok(matrix) => packed(matrix, options, recipe)?,
+            Err(error) => Err(error),
+        };
         let packed = packed.map_err(|error| match error {
             FormatError::NonFinite { row, col, value } => self.non_finite(rows.start + row, col, value),
             other => Error::Weight {
@@ -367,12 +370,33 @@ impl<'a> Floats<'a> {
                 value[0]
             }
             Stored::Packed(matrix) => {
-                let mut values = vec![0.0; self.stored_cols];
+                let mut values = memory::filled("weights", self.stored_cols, 0.0);
                 matrix.dequantize_row(row, &mut values);
                 values[col]
             }
         }
     }
+}
+
+/// By the device of the recipe, where that can, else by the processor: the same bytes.
+fn packed(
+    matrix: FloatMatrix,
+    options: QuantizeOptions,
+    recipe: &Recipe,
+) -> Result<Result<PackedMatrix, FormatError>, Error> {
+    let (Some(searcher), Rule::Search { importance }) = (&recipe.searcher, options.rule) else {
+        return Ok(quantize_with(matrix, options));
+    };
+    if !options.allow_non_finite
+        && let Some((row, col, value)) = first_non_finite(matrix)
+    {
+        return Ok(Err(FormatError::NonFinite { row, col, value }));
+    }
+    let found = searcher.search(matrix, options.packing, options.scale_type, importance);
+    Ok(match found.map_err(Error::Device)? {
+        Some(packed) => Ok(packed),
+        None => quantize_with(matrix, options),
+    })
 }
 
 /// The name of a float type in config.json and on the command line.

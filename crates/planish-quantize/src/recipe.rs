@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fancy_regex::Regex;
 use planish_checkpoint::{Dialect, Run};
-use planish_format::{Encoder, FloatType, Packing, Rule};
+use planish_format::{Encoder, FloatType, Packing, Rule, Searcher};
 
 use crate::{Allocation, ChosenCodes, Error, InputSquares, Remedy};
 
@@ -168,6 +168,8 @@ pub struct Recipe {
     pub dtype: Option<FloatType>,
     /// Quantize weights that hold NaN or infinity instead of refusing them.
     pub allow_non_finite: bool,
+    /// What searches for codes in place of the processor. The bytes are the same.
+    pub searcher: Option<Arc<dyn Searcher>>,
 }
 
 impl Recipe {
@@ -184,6 +186,7 @@ impl Recipe {
             allocation: None,
             dtype: None,
             allow_non_finite: false,
+            searcher: None,
         }
     }
 

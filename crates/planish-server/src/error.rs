@@ -1,4 +1,4 @@
-//! Errors as OpenAI's clients read them.
+//! Errors as clients read them.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -57,11 +57,17 @@ impl ApiError {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
             status if status.is_server_error() => "api_error",
             _ => "invalid_request_error",
         }
+    }
+
+    /// As Anthropic's clients read it.
+    pub(crate) fn anthropic(&self) -> Value {
+        json!({"type": "error", "error": {"type": self.kind(), "message": self.message}})
     }
 
     /// `{"error": ...}`
@@ -81,6 +87,10 @@ impl From<Refusal> for ApiError {
             Refusal::Busy { .. } => ApiError::new(StatusCode::TOO_MANY_REQUESTS, refusal.to_string()),
             Refusal::Closed => ApiError::shutting_down(),
             Refusal::Request(planish::Error::Generate(error)) => ApiError {
+                param: match error {
+                    planish::GenerateError::Option { option, .. } => Some((*option).to_owned()),
+                    _ => None,
+                },
                 code: matches!(error, planish::GenerateError::ContextFull { .. }).then_some("context_length_exceeded"),
                 ..ApiError::new(StatusCode::BAD_REQUEST, error.to_string())
             },
@@ -99,6 +109,8 @@ impl IntoResponse for ApiError {
         if later {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
+        // For whoever knows of a client that reads errors otherwise.
+        response.extensions_mut().insert(self);
         response
     }
 }

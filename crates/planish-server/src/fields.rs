@@ -23,6 +23,11 @@ impl Fields {
         }
     }
 
+    /// Fields that were translated.
+    pub(crate) fn new(rest: Map<String, Value>) -> Fields {
+        Fields { rest }
+    }
+
     /// A field that is there and not null.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.rest.shift_remove(name).filter(|value| !value.is_null())

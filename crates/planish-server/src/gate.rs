@@ -2,29 +2,40 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 
-use crate::ServerOptions;
 use crate::error::ApiError;
 use crate::state::State;
+use crate::{ServerOptions, anthropic, page};
 
 /// Lets a request pass or refuses it; every answer gets a name, and is counted.
 pub(crate) async fn gate(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
     let (id, path) = (state.id("req"), request.uri().path().to_owned());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let preflight = request.method() == Method::OPTIONS;
+    let anthropic = anthropic::is_client(&path, request.headers());
     let mut response = match check(&state.options, &request) {
         Err(error) => error.into_response(),
         Ok(()) if preflight => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => next.run(request).await,
     };
     state.metrics.count(&path, response.status());
+    if anthropic && let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let mut body = error.anthropic();
+        body["request_id"] = Value::from(id.as_str());
+        let (mut parts, _) = response.into_parts();
+        parts.headers.remove(header::CONTENT_LENGTH);
+        response = Response::from_parts(parts, Body::from(body.to_string()));
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(id) {
+        headers.insert("request-id", id.clone());
         headers.insert("x-request-id", id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -32,7 +43,8 @@ pub(crate) async fn gate(Shared(state): Shared<Arc<State>>, request: Request, ne
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
         if preflight {
-            let allowed = HeaderValue::from_static("authorization, content-type, x-api-key");
+            let allowed =
+                HeaderValue::from_static("anthropic-beta, anthropic-version, authorization, content-type, x-api-key");
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
             let methods = HeaderValue::from_static("GET, POST");
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
@@ -58,8 +70,9 @@ fn check(options: &ServerOptions, request: &Request) -> Result<(), ApiError> {
     if request.method() == Method::OPTIONS {
         return Ok(());
     }
-    // Whether a server is well is no secret.
-    if request.uri().path() != "/health" {
+    // Whether a server is well is no secret; the page asks for a key itself.
+    let path = request.uri().path();
+    if path != "/health" && !page::has(path) {
         check_key(options, headers)?;
     }
     if request.method() == Method::POST && !is_json(headers) {

@@ -1,18 +1,23 @@
-//! A model over HTTP, as clients of OpenAI speak: many at once, on one [`planish::Engine`].
+//! A model over HTTP, as clients of OpenAI and Anthropic speak: many at once, on one [`planish::Engine`].
 //!
 //! What is asked is done or refused by name, never passed over in silence. [`Server`] runs on tokio, [`serve`] without.
 
 #![forbid(unsafe_code)]
 
+mod anthropic;
 mod error;
+mod events;
 mod fields;
 mod gate;
 mod listen;
 mod metrics;
 mod openai;
+mod page;
 mod replies;
+mod responses;
 mod state;
 mod status;
+mod turns;
 
 use std::net::SocketAddr;
 use std::time::Duration;

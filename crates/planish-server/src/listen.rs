@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::state::State;
-use crate::{Error, ServerOptions, gate, openai, status};
+use crate::{Error, ServerOptions, anthropic, gate, openai, page, responses, status};
 
 /// Connections at a time; others wait to be accepted.
 const CONNECTIONS: usize = 1024;
@@ -152,12 +152,16 @@ fn router(state: &Arc<State>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(openai::chat::chat))
         .route("/v1/completions", post(openai::completions::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/tokenize", post(openai::tokens::tokenize))
         .route("/v1/detokenize", post(openai::tokens::detokenize))
         .route("/v1/models", get(status::models))
         .route("/v1/models/{*id}", get(status::model))
         .route("/health", get(status::health))
         .route("/metrics", get(status::metrics))
+        .merge(page::routes())
         .fallback(async |request: Request| {
             let path = request.uri().path();
             ApiError::new(axum::http::StatusCode::NOT_FOUND, format!("there is no {path} here"))

@@ -10,8 +10,11 @@ use axum::http::StatusCode;
 use planish::EngineStatus;
 
 /// Paths that are counted under their own names.
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 11] = [
     "/v1/chat/completions",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
     "/v1/completions",
     "/v1/models",
     "/v1/tokenize",

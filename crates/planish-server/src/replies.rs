@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use planish::{Client, EngineEvent, EngineRequest, Finish, Request, TextAnswer};
+use planish::{Client, EngineEvent, EngineRequest, Finish, Request, TextAnswer, TokenLogprobs};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::error::ApiError;
@@ -13,9 +13,18 @@ use crate::state::State;
 /// Something that an answer's client is told.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    Begun { prompt: usize, cached: usize },
+    Begun {
+        prompt: usize,
+        cached: usize,
+    },
+    /// Of the next token of the answer.
+    Logprobs(TokenLogprobs),
     Text(String),
     Reasoning(String),
+    /// A call of this tool begins.
+    Call(String),
+    /// More of the arguments of the call that began last.
+    Arguments(String),
     Finished(TextAnswer),
     Failed(ApiError),
 }
@@ -36,6 +45,8 @@ pub(crate) struct Usage {
     pub prompt: usize,
     pub cached: usize,
     pub answers: usize,
+    /// Of these, tokens of reasoning.
+    pub reasoning: usize,
 }
 
 /// The engine's side. What waits in the channel is bounded by the length of the answer.
@@ -54,8 +65,11 @@ impl Client for Sender {
                 prompt: prompt_tokens,
                 cached: cached_tokens,
             },
+            EngineEvent::Logprobs(logprobs) => Reply::Logprobs(logprobs.clone()),
             EngineEvent::Text(text) => Reply::Text(text.to_owned()),
             EngineEvent::Reasoning(text) => Reply::Reasoning(text.to_owned()),
+            EngineEvent::Call(name) => Reply::Call(name.to_owned()),
+            EngineEvent::Arguments(text) => Reply::Arguments(text.to_owned()),
             EngineEvent::Finished(answer) => Reply::Finished(answer.clone()),
             EngineEvent::Failed(error) => Reply::Failed(ApiError::failed(error)),
         };
@@ -124,13 +138,14 @@ impl Replies {
                 self.usage.cached = *cached;
                 debug_assert!(cached < prompt);
             }
-            Reply::Text(_) | Reply::Reasoning(_) if self.first => {
+            Reply::Text(_) | Reply::Reasoning(_) | Reply::Call(_) if self.first => {
                 self.first = false;
                 self.state.metrics.first_token.observe(self.start.elapsed());
             }
             Reply::Finished(answer) => {
                 self.left -= 1;
                 self.usage.answers += answer.answer.tokens.len();
+                self.usage.reasoning += answer.reasoning_tokens;
                 if self.left == 0 {
                     self.state.metrics.request.observe(self.start.elapsed());
                 }
@@ -153,12 +168,19 @@ impl Replies {
         tokio::time::timeout(time, self.next()).await.map_err(drop)
     }
 
-    /// All answers whole, in their order.
+    /// All answers whole, in their order. Their log probabilities are those of what they say, without reasoning.
     pub(crate) async fn whole(&mut self) -> Result<Vec<TextAnswer>, ApiError> {
         let mut answers: Vec<(usize, TextAnswer)> = Vec::new();
+        let mut logprobs: Vec<(usize, TokenLogprobs)> = Vec::new();
         while let Some(event) = self.next().await {
-            if let (index, Reply::Finished(answer)) = event? {
-                answers.push((index, answer));
+            match event? {
+                (index, Reply::Logprobs(token)) => logprobs.push((index, token)),
+                (index, Reply::Finished(mut answer)) => {
+                    let own = logprobs.extract_if(.., |(other, _)| *other == index);
+                    answer.answer.logprobs = own.map(|(_, token)| token).collect();
+                    answers.push((index, answer));
+                }
+                _ => {}
             }
         }
         answers.sort_by_key(|(index, _)| *index);

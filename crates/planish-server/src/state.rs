@@ -15,6 +15,7 @@ pub(crate) struct State {
     /// Seconds since 1970.
     pub started: u64,
     requests: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl State {
@@ -25,6 +26,7 @@ impl State {
             metrics: Metrics::default(),
             started: now(),
             requests: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
         }
     }
 
@@ -32,6 +34,18 @@ impl State {
     pub(crate) fn id(&self, prefix: &str) -> String {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         format!("{prefix}-{:08x}{number:08x}", self.started)
+    }
+
+    /// The same for a call of a tool: nine letters and digits, as the templates of Mistral's models want it.
+    pub(crate) fn call_id(&self) -> String {
+        const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let mut number = self.started.wrapping_mul(1 << 24) | self.calls.fetch_add(1, Ordering::Relaxed);
+        let digit = |_| {
+            let digit = DIGITS[(number % 36) as usize];
+            number /= 36;
+            char::from(digit)
+        };
+        (0..9).map(digit).collect()
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::anthropic;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -42,23 +43,51 @@ pub(crate) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 fn card(state: &State) -> Value {
-    let architecture = state.engine.model().architecture();
+    let model = state.engine.model();
     json!({
         "id": state.options.model,
         "object": "model",
         "created": state.started,
         "owned_by": "planish",
-        "context_length": architecture.context,
+        "context_length": model.architecture().context,
+        "chat_template": model.tokenizer().is_ok_and(|tokenizer| tokenizer.has_chat_template()),
     })
 }
 
-pub(crate) async fn models(Shared(state): Shared<Arc<State>>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [card(&state)]}))
+/// As Anthropic's clients read it.
+fn anthropic_card(state: &State) -> Value {
+    let context = state.engine.model().architecture().context;
+    let started = i64::try_from(state.started).ok();
+    let created = started.and_then(|started| jiff::Timestamp::from_second(started).ok());
+    json!({
+        "type": "model",
+        "id": state.options.model,
+        "display_name": state.options.model,
+        "created_at": created.unwrap_or_default().to_string(),
+        "lifecycle": "active",
+        "max_input_tokens": context,
+        "max_tokens": context,
+    })
 }
 
-pub(crate) async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn models(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Json<Value> {
+    let id = &state.options.model;
+    Json(match anthropic::is_client("", &headers) {
+        true => json!({"data": [anthropic_card(&state)], "has_more": false, "first_id": id, "last_id": id}),
+        false => json!({"object": "list", "data": [card(&state)]}),
+    })
+}
+
+pub(crate) async fn model(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
     check_model(&state, Some(id))?;
-    Ok(Json(card(&state)))
+    Ok(Json(match anthropic::is_client("", &headers) {
+        true => anthropic_card(&state),
+        false => card(&state),
+    }))
 }
 
 /// The model that a request names must be the one that is served.

@@ -17,7 +17,7 @@ use planish_server::{ServerOptions, serve};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
 
-const BODIES: [(&str, &str); 3] = [
+const BODIES: [(&str, &str); 6] = [
     (
         "/v1/chat/completions",
         r#"{"model": "story", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Once"}]},
@@ -32,6 +32,25 @@ const BODIES: [(&str, &str); 3] = [
     (
         "/v1/completions",
         r#"{"model": "story", "prompt": ["Once upon", "A"], "max_tokens": 2, "temperature": 0, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1, "logprobs": null}"#,
+    ),
+    (
+        "/v1/messages",
+        r#"{"model": "story", "max_tokens": 2, "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+            "messages": [{"role": "user", "content": "Once"}, {"role": "assistant", "content": [{"type": "thinking", "thinking": "a", "signature": ""},
+            {"type": "tool_use", "id": "a", "name": "f", "input": {}}]}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a",
+            "content": [{"type": "text", "text": "7"}]}]}], "stop_sequences": ["x"], "temperature": 0.5, "top_k": 3, "stream": true,
+            "thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}"#,
+    ),
+    (
+        "/v1/responses",
+        r#"{"model": "story", "max_output_tokens": 2, "instructions": "Be brief.", "input": [{"role": "user", "content": [{"type": "input_text",
+            "text": "Once"}]}, {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "a"}]}, {"type": "function_call",
+            "name": "f", "call_id": "a", "arguments": "{}"}, {"type": "function_call_output", "call_id": "a", "output": "7"}],
+            "text": {"format": {"type": "text"}}, "reasoning": {"effort": "low"}, "tools": [{"type": "web_search"}], "store": false}"#,
+    ),
+    (
+        "/v1/messages/count_tokens",
+        r#"{"model": "story", "system": "Be brief.", "messages": [{"role": "user", "content": [{"type": "text", "text": "Once"}]}]}"#,
     ),
 ];
 

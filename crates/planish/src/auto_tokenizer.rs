@@ -1,6 +1,6 @@
 //! A tokenizer by name, with the chat template of its model.
 
-use planish_generate::{AnswerText, ChatTemplate, Files, Message, Part, TemplateInput, Tokenizer};
+use planish_generate::{AnswerText, ChatTemplate, Files, Message, Piece, Reading, TemplateInput, Tokenizer};
 use serde_json::{Map, Value};
 
 use crate::{Error, Source};
@@ -141,11 +141,16 @@ impl AutoTokenizer {
     /// # Errors
     /// As [`Tokenizer::decode`].
     pub fn answer_text(&self, tokens: &[u32], context: &[u32]) -> Result<(String, String), Error> {
-        let mut pieces = AnswerText::new(&self.tokenizer, context)?;
+        let mut pieces = AnswerText::new(&self.tokenizer, context, &Reading::default())?;
         let (mut text, mut reasoning) = (String::new(), String::new());
-        let mut take = |(part, piece): (Part, String)| match part {
-            Part::Answer => text.push_str(&piece),
-            Part::Reasoning => reasoning.push_str(&piece),
+        let mut take = |pieces: Vec<Piece>| {
+            for piece in pieces {
+                match piece {
+                    Piece::Text(piece) => text.push_str(&piece),
+                    Piece::Reasoning(piece) => reasoning.push_str(&piece),
+                    Piece::Call(_) | Piece::Arguments(_) => {}
+                }
+            }
         };
         for &token in tokens {
             take(pieces.push(token)?);

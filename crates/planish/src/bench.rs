@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use planish_cpu::{Cpu, MEMORY_BYTES, operation_rate, read_rate};
-use planish_generate::{Sampler, Sampling};
+use planish_generate::{Cutoffs, Sampler, Sampling};
 use planish_model::{Cache, Choice, Chunk, Input, Model, Phases, Ticket, Want};
 
 use crate::{CausalLM, Error};
@@ -19,7 +19,15 @@ const SAMPLING: Sampling = Sampling {
     top_p: 1.0,
     min_p: 0.0,
     repetition_penalty: 1.0,
+    presence_penalty: 0.0,
+    frequency_penalty: 0.0,
     seed: 0,
+    cutoffs: Cutoffs {
+        top_h: None,
+        typical_p: None,
+        epsilon: None,
+        eta: None,
+    },
 };
 
 /// What is measured.

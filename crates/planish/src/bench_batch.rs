@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use planish_generate::{Batch, GenerationPlan, Restrictions, Sampling, Session, Step};
+use planish_generate::{Batch, Cutoffs, GenerationPlan, Reading, Restrictions, Sampling, Session, Step};
 use planish_model::{DeviceMemory, Model};
 
 use crate::bench::random_tokens;
@@ -81,11 +81,18 @@ fn run(model: &mut Model, options: &BatchBenchOptions, rates: &mut BatchRates) -
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
             seed: 0,
+            cutoffs: Cutoffs::default(),
         },
         eos_token_id: Vec::new(),
         restrictions: Restrictions::default(),
         stop_strings: Vec::new(),
+        max_time: None,
+        logprobs: None,
+        reading: Reading::default(),
+        grammar: None,
     };
     let mut batch = Batch::default();
     let start = Instant::now();

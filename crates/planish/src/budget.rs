@@ -381,7 +381,7 @@ impl Measuring<'_> {
             CalibrationText::Pieces { pieces, .. } => return Ok(pieces.clone()),
             CalibrationText::OwnWriting { seed, tokens, longest } => (*seed, *tokens, *longest),
         };
-        let model = own_writing::model(self.source, options.threads, None)?;
+        let model = own_writing::model(self.source, (planish_model::Device::Cpu, options.threads), None)?;
         let written = own_writing::write(&model, (seed, tokens, longest), 1, &mut |_| {})?;
         let (mut texts, mut done) = (Vec::new(), 0);
         for mut text in written.into_iter().map(|text| text.tokens) {

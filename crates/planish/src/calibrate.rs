@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_generate::Message;
-use planish_model::{Origin, Tap};
+use planish_model::{Device, Origin, Tap};
 use planish_quantize::InputSquares;
 use serde_json::Value;
 
@@ -126,7 +126,7 @@ pub fn calibrate(
     on_progress: &mut dyn FnMut(CalibrationProgress),
 ) -> Result<InputSquares, Error> {
     let listener = Arc::new(Listener::default());
-    let model = own_writing::model(source, threads, Some(listener.clone()))?;
+    let model = own_writing::model(source, (Device::Cpu, threads), Some(listener.clone()))?;
     let description = match text {
         CalibrationText::OwnWriting { seed, tokens, longest } => {
             let texts = own_writing::write(&model, (*seed, *tokens, *longest), SIDE_BY_SIDE, on_progress)?;

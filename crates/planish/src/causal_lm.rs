@@ -1,11 +1,12 @@
 //! A loaded model: generates from tokens, computes logits, opens sessions. Clones share the weights.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use planish_generate::{Answer, GenerationConfig, GenerationDefaults, GenerationPlan, Step};
+use planish_generate::{Answer, GenerationConfig, GenerationDefaults, GenerationPlan, Grammars, Step};
 use planish_model::{Architecture, Cache, Chunk, DeviceMemory, Input, Model, Want};
 
+use crate::turns::{Turn, Turns};
 use crate::{AutoTokenizer, ChatSession, Error, Session};
 
 /// A model ready to generate. Cheap to clone; clones, sessions and threads share it and take turns, one call at a time.
@@ -20,7 +21,8 @@ struct Shared {
     threads: usize,
     notice: Option<Error>,
     text: Text,
-    model: Mutex<Model>,
+    grammars: OnceLock<Grammars>,
+    model: Turns<Model>,
 }
 
 /// What a model has besides its weights.
@@ -39,7 +41,8 @@ impl CausalLM {
             threads: model.threads(),
             notice: model.take_notice().map(Error::from),
             text,
-            model: Mutex::new(model),
+            grammars: OnceLock::new(),
+            model: Turns::new(model),
         };
         CausalLM {
             shared: Arc::new(shared),
@@ -64,7 +67,7 @@ impl CausalLM {
         &self,
         prompt: &[u32],
         config: &GenerationConfig,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         self.session().generate(prompt, config, on_step)
     }
@@ -111,9 +114,22 @@ impl CausalLM {
     /// Every choice of a generation made: by `config`, else by the checkpoint, else as transformers does.
     ///
     /// # Errors
-    /// An option out of its range.
+    /// An option out of its range; a constraint that cannot be followed.
     pub fn plan(&self, config: &GenerationConfig) -> Result<GenerationPlan, Error> {
-        Ok(config.resolve(&self.shared.text.defaults)?)
+        let mut plan = config.resolve(&self.shared.text.defaults)?;
+        if let Some(constraint) = &config.constraint {
+            plan.grammar = Some(self.grammars()?.compile(constraint)?);
+        }
+        Ok(plan)
+    }
+
+    fn grammars(&self) -> Result<&Grammars, Error> {
+        if let Some(grammars) = self.shared.grammars.get() {
+            return Ok(grammars);
+        }
+        let tokenizer = self.tokenizer()?.tokenizer();
+        let grammars = Grammars::new(tokenizer, self.architecture().vocabulary)?;
+        Ok(self.shared.grammars.get_or_init(|| grammars))
     }
 
     /// The model's tokenizer.
@@ -166,9 +182,9 @@ impl CausalLM {
         self.lock().device_memory()
     }
 
-    /// A panic elsewhere leaves the model usable: what a session remembers is its own.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Model> {
-        self.shared.model.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the turn. A panic elsewhere leaves the model usable: what a session remembers is its own.
+    pub(crate) fn lock(&self) -> Turn<'_, Model> {
+        self.shared.model.lock()
     }
 }
 

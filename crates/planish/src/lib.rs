@@ -49,6 +49,8 @@ mod builder;
 mod calibrate;
 mod calibrated;
 mod causal_lm;
+mod chart;
+mod conversation;
 mod convert;
 #[cfg(feature = "demo-model")]
 mod demo_model;
@@ -66,6 +68,7 @@ mod sweep;
 mod sweep_chart;
 mod tasks;
 mod told;
+mod turns;
 
 pub use auto_tokenizer::AutoTokenizer;
 pub use bench::{BenchOptions, Limits, Profile, Rates};
@@ -75,6 +78,8 @@ pub use builder::{AutoModelForCausalLM, ModelBuilder, Quantization};
 pub use calibrate::{CalibrationProgress, CalibrationText, calibrate};
 pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated};
 pub use causal_lm::CausalLM;
+pub use chart::{Chart, ChartCurve, ChartPoint};
+pub use conversation::{Conversation, Prepared};
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
@@ -95,15 +100,15 @@ pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};
 pub use planish_format::{Encoder, FloatType, FormatError, Isa, IsaError, Packing};
 pub use planish_generate::{
-    Answer, Error as GenerateError, Finish, GenerationConfig, GenerationPlan, Message, Step, StopStrings, Tokenizer,
-    in_foreign_code,
+    Answer, Call, Constraint, Error as GenerateError, Family, Finish, GenerationConfig, GenerationPlan, Message,
+    Reading, Reasoning, Step, StopStrings, TokenLogprobs, Tokenizer, Tool, ToolChoice, in_foreign_code,
 };
 pub use planish_gpu::Error as DeviceError;
 pub use planish_model::{
-    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases, SHAPES, Spent,
-    Tested,
+    Architecture, CacheType, Device, DeviceMemory, Error as ModelError, FamilyInfo, LoadOptions, Phases,
+    QuantizingDevice, SHAPES, Spent, Tested,
 };
 pub use planish_quantize::{
-    Allocation, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output, Override,
-    Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
+    Allocation, Calibrator, Cost, Error as QuantizeError, InputSquares, Inspection, Method, Mix, OnProgress, Output,
+    Override, Progress, Recipe, Remedy, Report, Target, TensorRow, WIDTHS,
 };

@@ -21,7 +21,7 @@ pub struct Request {
 #[derive(Clone, Copy, Debug)]
 pub enum ManyStep<'a> {
     /// A step of its answer.
-    Step(Step),
+    Step(Step<'a>),
     /// The answer is finished.
     Answer(&'a Answer),
     /// The answer cannot go on: the model's logits are no numbers. The others do.
@@ -116,6 +116,14 @@ impl CausalLM {
         let plan = self.plan(&request.config)?;
         let architecture = self.architecture();
         check_prompt(&request.prompt, architecture.vocabulary, architecture.context)?;
+        let unknown = |&&(token, _): &&(u32, f32)| token as usize >= architecture.vocabulary;
+        if let Some((token, _)) = plan.restrictions.token_biases.iter().find(unknown) {
+            return Err(Error::Generate(planish_generate::Error::Option {
+                option: "logit_bias",
+                found: format!("of token {token}"),
+                expected: "tokens of the model's vocabulary",
+            }));
+        }
         Ok(plan)
     }
 
@@ -144,7 +152,7 @@ impl<'a> Stop<'a> {
     }
 
     /// Whether a stop string is there with this step.
-    fn comes(&mut self, step: Step) -> bool {
+    fn comes(&mut self, step: Step<'_>) -> bool {
         if let Step::Token(token) = step {
             // A decoder that fails is told by whoever decodes the answer.
             let text = self.detokenizer.push(token).unwrap_or_default();

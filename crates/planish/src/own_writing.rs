@@ -50,10 +50,14 @@ impl OwnText {
     }
 }
 
-/// The model on the processor, in f32, its weights in place; `tap` is told of the inputs of its products.
-pub fn model(source: &Source, threads: Option<usize>, tap: Option<Arc<dyn Tap>>) -> Result<CausalLM, Error> {
+/// The model on a device, in f32, its weights in place where that is the processor; `tap` is told of the inputs of its products.
+pub fn model(
+    source: &Source,
+    (device, threads): (Device, Option<usize>),
+    tap: Option<Arc<dyn Tap>>,
+) -> Result<CausalLM, Error> {
     let options = LoadOptions {
-        device: Device::Cpu,
+        device,
         threads,
         exact: true,
         in_place: true,

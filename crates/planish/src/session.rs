@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use planish_generate::{Answer, GenerationConfig, Message, Step};
+use planish_generate::{Answer, Call, GenerationConfig, Message, Step};
 use serde_json::{Map, Value};
 
 use crate::told::Told;
@@ -28,8 +28,12 @@ pub enum TextStep<'a> {
     },
     /// A token's text in whole characters, often a word; empty where it completes no character.
     Text(&'a str),
-    /// The same, of what a model with channels (gpt-oss) thinks before it answers.
+    /// The same, of what the model thinks before it answers, where that is told apart.
     Reasoning(&'a str),
+    /// A call of this tool begins.
+    Call(&'a str),
+    /// More of the arguments of the call that began last.
+    Arguments(&'a str),
 }
 
 /// An answer with its text.
@@ -39,8 +43,14 @@ pub struct TextAnswer {
     pub answer: Answer,
     /// The text of all its steps.
     pub text: String,
-    /// What the model thought before, where it has a channel for that.
+    /// What the model thought before, where that is told apart.
     pub reasoning: String,
+    /// The stop string that ended it.
+    pub stop: Option<String>,
+    /// Tokens of that.
+    pub reasoning_tokens: usize,
+    /// The tools that it calls.
+    pub calls: Vec<Call>,
 }
 
 impl Session {
@@ -82,7 +92,7 @@ impl Session {
         &mut self,
         prompt: &[u32],
         config: &GenerationConfig,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
+        on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         let plan = self.model.plan(config)?;
         let mut model = self.model.lock();
@@ -146,6 +156,7 @@ impl Session {
         let mut failure = None;
         let answer = self.generate(prompt, config, &mut |step| match step {
             Step::Prefill { done, total } => on_step(TextStep::Prefill { done, total }),
+            Step::Logprobs(_) => ControlFlow::Continue(()),
             Step::Token(token) => told.take(token, on_step).unwrap_or_else(|error| {
                 failure = Some(error);
                 ControlFlow::Break(())

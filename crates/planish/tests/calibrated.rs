@@ -31,6 +31,8 @@ fn options(pieces: Vec<Vec<u32>>, threads: usize) -> CalibratedOptions {
             description: "stories".to_owned(),
         },
         threads: Some(threads),
+        calibrator: None,
+        device: Device::Cpu,
     }
 }
 
@@ -210,6 +212,8 @@ fn what_the_model_writes_is_a_text() {
             longest: 32,
         },
         threads: Some(2),
+        calibrator: None,
+        device: Device::Cpu,
     };
     let output = Output::new(scratch.path().join("out"));
     let mut written = 0;

@@ -39,8 +39,11 @@ impl Client for Listener {
                 prompt_tokens,
                 cached_tokens,
             } => Heard::Begun(prompt_tokens, cached_tokens),
+            EngineEvent::Logprobs(logprobs) => panic!("not asked for: {logprobs:?}"),
             EngineEvent::Text(text) => Heard::Text(text.to_owned()),
-            EngineEvent::Reasoning(text) => panic!("no channels here: {text}"),
+            EngineEvent::Reasoning(text) | EngineEvent::Call(text) | EngineEvent::Arguments(text) => {
+                panic!("no such part here: {text}")
+            }
             EngineEvent::Finished(answer) => Heard::Finished(answer.clone()),
             EngineEvent::Failed(error) => Heard::Failed(error.to_string()),
         };
@@ -137,7 +140,11 @@ fn clients_get_the_answers_that_they_get_alone() {
             ..config
         };
         asked.push((long.clone(), endless(config(60 + 24 * index, None))));
-        asked.push((long, endless(config(100, Some(index as u64)))));
+        let drawn = GenerationConfig {
+            typical_p: (index % 2 == 1).then_some(0.7),
+            ..config(100, Some(index as u64))
+        };
+        asked.push((long, endless(drawn)));
         asked.push((prompt(opening), stop.clone()));
     }
     let alone = asked.iter().map(|(prompt, config)| {
@@ -149,7 +156,7 @@ fn clients_get_the_answers_that_they_get_alone() {
     // Four blocks of positions are fewer than two long answers want.
     for (blocks, pauses) in [(1000, false), (4, true)] {
         let options = EngineOptions {
-            cache_bytes: blocks * 64 * position_bytes(),
+            cache_bytes: Some(blocks * 64 * position_bytes()),
             longest_wait: Duration::from_micros(1),
             ..EngineOptions::default()
         };

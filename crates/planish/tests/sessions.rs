@@ -30,7 +30,7 @@ fn sessions_share_a_model_and_remember_their_own_prefix() {
     let model = tiny();
     let config = greedy(6);
     let (mut one, mut other) = (model.session(), model.session());
-    let silent = &mut |_| ControlFlow::Continue(());
+    let silent = &mut |_: Step<'_>| ControlFlow::Continue(());
     let prompts: [&[u32]; 2] = [&[5, 6, 7, 8], &[9, 10, 11]];
     let first = one.generate(prompts[0], &config, silent).unwrap();
     let second = other.generate(prompts[1], &config, silent).unwrap();
@@ -49,7 +49,7 @@ fn sessions_share_a_model_and_remember_their_own_prefix() {
 fn a_session_may_be_forked_and_cut_back() {
     let model = tiny();
     let config = greedy(6);
-    let silent = &mut |_| ControlFlow::Continue(());
+    let silent = &mut |_: Step<'_>| ControlFlow::Continue(());
     let mut session = model.session();
     session.generate(&[5, 6, 7, 8], &config, silent).unwrap();
     let remembered = session.tokens().to_vec();
@@ -80,7 +80,7 @@ fn many_requests_are_answered_as_each_alone() {
         let answers = model.generate_many(&requests, parallel, &mut |index, step| {
             match step {
                 ManyStep::Step(Step::Token(token)) => tokens[index].push(token),
-                ManyStep::Step(Step::Prefill { .. }) => {}
+                ManyStep::Step(Step::Prefill { .. } | Step::Logprobs(_)) => {}
                 ManyStep::Failed(error) => panic!("{error}"),
                 ManyStep::Answer(answer) => {
                     assert_eq!(answer.tokens, tokens[index]);

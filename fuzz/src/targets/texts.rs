@@ -151,10 +151,16 @@ fn choose(asked: &Value, defaults: &GenerationDefaults, prompt: &[u32]) {
     let mut sampler = Sampler::of(&plan, prompt, VOCABULARY);
     let mut tokens = prompt.to_vec();
     for token in [1, 2, 3, 299] {
-        sampler.next_choice(&tokens);
+        let choice = sampler.next_choice(&tokens);
         sampler.adjustments();
         if let Some(mask) = sampler.mask() {
             assert_eq!(mask.len(), VOCABULARY.div_ceil(32));
+        }
+        if sampler.reads_logits(&tokens) {
+            let mut logits: Vec<f32> = (0..VOCABULARY).map(|index| (index * 37 % 101) as f32 - 50.0).collect();
+            let chosen = sampler.choose(&tokens, &choice, &mut logits);
+            let allowed = |token: u32, mask: &[u32]| mask[token as usize / 32] >> (token % 32) & 1 == 1;
+            assert!(chosen.is_none_or(|token| sampler.mask().is_none_or(|mask| allowed(token, mask))));
         }
         tokens.push(token);
         sampler.observe(&[token]);
@@ -199,6 +205,13 @@ fn config(asked: &Value) -> GenerationConfig {
         encoder_no_repeat_ngram_size: count("encoder_no_repeat_ngram_size"),
         forced_bos_token_id: count("forced_bos_token_id").map(|token| token as u32),
         forced_eos_token_id: tokens(&asked["forced_eos_token_id"]),
+        top_h: float("top_h"),
+        typical_p: float("typical_p"),
+        epsilon_cutoff: float("epsilon_cutoff"),
+        eta_cutoff: float("eta_cutoff"),
+        exponential_decay_length_penalty: Some(&asked["exponential_decay_length_penalty"])
+            .and_then(|pair| Some((pair[0].as_u64()? as usize, pair[1].as_f64()? as f32))),
+        max_time: asked["max_time"].as_f64(),
     }
 }
 

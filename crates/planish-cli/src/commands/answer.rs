@@ -82,6 +82,9 @@ pub fn statistics(answer: &Answer) -> String {
     )
 }
 
+/// Why an answer ended early, for people.
+pub const MAX_TIME_IS_OVER: &str = "the max_time of the model's generation_config.json is over";
+
 /// Why an answer ended, for programs.
 pub fn finish_name(finish: Finish) -> &'static str {
     match finish {
@@ -89,6 +92,7 @@ pub fn finish_name(finish: Finish) -> &'static str {
         Finish::StopString => "stop_string",
         Finish::MaxNewTokens => "max_new_tokens",
         Finish::ContextFull => "context_full",
+        Finish::MaxTime => "max_time",
         Finish::Interrupted => "interrupted",
     }
 }

@@ -4,6 +4,7 @@
 
 mod batch;
 mod report;
+mod serve;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -45,12 +46,14 @@ pub struct Arguments {
     #[arg(long, value_name = "N,..", value_delimiter = ',', conflicts_with = "depth",
         value_parser = clap::value_parser!(u32).range(1..))]
     batch: Vec<u32>,
-    /// Measured runs
+    /// Measured runs; with --serve, of each client
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     repeat: usize,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: serve::ServeFlags,
     #[command(flatten)]
     flags: RunFlags,
 }
@@ -71,6 +74,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.repeat > 0, "--repeat 0: there must be at least one run");
     if !arguments.batch.is_empty() {
         return batch::run(arguments);
+    }
+    if let Some(url) = &arguments.server.serve {
+        return serve::run(arguments, url);
     }
     let options = BenchOptions {
         prompt_tokens: arguments.prompt_tokens,

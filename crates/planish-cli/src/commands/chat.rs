@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use planish::{CausalLM, ChatSession, Finish, GenerationConfig, Session};
 
-use super::answer::{statistics, stream};
+use super::answer::{MAX_TIME_IS_OVER, statistics, stream};
 use super::chat_input::{Input, Line};
 use super::interrupt;
 use super::run_flags::{RunFlags, load_with};
@@ -198,6 +198,7 @@ impl Conversation {
                     }
                     Finish::MaxNewTokens => {}
                     Finish::ContextFull => eprintln!("(the context of {context} tokens is full: /reset begins anew)"),
+                    Finish::MaxTime => eprintln!("({MAX_TIME_IS_OVER})"),
                     Finish::EndToken | Finish::StopString => {}
                 }
                 if self.verbose {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use planish::{Answer, CausalLM, Finish, GenerationConfig, Message, TextAnswer};
 use serde_json::json;
 
-use super::answer::{finish_name, statistics, stream};
+use super::answer::{MAX_TIME_IS_OVER, finish_name, statistics, stream};
 use super::interrupt;
 use super::prompts::{Options, Prompts};
 use super::run_flags::{RunFlags, load_with};
@@ -183,9 +183,11 @@ fn prompt_text(prompt: &str) -> anyhow::Result<String> {
 
 /// A notice where the answer stops for a reason that the user may not expect.
 fn explain_end(answer: &Answer, model: &CausalLM) {
-    if answer.finish == Finish::ContextFull {
-        let context = model.architecture().context;
-        eprintln!("the answer stops here: the model's context of {context} tokens is full");
+    let context = model.architecture().context;
+    match answer.finish {
+        Finish::ContextFull => eprintln!("the answer stops here: the model's context of {context} tokens is full"),
+        Finish::MaxTime => eprintln!("the answer stops here: {MAX_TIME_IS_OVER}"),
+        Finish::EndToken | Finish::StopString | Finish::MaxNewTokens | Finish::Interrupted => {}
     }
 }
 

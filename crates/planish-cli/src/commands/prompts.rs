@@ -135,7 +135,7 @@ impl Prompts {
         let (mut failure, mut failed) = (None, false);
         let answers = model.generate_many(&requests, parallel, &mut |index, step| {
             match step {
-                ManyStep::Step(Step::Prefill { .. }) => {}
+                ManyStep::Step(Step::Prefill { .. } | Step::Logprobs(_)) => {}
                 ManyStep::Step(Step::Token(_)) => {
                     written += 1;
                     bar.token(written);

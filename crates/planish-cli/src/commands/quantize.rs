@@ -7,14 +7,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use planish::{
     Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
-    InputSquares, Method, OnProgress, Output, QuantizeError, Recipe, Report, Source, calibrate, quantize,
-    quantize_calibrated, read_imatrix,
+    InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
+    quantize, quantize_calibrated, read_imatrix,
 };
+
+use crate::hints::with_hint;
 
 use super::budget_flags::{self, BudgetFlags, Widths};
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
 use super::progress::{TokensBar, WeightsBar};
+use super::run_flags::DeviceFlag;
 
 /// Tokens of one text that the model writes, at most.
 const LONGEST: usize = 512;
@@ -87,6 +90,9 @@ pub struct Arguments {
     /// Quantize weights that hold NaN or infinity instead of refusing them
     #[arg(long)]
     allow_nan: bool,
+    /// What searches for codes: the bytes are the same everywhere. An NVIDIA GPU (auto: where there is one), or the processor
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceFlag,
 }
 
 impl Arguments {
@@ -179,12 +185,14 @@ impl Arguments {
         &self,
         source: &Source,
         text: Option<&str>,
-        recipe: &Recipe,
+        (recipe, device): (&Recipe, &QuantizingDevice),
         (output, on_progress): (&Output, &mut OnProgress),
     ) -> Result<Report, Error> {
         let options = CalibratedOptions {
             text: self.calibration_text(source, text, self.text_tokens)?,
             threads: None,
+            device: device.device,
+            calibrator: device.calibrator.clone(),
         };
         let (mut writing, mut packing) = (None, None);
         let mut on_calibration = |progress| match progress {
@@ -237,6 +245,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let text = arguments.text.as_deref();
     let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
     let text = text.transpose()?;
+    let mut device = QuantizingDevice::open(arguments.device.device()).map_err(Error::Model)?;
+    if let Some(notice) = device.notice.take() {
+        eprintln!("quantizing on the CPU: {}", with_hint(&notice.into()));
+    }
+    recipe.searcher = device.searcher.take();
     arguments.files.run(|source, output, on_progress| {
         let text = text.as_deref();
         if let Some(widths) = widths {
@@ -249,7 +262,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
         }
         if calibrated {
-            return arguments.calibrated(source, text, &recipe, (output, on_progress));
+            return arguments.calibrated(source, text, (&recipe, &device), (output, on_progress));
         }
         quantize(source, &recipe, output, on_progress)
     })

@@ -21,6 +21,18 @@ pub enum DeviceFlag {
     Cpu,
 }
 
+impl DeviceFlag {
+    /// The device.
+    pub fn device(self) -> Device {
+        match self {
+            DeviceFlag::Auto => Device::Auto,
+            DeviceFlag::Metal => Device::Metal,
+            DeviceFlag::Cuda => Device::Cuda,
+            DeviceFlag::Cpu => Device::Cpu,
+        }
+    }
+}
+
 /// How keys and values are stored.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheFlag {
@@ -70,19 +82,13 @@ pub struct RunFlags {
 impl RunFlags {
     /// How to load the model that these flags ask for.
     pub fn load_options(&self) -> anyhow::Result<LoadOptions> {
-        let device = match self.device {
-            DeviceFlag::Auto => Device::Auto,
-            DeviceFlag::Metal => Device::Metal,
-            DeviceFlag::Cuda => Device::Cuda,
-            DeviceFlag::Cpu => Device::Cpu,
-        };
         anyhow::ensure!(
             self.threads != Some(0),
             "--threads 0: there must be at least one thread"
         );
         let quantize = self.recipe()?;
         Ok(LoadOptions {
-            device,
+            device: self.device.device(),
             threads: self.threads,
             exact: self.exact,
             cache: self.cache.map(|cache| match cache {

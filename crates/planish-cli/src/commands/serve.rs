@@ -44,9 +44,10 @@ pub struct Arguments {
     /// Requests that may wait; more are told to come again
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub queue: u32,
-    /// Memory for what sequences remember, in MiB: running answers, and prompts that may begin alike
-    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
-    pub cache_memory: u32,
+    /// Memory for what sequences remember, in MiB: running answers, and prompts that may begin alike [default: a quarter of what is
+    /// free, all but a tenth on a GPU]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cache_memory: Option<u32>,
     /// A request's largest body, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_body: u32,
@@ -86,7 +87,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let engine = EngineOptions {
         answers: arguments.parallel.map(|count| count as usize),
         queue: arguments.queue as usize,
-        cache_bytes: u64::from(arguments.cache_memory) << 20,
+        cache_bytes: arguments.cache_memory.map(|size| u64::from(size) << 20),
         ..EngineOptions::default()
     };
     let (device, name) = (model.device().to_owned(), server.model.clone());

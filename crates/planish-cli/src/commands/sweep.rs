@@ -283,6 +283,8 @@ impl Arguments {
             MethodFlag::Calibrated => PointMethod::Calibrated(CalibratedOptions {
                 text: self.own_writing(),
                 threads: None,
+                calibrator: None,
+                device: planish::Device::Cpu,
             }),
             rule => PointMethod::Rule(rule.method()),
         })

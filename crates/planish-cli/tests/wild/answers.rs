@@ -25,6 +25,16 @@ fn suggestions_of_the_checkpoint_are_obeyed() {
         (json!({"eos_token_id": [99, 97]}), "b"),
         (json!({"eos_token_id": -1}), "bcabca"),
         (json!({"top_k": -1}), "bcabca"),
+        (json!({"max_time": 1e9, "do_sample": true, "top_h": 0.5}), "bcabca"),
+        (
+            json!({"do_sample": true, "typical_p": 0.2, "epsilon_cutoff": 0.4, "eta_cutoff": 0.4}),
+            "bcabca",
+        ),
+        // The end is likelier after a bias, and grows from there.
+        (
+            json!({"eos_token_id": 120, "sequence_bias": [[[120], 1.0]], "exponential_decay_length_penalty": [3, 100.0]}),
+            "bcab",
+        ),
         (json!({"top_k": "many"}), "bcabca"),
     ] {
         let mut model = Scripted::circle();
@@ -50,6 +60,12 @@ fn suggestions_of_the_checkpoint_are_obeyed() {
     model.generation_config = json!({"max_new_tokens": 2});
     model.write(&scratch, "m");
     assert_eq!(told(&scratch, &["generate", "m", "--raw", "--prompt", "x=a"]).0, "bc");
+    // However little time there is, a token comes, and why no other does is told.
+    model.generation_config = json!({"max_time": 0});
+    model.write(&scratch, "m");
+    let (text, notices) = told(&scratch, &["generate", "m", "--raw", "--prompt", "x=a"]);
+    assert_eq!(text, "b");
+    assert!(notices.contains("max_time"), "{notices}");
     // An end token does not come too early.
     let mut model = Scripted::circle().chain("d", &["e"], "</s>");
     model.generation_config = json!({"min_new_tokens": 4});
@@ -73,14 +89,14 @@ fn what_is_not_obeyed_is_told_and_what_is_wrong_matters_only_where_it_counts() {
     let scratch = Scratch::new();
     let arguments = ["generate", "m", "--raw", "--prompt", "x=a", "--max-new-tokens", "3"];
     let mut model = Scripted::circle();
-    model.generation_config = json!({"typical_p": 0.9, "num_beams": 4, "penalty_alpha": null, "guidance_scale": 1.0});
+    model.generation_config = json!({"penalty_alpha": 0.6, "num_beams": 4, "dola_layers": null, "guidance_scale": 1.0});
     model.write(&scratch, "m");
     let (text, notices) = told(&scratch, &arguments);
     assert_eq!(text, "bca");
     assert_eq!(
         notices,
-        "note: generation_config.json: typical_p is 0.9, which is not obeyed\n\
-         note: generation_config.json: num_beams is 4, which is not obeyed\n"
+        "note: generation_config.json: num_beams is 4, which is not obeyed\n\
+         note: generation_config.json: penalty_alpha is 0.6, which is not obeyed\n"
     );
     model.generation_config = json!({"top_k": "many", "do_sample": true});
     model.write(&scratch, "m");

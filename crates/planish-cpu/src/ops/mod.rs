@@ -7,6 +7,7 @@ mod tensor;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use planish_format::memory;
 use planish_ops::{
     Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
     HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed, Recurrence,
@@ -24,6 +25,7 @@ use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
 use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
+use planish_format::memory::available_memory;
 
 use meter::{Meter, Phase};
 pub use routed::CpuStack;
@@ -198,6 +200,11 @@ impl Ops for CpuOps {
         Ok(tensor.rows_of(rows))
     }
 
+    fn write(&self, tensor: &mut CpuTensor, values: &[f32]) -> Result<(), OutOfMemory> {
+        tensor.all_mut()[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
     fn chosen(&self) -> Result<CpuChosen, OutOfMemory> {
         Ok(CpuChosen::default())
     }
@@ -226,6 +233,10 @@ impl Ops for CpuOps {
         None
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        available_memory().map(|bytes| bytes as u64)
+    }
+
     fn embed(&self, problem: Embed<'_, CpuOps>) {
         problem.check();
         let Embed {
@@ -237,6 +248,7 @@ impl Ops for CpuOps {
         let output = output.first_mut(tokens.count());
         let mut rows = lock(&self.tokens);
         rows.clear();
+        memory::reserve("embeddings", &mut rows, tokens.count());
         match tokens {
             Tokens::Known(tokens) => rows.extend_from_slice(tokens),
             Tokens::Chosen { places, known, chosen } => {

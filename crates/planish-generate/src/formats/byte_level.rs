@@ -13,7 +13,7 @@ use super::Model;
 use crate::Error;
 
 /// The letters of all bytes, as GPT-2 has them: printable ones stand for themselves, the others for letters from 256 on.
-fn letters() -> [char; 256] {
+pub(crate) fn letters() -> [char; 256] {
     let mut next = 256;
     std::array::from_fn(|byte| match byte {
         0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte as u8),

@@ -13,6 +13,7 @@ mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
 
+pub(crate) use byte_level::letters as byte_letters;
 use serde_json::{Map, Value};
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::BPE;

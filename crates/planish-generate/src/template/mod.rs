@@ -23,6 +23,7 @@ const TOOL_USE: &str = "tool_use";
 pub struct ChatTemplate {
     environment: Environment<'static>,
     names: Vec<String>,
+    text: String,
     special: Vec<(String, String)>,
 }
 
@@ -67,6 +68,7 @@ impl ChatTemplate {
             )));
         }
         let names = sources.iter().map(|(name, _)| name.clone()).collect();
+        let text = sources.iter().map(|(_, source)| source.as_str()).collect();
         let compile = || {
             let mut environment = environment::new();
             for (name, source) in sources {
@@ -79,6 +81,7 @@ impl ChatTemplate {
         Ok(ChatTemplate {
             environment,
             names,
+            text,
             special,
         })
     }
@@ -87,6 +90,11 @@ impl ChatTemplate {
     pub fn with_special_tokens(self, special: &[(String, String)]) -> ChatTemplate {
         let special = special.to_vec();
         ChatTemplate { special, ..self }
+    }
+
+    /// What all templates are written as.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Text that the template puts after what the assistant said, where it can be told: how a turn ends.

@@ -3,7 +3,9 @@
 
 use planish_format::FloatType;
 
-use super::{Features, Launch, Matmul, Matvec, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind};
+use super::{
+    Added, Features, Launch, Matmul, Matvec, Multiply, TensorMatmul, TensorWeight, WarpgroupMatmul, WeightKind,
+};
 
 /// `output = input x weight^T + added`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +101,11 @@ pub const PRODUCT_VARIANTS: &[ProductVariant] = &[
         wins: |_, _| true,
     },
     ProductVariant {
+        name: "multiply",
+        plan: plan_multiply,
+        wins: |product, _| product.inputs > Multiply::FEW_INPUTS,
+    },
+    ProductVariant {
         name: "matvec",
         plan: plan_matvec,
         wins: |product, _| product.inputs <= Matvec::MOST_INPUTS,
@@ -175,6 +182,24 @@ fn plan_matmul(product: &Product, _features: &Features) -> Option<ProductPlan> {
     }
     .launch();
     Some(ProductPlan::of_stored(product, launch, Matmul::BUFFERS.to_vec()))
+}
+
+/// Plain weights in f32, where tensor cores are of no use.
+fn plan_multiply(product: &Product, features: &Features) -> Option<ProductPlan> {
+    let exact = product.value == FloatType::F32 && product.output == FloatType::F32;
+    let plain = product.weight.packing.is_none() && product.cols.is_multiple_of(8);
+    if !(features.tensor_cores && exact && plain) {
+        return None;
+    }
+    let multiply = Multiply {
+        right_stride: product.cols,
+        right_transposed: true,
+        right: product.weight.float_type,
+        added: if product.added { Added::Vector } else { Added::Nothing },
+        ..Multiply::new(product.inputs, product.rows, product.cols)
+    };
+    let buffers = Multiply::BUFFERS.to_vec();
+    Some(ProductPlan::of_stored(product, multiply.launch(), buffers))
 }
 
 fn plan_tensor_matmul(product: &Product, features: &Features) -> Option<ProductPlan> {

@@ -6,7 +6,7 @@ use smallvec::smallvec;
 
 use super::{File, Launch, Program, constants_of, kernel_file, value_number};
 
-const FILE: File = kernel_file!("portable/quantize", "shared/values", "shared/reduce");
+const FILE: File = kernel_file!("portable/quantize", "shared/values", "shared/reduce", "shared/affine");
 const THREADS: u32 = 128;
 
 /// Codes, scales and biases of plain weights, as `planish_format::quantize` makes them. Buffers: plain (rows, cols) of `value`,

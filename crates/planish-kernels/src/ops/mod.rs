@@ -4,12 +4,14 @@
 //! f32. A failure in the middle of a pass is kept and returned by the next [`Ops::read`](planish_ops::Ops::read).
 
 mod attention;
+mod calibrate;
 mod choose;
 mod experts;
 mod linear;
 mod pack;
 mod place;
 mod rows;
+mod search;
 mod sequences;
 mod stack;
 mod states;
@@ -20,10 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_format::FloatType;
 use planish_gpu::{Error, Queue, Source};
+use planish_ops::Tap;
 use rustc_hash::FxHashMap;
 
 use crate::launch::{Launch, NO_TOKEN, Program};
 pub use attention::GpuKeyValues;
+pub use calibrate::{BasisPlan, CodeValues, FoundRows, GpuBasis, GpuMoments, RowPlan};
 pub use choose::GpuChosen;
 pub use sequences::GpuSequences;
 pub use stack::GpuStack;
@@ -62,6 +66,10 @@ pub struct GpuOps<Q: Queue> {
     frequencies: Mutex<Vec<Frequencies<Q>>>,
     /// The tensor that the last launch rotated, if it rotated one.
     rotated: Mutex<Option<u64>>,
+    /// Who listens to products, but for those with stacks of matrices.
+    tap: Option<Arc<dyn Tap>>,
+    /// For packing by search.
+    searched: Mutex<search::SearchRoom<Q>>,
 }
 
 /// The kernels of each program by name. Looked up for every launch: the hash must be quick.
@@ -109,7 +117,14 @@ impl<Q: Queue> GpuOps<Q> {
             transposed: Mutex::new(Scratch::new()),
             frequencies: Mutex::default(),
             rotated: Mutex::default(),
+            tap: None,
+            searched: Mutex::new(search::SearchRoom::new()),
         })
+    }
+
+    /// Tells `tap` of every product from now on, but for those of experts and heads.
+    pub fn with_tap(self, tap: Arc<dyn Tap>) -> GpuOps<Q> {
+        GpuOps { tap: Some(tap), ..self }
     }
 
     /// What computes.

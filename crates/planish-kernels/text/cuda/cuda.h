@@ -45,6 +45,7 @@ template <typename To, typename From> inline To as_type(From value) {
 }
 #define INFINITY __int_as_float(0x7f800000)
 inline float exact_divide(float a, float b) { return __fdiv_rn(a, b); }
+inline float exact_multiply(float a, float b) { return __fmul_rn(a, b); } // rounded before it is added to something
 inline float clamp(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
 
 enum class mem_flags { mem_none, mem_device, mem_threadgroup };

@@ -9,29 +9,7 @@ struct QuantizeProblem {
     uint cols;
 };
 
-#define LEVELS float((1u << BITS) - 1u)
-#define SMALLEST_STEP (ENCODER == 0 ? 1e-8f : 1e-7f)
-
 inline float weight_of(value_t stored) { return widen(narrow<weight_t>(widen(stored))); }
-inline float round_code(float value) { return ENCODER == 2 ? round(value) : rint(value); }
-
-// Scale and bias before they are rounded to the stored type.
-inline float2 fit(float low, float high) {
-    float2 affine;
-    if (ENCODER == 2)
-        high = max(high, 0.0f);
-    const float step = max(exact_divide(high - low, LEVELS), SMALLEST_STEP);
-    affine.x = step, affine.y = low;
-    if (ENCODER != 0) {
-        // The edge farther from zero is the bias, and the scale is bent so that zero has a code.
-        const bool is_low = fabs(low) > fabs(high);
-        const float edge = is_low ? low : high, scale = is_low ? step : -step;
-        const float code_of_zero = round_code(exact_divide(edge, scale));
-        affine.x = code_of_zero == 0.0f ? scale : exact_divide(edge, code_of_zero);
-        affine.y = code_of_zero == 0.0f ? 0.0f : edge;
-    }
-    return affine;
-}
 
 // 8 weights as BITS bytes.
 inline void pack8(device const value_t* weights, float2 affine, device uchar* codes) {
@@ -39,7 +17,7 @@ inline void pack8(device const value_t* weights, float2 affine, device uchar* co
 #pragma unroll
     for (uint i = 0; i < 8; i++) {
         const float exact = exact_divide(weight_of(weights[i]) - affine.y, affine.x);
-        const uint code = uint(round_code(exact > 0.0f ? min(exact, LEVELS) : 0.0f)); // 0 for NaN
+        const uint code = uint(round_code<ENCODER>(exact > 0.0f ? min(exact, LEVELS) : 0.0f)); // 0 for NaN
         const uint bit = i * BITS;
         if (bit < 32)
             low |= code << bit;
@@ -68,7 +46,7 @@ KERNEL(quantize)(
         low = min(low, weight_of(plain[first + i]));
         high = max(high, weight_of(plain[first + i]));
     }
-    const float2 affine = fit(simd_min(low), simd_max(high));
+    const float2 affine = fit<ENCODER>(simd_min(low), simd_max(high));
     if (exists) {
         for (uint i = lane_index * 8; i < GROUP; i += 256)
             pack8(plain + first + i, affine, codes + (first + i) / 8 * BITS);

@@ -11,8 +11,8 @@ pub struct NormSpec {
     pub kind: NormKind,
     /// Stored values.
     pub size: usize,
-    /// Tensors that hold the values: 1, or `NAME.0`, `NAME.1` and so on, one after the other.
-    pub pieces: usize,
+    /// So many tensors `NAME.0`, `NAME.1` and so on hold the values, one after the other; `None` is one tensor `NAME`.
+    pub pieces: Option<usize>,
     /// Values normalized together; divides the size. Smaller where every head has weights of its own.
     pub width: usize,
     /// Added to the mean square or the variance.
@@ -34,7 +34,7 @@ impl NormSpec {
             name: name.into(),
             kind: NormKind::Rms,
             size,
-            pieces: 1,
+            pieces: None,
             width: size,
             epsilon,
             offset: 0.0,

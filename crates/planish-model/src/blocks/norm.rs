@@ -17,13 +17,13 @@ pub(crate) struct NormLayer<O: Ops> {
 
 impl<O: Ops> NormLayer<O> {
     pub(crate) fn load(loader: &Loader<'_, O>, spec: &NormSpec) -> Result<NormLayer<O>, Error> {
-        let size = spec.size / spec.pieces;
+        let size = spec.size / spec.pieces.unwrap_or(1);
         // Weights that every head has for itself stand one head a row.
         let shapes: [&[usize]; 2] = [&[size], &[size / spec.width, spec.width]];
         let piece = |path: &str, part: &str| loader.source.values(&format!("{path}.{part}"), &shapes);
         let stored = |part: &str| match spec.pieces {
-            1 => piece(&spec.name, part),
-            pieces => {
+            None => piece(&spec.name, part),
+            Some(pieces) => {
                 let pieces = (0..pieces).map(|index| piece(&format!("{}.{index}", spec.name), part));
                 Ok(pieces.collect::<Result<Vec<_>, Error>>()?.concat())
             }

@@ -214,7 +214,8 @@ impl<O: Ops> Decoder<O> {
         Ok(())
     }
 
-    /// The head for all rows that wait: chooses tokens for the first of them, reports the logits of the others.
+    /// The head for all rows that wait: chooses tokens for the first of them, reports the logits of the others, and of those first
+    /// ones that want both.
     pub(super) fn run_finals(
         &mut self,
         lists: &Lists,
@@ -228,6 +229,14 @@ impl<O: Ops> Decoder<O> {
         let choices = chunks.iter().filter(|chunk| chunk.want.is_choice()).count();
         let gathered = !lists.is_whole(chunks);
         self.run_head(rows, gathered)?;
+        for (row, &chunk) in lists.order[..choices].iter().enumerate() {
+            if matches!(chunks[chunk].want, Want::Choice { report: true, .. }) {
+                let Finals { logits, staging, .. } = &mut self.finals;
+                let logits = self.ops.read(logits, row..row + 1, staging).map_err(device_error)?;
+                let token = chunks[chunk].input.count() - 1;
+                each(Row { chunk, token, logits });
+            }
+        }
         let ticket = match choices {
             0 => None,
             _ => Some(self.choose(&lists.order[..choices], chunks)?),
@@ -257,6 +266,7 @@ impl<O: Ops> Decoder<O> {
                 choice,
                 adjustments,
                 mask,
+                report: _,
             } = *want
             else {
                 unreachable!("chunks that want a choice come first")

@@ -1,12 +1,17 @@
 //! Loading onto GPUs.
 
+use std::sync::Arc;
+
 use planish_format::FloatType;
 use planish_gpu::Queue;
 use planish_kernels::GpuOps;
+use planish_ops::Tap;
 
-use super::{Job, Loaded};
+use super::calibrating::GpuCalibrator;
+use super::{Device, Job, Loaded, QuantizingDevice};
 use crate::Error;
 use crate::decoder::Decoder;
+use crate::layers::{LayerEngine, On};
 
 impl Job<'_> {
     #[cfg(any(target_os = "linux", target_os = "windows"))]
@@ -65,6 +70,50 @@ impl Job<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// An NVIDIA GPU as one that quantizes, in f32.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+pub(super) fn quantizing_cuda() -> Result<QuantizingDevice, Error> {
+    on_quantizing_queue("cuda", planish_gpu::CudaQueue::new())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+pub(super) fn quantizing_cuda() -> Result<QuantizingDevice, Error> {
+    Err(Error::DeviceAbsent { device: "cuda" })
+}
+
+pub(super) fn on_quantizing_queue<Q: Queue>(
+    kind: &str,
+    queue: Result<Q, planish_gpu::Error>,
+) -> Result<QuantizingDevice, Error> {
+    let queue = queue.map_err(gpu_error)?;
+    let name = format!("{kind} ({})", queue.device());
+    let ops = Arc::new(GpuOps::new(queue, FloatType::F32).map_err(gpu_error)?);
+    Ok(QuantizingDevice {
+        device: Device::Cuda,
+        name,
+        searcher: Some(ops.clone()),
+        calibrator: Some(Arc::new(GpuCalibrator(ops))),
+        notice: None,
+    })
+}
+
+/// Layers in f32 on an NVIDIA GPU, which tells `tap` of products.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+pub(crate) fn layers_on_cuda(tap: Arc<dyn Tap>) -> Result<Box<dyn LayerEngine>, Error> {
+    layers_on(planish_gpu::CudaQueue::new().map_err(gpu_error)?, tap)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+pub(crate) fn layers_on_cuda(_: Arc<dyn Tap>) -> Result<Box<dyn LayerEngine>, Error> {
+    Err(Error::DeviceAbsent { device: "cuda" })
+}
+
+/// The same on the GPU behind a queue.
+pub(crate) fn layers_on<Q: Queue>(queue: Q, tap: Arc<dyn Tap>) -> Result<Box<dyn LayerEngine>, Error> {
+    let ops = GpuOps::new(queue, FloatType::F32).map_err(gpu_error)?;
+    Ok(Box::new(On(ops.with_tap(tap))))
 }
 
 fn gpu_error(error: planish_gpu::Error) -> Error {

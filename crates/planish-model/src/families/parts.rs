@@ -27,6 +27,11 @@ pub(super) struct Sizes {
 impl Sizes {
     /// From the usual keys. `head_dim` is for configs that do not say it; 0 is hidden / heads.
     pub(super) fn read(config: Config<'_>, head_dim: usize) -> Result<Sizes, Error> {
+        Sizes::with_intermediate(config, head_dim, config.count("intermediate_size")?)
+    }
+
+    /// As [`Sizes::read`], for families with another word for `intermediate_size`.
+    pub(super) fn with_intermediate(config: Config<'_>, head_dim: usize, intermediate: usize) -> Result<Sizes, Error> {
         let (hidden, heads) = (config.count("hidden_size")?, config.count("num_attention_heads")?);
         let kv_heads = config.optional_count("num_key_value_heads")?.unwrap_or(heads);
         let head_dim = match (config.optional_count("head_dim")?, head_dim) {
@@ -41,7 +46,7 @@ impl Sizes {
         Ok(Sizes {
             hidden,
             vocabulary: config.count("vocab_size")?,
-            intermediate: config.count("intermediate_size")?,
+            intermediate,
             heads,
             kv_heads,
             head_dim,

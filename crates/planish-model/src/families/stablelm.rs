@@ -29,7 +29,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let path = |part: &str| format!("model.layers.{index}.{part}");
         let head_norm = |part: &str, heads| {
             head_norms.then(|| NormSpec {
-                pieces: heads,
+                pieces: Some(heads),
                 width: sizes.head_dim,
                 ..NormSpec::layer(path(part), heads * sizes.head_dim, epsilon, false)
             })

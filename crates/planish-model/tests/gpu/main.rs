@@ -1,5 +1,6 @@
 //! Whole tiny models through the GPU's kernels, emulated on the processor: logits equal those of transformers.
 
+mod calibrated;
 #[path = "../common/files.rs"]
 mod common;
 mod cuda;
@@ -7,9 +8,11 @@ mod emulated;
 mod faults;
 #[path = "../common/golden.rs"]
 mod golden;
+mod layers;
 mod logits;
 #[path = "../common/schedule.rs"]
 mod schedule;
+mod search;
 
 use std::path::Path;
 
@@ -286,6 +289,7 @@ impl Chooser {
             choice: self.choice,
             adjustments: &self.adjustments,
             mask: self.mask.as_deref(),
+            report: false,
         }
     }
 

@@ -3,9 +3,9 @@
 use std::fmt::Debug;
 
 use planish_checkpoint::{Checkpoint, Entry};
-use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite};
+use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite, memory};
 
-use super::{Calibrated, InputBasis, calibrate_rows};
+use super::{Basis, Calibrated};
 use crate::pack::Floats;
 use crate::{Error, Method, Recipe, UnseenParts};
 
@@ -45,7 +45,7 @@ pub fn calibrate_part(
     (part, parts): (usize, usize),
     (packing, scale_type): (Packing, FloatType),
     (recipe, clamp): (&Recipe, bool),
-    basis: Option<&InputBasis>,
+    basis: Option<&dyn Basis>,
 ) -> Result<PartCodes, Error> {
     let recipe = Recipe {
         method: Method::Search,
@@ -63,12 +63,15 @@ pub fn calibrate_part(
     };
     let matrix = FloatMatrix::new(rows.len(), floats.cols, scale_type, &values);
     let is_finite = matrix.is_ok_and(|matrix| first_non_finite(matrix).is_none());
-    let fits = |basis: &&InputBasis| is_finite && basis.cols() == floats.cols && basis.group() == packing.group();
-    let calibrated = basis.filter(fits).map(|basis| {
-        let mut weights = vec![0.0; rows.len() * floats.cols];
-        scale_type.decode(&values, &mut weights);
-        calibrate_rows(basis, &weights, &searched)
-    });
+    let fits = |basis: &&dyn Basis| is_finite && basis.cols() == floats.cols && basis.group() == packing.group();
+    let calibrated = match basis.filter(fits) {
+        Some(basis) => {
+            let mut weights = memory::filled("weights", rows.len() * floats.cols, 0.0);
+            scale_type.decode(&values, &mut weights);
+            Some(basis.calibrate(&weights, &searched)?)
+        }
+        None => None,
+    };
     checkpoint.release(entry);
     Ok(PartCodes { searched, calibrated })
 }

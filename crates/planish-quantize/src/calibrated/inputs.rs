@@ -1,5 +1,6 @@
 //! What weights with the same inputs share: H, its factor in the order in which columns are coded, the correction of drift.
 
+use planish_format::memory;
 use rayon::prelude::*;
 
 use super::Moments;
@@ -10,11 +11,51 @@ use super::triangle::inverse_factor;
 const DAMPING: f64 = 0.01;
 /// The same where drift is corrected.
 const SOFT: f64 = 0.05;
-/// The share of the drift that is corrected: all of it would fit the text too closely.
-const ALPHA: f32 = 0.5;
-/// What damping is multiplied by where H has no factor, and how often.
-const MORE: f64 = 10.0;
-const TRIES: usize = 4;
+
+/// The numbers of a basis, as the diagonal of H tells them.
+#[derive(Clone, Debug)]
+pub struct BasisNumbers {
+    /// What stands on the diagonal in place of zeros.
+    pub if_zero: f32,
+    /// Added to the diagonal.
+    pub damping: f64,
+    /// The same where drift is corrected.
+    pub soft: f64,
+    /// The column that is coded n-th: group after group. // (cols)
+    pub order: Vec<usize>,
+}
+
+impl BasisNumbers {
+    /// The share of the drift that is corrected: all of it would fit the text too closely.
+    pub const SHARE: f32 = 0.5;
+    /// What damping is multiplied by where H has no factor.
+    pub const MORE: f64 = 10.0;
+    /// How often a factor is tried for.
+    pub const TRIES: usize = 4;
+
+    /// Of a mean over `rows` rows. `None` where it tells nothing: nothing but zeros, or values beyond f32. // diagonal (cols)
+    pub fn new(diagonal: &[f32], rows: u64, group: usize) -> Option<BasisNumbers> {
+        let cols = diagonal.len();
+        let mut diagonal: Vec<f64> = diagonal.iter().copied().map(f64::from).collect();
+        let mean = diagonal.iter().sum::<f64>() / cols as f64;
+        if !(mean > 0.0 && (mean as f32).is_finite() && mean as f32 > f32::MIN_POSITIVE) {
+            return None;
+        }
+        // Nothing ever came in there: as much as elsewhere, so that weights are kept.
+        let if_zero = mean as f32;
+        for own in &mut diagonal {
+            *own = if *own == 0.0 { f64::from(if_zero) } else { *own };
+        }
+        // Fewer rows than columns say nothing of most directions.
+        let thin = (cols as f64 / rows as f64).max(1.0);
+        Some(BasisNumbers {
+            if_zero,
+            damping: DAMPING * thin * mean,
+            soft: SOFT * thin * mean,
+            order: order(&diagonal, group),
+        })
+    }
+}
 
 /// What the inputs of a layer say about the errors of its weights.
 pub struct InputBasis {
@@ -42,29 +83,22 @@ impl InputBasis {
         }
         let rows = moments.rows();
         let (mut squares, drift) = moments.means();
-        let diagonal =
-            |squares: &[f32]| -> Vec<f64> { (0..cols).map(|col| f64::from(squares[col * (cols + 1)])).collect() };
-        let mean = diagonal(&squares).iter().sum::<f64>() / cols as f64;
-        if !(mean > 0.0 && (mean as f32).is_finite() && mean as f32 > f32::MIN_POSITIVE) {
-            return None;
-        }
-        // Fewer rows than columns say nothing of most directions.
-        let thin = (cols as f64 / rows as f64).max(1.0);
-        // Nothing ever came in there: as much as elsewhere, so that weights are kept.
+        let diagonal: Vec<f32> = (0..cols).map(|col| squares[col * (cols + 1)]).collect();
+        let numbers = BasisNumbers::new(&diagonal, rows, group)?;
         for col in 0..cols {
             let own = &mut squares[col * (cols + 1)];
-            *own = if *own == 0.0 { mean as f32 } else { *own };
+            *own = if *own == 0.0 { numbers.if_zero } else { *own };
         }
         let drift = match drift {
             Some(drift) => {
-                let (inverse, _) = factor(&squares, cols, SOFT * thin * mean, &|at| at)?;
+                let (inverse, _) = factor(&squares, cols, numbers.soft, &|at| at)?;
                 Some(solved(drift, inverse, cols))
             }
             None => None,
         };
-        let order = order(&diagonal(&squares), group);
+        let order = numbers.order;
         let reversed = |at: usize| order[cols - 1 - at];
-        let (mut upper, damping) = factor(&squares, cols, DAMPING * thin * mean, &reversed)?;
+        let (mut upper, damping) = factor(&squares, cols, numbers.damping, &reversed)?;
         // The factor of the reversed matrix, its inverse, reversed back: an upper triangle.
         upper.reverse();
         (0..cols).for_each(|col| squares[col * (cols + 1)] += damping as f32);
@@ -93,7 +127,7 @@ impl InputBasis {
     pub(super) fn target(&self, weights: &Panel) -> Panel {
         let mut target = weights.clone();
         if let Some(drift) = &self.drift {
-            target.add_product(weights, ALPHA, drift);
+            target.add_product(weights, BasisNumbers::SHARE, drift);
         }
         target
     }
@@ -107,8 +141,8 @@ fn factor(
     order: &(dyn Fn(usize) -> usize + Sync),
 ) -> Option<(Vec<f32>, f64)> {
     let mut damping = damping;
-    for _ in 0..TRIES {
-        let mut values = vec![0.0f32; cols * cols];
+    for _ in 0..BasisNumbers::TRIES {
+        let mut values = memory::filled("sums of products", cols * cols, 0f32);
         values.par_chunks_exact_mut(cols).enumerate().for_each(|(row, values)| {
             let from = &squares[order(row) * cols..][..cols];
             for (col, value) in values.iter_mut().enumerate().take(row + 1) {
@@ -119,14 +153,14 @@ fn factor(
         if let Some(inverse) = inverse_factor(values, cols) {
             return Some((inverse, damping));
         }
-        damping *= MORE;
+        damping *= BasisNumbers::MORE;
     }
     None
 }
 
 /// `drift X^T X`, X being the inverse of a factor.
 fn solved(mut drift: Vec<f32>, inverse: Vec<f32>, cols: usize) -> Vec<f32> {
-    let mut transposed = vec![0.0f32; cols * cols];
+    let mut transposed = memory::filled("sums of products", cols * cols, 0f32);
     transposed
         .par_chunks_exact_mut(cols)
         .enumerate()

@@ -3,10 +3,11 @@
 //!
 //! With inputs a (of the model as it is quantized so far) and a' (of the model as it was), H = mean a a^T and d the error of a row of
 //! weights, a row is chosen for little `d H d^T`: the mean square of the error of its output. Where a' is known, d is the error against
-//! `W* = W + ALPHA W E[(a' - a) a^T] (H + SOFT mean(diag H) I)^-1`, which makes up for half of what earlier layers lost.
+//! `W* = W + SHARE W E[(a' - a) a^T] (H + SOFT mean(diag H) I)^-1`, which makes up for half of what earlier layers lost.
 //!
 //! Everything is summed in one order, whatever the number of threads.
 
+mod device;
 mod entry;
 mod feedback;
 mod inputs;
@@ -19,9 +20,11 @@ use bytes::Bytes;
 use planish_format::{FloatType, GroupSearch, PackedMatrix, PackedShape, Packing, pack_codes};
 use rayon::prelude::*;
 
+pub use device::{Basis, Calibrator, InputMoments, OnProcessor};
 pub use entry::{ChosenCodes, PartCodes, calibrate_part};
-pub use inputs::InputBasis;
+pub use inputs::{BasisNumbers, InputBasis};
 pub use moments::Moments;
+pub use refit::{RIDGE, ROUNDS};
 
 use panels::{PANEL_ROWS, Panel};
 

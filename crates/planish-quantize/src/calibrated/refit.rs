@@ -11,9 +11,9 @@ use super::triangle::Lower;
 use super::{InputBasis, Row, nearest, stored};
 
 /// Times that scales, biases and codes are gone over.
-const ROUNDS: usize = 2;
+pub const ROUNDS: usize = 2;
 /// Added to the diagonal, in parts of it.
-const RIDGE: f64 = 1e-3;
+pub const RIDGE: f64 = 1e-3;
 /// Columns whose codes are changed before the effect on all others is known.
 const BLOCK: usize = 64;
 
@@ -201,13 +201,12 @@ fn sweep(basis: &InputBasis, levels: f32, rows: &mut [Row], now: &mut Errors) {
                 own.for_each(|(product, square)| *product += change * square);
             }
         }
-        for (first_other, width) in [(0, first), (block.end, cols - block.end)] {
-            let squares = (
-                &basis.squares[(first * cols + first_other).min(basis.squares.len())..],
-                cols,
-            );
+        // The products of earlier columns are not read again.
+        let width = cols - block.end;
+        if width > 0 {
+            let squares = (&basis.squares[first * cols + block.end..], cols);
             now.products
-                .add_columns(&changes, squares, block.len(), (first_other, width));
+                .add_columns(&changes, squares, block.len(), (block.end, width));
         }
     }
 }

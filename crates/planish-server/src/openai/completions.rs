@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::Response;
-use planish::AutoTokenizer;
+use planish::{AutoTokenizer, Reading, TokenLogprobs};
 use serde_json::{Value, json};
 
 use super::sampling::Asked;
 use super::stream::Chunks;
-use super::{fields, finish_reason, reply, stream, tell_ignored, usage};
+use super::{fields, finish_reason, format, logprobs, reply, stream, tell_ignored, usage};
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::replies::{Replies, Reply, Usage};
@@ -27,6 +27,11 @@ pub(crate) async fn completions(Shared(state): Shared<Arc<State>>, body: Body) -
     check_model(&state, fields.text("model")?)?;
     let mut asked = Asked::take(&mut fields, &["max_tokens"])?;
     asked.set_default_length(MOST_TOKENS as usize);
+    let likeliest = logprobs::of_completion(&mut fields)?;
+    asked.set_logprobs(likeliest);
+    let format = format::take(&mut fields)?;
+    asked.set_reading(Reading::default(), format.constraint);
+    asked.check_form(&state, format.param).await?;
     let tokenizer = state
         .engine
         .model()
@@ -36,20 +41,24 @@ pub(crate) async fn completions(Shared(state): Shared<Arc<State>>, body: Body) -
     let ignored = fields.names_left();
 
     let requests = asked.requests(&state, prompts);
+    let count = requests.len();
     let mut replies = Replies::ask(&state, requests, true, asked.answers)?;
     let head = Head {
         id: state.id("cmpl"),
         created: now(),
         model: state.options.model.clone(),
         usage: asked.usage,
+        likely: likeliest.map(|_| vec![Likely::default(); count]),
+        state: Arc::clone(&state),
     };
     if asked.stream {
         return Ok(tell_ignored(stream::respond(replies, head), &ignored));
     }
     let answers = replies.whole().await?.into_iter().enumerate();
     let choices = answers.map(|(index, answer)| {
-        let reason = finish_reason(answer.answer.finish);
-        choice(index, &answer.text, Some(reason))
+        let reason = finish_reason(&answer);
+        let likely = likeliest.map(|_| logprobs::lists(tokenizer, &answer.answer.logprobs, &mut 0));
+        choice(index, &answer.text, Some(reason), likely)
     });
     let mut body = head.object(choices.collect());
     body["usage"] = usage(&replies.usage);
@@ -91,8 +100,16 @@ fn prompts(fields: &mut Fields, tokenizer: &AutoTokenizer) -> Result<Vec<Vec<u32
     Ok(prompts)
 }
 
-fn choice(index: usize, text: &str, finish: Option<&str>) -> Value {
-    json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish})
+fn choice(index: usize, text: &str, finish: Option<&str>, likely: Option<Value>) -> Value {
+    json!({"index": index, "text": text, "logprobs": likely, "finish_reason": finish})
+}
+
+/// How likely an answer's tokens are whose text is still to be told.
+#[derive(Clone, Default)]
+struct Likely {
+    tokens: Vec<TokenLogprobs>,
+    /// Characters of the text before.
+    offset: usize,
 }
 
 /// What all chunks of a stream have in common.
@@ -101,6 +118,9 @@ struct Head {
     created: u64,
     model: String,
     usage: bool,
+    /// Of each answer.
+    likely: Option<Vec<Likely>>,
+    state: Arc<State>,
 }
 
 impl Head {
@@ -113,6 +133,14 @@ impl Head {
             "choices": choices,
         })
     }
+
+    /// What is known of tokens since it was told last.
+    fn take_likely(&mut self, index: usize) -> Option<Value> {
+        let likely = self.likely.as_mut().map(|likely| &mut likely[index])?;
+        let tokenizer = self.state.engine.model().tokenizer().ok()?;
+        let tokens = std::mem::take(&mut likely.tokens);
+        (!tokens.is_empty()).then(|| logprobs::lists(tokenizer, &tokens, &mut likely.offset))
+    }
 }
 
 impl Chunks for Head {
@@ -120,12 +148,19 @@ impl Chunks for Head {
         Vec::new()
     }
 
-    fn chunk(&self, index: usize, reply: &Reply) -> Option<Value> {
+    fn chunk(&mut self, index: usize, reply: &Reply) -> Option<Value> {
         let choice = match reply {
+            Reply::Logprobs(token) => {
+                self.likely.as_mut()?[index].tokens.push(token.clone());
+                return None;
+            }
             // A text that is continued has no channels.
-            Reply::Text(text) | Reply::Reasoning(text) => choice(index, text, None),
-            Reply::Finished(answer) => choice(index, "", Some(finish_reason(answer.answer.finish))),
-            Reply::Begun { .. } | Reply::Failed(_) => return None,
+            Reply::Text(text) | Reply::Reasoning(text) => choice(index, text, None, self.take_likely(index)),
+            Reply::Finished(answer) => {
+                let reason = finish_reason(answer);
+                choice(index, "", Some(reason), self.take_likely(index))
+            }
+            Reply::Begun { .. } | Reply::Call(_) | Reply::Arguments(_) | Reply::Failed(_) => return None,
         };
         Some(self.object(vec![choice]))
     }

@@ -58,7 +58,7 @@ fn read(index: usize, message: Value) -> Result<Message, ApiError> {
     }
     message.remove("role");
     fields.extend(message);
-    Ok(Message::from_fields(fields))
+    Ok(Message::from_fields(fields).with_read_arguments())
 }
 
 /// Parts of text, one after the other.

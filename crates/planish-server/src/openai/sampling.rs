@@ -1,6 +1,8 @@
 //! Fields that say how to answer, common to all ways to ask.
 
-use planish::{GenerationConfig, Request};
+use std::sync::Arc;
+
+use planish::{Constraint, GenerationConfig, Reading, Request};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -8,7 +10,7 @@ use crate::fields::Fields;
 use crate::state::State;
 
 /// How to answer, and in which form.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     config: GenerationConfig,
     /// Tokens of an answer, if the client says.
     most: Option<usize>,
@@ -54,16 +56,19 @@ impl Asked {
             top_k: fields.count("top_k", 0..=u64::MAX)?,
             min_p: fields.number("min_p", 0.0..=1.0)?,
             repetition_penalty: fields.number("repetition_penalty", 0.01..=100.0)?,
+            presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
+            frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
+            logit_bias: logit_bias(fields)?,
             seed: fields.seed("seed")?,
             stop_strings: fields.texts("stop", MOST_STOPS)?,
+            // For measurements: an answer of just so many tokens.
+            eos_token_id: fields
+                .flag("ignore_eos")?
+                .filter(|ignored| *ignored)
+                .map(|_| Vec::new()),
             ..GenerationConfig::default()
         };
         for (name, idle) in [
-            ("presence_penalty", json!(0)),
-            ("frequency_penalty", json!(0)),
-            ("logit_bias", json!({})),
-            ("logprobs", json!(false)),
-            ("top_logprobs", json!(0)),
             ("best_of", json!(answers)),
             ("echo", json!(false)),
             ("suffix", json!("")),
@@ -78,6 +83,31 @@ impl Asked {
             stream,
             usage,
         })
+    }
+
+    /// Asks how likely tokens are, with so many of the likeliest.
+    pub(super) fn set_logprobs(&mut self, likeliest: Option<usize>) {
+        self.config.logprobs = likeliest;
+    }
+
+    /// Says how answers are read, and what they are made to be.
+    pub(super) fn set_reading(&mut self, reading: Reading, constraint: Option<Constraint>) {
+        (self.config.reading, self.config.constraint) = (reading, constraint);
+    }
+
+    /// Makes sure that answers can be what they are made to be, which `param` asked for.
+    pub(super) async fn check_form(&self, state: &Arc<State>, param: &str) -> Result<(), ApiError> {
+        if self.config.constraint.is_none() {
+            return Ok(());
+        }
+        // It takes a while: not on the threads that others wait for.
+        let (state, config) = (Arc::clone(state), self.config.clone());
+        let plan = move || state.engine.model().plan(&config);
+        match tokio::task::spawn_blocking(plan).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(ApiError::field(param, error.to_string())),
+            Err(_) => Err(ApiError::shutting_down()),
+        }
     }
 
     /// Tokens of an answer where the client does not say.
@@ -108,4 +138,24 @@ impl Asked {
         }
         requests
     }
+}
+
+/// `{"50256": -100}`
+fn logit_bias(fields: &mut Fields) -> Result<Option<Vec<(u32, f32)>>, ApiError> {
+    const NAME: &str = "logit_bias";
+    let Some(biases) = fields.object(NAME)? else {
+        return Ok(None);
+    };
+    let read = |(token, bias): (&String, &Value)| {
+        let range = -100.0..=100.0;
+        let bias = bias.as_f64().filter(|bias| range.contains(bias));
+        let error = || {
+            ApiError::field(
+                NAME,
+                format!("{NAME} has {token:?}, expected tokens with numbers from -100 to 100"),
+            )
+        };
+        token.parse().ok().zip(bias.map(|bias| bias as f32)).ok_or_else(error)
+    };
+    biases.iter().map(read).collect::<Result<_, _>>().map(Some)
 }

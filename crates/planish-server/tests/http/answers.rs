@@ -38,7 +38,7 @@ fn answers_are_the_models_whole_and_in_pieces() {
     let tokens = expected.answer.tokens.len();
     let usage = json!({
         "prompt_tokens": prompt.len(), "completion_tokens": tokens, "total_tokens": prompt.len() + tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0},
     });
     assert_eq!(answer["usage"], usage);
     assert_eq!(
@@ -204,13 +204,27 @@ fn what_is_not_done_is_refused_by_name() {
     };
     let chat = "/v1/chat/completions";
     for (changes, param) in [
-        (json!({"logprobs": true}), "logprobs"),
+        (json!({"logprobs": 3}), "logprobs"),
         (json!({"top_logprobs": 3}), "top_logprobs"),
-        (json!({"logit_bias": {"5": 10}}), "logit_bias"),
-        (json!({"presence_penalty": 0.5}), "presence_penalty"),
-        (json!({"frequency_penalty": -1}), "frequency_penalty"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format"),
-        (json!({"tools": [{"type": "function"}]}), "tools"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"logit_bias": {"5": 101}}), "logit_bias"),
+        (json!({"logit_bias": {"dog": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"1000000": 1}}), "logit_bias"),
+        (json!({"presence_penalty": 2.5}), "presence_penalty"),
+        (json!({"frequency_penalty": "much"}), "frequency_penalty"),
+        (json!({"response_format": "json"}), "response_format.type"),
+        (json!({"tools": {}}), "tools"),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function.name"),
+        (json!({"tools": [{"type": "retrieval"}]}), "tools[0].type"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
+            "tool_choice",
+        ),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": {"type": "function", "function": {"name": "g"}}}),
+            "tool_choice",
+        ),
+        (json!({"reasoning_budget": 7}), "reasoning_budget"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"store": true}), "store"),
         (json!({"audio": {}}), "audio"),

@@ -1,12 +1,14 @@
-//! Who may ask and with what.
+//! Who may ask and with what; how clients leave and how the server ends.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use planish::{Engine, EngineOptions};
 use planish_server::{Error, ServerOptions, serve};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::server::{Running, model, options};
+use crate::server::{Running, agent, model, options};
 
 #[test]
 fn bytes_of_any_kind_are_answered() {
@@ -109,4 +111,84 @@ fn strangers_are_kept_out() {
         ..options()
     };
     assert!(matches!(refused(key), Error::Key));
+}
+
+fn status(server: &Running) -> Value {
+    serde_json::from_str(&server.get("/health").1).unwrap()
+}
+
+fn wait_for(what: &str, is_there: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_there() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Stories that nobody hears to their end: there are too many of them.
+const STORIES: usize = 100;
+
+#[test]
+fn clients_that_go_free_their_places_and_a_full_queue_says_so() {
+    let engine = EngineOptions {
+        answers: Some(1),
+        queue: STORIES,
+        ..EngineOptions::default()
+    };
+    let server = Running::start(options(), engine);
+    let ask = |stories: usize| {
+        let body =
+            json!({"prompt": "Once", "max_tokens": 1000, "stream": true, "temperature": 1, "n": stories}).to_string();
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut begun = [0; 12];
+        stream.read_exact(&mut begun).unwrap();
+        (stream, String::from_utf8(begun.to_vec()).unwrap())
+    };
+    let mut clients = vec![ask(STORIES)];
+    wait_for("the first runs", || status(&server)["running"] == 1);
+    // While a story ends there is a place; then there is none.
+    while clients.last().unwrap().1 == "HTTP/1.1 200" {
+        assert!(clients.len() < 2 * STORIES, "{}", status(&server));
+        clients.push(ask(1));
+    }
+    let (mut refused, code) = clients.pop().unwrap();
+    assert_eq!(code, "HTTP/1.1 429");
+    let mut rest = [0; 600];
+    let length = refused.read(&mut rest).unwrap();
+    let rest = String::from_utf8_lossy(&rest[..length]).into_owned();
+    assert!(rest.contains("retry-after: 1\r\n"), "{rest}");
+    drop(clients);
+    wait_for("all are gone", || {
+        let status = status(&server);
+        status["running"] == 0 && status["waiting"] == 0
+    });
+    let body = json!({"prompt": "A", "max_tokens": 2});
+    assert_eq!(server.post("/v1/completions", &body).0, 200);
+}
+
+#[test]
+fn who_is_being_answered_when_the_server_ends_is_told() {
+    let slow = ServerOptions {
+        grace: Duration::from_millis(100),
+        ..options()
+    };
+    let mut server = Running::start(slow, EngineOptions::default());
+    let url = server.url("/v1/chat/completions");
+    let messages = json!([{"role": "user", "content": "Once"}]);
+    let body = json!({"messages": messages, "max_tokens": 1000, "temperature": 1, "stream": true, "n": STORIES});
+    let client = std::thread::spawn(move || {
+        let mut response = agent().post(url).send_json(&body).unwrap();
+        response.body_mut().read_to_string().unwrap()
+    });
+    wait_for("it runs", || status(&server)["running"] != 0);
+    server.end();
+    let text = client.join().unwrap();
+    let last = text.trim_end().lines().last().unwrap();
+    assert!(
+        last.contains("shutting down") && last.contains("overloaded_error"),
+        "{last}"
+    );
+    assert!(!text.contains("[DONE]"));
 }

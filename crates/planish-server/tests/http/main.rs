@@ -1,5 +1,11 @@
 //! The server as a client meets it, over HTTP.
 
 mod answers;
+mod anthropic;
 mod gate;
+mod page;
+mod responses;
+mod sampling;
 mod server;
+mod structured;
+mod validator;

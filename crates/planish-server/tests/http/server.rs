@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use planish::{AutoModelForCausalLM, CausalLM, Engine, EngineOptions, GenerationConfig};
 use planish_server::{ServerOptions, serve};
@@ -28,6 +29,7 @@ pub fn model() -> &'static CausalLM {
 pub struct Running {
     pub address: SocketAddr,
     over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -35,7 +37,7 @@ impl Running {
         let over = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = std::sync::mpsc::channel();
         let ended = Arc::clone(&over);
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let engine = Engine::start(model(), engine);
             let is_over = || ended.load(Ordering::Relaxed);
             serve(engine, options, |address| sender.send(address).unwrap(), is_over).unwrap();
@@ -43,6 +45,7 @@ impl Running {
         Running {
             address: receiver.recv().unwrap(),
             over,
+            thread: Some(thread),
         }
     }
 
@@ -84,6 +87,13 @@ impl Running {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    pub fn end(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use planish_checkpoint::{Checkpoint, Entry};
 use planish_format::{FloatType, PackedMatrix, Packing};
 use planish_model::{BlockSpec, Heard, LayerRunner, LoadedLayer, Origin, StackPlace};
-use planish_quantize::{InputBasis, Moments, PartCodes, Recipe, calibrate_part};
+use planish_quantize::{Basis, Calibrator, InputMoments, PartCodes, Recipe, calibrate_part};
 
 use crate::Error;
 
@@ -27,6 +27,7 @@ pub struct LayerJob<'a> {
     pub recipe: &'a Recipe,
     pub clamp: bool,
     pub runner: &'a LayerRunner<'a>,
+    pub calibrator: &'a dyn Calibrator,
     pub packed: &'a HashMap<String, PackAs>,
     pub stop: &'a dyn Fn() -> Result<(), Error>,
 }
@@ -41,7 +42,7 @@ pub struct PackedLayer {
 /// Weights that have the same inputs, and what is known of these.
 struct Shared {
     origins: BTreeSet<Origin>,
-    moments: Moments,
+    moments: Box<dyn InputMoments>,
 }
 
 /// What the weights of a plain layer are multiplied by, and what it gives, of the first pieces.
@@ -220,15 +221,18 @@ impl LayerJob<'_> {
                 let known = all
                     .iter()
                     .position(|shared| origins.iter().any(|origin| shared.origins.contains(origin)));
-                let index = known.unwrap_or_else(|| {
-                    all.push(Shared {
-                        origins: BTreeSet::new(),
-                        moments: Moments::new(*cols),
-                    });
-                    all.len() - 1
-                });
+                let index = match known {
+                    Some(index) => index,
+                    None => {
+                        all.push(Shared {
+                            origins: BTreeSet::new(),
+                            moments: self.calibrator.moments(*cols)?,
+                        });
+                        all.len() - 1
+                    }
+                };
                 all[index].origins.extend(origins.iter().cloned());
-                all[index].moments.add(rows, before);
+                all[index].moments.add(rows, before)?;
             }
         }
         Ok(all)
@@ -236,21 +240,25 @@ impl LayerJob<'_> {
 
     /// Packs the parts of entries by what goes into them.
     fn pack(&self, all: Vec<Shared>, parts: &mut Parts) -> Result<(), Error> {
-        for Shared { origins, mut moments } in all {
+        for Shared { origins, moments } in all {
             let enough = moments.rows() as f64 >= LEAST_ROWS * moments.cols() as f64;
             let group = |origin: &Origin| self.packed[&origin.entry].0.group();
             let mut groups: Vec<usize> = origins.iter().map(group).collect();
             groups.sort_unstable();
             groups.dedup();
+            let mut left = Some(moments);
             for (index, size) in groups.iter().enumerate() {
-                let own = match index + 1 == groups.len() {
-                    true => std::mem::replace(&mut moments, Moments::new(0)),
-                    false => moments.clone(),
+                let own = match (&left, index + 1 == groups.len()) {
+                    (Some(moments), false) => Some(moments.copy()?),
+                    _ => left.take(),
                 };
-                let basis = if enough { InputBasis::new(own, *size) } else { None };
+                let basis = match own.filter(|_| enough) {
+                    Some(own) => own.basis(*size)?,
+                    None => None,
+                };
                 for origin in origins.iter().filter(|origin| group(origin) == *size) {
                     (self.stop)()?;
-                    let codes = self.part(&origin.entry, (origin.part, origin.parts), basis.as_ref())?;
+                    let codes = self.part(&origin.entry, (origin.part, origin.parts), basis.as_deref())?;
                     let all = parts
                         .entry(origin.entry.clone())
                         .or_insert_with(|| vec![None; origin.parts]);
@@ -265,7 +273,7 @@ impl LayerJob<'_> {
         self.checkpoint.entry(name).expect("an entry that is packed")
     }
 
-    fn part(&self, entry: &str, part: (usize, usize), basis: Option<&InputBasis>) -> Result<PartCodes, Error> {
+    fn part(&self, entry: &str, part: (usize, usize), basis: Option<&dyn Basis>) -> Result<PartCodes, Error> {
         let pack_as = self.packed[entry];
         let recipe = (self.recipe, self.clamp);
         Ok(calibrate_part(

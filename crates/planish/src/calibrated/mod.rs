@@ -19,11 +19,14 @@ use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::PackedMatrix;
+use planish_format::memory::or_out_of_memory;
 use planish_model::LayerRunner;
-use planish_quantize::{Method, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries};
+use planish_quantize::{
+    Calibrator, Method, OnProcessor, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries,
+};
 
 use crate::convert::from;
-use crate::{CalibrationText, Error, QuantizeError, Source};
+use crate::{CalibrationText, Device, Error, QuantizeError, Source};
 
 use layer::LayerJob;
 use outcome::{Outcome, Verdict};
@@ -52,6 +55,10 @@ pub struct CalibratedOptions {
     pub text: CalibrationText,
     /// Threads of the processor; `None` is one per physical core.
     pub threads: Option<usize>,
+    /// What adds up and chooses codes in place of the processor; sums have another order there, so that single codes may differ.
+    pub calibrator: Option<Arc<dyn Calibrator>>,
+    /// Where layers run: [`Device::Cuda`], or the processor.
+    pub device: Device,
 }
 
 /// Packs a plain model as `recipe` says, but for its method: by search, improved by the inputs of layers where that brings the
@@ -60,6 +67,17 @@ pub struct CalibratedOptions {
 /// # Errors
 /// As [`crate::quantize`]; a model that cannot be run; a text that is too short.
 pub fn quantize_calibrated(
+    source: &Source,
+    recipe: &Recipe,
+    options: &CalibratedOptions,
+    output: &Output,
+    on_calibration: &mut dyn FnMut(CalibratedProgress),
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    or_out_of_memory(|| run(source, recipe, options, output, on_calibration, on_progress))?
+}
+
+fn run(
     source: &Source,
     recipe: &Recipe,
     options: &CalibratedOptions,
@@ -88,7 +106,8 @@ pub fn quantize_calibrated(
         source,
         recipe: &recipe,
         output,
-        runner: LayerRunner::new(source.checkpoint(), options.threads)?,
+        runner: LayerRunner::new(source.checkpoint(), options.threads, options.device)?,
+        calibrator: options.calibrator.as_deref().unwrap_or(&OnProcessor),
         packed: named.collect(),
         store,
         text,
@@ -131,6 +150,9 @@ fn identity(
         }
     };
     identity.push(("the calibration text".to_owned(), text));
+    if let Some(calibrator) = &options.calibrator {
+        identity.push(("what calibrates".to_owned(), calibrator.name()));
+    }
     identity.push((
         "the version of planish".to_owned(),
         env!("CARGO_PKG_VERSION").to_owned(),
@@ -144,6 +166,7 @@ struct Run<'a> {
     recipe: &'a Recipe,
     output: &'a Output,
     runner: LayerRunner<'a>,
+    calibrator: &'a dyn Calibrator,
     packed: HashMap<String, layer::PackAs>,
     store: Store,
     text: Text,
@@ -171,6 +194,7 @@ impl Run<'_> {
                 recipe: self.recipe,
                 clamp: self.output.clamp,
                 runner: &self.runner,
+                calibrator: self.calibrator,
                 packed: &self.packed,
                 stop: &|| self.check_stop(),
             };

@@ -1,7 +1,7 @@
 //! The text: what the model writes, or what was given, in pieces, some of them held out.
 
 use crate::own_writing::{self, OwnText, SIDE_BY_SIDE};
-use crate::{CalibrationText, Error, Source};
+use crate::{CalibrationText, Device, Error, Source};
 
 use super::{CalibratedOptions, CalibratedProgress, HELD_OUT};
 
@@ -28,7 +28,11 @@ impl Text {
     ) -> Result<Text, Error> {
         match &options.text {
             CalibrationText::OwnWriting { seed, tokens, longest } => {
-                let model = own_writing::model(source, options.threads, None)?;
+                let device = match options.device {
+                    Device::Cuda => Device::Cuda,
+                    _ => Device::Cpu,
+                };
+                let model = own_writing::model(source, (device, options.threads), None)?;
                 let held_out = HELD_OUT * longest;
                 let mut on_progress = |progress: crate::CalibrationProgress| {
                     on_calibration(CalibratedProgress::Writing(progress.done, progress.total));

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::{Error, TextAnswer};
+use crate::{Error, TextAnswer, TokenLogprobs};
 
 /// What an engine tells a client, in this order: `Begun` once, pieces of text, then `Finished` or `Failed` once, which may also be
 /// all there is.
@@ -15,10 +15,16 @@ pub enum EngineEvent<'a> {
         /// Of these, tokens that are remembered.
         cached_tokens: usize,
     },
+    /// How likely the next token of the answer was, where that was asked for; its text follows, or comes with that of later tokens.
+    Logprobs(&'a TokenLogprobs),
     /// The next piece of the answer in whole characters, never a part of a stop string.
     Text(&'a str),
-    /// The same, of what a model with channels thinks before it answers.
+    /// The same, of what the model thinks before it answers, where that is told apart.
     Reasoning(&'a str),
+    /// A call of this tool begins.
+    Call(&'a str),
+    /// More of the arguments of the call that began last.
+    Arguments(&'a str),
     /// The answer is finished: by itself, or [`Finish::Interrupted`](crate::Finish::Interrupted) because the engine stops.
     Finished(&'a TextAnswer),
     /// The answer cannot be given, or not to its end.

@@ -28,9 +28,9 @@ pub struct EngineOptions {
     pub answers: Option<usize>,
     /// Requests that wait, at most.
     pub queue: usize,
-    /// Bytes of what sequences remember, running and finished ones together. An answer that is alone may take more. Sequences that
-    /// share a beginning are counted as if they did not.
-    pub cache_bytes: u64,
+    /// Bytes of what sequences remember, running and finished ones together; what several share counts once. An answer that is alone
+    /// may take more. Default: of the memory that is free when the engine starts, a quarter on the processor, all but a tenth on a GPU.
+    pub cache_bytes: Option<u64>,
     /// How long a running answer may wait for a piece of somebody's prompt.
     pub longest_wait: Duration,
 }
@@ -40,7 +40,7 @@ impl Default for EngineOptions {
         EngineOptions {
             answers: None,
             queue: 256,
-            cache_bytes: 2 << 30,
+            cache_bytes: None,
             longest_wait: Duration::from_millis(100),
         }
     }
@@ -91,7 +91,7 @@ pub struct EngineStatus {
     pub passes: u64,
     /// Answers that paused for want of memory.
     pub pauses: u64,
-    /// Bytes of what is remembered now; shared beginnings count once for each sequence.
+    /// Bytes of what is remembered now; what several sequences share counts once.
     pub cache_bytes: u64,
     /// Bytes that may be remembered.
     pub cache_limit: u64,

@@ -29,9 +29,9 @@ pub(super) fn common(session: &Session, prompt: &[u32]) -> usize {
 }
 
 impl Prefixes {
-    /// Positions of each, the one not used for the longest time first.
-    pub(super) fn positions(&self) -> impl Iterator<Item = usize> {
-        self.kept.iter().map(|session| session.tokens().len())
+    /// All of them, the one not used for the longest time first.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.kept.iter()
     }
 
     /// Remembers a sequence whose answer is finished, in place of those that it begins with.

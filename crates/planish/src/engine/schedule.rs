@@ -10,11 +10,15 @@ pub(super) struct Load {
     pub limit: usize,
     /// Answers side by side, at most.
     pub answers: usize,
-    /// Positions that each running answer has or is reading, the oldest first.
-    pub running: Vec<usize>,
-    /// Positions of each finished sequence that is remembered.
-    pub kept: Vec<usize>,
-    /// Positions that the first one who waits would begin with.
+    /// Running answers.
+    pub running: usize,
+    /// Positions that these have or are reading, as memory is taken for them.
+    pub held: usize,
+    /// Finished sequences that are remembered.
+    pub kept: usize,
+    /// Positions that these hold and no running answer does.
+    pub more: usize,
+    /// Positions that the first one who waits would begin with, besides those that it would share.
     pub next: Option<usize>,
 }
 
@@ -34,40 +38,38 @@ pub(super) enum Action {
 }
 
 /// Memory for a sequence of so many positions, with one more.
-fn room(positions: usize) -> usize {
+pub(super) fn room(positions: usize) -> usize {
     (positions + 1).next_multiple_of(BLOCK)
 }
 
 impl Load {
     /// The oldest answer always goes on, so that everything ends some time.
     pub(super) fn action(&self) -> Action {
-        let running: usize = self.running.iter().map(|&positions| room(positions)).sum();
-        let kept: usize = self.kept.iter().map(|&positions| room(positions)).sum();
-        if running + kept > self.limit {
-            if kept > 0 {
+        if self.held + self.more > self.limit {
+            if self.kept > 0 {
                 return Action::Forget;
             }
-            if self.running.len() > 1 {
+            if self.running > 1 {
                 return Action::Pause;
             }
         }
-        if let Some(next) = self.next.filter(|_| self.running.len() < self.answers) {
+        if let Some(next) = self.next.filter(|_| self.running < self.answers) {
             // With a block for each to grow by: who begins does not pause in the next moment.
-            let growth = match self.running.len() {
+            let growth = match self.running {
                 0 => 0,
                 others => (others + 1) * BLOCK,
             };
-            let wanted = running + room(next) + growth;
-            if wanted + kept <= self.limit || (self.running.is_empty() && self.kept.is_empty()) {
+            let wanted = self.held + room(next) + growth;
+            if wanted + self.more <= self.limit || (self.running == 0 && self.kept == 0) {
                 return Action::Begin;
             }
-            if kept > 0 && (wanted <= self.limit || self.running.is_empty()) {
+            if self.kept > 0 && (wanted <= self.limit || self.running == 0) {
                 return Action::Forget;
             }
         }
-        match self.running.is_empty() {
-            true => Action::Wait,
-            false => Action::Pass,
+        match self.running {
+            0 => Action::Wait,
+            _ => Action::Pass,
         }
     }
 }
@@ -95,8 +97,10 @@ mod tests {
             let load = Load {
                 limit,
                 answers,
-                running: running.iter().map(|(positions, _)| *positions).collect(),
-                kept: kept.clone(),
+                running: running.len(),
+                held: running.iter().map(|(positions, _)| room(*positions)).sum(),
+                kept: kept.len(),
+                more: kept.iter().map(|&positions| room(positions)).sum(),
                 next: waiting.last().map(|(positions, _)| *positions),
             };
             match load.action() {
@@ -144,20 +148,24 @@ mod tests {
         let mut load = Load {
             limit: 384,
             answers: 4,
-            running: vec![63, 63],
-            kept: vec![100],
+            running: 2,
+            held: 128,
+            kept: 1,
+            more: 128,
             next: Some(10),
         };
         assert_eq!(load.action(), Action::Forget, "64 + 64 + 64 + 3 blocks to grow");
-        load.kept.clear();
+        load.more = 0;
+        assert_eq!(load.action(), Action::Begin, "what running answers share takes no room");
+        load.kept = 0;
         assert_eq!(load.action(), Action::Begin);
         load.next = Some(100);
         assert_eq!(load.action(), Action::Pass, "no room to begin");
-        load.running = vec![300, 100];
+        load.held = 448;
         assert_eq!(load.action(), Action::Pause);
-        load.running = vec![1000];
+        (load.running, load.held) = (1, 1024);
         assert_eq!(load.action(), Action::Pass, "the oldest always goes on");
-        load.running.clear();
+        (load.running, load.held) = (0, 0);
         assert_eq!(load.action(), Action::Begin);
         load.next = None;
         assert_eq!(load.action(), Action::Wait);

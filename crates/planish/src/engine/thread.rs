@@ -1,7 +1,7 @@
 //! The engine's thread: does what the schedule says, and tells clients.
 
-use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::collections::{HashMap, VecDeque};
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,15 @@ use planish_model::Model;
 
 use super::client::{Client, EngineEvent};
 use super::prefixes::{Prefixes, common};
-use super::schedule::{Action, BLOCK, Load, piece};
+use super::schedule::{Action, BLOCK, Load, piece, room};
 use super::{EngineRequest, Shared};
 use crate::told::Told;
 use crate::{CausalLM, Error, TextAnswer, TextStep};
 
 /// Prompt tokens in a pass, at most.
 const MOST_PIECE: usize = 512;
+/// Bytes for what sequences remember, where nobody tells how much memory there is.
+const UNKNOWN_CACHE: u64 = 2 << 30;
 /// Share of the last pass in the rate at which prompts are read.
 const NEWEST: f64 = 0.5;
 
@@ -51,11 +53,17 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn take(&mut self, step: Step) -> ControlFlow<()> {
-        let Step::Token(token) = step else {
-            return ControlFlow::Continue(());
-        };
+    fn take(&mut self, step: Step<'_>) -> ControlFlow<()> {
         let (client, gone) = (&mut self.client, &mut self.gone);
+        let token = match step {
+            Step::Prefill { .. } => return ControlFlow::Continue(()),
+            // Only of what the answer says.
+            Step::Logprobs(logprobs) if self.told.is_in_answer() => {
+                return tell_event(client, gone, EngineEvent::Logprobs(logprobs));
+            }
+            Step::Logprobs(_) => return ControlFlow::Continue(()),
+            Step::Token(token) => token,
+        };
         let flow = self.told.take(token, &mut |piece| tell(client, gone, piece));
         flow.unwrap_or_else(|error| {
             self.failure = Some(error);
@@ -89,7 +97,13 @@ fn tell(client: &mut Box<dyn Client>, gone: &mut bool, piece: TextStep<'_>) -> C
         TextStep::Text("") | TextStep::Reasoning("") | TextStep::Prefill { .. } => return ControlFlow::Continue(()),
         TextStep::Text(text) => EngineEvent::Text(text),
         TextStep::Reasoning(text) => EngineEvent::Reasoning(text),
+        TextStep::Call(name) => EngineEvent::Call(name),
+        TextStep::Arguments(text) => EngineEvent::Arguments(text),
     };
+    tell_event(client, gone, event)
+}
+
+fn tell_event(client: &mut Box<dyn Client>, gone: &mut bool, event: EngineEvent<'_>) -> ControlFlow<()> {
     if *gone {
         return ControlFlow::Break(());
     }
@@ -142,7 +156,7 @@ impl<'a> Worker<'a> {
     fn new(shared: &'a Shared, model: &'a CausalLM) -> Worker<'a> {
         let loaded = model.lock();
         let (batch, position_bytes) = (loaded.batch(), loaded.position_bytes());
-        let bytes = shared.options.cache_bytes;
+        let bytes = shared.options.cache_bytes.unwrap_or_else(|| default_cache(&loaded));
         let limit = (bytes / position_bytes.max(1) as u64).max(BLOCK as u64);
         shared.counts.cache_limit.store(bytes, Ordering::Relaxed);
         Worker {
@@ -173,14 +187,17 @@ impl<'a> Worker<'a> {
             Action::Pause => self.pause(),
             Action::Begin => self.begin(),
             Action::Pass => self.pass(),
-            Action::Wait => return self.wait(),
+            Action::Wait => {
+                // The last client may have left just now, without a pass.
+                self.count();
+                return self.wait();
+            }
         }
         self.count();
         true
     }
 
     fn load(&self) -> Load {
-        let running = self.jobs.iter().filter_map(|(member, _)| self.batch.get(*member));
         let next = match self.paused.front() {
             // Nobody can begin: nothing is looked up while all places are taken.
             _ if self.jobs.len() >= self.answers => None,
@@ -188,18 +205,38 @@ impl<'a> Worker<'a> {
             None => {
                 let queue = self.shared.queue();
                 let first = queue.waiting.front().map(|submitted| submitted.prompt.as_slice());
-                // Who will find its prompt read in a moment waits for that.
-                let ready = first.filter(|prompt| !matches!(self.source(prompt), Source::Soon));
-                ready.map(<[u32]>::len)
+                first.and_then(|prompt| match self.source(prompt) {
+                    // Who will find its prompt read in a moment waits for that.
+                    (Source::Soon, _) => None,
+                    (_, shared) => Some(prompt.len() - shared),
+                })
             }
         };
+        let held = stored(self.sessions().map(|session| (session, session.known_tokens().len())));
         Load {
             limit: self.limit,
             answers: self.answers,
-            running: running.map(|session| session.known_tokens().len()).collect(),
-            kept: self.prefixes.positions().collect(),
+            running: self.jobs.len(),
+            held,
+            kept: self.prefixes.sessions().count(),
+            more: self.stored() - held,
             next,
         }
+    }
+
+    /// Of the answers that run.
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.jobs.iter().filter_map(|(member, _)| self.batch.get(*member))
+    }
+
+    /// Positions that are held or will be in a moment.
+    fn stored(&self) -> usize {
+        let running = self.sessions().map(|session| (session, session.known_tokens().len()));
+        let kept = self
+            .prefixes
+            .sessions()
+            .map(|session| (session, session.tokens().len()));
+        stored(running.chain(kept))
     }
 
     /// Whoever is gone waits and runs no more.
@@ -305,7 +342,7 @@ impl<'a> Worker<'a> {
 
     /// A session that has begun to answer the prompt, with as much of it as is remembered.
     fn session(&mut self, prompt: &[u32], plan: &GenerationPlan) -> Result<Session, Error> {
-        let source = self.source(prompt);
+        let (source, _) = self.source(prompt);
         let model = &mut self.model.lock();
         let mut session = match source {
             Source::Kept(index, length) => match self.prefixes.take(index, length) {
@@ -322,7 +359,8 @@ impl<'a> Worker<'a> {
         Ok(session)
     }
 
-    fn source(&self, prompt: &[u32]) -> Source {
+    /// Where the prompt's beginning is, and how long that is.
+    fn source(&self, prompt: &[u32]) -> (Source, usize) {
         let kept = self.prefixes.best(prompt);
         let mut best = kept.map_or((0, Source::Nowhere), |(index, length)| {
             (length, Source::Kept(index, length))
@@ -343,7 +381,7 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        best.1
+        (best.1, best.0)
     }
 
     fn pass(&mut self) {
@@ -431,6 +469,7 @@ impl<'a> Worker<'a> {
             let answer = TextAnswer {
                 answer: Answer {
                     tokens: Vec::new(),
+                    logprobs: Vec::new(),
                     finish: Finish::Interrupted,
                     prompt_tokens: submitted.prompt.len(),
                     reused_tokens: 0,
@@ -439,6 +478,9 @@ impl<'a> Worker<'a> {
                 },
                 text: String::new(),
                 reasoning: String::new(),
+                stop: None,
+                reasoning_tokens: 0,
+                calls: Vec::new(),
             };
             let _ = submitted.client.on_event(EngineEvent::Finished(&answer));
         }
@@ -448,9 +490,9 @@ impl<'a> Worker<'a> {
     fn count(&self) {
         let counts = &self.shared.counts;
         let store = |count: &AtomicU64, value: usize| count.store(value as u64, Ordering::Relaxed);
-        let running = self.jobs.iter().filter_map(|(member, _)| self.batch.get(*member));
-        let running = running.map(|session| session.tokens().len());
-        let positions: usize = running.chain(self.prefixes.positions()).sum();
+        let all = self.sessions().chain(self.prefixes.sessions());
+        let positions = ranges(all.map(|session| (session, session.tokens().len())));
+        let positions: usize = positions.values().map(Range::len).sum();
         store(&counts.running, self.jobs.len());
         store(&counts.paused, self.paused.len());
         store(&counts.cache_bytes, positions * self.position_bytes);
@@ -458,9 +500,41 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Positions by who computed them: those of a number from where they begin to the end of the longest.
+fn ranges<'a>(sessions: impl Iterator<Item = (&'a Session, usize)>) -> HashMap<u64, Range<usize>> {
+    let mut ranges: HashMap<u64, Range<usize>> = HashMap::new();
+    for (session, length) in sessions {
+        for (number, part) in session.lineage().parts(length) {
+            let range = ranges.entry(number).or_insert(part.clone());
+            range.end = range.end.max(part.end);
+        }
+    }
+    ranges
+}
+
+/// Positions that memory is taken for: whole blocks, what sequences share once.
+fn stored<'a>(sessions: impl Iterator<Item = (&'a Session, usize)>) -> usize {
+    let ranges = ranges(sessions);
+    // A block that is begun is of one sequence alone.
+    ranges
+        .values()
+        .map(|range| room(range.end) - range.start / BLOCK * BLOCK)
+        .sum()
+}
+
+/// Bytes for what sequences remember, where nobody says how many.
+fn default_cache(model: &Model) -> u64 {
+    let on_gpu = model.device_memory().is_some();
+    match model.free_bytes() {
+        Some(free) if on_gpu => free / 10 * 9,
+        Some(free) => free / 4,
+        None => UNKNOWN_CACHE,
+    }
+}
+
 /// What a batch does with a model: a step, or to settle.
 type Work = fn(
     &mut Batch<Session>,
     &mut Model,
-    &mut dyn FnMut(Member, Step) -> ControlFlow<()>,
+    &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
 ) -> Result<(), planish_generate::Error>;
