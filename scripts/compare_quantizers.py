@@ -3,7 +3,7 @@
     python scripts/compare_quantizers.py --planish target/release/planish [--bits 2 3 4] [--only dwq,gptq] [--jobs 2]
         [--blas libopenblas.so.0] [--work DIR]
 
-The model is models/demo-float; the text is what it writes itself, the judge models/demo/held-out.txt. The table token embedding has 8 bits
+The model is models/demo-float; the text is what it writes itself, the judge models/demo/held-out.txt. The token table has 8 bits
 everywhere but under a budget, where it takes part. Each run is a process, whose time and peak memory are its own; all files are
 judged by one `planish evaluate`. Prints a Markdown table; a run that fails is a row that says so, and the exit code is their number.
 
@@ -12,7 +12,8 @@ faster on a processor, for which MLX has no fast packed product. MLX's wheel bri
 What a run rounds to bfloat16 in the end is scales and biases. dwq reads the text again until it has its samples, at its own
 learning rate and at larger ones; dynamic_quant may miss its budget, so planish is given what it came to.
 
-Needs mlx[cpu] 0.32.4, mlx-lm 0.32.2 and what they need.
+Needs mlx[cpu] 0.32.4, mlx-lm 0.32.2 and what they need. MLX compiles functions with a C++ compiler; where that fails, set
+MLX_DISABLE_COMPILE=1.
 """
 
 import argparse
@@ -129,6 +130,7 @@ def run_peer(name, settings, text, out):
 class Runs:
     def __init__(self, arguments):
         self.arguments = arguments
+        arguments.planish = arguments.planish.resolve()
         self.work = arguments.work
         self.work.mkdir(parents=True, exist_ok=True)
         self.text = self.work / "calibration.txt"

@@ -62,7 +62,7 @@ def main():
     if arguments.cores:
         os.sched_setaffinity(0, [int(core) for core in arguments.cores.split(",")])
     speeds = {"read_gb_per_s": read_speed(arguments.checkpoint), "product_gflop_per_s": product_speed()}
-    command = [arguments.planish, "quantize", arguments.checkpoint, "--out", arguments.out, "--force", *flags]
+    command = [arguments.planish.resolve(), "quantize", arguments.checkpoint, "--out", arguments.out, "--force", *flags]
     peak, ended = {}, threading.Event()
     start = time.monotonic()
     process = subprocess.Popen([str(part) for part in command])

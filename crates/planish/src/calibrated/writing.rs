@@ -3,7 +3,7 @@
 use planish_model::Device;
 
 use crate::own_writing::{self, OwnText, SIDE_BY_SIDE};
-use crate::{CalibrationText, Error, Source};
+use crate::{CalibrationText, Device, Error, Source};
 
 use super::{CalibratedOptions, CalibratedProgress, HELD_OUT};
 
