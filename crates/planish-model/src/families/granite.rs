@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::Family;
-use super::common::{Differences, adapted_layers};
+use super::common::{Differences, LlamaLayer, adapted_layers};
 use crate::config::Config;
-use crate::{Architecture, BlockSpec, Error};
+use crate::{Architecture, Error};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "GraniteForCausalLM",
@@ -14,14 +14,14 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    granite_like(config, FAMILY.architecture, |_| Ok(None))
+    granite_like(config, FAMILY.architecture, |_, _| Ok(()))
 }
 
-/// A decoder of the Granite kind with other blocks in place of the feed-forward blocks of the layers that have some.
+/// A decoder of the Granite kind; `adapt` changes any part of a layer.
 pub(super) fn granite_like(
     config: Config<'_>,
     name: &str,
-    replacement: impl Fn(usize) -> Result<Option<BlockSpec>, Error>,
+    adapt: impl Fn(usize, &mut LlamaLayer) -> Result<(), Error>,
 ) -> Result<Architecture, Error> {
     let defaults = json!({
         "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0
@@ -38,10 +38,7 @@ pub(super) fn granite_like(
     let scale = config.number("attention_multiplier")? as f32;
     let mut architecture = adapted_layers(config, name, differences, |_, index, layer| {
         layer.attention.scale = scale;
-        if let Some(block) = replacement(index)? {
-            layer.feed_forward = block;
-        }
-        Ok(())
+        adapt(index, layer)
     })?;
     architecture.embedding.scale = config.number("embedding_multiplier")? as f32;
     architecture.logits.scale = match config.number("logits_scaling")? {
