@@ -16,7 +16,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"num_experts_per_tok": 5, "num_experts": 7});
+    let defaults = json!({"num_experts_per_tok": 5, "num_experts": 7, "rope_theta": 500_000.0});
     let config = config.with_defaults(&defaults);
     let routing = softmax_routing(config, "num_experts_per_tok", config.flag("norm_topk_prob", false)?)?;
     let routed = Routed::read(config, "intermediate_size", "num_experts", routing)?;

@@ -1,6 +1,6 @@
 //! GPTNeoForCausalLM: GPT-2 with windows in every second layer and scores that are not scaled.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Family;
 use super::gpt2::positions;
@@ -15,6 +15,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+    let defaults = json!({"attention_types": [[["global", "local"], 12]]});
+    let config = config.with_defaults(&defaults);
     let sizes = read_sizes(config)?;
     let epsilon = epsilon(config, "layer_norm_epsilon", 1e-5)?;
     let activation = activation(config, "activation_function", "gelu_new")?;
@@ -65,12 +67,9 @@ fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
     })
 }
 
-/// By `attention_types`, a list of runs of kinds and how often each is repeated; global and local in turn without it.
+/// By `attention_types`, a list of runs of kinds and how often each is repeated.
 fn local_layers(config: Config<'_>, layers: usize) -> Result<Vec<bool>, Error> {
     const KEY: &str = "attention_types";
-    let Some(value) = config.value(KEY) else {
-        return Ok((0..layers).map(|index| index % 2 == 1).collect());
-    };
     let kind = |kind: &Value| match kind.as_str() {
         Some("global") => Some(false),
         Some("local") => Some(true),
@@ -81,8 +80,9 @@ fn local_layers(config: Config<'_>, layers: usize) -> Result<Vec<bool>, Error> {
         let times = run.get(1)?.as_u64().filter(|&times| times <= layers as u64)?;
         Some(kinds.repeat(times as usize))
     };
-    let runs = value
-        .as_array()
+    let runs = config
+        .value(KEY)
+        .and_then(Value::as_array)
         .and_then(|runs| runs.iter().map(run).collect::<Option<Vec<_>>>());
     runs.map(|runs| runs.concat())
         .filter(|local| local.len() == layers)

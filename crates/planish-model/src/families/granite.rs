@@ -1,7 +1,5 @@
 //! GraniteForCausalLM: Llama with factors on embeddings, scores, residuals and logits.
 
-use serde_json::json;
-
 use super::Family;
 use super::common::{Differences, LlamaLayer, adapted_layers};
 use crate::config::Config;
@@ -23,25 +21,22 @@ pub(super) fn granite_like(
     name: &str,
     adapt: impl Fn(usize, &mut LlamaLayer) -> Result<(), Error>,
 ) -> Result<Architecture, Error> {
-    let defaults = json!({
-        "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0
-    });
-    let config = config.with_defaults(&defaults);
+    let factor = |key: &str| Ok::<f64, Error>(config.optional_number(key)?.unwrap_or(1.0));
     let attention_bias = config.flag("attention_bias", false)?;
     let differences = Differences {
         query_bias: attention_bias,
         output_bias: attention_bias,
         feed_forward_bias: config.flag("mlp_bias", false)?,
-        residual_scale: config.number("residual_multiplier")? as f32,
+        residual_scale: factor("residual_multiplier")? as f32,
         ..Differences::default()
     };
-    let scale = config.number("attention_multiplier")? as f32;
+    let scale = factor("attention_multiplier")? as f32;
     let mut architecture = adapted_layers(config, name, differences, |_, index, layer| {
         layer.attention.scale = scale;
         adapt(index, layer)
     })?;
-    architecture.embedding.scale = config.number("embedding_multiplier")? as f32;
-    architecture.logits.scale = match config.number("logits_scaling")? {
+    architecture.embedding.scale = factor("embedding_multiplier")? as f32;
+    architecture.logits.scale = match factor("logits_scaling")? {
         0.0 => return Err(config.error("logits_scaling", "a number other than 0")),
         divisor => (1.0 / divisor) as f32,
     };

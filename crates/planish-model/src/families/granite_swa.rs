@@ -1,5 +1,7 @@
 //! GraniteSWAForCausalLM and GraniteMoeSWAForCausalLM: Granite with windows, sinks, and a base of rotation for each layer.
 
+use serde_json::json;
+
 use super::Family;
 use super::common::LlamaLayer;
 use super::granite::granite_like;
@@ -11,13 +13,20 @@ use crate::{Architecture, Error, RopeSpec};
 pub(super) const FAMILY: Family = Family {
     architecture: "GraniteSWAForCausalLM",
     model_type: "granite_swa",
-    translate: |config| decoder(config, FAMILY.architecture, |_, _| Ok(())),
+    translate: |config| {
+        let defaults = json!({
+            "rms_norm_eps": 1e-5, "num_key_value_heads": 4, "tie_word_embeddings": true, "sliding_window": 128
+        });
+        decoder(config.with_defaults(&defaults), FAMILY.architecture, |_, _| Ok(()))
+    },
 };
 
 pub(super) const EXPERTS_FAMILY: Family = Family {
     architecture: "GraniteMoeSWAForCausalLM",
     model_type: "granitemoe_swa",
     translate: |config| {
+        let defaults = json!({"sliding_window": 128});
+        let config = config.with_defaults(&defaults);
         let block = read_shared(config)?;
         decoder(config, EXPERTS_FAMILY.architecture, |index, layer| {
             layer.feed_forward = block(index)?;
