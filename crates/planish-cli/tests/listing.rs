@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use planish_format::FloatType;
 use serde_json::{Value, json};
 use support::{Scratch, plain};
@@ -31,6 +33,24 @@ fn models_lists_families_with_what_is_tested() {
         assert!(table.contains(family["architecture"].as_str().unwrap()), "{family}");
     }
     assert!(table.contains(&format!("{} families", families.len())), "{table}");
+}
+
+/// docs/MODELS.md is what `planish models --markdown` prints, and README.md has the number.
+#[test]
+fn the_documents_have_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let scratch = Scratch::new();
+    let table = text_of(&scratch, &["models", "--markdown"]);
+    assert_eq!(read("docs/MODELS.md"), table);
+    let families = json_of(&scratch, &["models", "--json"])["families"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert!(
+        read("README.md").contains(&format!("{families} families")),
+        "{families}"
+    );
 }
 
 #[test]

@@ -11,14 +11,18 @@ pub struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// Print the table in Markdown, as docs/MODELS.md has it
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let families = Architecture::families();
-    let text = match arguments.json {
-        true => format!("{}\n", as_json(&families)),
-        false => table(&families),
+    let text = match arguments {
+        Arguments { json: true, .. } => format!("{}\n", as_json(&families)),
+        Arguments { markdown: true, .. } => markdown(&families),
+        _ => table(&families),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
@@ -33,6 +37,27 @@ fn as_json(families: &[FamilyInfo]) -> Value {
         "families": families.iter().map(family).collect::<Vec<_>>(),
         "tested": Map::from_iter(meanings),
     })
+}
+
+/// The same as a document: a row for each family, a column for each form.
+fn markdown(families: &[FamilyInfo]) -> String {
+    let forms: Vec<&str> = Tested::ALL.iter().map(|form| form.name()).collect();
+    let mut text = format!(
+        "# Models that run\n\n{} families. Made by `planish models --markdown`. ",
+        families.len()
+    );
+    text += "On tiny checkpoints it is tested that\n\n";
+    for form in Tested::ALL {
+        text += &format!("- {}: {}\n", form.name(), form.meaning());
+    }
+    text += &format!("\n| architecture | model type | {} |\n", forms.join(" | "));
+    text += &format!("|---|---|{}\n", "---|".repeat(forms.len()));
+    for family in families {
+        let cells = Tested::ALL.map(|form| if family.tested.contains(&form) { "yes" } else { "" });
+        let (architecture, model_type) = (family.architecture, family.model_type);
+        text += &format!("| {architecture} | {model_type} | {} |\n", cells.join(" | "));
+    }
+    text
 }
 
 /// A line for each family, then what the words mean.

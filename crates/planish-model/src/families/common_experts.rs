@@ -136,6 +136,7 @@ pub(super) struct LateExperts {
     first: usize,
     kinds: Option<Vec<bool>>, // whether a layer has some
     shared: usize,
+    shared_name: &'static str,
     corrected: bool,
     bias: bool,
 }
@@ -152,9 +153,15 @@ impl LateExperts {
             first: config.whole("first_k_dense_replace", 0)?,
             kinds: read_kinds(config)?,
             shared: config.whole(keys[1], 0)?,
+            shared_name: "shared_experts",
             corrected: matches!(routing.scoring, Scoring::Sigmoid),
             bias: config.flag("mlp_bias", false)?,
         })
+    }
+
+    /// With shared experts of this name.
+    pub(super) fn with_shared_name(self, shared_name: &'static str) -> LateExperts {
+        LateExperts { shared_name, ..self }
     }
 
     /// Those of a layer that has some.
@@ -174,7 +181,10 @@ impl LateExperts {
                 .to_vec(),
             required: true,
         };
-        let (intermediate, shared) = (self.shared * self.routed.intermediate, format!("{path}.shared_experts"));
+        let (intermediate, shared) = (
+            self.shared * self.routed.intermediate,
+            format!("{path}.{}", self.shared_name),
+        );
         Some(ExpertsSpec {
             score_correction: self.corrected.then_some(score_correction),
             shared: (intermediate > 0).then(|| self.routed.shared(sizes, &shared, intermediate, self.bias)),
@@ -184,7 +194,7 @@ impl LateExperts {
 }
 
 /// Which layers have experts by `mlp_layer_types`, if the config has it.
-fn read_kinds(config: Config<'_>) -> Result<Option<Vec<bool>>, Error> {
+pub(super) fn read_kinds(config: Config<'_>) -> Result<Option<Vec<bool>>, Error> {
     const KEY: &str = "mlp_layer_types";
     let Some(kinds) = config.texts(KEY)? else {
         return Ok(None);

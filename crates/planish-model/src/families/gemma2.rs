@@ -21,10 +21,15 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "query_pre_attn_scalar": 256, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0
     });
     let config = config.with_defaults(&defaults);
+    gemma2_like(config, FAMILY.architecture, differences(config)?)
+}
+
+/// A decoder of the Gemma 2 kind.
+pub(super) fn gemma2_like(config: Config<'_>, name: &str, differences: Differences) -> Result<Architecture, Error> {
     let window = config.optional_count("sliding_window")?;
     let scale = score_scale(config)?;
     let softcap = cap(config, "attn_logit_softcapping")?;
-    let mut architecture = llama_like(config, FAMILY.architecture, differences(config)?, |index, attention| {
+    let mut architecture = llama_like(config, name, differences, |index, attention| {
         attention.window = window_of_layer(config, window, |index| index % 2 == 0, index)?;
         (attention.scale, attention.softcap) = (scale, softcap);
         Ok(())

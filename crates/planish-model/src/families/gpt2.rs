@@ -53,20 +53,24 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let final_norm = norm("transformer.ln_f".to_owned());
     let head = sizes.head(config, "lm_head", true)?;
     let decoder = sizes.decoder(FAMILY.architecture, "transformer.wte", layer, final_norm, head)?;
-    let positions = PositionTable {
-        name: "transformer.wpe".to_owned(),
-        rows: sizes.context,
-        offset: 0,
-    };
     Ok(Architecture {
         embedding: EmbeddingSpec {
-            positions: Some(positions),
+            positions: Some(positions(&sizes)),
             ..decoder.embedding
         },
         // The first checkpoints, without the name of the part that they hold.
         prefix_aliases: vec![PrefixAlias::new("transformer.", "")],
         ..decoder
     })
+}
+
+/// A learned vector for every position.
+pub(super) fn positions(sizes: &Sizes) -> PositionTable {
+    PositionTable {
+        name: "transformer.wpe".to_owned(),
+        rows: sizes.context,
+        offset: 0,
+    }
 }
 
 /// GPT-2 has names of its own for most keys.

@@ -18,8 +18,9 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({"num_experts_per_tok": 2, "num_local_experts": 8});
     let config = config.with_defaults(&defaults);
     let routed = read_experts(config)?;
-    granite_like(config, FAMILY.architecture, |index| {
-        Ok(Some(experts(&routed, index).into()))
+    granite_like(config, FAMILY.architecture, |index, layer| {
+        layer.feed_forward = experts(&routed, index).into();
+        Ok(())
     })
 }
 

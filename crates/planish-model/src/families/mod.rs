@@ -22,6 +22,7 @@ mod exaone4;
 mod exaone_moe;
 mod falcon;
 mod falcon_h1;
+mod flex_olmo;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -30,16 +31,21 @@ mod glm4;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod gpt2;
+mod gpt_bigcode;
+mod gpt_neo;
 mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
+mod granite_swa;
 mod granitemoe;
 mod granitemoehybrid;
 mod granitemoeshared;
 mod helium;
 mod hunyuan_v1_dense;
 mod hunyuan_v1_moe;
+mod hy_v3;
+mod hyperclovax;
 mod internlm2;
 mod internlm3;
 mod iquestcoder;
@@ -49,6 +55,7 @@ mod lfm2_moe;
 mod llama;
 mod mamba2;
 mod mamba2_only;
+mod mellum;
 mod minicpm;
 mod minicpm3;
 mod minimax_m2;
@@ -80,6 +87,7 @@ mod solar_open;
 mod stablelm;
 mod starcoder2;
 mod tested;
+mod vaultgemma;
 mod wrapped;
 mod youtu;
 
@@ -122,6 +130,7 @@ static FAMILIES: &[Family] = &[
     exaone_moe::FAMILY,
     falcon::FAMILY,
     falcon_h1::FAMILY,
+    flex_olmo::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
     gemma::FAMILY,
@@ -130,16 +139,22 @@ static FAMILIES: &[Family] = &[
     glm4_moe_lite::FAMILY,
     glm::FAMILY,
     gpt2::FAMILY,
+    gpt_bigcode::FAMILY,
+    gpt_neo::FAMILY,
     gpt_neox::FAMILY,
     gpt_oss::FAMILY,
     gptj::FAMILY,
     granite::FAMILY,
+    granite_swa::EXPERTS_FAMILY,
+    granite_swa::FAMILY,
     granitemoe::FAMILY,
     granitemoehybrid::FAMILY,
     granitemoeshared::FAMILY,
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
     hunyuan_v1_moe::FAMILY,
+    hy_v3::FAMILY,
+    hyperclovax::FAMILY,
     internlm2::FAMILY,
     internlm3::FAMILY,
     iquestcoder::FAMILY,
@@ -148,6 +163,7 @@ static FAMILIES: &[Family] = &[
     lfm2_moe::FAMILY,
     llama::FAMILY,
     mamba2_only::FAMILY,
+    mellum::FAMILY,
     minicpm3::FAMILY,
     minicpm::FAMILY,
     minimax_m2::FAMILY,
@@ -178,6 +194,7 @@ static FAMILIES: &[Family] = &[
     solar_open::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
+    vaultgemma::FAMILY,
     wrapped::GEMMA3_FAMILY,
     wrapped::KIMI_K25_FAMILY,
     wrapped::MISTRAL3_FAMILY,

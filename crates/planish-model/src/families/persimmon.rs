@@ -15,7 +15,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    let defaults = json!({"partial_rotary_factor": 0.5, "rope_theta": 25000.0});
+    let defaults = json!({"partial_rotary_factor": 0.5});
     let config = config.with_defaults(&defaults);
     let sizes = Sizes::read(config, 0)?;
     let sizes = Sizes {
