@@ -242,6 +242,11 @@ fn config(asked: &Value) -> GenerationConfig {
         exponential_decay_length_penalty: Some(&asked["exponential_decay_length_penalty"])
             .and_then(|pair| Some((pair[0].as_u64()? as usize, pair[1].as_f64()? as f32))),
         max_time: asked["max_time"].as_f64(),
+        presence_penalty: float("presence_penalty"),
+        frequency_penalty: float("frequency_penalty"),
+        logit_bias: float("logit_bias").map(|bias| vec![(1, bias), (u32::MAX, 1.0)]),
+        logprobs: count("logprobs"),
+        ..GenerationConfig::default()
     }
 }
 
