@@ -56,16 +56,17 @@ def configuration(case):
     return AutoConfig.for_model(case.kind, **settings)
 
 
-def auto_class(config):
+def auto_class(config, case):
     """Wrappers with images have a class of their own; only their text part runs here."""
-    return AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModelForImageTextToText
+    causal = type(config) in AutoModelForCausalLM._model_mapping and not case.wrapper
+    return AutoModelForCausalLM if causal else AutoModelForImageTextToText
 
 
 def random_model(case, seed):
     """Weights that the stored type holds exactly, those of norms around 1."""
     torch.manual_seed(seed)
     config = configuration(case)
-    model = auto_class(config).from_config(config, dtype=torch.float32)
+    model = auto_class(config, case).from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             around = 1.0 if re.search(r"(norm|ln_)[^.]*(\.\d+)?\.weight$", name) else 0.0
@@ -77,18 +78,22 @@ def random_model(case, seed):
 
 
 @torch.no_grad()
-def logits(model, tokens):
+def logits(model, tokens, whole):
     prompt = tokens[:-STEPS]
+    if whole:
+        result = model(tokens[None]).logits[0]
+        return result[:-STEPS], result[-STEPS:].clone()
     result = model(prompt[None], use_cache=True)
-    steps, cache = [], result.past_key_values
+    cache_name = "past_key_values" if "past_key_values" in result else "cache_params"
+    steps, cache = [], {cache_name: result[cache_name]}
     for token in tokens[-STEPS:]:
-        step = model(token[None, None], past_key_values=cache, use_cache=True)
+        step = model(token[None, None], **cache, use_cache=True)
         steps.append(step.logits[0, 0])
     return result.logits[0], torch.stack(steps)
 
 
-def write_golden(path, model, tokens, seed):
-    prefill, steps = logits(model, tokens)
+def write_golden(path, model, tokens, seed, whole):
+    prefill, steps = logits(model, tokens, whole)
     tensors = dict(tokens=tokens.to(torch.int32), prefill=prefill.contiguous(), steps=steps)
     metadata = dict(transformers=transformers.__version__, torch=torch.__version__, seed=str(seed))
     safetensors.torch.save_file(tensors, path, metadata)
@@ -118,6 +123,11 @@ def write_metal(model, folder, case):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
+def edit_config(folder, changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=2) + "\n")
+
+
 def write_case(name, case):
     seed = zlib.crc32(name.encode())
     folder = OUT / name
@@ -126,13 +136,16 @@ def write_case(name, case):
     plain.mkdir(parents=True)
     model = random_model(case, seed)
     tokens = torch.randint(0, model.config.get_text_config().vocab_size, (case.tokens,))
-    write_golden(plain / "golden.safetensors", model, tokens, seed)
-    model.to(case.stored).save_pretrained(plain)
+    write_golden(plain / "golden.safetensors", model, tokens, seed, case.whole)
+    model.to(case.stored).save_pretrained(plain, save_original_format=not case.plain_module_layout)
     (plain / "generation_config.json").unlink(missing_ok=True)
     write_metal(random_model(case, seed), metal, case)
-    packed = auto_class(model.config).from_pretrained(metal, device_map="cpu", dtype=torch.float32).float().eval()
+    packed = auto_class(model.config, case).from_pretrained(metal, device_map="cpu", dtype=torch.float32).float().eval()
     assert not any(parameter.dtype != torch.float32 for parameter in packed.parameters())
-    write_golden(metal / "golden.safetensors", packed, tokens, seed)
+    write_golden(metal / "golden.safetensors", packed, tokens, seed, case.whole)
+    if case.published:
+        edit_config(plain, case.published)
+        edit_config(metal, case.published)
     size = sum(path.stat().st_size for path in folder.rglob("*.*"))
     print(f"{name}: {size / 1024:.0f} KiB")
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use planish_format::PackedMatrix;
+use planish_format::{PackedMatrix, memory};
 
 use crate::{Dtype, Entry, Layout, Tensor, View, Weight};
 
@@ -50,7 +50,8 @@ pub(crate) fn joined(parts: &[(Tensor, &View)], dtype: Dtype, shape: &[usize]) -
         let data = tensor.data.slice(run.start * cols * size..run.end * cols * size);
         return Tensor { dtype, shape, data };
     }
-    let mut data = Vec::with_capacity(parts.iter().map(|(tensor, _)| tensor.data.len()).sum());
+    let bytes = parts.iter().map(|(tensor, _)| tensor.data.len()).sum();
+    let mut data = memory::with_room("weights", bytes);
     let blocks = parts
         .first()
         .map_or(0, |(tensor, view)| view.blocks(tensor.rows_cols().0));

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use planish_format::memory::or_out_of_memory;
 use serde_json::{Map, Value};
 
 use crate::assemble::{Part, PartsByName, assemble};
@@ -147,8 +148,12 @@ impl Checkpoint {
     /// The data of an entry of this checkpoint, mapped from the file where the file holds it as such.
     ///
     /// # Errors
-    /// A packing mode that is not read, or a file that cannot be.
+    /// A packing mode that is not read, or a file that cannot be; no memory for what must be rearranged.
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+        or_out_of_memory(|| self.assembled(entry))?
+    }
+
+    fn assembled(&self, entry: &Entry) -> Result<Weight, Error> {
         let Some(parts) = self.parts.get(&entry.name) else {
             return self.source.storage.read(entry);
         };

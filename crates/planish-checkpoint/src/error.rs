@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use planish_format::memory::OutOfMemory;
+
 /// Names the file, the tensor or key, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,6 +79,9 @@ pub enum Error {
         /// What stands in the way.
         what: String,
     },
+    /// A tensor that does not fit in memory as it has to be rearranged.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
 }
 
 impl Error {

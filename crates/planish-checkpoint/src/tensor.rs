@@ -1,7 +1,7 @@
 //! The tensors of a checkpoint as the rest of the program sees them.
 
 use bytes::Bytes;
-use planish_format::{FloatType, PackedMatrix, Packing, dequantize};
+use planish_format::{FloatType, PackedMatrix, Packing, dequantize, memory};
 
 use crate::{Dtype, Scheme};
 
@@ -55,7 +55,7 @@ pub fn rows_cols(shape: &[usize]) -> (usize, usize) {
 pub fn cast(bytes: &[u8], from: FloatType, to: FloatType) -> Vec<u8> {
     const BLOCK: usize = 4096;
     let count = bytes.len() / from.size_bytes();
-    let mut cast = vec![0; count * to.size_bytes()];
+    let mut cast = memory::filled("weights", count * to.size_bytes(), 0);
     let mut values = [0.0; BLOCK];
     let blocks = bytes
         .chunks(BLOCK * from.size_bytes())

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use planish_format::FloatType;
+use planish_format::{FloatType, memory};
 
 use crate::Tensor;
 use crate::assemble::joined;
@@ -145,7 +145,7 @@ impl View {
             return stored(start..start + rows.len());
         }
         let row_bytes = cols * size;
-        let mut taken = Vec::with_capacity(rows.len() * block_cols * size);
+        let mut taken = memory::with_room("weights", rows.len() * block_cols * size);
         let mut next = rows.start;
         while next < rows.end {
             let (block, first) = (next / block_rows, next % block_rows);
@@ -173,10 +173,11 @@ impl View {
         if self.add == 0.0 {
             return bytes;
         }
-        let mut values = vec![0.0; bytes.len() / float_type.size_bytes()];
+        let mut values = memory::filled("weights", bytes.len() / float_type.size_bytes(), 0.0);
         float_type.decode(&bytes, &mut values);
         values.iter_mut().for_each(|value| *value += self.add);
-        let mut sums = bytes.into_owned();
+        let mut sums = memory::with_room("weights", bytes.len());
+        sums.extend_from_slice(&bytes);
         float_type.encode(&values, &mut sums);
         Cow::Owned(sums)
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use planish::{Error, Isa, QuantizeError};
 
 use commands::interrupt;
@@ -74,9 +74,19 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The command line. A negative number is the value of the flag before it, which says what it expects, and never a flag.
+fn parse() -> Program {
+    let takes_negative = |argument: clap::Arg| {
+        let is_flag = argument.get_long().is_some() && argument.get_action().takes_values();
+        argument.allow_negative_numbers(is_flag)
+    };
+    let command = Program::command().mut_subcommands(|command| command.mut_args(takes_negative));
+    Program::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 /// 0 success, 1 a failure that the message explains, 2 wrong usage (clap's), 130 ended by Ctrl-C, 143 by TERM, 129 by HUP.
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = parse();
     panic::set_hook(Box::new(report_panic));
     planish::watch_mappings();
     match panic::catch_unwind(|| run(&program.command)) {

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use planish_format::PackedMatrix;
 
-use crate::huge::{HUGE_PAGE, advise, available_memory, has_huge_pages};
+use crate::huge::{HUGE_PAGE, advise, has_huge_pages};
 use crate::interleaved::{self, InterleaveWords, Interleaved, LANES, group_bytes};
 use crate::matrix::CpuMatrix;
 use crate::share::SharedSlice;
 use crate::{Cpu, Pool, Precision};
+use planish_format::memory::available_memory;
 
 /// Bytes asked of the system at once; only pages that are written take memory.
 const REGION: usize = 64 << 20;

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use planish_format::memory;
 use planish_ops::{ExpertLayer, Experts, Shape, StackShape};
 use smallvec::SmallVec;
 
@@ -42,6 +43,13 @@ pub(crate) struct Run<'a, 'b> {
     pub problem: &'a mut Experts<'b, CpuOps>,
 }
 
+/// What the memory is for.
+const WHAT: &str = "experts";
+
+fn grow(values: &mut Vec<f32>, len: usize) {
+    memory::resize(WHAT, values, len, 0.0);
+}
+
 /// Adds an expert's bias to its products. // (rows, features)
 fn add_bias(layer: &ExpertLayer<'_, CpuOps>, expert: usize, products: &mut [f32]) {
     let Some(biases) = layer.biases else { return };
@@ -74,8 +82,8 @@ impl<'b> Run<'_, 'b> {
         let problem = &*self.problem;
         let chosen = || choices.experts.iter().map(|&expert| expert as usize);
         let intermediate = problem.up.weights.rows();
-        gate.resize(choices.experts.len() * intermediate, 0.0);
-        up.resize(choices.experts.len() * intermediate, 0.0);
+        grow(gate, choices.experts.len() * intermediate);
+        grow(up, choices.experts.len() * intermediate);
         let layers = [(problem.gate.as_ref(), &mut *gate), (Some(&problem.up), &mut *up)];
         let mut weights = SmallVec::<[&CpuMatrix; 2 * FEW]>::new();
         let mut outputs = SmallVec::<[&mut [f32]; 2 * FEW]>::new();
@@ -100,7 +108,7 @@ impl<'b> Run<'_, 'b> {
         }
         let activated = self.activate(gate, up);
         let hidden = problem.down.weights.rows();
-        output.resize(choices.experts.len() * hidden, 0.0);
+        grow(output, choices.experts.len() * hidden);
         let down = problem.down.weights.matrices();
         let weights: SmallVec<[&CpuMatrix; FEW]> = chosen().map(|expert| &down[expert]).collect();
         cpu.matmul_each(MatmulEach {
@@ -155,13 +163,14 @@ impl<'b> Run<'_, 'b> {
         let (intermediate, hidden) = (problem.up.weights.rows(), problem.down.weights.rows());
         let of_expert = |layer: &ExpertLayer<'b, CpuOps>| -> &'b CpuMatrix { &layer.weights.matrices()[expert] };
         input.clear();
+        memory::reserve(WHAT, input, places.len() * problem.up.weights.cols());
         for &place in places {
             let row = place as usize / chosen;
             input.extend_from_slice(problem.input.rows_of(row..row + 1));
         }
-        gate.resize(places.len() * intermediate, 0.0);
-        up.resize(places.len() * intermediate, 0.0);
-        output.resize(places.len() * hidden, 0.0);
+        grow(gate, places.len() * intermediate);
+        grow(up, places.len() * intermediate);
+        grow(output, places.len() * hidden);
         match &problem.gate {
             Some(layer) => cpu.matmul(Matmul {
                 weights: &[of_expert(layer), of_expert(&problem.up)],
@@ -177,7 +186,7 @@ impl<'b> Run<'_, 'b> {
         self.product(of_expert(&problem.down), activated, output);
         add_bias(&problem.down, expert, output);
         if rows <= RANKED_ROWS {
-            ranked.resize(choices.experts.len() * hidden, 0.0);
+            grow(ranked, choices.experts.len() * hidden);
             for (&place, values) in places.iter().zip(output.chunks_exact(hidden)) {
                 ranked[place as usize * hidden..][..hidden].copy_from_slice(values);
             }
@@ -255,7 +264,7 @@ impl ExpertsWorkspace {
         for end in &mut *ends {
             start += std::mem::replace(end, start);
         }
-        places.resize(choices.experts.len(), 0);
+        memory::resize(WHAT, places, choices.experts.len(), 0);
         for (place, &expert) in choices.experts.iter().enumerate() {
             let next = &mut ends[expert as usize];
             places[*next] = place as u32;

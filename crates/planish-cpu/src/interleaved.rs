@@ -6,7 +6,7 @@
 //! and plain reading 26 / 50. What multiplies many rows of x puts strips of rows back in order.
 
 use bytes::Bytes;
-use planish_format::{PackedMatrix, PackedShape, Packing};
+use planish_format::{PackedMatrix, PackedShape, Packing, memory};
 
 use crate::scalar::float_at;
 
@@ -95,7 +95,7 @@ impl Interleaved {
     pub fn new(matrix: &PackedMatrix) -> Option<Interleaved> {
         let shape = fits(matrix).then(|| shape(matrix))?;
         let block_bytes = shape.groups() * group_bytes(shape.packing);
-        let mut data = vec![0; shape.rows / LANES * block_bytes];
+        let mut data = memory::filled("weights", shape.rows / LANES * block_bytes, 0);
         for (block, into) in data.chunks_exact_mut(block_bytes.max(1)).enumerate() {
             interleave(matrix, block, interleave_words, into);
         }
@@ -137,8 +137,8 @@ impl Interleaved {
         } = self.shape;
         let (groups, bytes) = (self.shape.groups(), code_bytes(packing));
         let row_bytes = groups * bytes;
-        let mut codes = vec![0; rows.len() * row_bytes];
-        let (mut scales, mut biases) = (vec![0; rows.len() * groups * 2], vec![0; rows.len() * groups * 2]);
+        let [mut codes, mut scales, mut biases] =
+            [row_bytes, groups * 2, groups * 2].map(|bytes| memory::filled("products", rows.len() * bytes, 0));
         let data = &self.data[rows.start / LANES * self.block_bytes()..rows.end / LANES * self.block_bytes()];
         for (at, from) in data.chunks_exact(group_bytes(packing)).enumerate() {
             let (block, group) = (at / groups, at % groups);

@@ -11,7 +11,9 @@ use planish_ops::{CacheType, REWIND, ResidentKeyValues, SequenceStore, Span};
 
 use crate::Cpu;
 use crate::input::{largest_magnitude, step_of};
-use crate::memory::{self, OutOfMemory};
+use planish_format::memory::OutOfMemory;
+
+use crate::memory;
 use crate::piece::{Piece, WHAT};
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{ProductElement, VectorFunctions};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use half::f16;
 
 use crate::arena::Region;
-use crate::memory::{OutOfMemory, look};
+use planish_format::memory::OutOfMemory;
 
 /// Bytes of a region; only pages that are written take memory.
 const REGION: usize = 4 << 20;
@@ -52,7 +52,7 @@ impl<T: Plain> Piece<T> {
             Some(region) => region,
             None => {
                 let size = REGION.max(bytes);
-                look(WHAT, size)?;
+                OutOfMemory::look(WHAT, size)?;
                 let region = Region::new(size).ok_or_else(|| OutOfMemory::new(WHAT, size))?;
                 let region = Arc::new(region);
                 *current = (Arc::downgrade(&region), 0);

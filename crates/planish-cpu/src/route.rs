@@ -1,5 +1,6 @@
 //! Routing: which experts compute a row, and with what weights, from the logits of a router.
 
+use planish_format::memory;
 use planish_ops::{ExpertGroups, Route, Routing, Scoring, Shape};
 use smallvec::{SmallVec, smallvec};
 
@@ -25,8 +26,8 @@ pub fn route(pool: &Pool, rows: usize, problem: &Route<'_, CpuOps>, choices: &mu
     let logits = problem.logits.first(rows);
     let correction = problem.score_correction.map(|correction| correction.values());
     assert!(rule.chosen <= experts);
-    choices.experts.resize(rows * rule.chosen, 0);
-    choices.weights.resize(rows * rule.chosen, 0.0);
+    memory::resize("experts", &mut choices.experts, rows * rule.chosen, 0);
+    memory::resize("experts", &mut choices.weights, rows * rule.chosen, 0.0);
     let chosen = SharedSlice::new(&mut choices.experts);
     let weights = SharedSlice::new(&mut choices.weights);
     share_rows(pool, rows, experts * rule.chosen, |share| {

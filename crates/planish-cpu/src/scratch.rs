@@ -1,7 +1,7 @@
 //! Memory that calls reuse: aligned to cache lines, grown when needed, never shrunk.
 
 use bytemuck::{Pod, Zeroable};
-use planish_format::Packing;
+use planish_format::{Packing, memory};
 
 /// One cache line; the alignment of all buffers.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -19,7 +19,7 @@ impl Buffer {
     pub fn take<T: Pod>(&mut self, count: usize) -> &mut [T] {
         let lines = (count * size_of::<T>()).div_ceil(size_of::<Line>());
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line::zeroed());
+            memory::resize("products", &mut self.lines, lines, Line::zeroed());
         }
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..count]
     }

@@ -2,13 +2,14 @@
 
 use rayon::prelude::*;
 
-use crate::{FloatType, PackedMatrix};
+use crate::{FloatType, PackedMatrix, memory};
 
 /// The weights as little-endian values of `float_type`: computed in `f32`, then rounded once. // (rows, cols)
 ///
 /// Rows are spread over the threads of the rayon pool.
 pub fn dequantize(matrix: &PackedMatrix, float_type: FloatType) -> Vec<u8> {
-    let mut data = vec![0; matrix.rows * matrix.cols * float_type.size_bytes()];
+    let bytes = (matrix.rows * matrix.cols).saturating_mul(float_type.size_bytes());
+    let mut data = memory::filled("weights", bytes, 0);
     dequantize_into(matrix, float_type, &mut data);
     data
 }

@@ -1,4 +1,4 @@
-//! What a packed weight means: pure functions, no I/O, no device.
+//! What a packed weight means: pure functions, no I/O, no device. [`memory`] says what becomes of large work without memory.
 //!
 //! A row of `cols` codes of `bits` bits is one little-endian bit stream: code `i` is bits `[i * bits, (i + 1) * bits)`.
 //! Along a row every `group` codes share one scale and one bias, and `weight = scale * code + bias`.
@@ -11,6 +11,7 @@ mod float;
 mod instructions;
 mod isa;
 mod matrix;
+pub mod memory;
 mod mxfp4;
 mod packing;
 mod products;

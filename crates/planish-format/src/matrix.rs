@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::bits::unpack_codes;
 use crate::instructions::decode_row;
 use crate::row::DecodeRow;
-use crate::{FloatType, FormatError, Packing};
+use crate::{FloatType, FormatError, Packing, memory};
 
 /// Plain weights, `rows` x `cols`, borrowed. The bytes need no alignment.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +205,9 @@ impl PackedMatrix {
     pub fn gather_rows(&self, ranges: &[Range<usize>]) -> PackedMatrix {
         let gather = |part: &Bytes, row_bytes: usize| {
             let slice = |range: &Range<usize>| &part[range.start * row_bytes..range.end * row_bytes];
-            Bytes::from(ranges.iter().map(slice).collect::<Vec<_>>().concat())
+            let mut gathered = memory::with_room("weights", ranges.iter().map(|range| slice(range).len()).sum());
+            ranges.iter().for_each(|range| gathered.extend_from_slice(slice(range)));
+            Bytes::from(gathered)
         };
         let shape = self.shape();
         PackedMatrix {

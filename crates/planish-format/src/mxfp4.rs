@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::{FloatType, FormatError, PackedMatrix, PackedShape, Packing, pack_codes};
+use crate::{FloatType, FormatError, PackedMatrix, PackedShape, Packing, memory, pack_codes};
 
 /// Weights that share an exponent.
 const BLOCK: usize = 32;
@@ -51,7 +51,7 @@ pub fn mxfp4_to_affine(rows: usize, cols: usize, codes: &[u8], exponents: &[u8])
     let scales: Vec<f32> = exponents.iter().map(|exponent| scale(exponent) as f32).collect();
     let biases: Vec<f32> = scales.iter().map(|scale| -f32::from(ZERO) * scale).collect();
     let bf16 = |values: &[f32]| -> Bytes {
-        let mut bytes = vec![0; 2 * values.len()];
+        let mut bytes = memory::filled("weights", 2 * values.len(), 0);
         FloatType::BF16.encode(values, &mut bytes);
         bytes.into()
     };
@@ -64,7 +64,7 @@ fn repack(codes: &[u8], shape: PackedShape) -> Vec<u8> {
         0 => ZERO + HALF_UNITS[usize::from(code & 7)],
         _ => ZERO - HALF_UNITS[usize::from(code & 7)],
     };
-    let mut packed = vec![0; shape.code_bytes()];
+    let mut packed = memory::filled("weights", shape.code_bytes(), 0);
     if packed.is_empty() {
         return packed;
     }

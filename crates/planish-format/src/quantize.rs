@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::instructions::encode_row;
 use crate::row::{EncodeRow, EncodeScratch, all_finite};
-use crate::{Encoder, FloatMatrix, FloatType, FormatError, Isa, PackedMatrix, PackedShape, Packing, Rule};
+use crate::{Encoder, FloatMatrix, FloatType, FormatError, Isa, PackedMatrix, PackedShape, Packing, Rule, memory};
 
 /// What [`quantize_with`] needs to know besides the weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,9 +57,9 @@ pub fn quantize_with(source: FloatMatrix, options: QuantizeOptions) -> Result<Pa
     Isa::chosen()?;
     let shape = PackedShape::new(source.rows, source.cols, options.packing, options.scale_type)?;
     let mut parts = Parts {
-        codes: vec![0; shape.code_bytes()],
-        scales: vec![0; shape.scale_bytes()],
-        biases: vec![0; shape.scale_bytes()],
+        codes: memory::filled("weights", shape.code_bytes(), 0),
+        scales: memory::filled("weights", shape.scale_bytes(), 0),
+        biases: memory::filled("weights", shape.scale_bytes(), 0),
     };
     let all_finite = source.data.is_empty() || encode_rows(source, options, shape, &mut parts);
     if !all_finite

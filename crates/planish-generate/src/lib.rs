@@ -18,6 +18,7 @@ mod form;
 mod formats;
 mod lineage;
 mod logprobs;
+mod mask;
 mod message;
 mod random;
 mod sampler;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use planish_checkpoint::{Tensor, Weight, transpose_columns};
+use planish_format::memory;
 
 use crate::{LinearSpec, Stored};
 
@@ -21,7 +22,7 @@ pub(crate) fn cut(weight: Weight, spec: &LinearSpec, transposed: bool) -> Weight
             let size = tensor.dtype.size_bytes();
             let data = match transposed {
                 true => {
-                    let mut rows = Vec::with_capacity(spec.rows * spec.cols * size);
+                    let mut rows = memory::with_room("weights", spec.rows * spec.cols * size);
                     let columns = ranges.iter().cloned().flatten();
                     transpose_columns(&tensor.data, spec.stored_rows() * size, size, columns, &mut rows);
                     rows.into()
@@ -44,8 +45,11 @@ fn rows(data: &Bytes, ranges: &[Range<usize>], row_bytes: usize) -> Bytes {
     match ranges {
         [one] => data.slice(span(one)),
         several => {
-            let parts: Vec<&[u8]> = several.iter().map(|range| &data[span(range)]).collect();
-            parts.concat().into()
+            let mut rows = memory::with_room("weights", several.iter().map(|range| span(range).len()).sum());
+            several
+                .iter()
+                .for_each(|range| rows.extend_from_slice(&data[span(range)]));
+            rows.into()
         }
     }
 }

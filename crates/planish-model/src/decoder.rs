@@ -10,6 +10,7 @@ mod trial;
 
 use std::sync::Arc;
 
+use planish_format::memory::or_out_of_memory;
 use planish_ops::{Ops, SequenceStore, Span};
 
 use crate::batch::{Chunk, Input, Row, Ticket, Want};
@@ -36,6 +37,7 @@ pub(crate) trait Engine: Send {
     fn free_bytes(&self) -> Option<u64>;
     fn sequence_bytes(&self) -> usize;
     fn position_bytes(&self) -> usize;
+    fn state_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
     fn parts(&self) -> &[Vec<String>];
@@ -245,7 +247,8 @@ impl<O: Ops> Engine for Decoder<O> {
         let mut lists = std::mem::take(&mut self.lists);
         lists.before.clear();
         lists.before.extend(chunks.iter().map(|chunk| chunk.cache.len()));
-        let result = self.run_groups(&mut lists, chunks, each);
+        let result = or_out_of_memory(|| self.run_groups(&mut lists, chunks, each));
+        let result = result.unwrap_or_else(|error| Err(error.into()));
         if result.is_err() {
             for (chunk, &length) in chunks.iter_mut().zip(&lists.before) {
                 chunk.cache.truncate(length);
@@ -299,6 +302,11 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn position_bytes(&self) -> usize {
         self.states.iter().flatten().map(BlockState::position_bytes).sum()
+    }
+
+    fn state_bytes(&self) -> usize {
+        let fixed = self.states.iter().flatten().filter(|state| !state.can_truncate());
+        fixed.map(BlockState::bytes).sum::<usize>() / self.room
     }
 
     fn measure(&mut self, on: bool) {

@@ -21,6 +21,9 @@ use crate::decoder::{Decoder, Engine};
 use crate::source::WeightSource;
 use crate::{Architecture, Error, LoadOptions};
 
+#[cfg(not(fuzzing))]
+pub(crate) use gpu::layers_on;
+pub(crate) use gpu::layers_on_cuda;
 pub use quantizing::QuantizingDevice;
 
 /// Where to compute.
@@ -110,6 +113,9 @@ impl Job<'_> {
         let mut ops = CpuOps::new(cpu, precision);
         if let Some(cache) = self.options.cache {
             ops = ops.with_cache(cache);
+        }
+        if self.options.in_place {
+            ops = ops.in_place();
         }
         let decoder = Decoder::load(ops, self.architecture, self.source)?;
         Ok(Loaded {

@@ -1,6 +1,7 @@
 //! What can be wrong with a model, in words a user can act on.
 
 use planish_checkpoint::Dtype;
+use planish_format::memory::OutOfMemory;
 
 /// Why a checkpoint cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum Error {
     /// The weights cannot be packed as asked.
     #[error(transparent)]
     Quantize(#[from] planish_quantize::Error),
+    /// The host's memory ran out.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
     /// No family file knows this architecture.
     #[error("architecture {found:?} is not supported; supported are {}", .known.join(", "))]
     UnknownArchitecture {

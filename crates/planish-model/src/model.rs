@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use planish_checkpoint::{Checkpoint, FilesRead};
+use planish_format::memory::or_out_of_memory;
 #[cfg(not(fuzzing))]
 use planish_gpu::Queue;
 use planish_ops::Tap;
@@ -29,6 +30,9 @@ pub struct LoadOptions {
     pub quantize: Option<Recipe>,
     /// Unpack packed weights while loading.
     pub dequantize: bool,
+    /// Leave weights that can be used as they are stored in the mapped file, whose pages the system can take back, instead of copying
+    /// them to where the processor reads them fastest. For memory that does not grow with the model. GPUs copy them in any case.
+    pub in_place: bool,
     /// Who is told of the inputs of all products. The model is then on the processor, whatever `device` says.
     pub tap: Option<Arc<dyn Tap>>,
 }
@@ -91,7 +95,7 @@ impl Model {
             source,
             options,
         };
-        let loaded = job.load()?;
+        let loaded = or_out_of_memory(|| job.load())??;
         Ok(Model::of(architecture, loaded))
     }
 
@@ -147,7 +151,7 @@ impl Model {
     /// # Panics
     /// If the cache belongs to another model.
     pub fn fork(&mut self, cache: &Cache) -> Result<Cache, Error> {
-        self.engine.fork(cache)
+        or_out_of_memory(|| self.engine.fork(cache))?
     }
 
     /// Announces that the sequence in the cache will grow to at least `length` positions, before its tokens come in pieces: dynamic
@@ -266,13 +270,18 @@ impl Model {
         self.engine.position_bytes()
     }
 
+    /// Memory of the states of fixed size that every sequence has, however long it is.
+    pub fn state_bytes(&self) -> usize {
+        self.engine.state_bytes()
+    }
+
     /// The entries that each part of the model reads, from its input to its output.
     pub(crate) fn parts(&self) -> &[Vec<String>] {
         self.engine.parts()
     }
 
     pub(crate) fn begin_trials(&mut self, pieces: &[Vec<u32>]) -> Result<(), Error> {
-        self.engine.begin_trials(pieces)
+        or_out_of_memory(|| self.engine.begin_trials(pieces))?
     }
 
     pub(crate) fn run_trial(

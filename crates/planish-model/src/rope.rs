@@ -187,7 +187,13 @@ impl RopeSpec {
 /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) for heads of `head_dim` values.
 pub(crate) fn read_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec, Error> {
     let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
-    rope_of(config, parameters, "rope_theta", head_dim)
+    rope_of(config, parameters, "rope_theta", head_dim, false)
+}
+
+/// As [`read_rope`] for heads that are rotated whole, whatever `partial_rotary_factor` says.
+pub(crate) fn read_whole_rope(config: Config<'_>, head_dim: usize) -> Result<RopeSpec, Error> {
+    let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
+    rope_of(config, parameters, "rope_theta", head_dim, true)
 }
 
 /// Reads one position encoding of several: `rope_parameters` has an object for the kind of layer, or the older `theta_key`
@@ -203,7 +209,7 @@ pub(crate) fn read_rope_of_kind(
         Some(kinds) => Some(kinds.object(kind)?.ok_or_else(|| kinds.error(kind, "an object"))?),
         None => scaling,
     };
-    rope_of(config, parameters, theta_key, head_dim)
+    rope_of(config, parameters, theta_key, head_dim, false)
 }
 
 fn rope_of(
@@ -211,6 +217,7 @@ fn rope_of(
     parameters: Option<Config<'_>>,
     theta_key: &str,
     head_dim: usize,
+    whole: bool,
 ) -> Result<RopeSpec, Error> {
     let number = |key: &str| match parameters {
         Some(parameters) => parameters.optional_number(key),
@@ -229,7 +236,7 @@ fn rope_of(
     };
     let ignored = kind.unwrap_or("default") == "default" && !config.knows("partial_rotary_factor");
     let partial = match number("partial_rotary_factor")? {
-        _ if ignored => 1.0,
+        _ if ignored || whole => 1.0,
         Some(partial) => partial,
         None => config.optional_number("partial_rotary_factor")?.unwrap_or(1.0),
     };
@@ -271,7 +278,8 @@ fn read_scaling(config: Config<'_>, scaling: Config<'_>, pairs: usize) -> Result
         _ => Err(scaling.error("factor", "a positive number")),
     };
     match scaling.optional_text(kind_key)?.unwrap_or("default") {
-        "default" => Ok(RopeScaling::Default),
+        // Positions in time, height and width are one in text.
+        "default" | "mrope" => Ok(RopeScaling::Default),
         "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
         "dynamic" => Ok(RopeScaling::Dynamic {
             factor: factor()?,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
-use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
+use planish_format::{FloatType, PackedMatrix, PackedShape, Packing, memory};
 use planish_ops::{HostForm, HostWeight, Matrix, Origin, PlainMatrix, ToPack};
 use planish_quantize::{Method, Recipe, pack_weight};
 
@@ -410,7 +410,7 @@ impl WeightSource for CheckpointSource<'_> {
         match self.checkpoint.read(found.entry)? {
             Weight::Plain(tensor) => {
                 let float_type = float_type(name, &tensor)?;
-                let mut values = vec![0.0; shape.iter().product()];
+                let mut values = memory::filled("weights", shape.iter().product(), 0.0);
                 float_type.decode(&tensor.data, &mut values);
                 Ok(values)
             }

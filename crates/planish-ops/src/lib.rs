@@ -175,6 +175,15 @@ pub trait Ops: Send + Sync + Sized + 'static {
         staging: &'a mut Vec<f32>,
     ) -> Result<&'a [f32], Self::Error>;
 
+    /// Fills in the first rows of a tensor. // (rows, cols)
+    ///
+    /// # Errors
+    /// The device was lost.
+    ///
+    /// # Panics
+    /// If there are more values than the tensor has.
+    fn write(&self, tensor: &mut Self::Tensor, values: &[f32]) -> Result<(), Self::Error>;
+
     /// A place for tokens that the device chooses.
     ///
     /// # Errors

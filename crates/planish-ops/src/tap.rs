@@ -18,6 +18,11 @@ pub trait Tap: Debug + Send + Sync {
     /// From now on `weight` stands for what has this origin. Several weights may be cut from one part.
     fn name(&self, weight: usize, origin: Origin);
 
+    /// Whether the inputs of a weight are asked for: a device need not bring others.
+    fn wants(&self, _weight: usize) -> bool {
+        true
+    }
+
     /// Rows of `cols` values are multiplied by `weight`. // (rows, cols)
     fn inputs(&self, weight: usize, values: &[f32], cols: usize);
 }

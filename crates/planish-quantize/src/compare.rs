@@ -2,6 +2,7 @@
 
 use planish_checkpoint::{Checkpoint, Entry, Layout};
 use planish_format::FloatType;
+use planish_format::memory::or_out_of_memory;
 
 use crate::Error;
 use crate::pack::Floats;
@@ -16,7 +17,7 @@ const CHUNK_WEIGHTS: usize = 1 << 20;
 pub fn relative_error(original: &Checkpoint, packed: &Checkpoint) -> Result<f64, Error> {
     let mut squares = Squares::default();
     for entry in packed_entries(packed) {
-        compare(original, packed, entry, &mut squares)?;
+        or_out_of_memory(|| compare(original, packed, entry, &mut squares))??;
     }
     Ok(squares.relative())
 }
@@ -28,7 +29,7 @@ pub fn relative_error(original: &Checkpoint, packed: &Checkpoint) -> Result<f64,
 pub fn relative_errors(original: &Checkpoint, packed: &Checkpoint) -> Result<Vec<(String, f64)>, Error> {
     let of_entry = |entry: &Entry| {
         let mut squares = Squares::default();
-        compare(original, packed, entry, &mut squares)?;
+        or_out_of_memory(|| compare(original, packed, entry, &mut squares))??;
         Ok((entry.name.clone(), squares.relative()))
     };
     packed_entries(packed).map(of_entry).collect()

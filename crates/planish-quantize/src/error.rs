@@ -1,6 +1,7 @@
 //! What can stop a quantization or conversion, in words a user can act on.
 
 use planish_format::FormatError;
+use planish_format::memory::OutOfMemory;
 
 use crate::Target;
 
@@ -11,6 +12,9 @@ pub enum Error {
     /// The checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] planish_checkpoint::Error),
+    /// What is worked on does not fit in memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
     /// A pattern of an exclusion or override that is not a regular expression.
     #[error("{pattern:?} is not a regular expression: {what}")]
     Pattern {

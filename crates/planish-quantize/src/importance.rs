@@ -5,7 +5,7 @@
 //! The error of such a weight is multiplied by its input, so a column of unusually small weights must be met closely. Other columns
 //! say nothing of their inputs, and few rows say nothing of columns.
 
-use planish_format::FloatType;
+use planish_format::{FloatType, memory};
 use rayon::prelude::*;
 
 /// Columns with less than this share of the mean square count more.
@@ -17,6 +17,9 @@ const LEAST_ROWS: usize = 64;
 /// Rows that are summed up by one thread: fixed, so that sums do not depend on the number of threads.
 const BLOCK_ROWS: usize = 64;
 
+/// What the memory is for.
+const WHAT: &str = "the importance of columns";
+
 /// Sums of the squares of columns, over rows that come in pieces.
 pub(crate) struct ColumnSquares {
     squares: Vec<f64>, // (cols)
@@ -26,7 +29,7 @@ pub(crate) struct ColumnSquares {
 impl ColumnSquares {
     pub fn new(cols: usize) -> ColumnSquares {
         ColumnSquares {
-            squares: vec![0.0; cols],
+            squares: memory::filled(WHAT, cols, 0.0),
             rows: 0,
         }
     }
@@ -39,9 +42,9 @@ impl ColumnSquares {
             return;
         }
         let of_block = |block: &[u8]| {
-            let mut values = vec![0.0; block.len() / float_type.size_bytes()];
+            let mut values = memory::filled(WHAT, block.len() / float_type.size_bytes(), 0.0);
             float_type.decode(block, &mut values);
-            let mut squares = vec![0.0; cols];
+            let mut squares = memory::filled(WHAT, cols, 0.0);
             for row in values.chunks_exact(cols) {
                 add_all(&mut squares, row.iter().map(|value| f64::from(value * value)));
             }

@@ -1,7 +1,7 @@
 //! What a checkpoint holds, tensor by tensor, and what packing its plain layers would cost.
 
 use planish_checkpoint::{Checkpoint, Entry, Layout, Weight};
-use planish_format::{Encoder, FloatType, Packing, dequantize};
+use planish_format::{Encoder, FloatType, Packing, dequantize, memory};
 use serde::Serialize;
 
 use crate::compare::Squares;
@@ -91,7 +91,7 @@ pub fn inspect(checkpoint: &Checkpoint, group: usize, on_progress: &mut OnProgre
         });
         let measured = is_plain && classifier.role(entry).is_layer() && is_float(entry);
         let cost = if measured {
-            measure(checkpoint, entry, group)?
+            memory::or_out_of_memory(|| measure(checkpoint, entry, group))??
         } else {
             None
         };
@@ -177,7 +177,7 @@ fn measure(checkpoint: &Checkpoint, entry: &Entry, group: usize) -> Result<Optio
 /// Rows evenly spread over the weight, as f32. // (count, cols)
 fn sample(entry: &Entry, weight: &Weight, count: usize) -> Result<Vec<u8>, Error> {
     let floats = Floats::new(&entry.name, weight, Some(FloatType::F32))?;
-    let mut sample = Vec::with_capacity(count * floats.cols * 4);
+    let mut sample = memory::with_room("weights", count * floats.cols * 4);
     for index in 0..count {
         let row = index * floats.rows / count;
         sample.extend_from_slice(&floats.rows(row..row + 1));

@@ -6,7 +6,7 @@ use std::ops::Range;
 use planish_checkpoint::{View, Weight, cast};
 use planish_format::{
     FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, Rule, dequantize, first_non_finite,
-    quantize_with,
+    memory, quantize_with,
 };
 
 use crate::importance::ColumnSquares;
@@ -139,7 +139,7 @@ impl<'a> Floats<'a> {
             return Ok(bytes);
         }
         let size = self.float_type.size_bytes();
-        let mut values = vec![0.0; self.cols];
+        let mut values = memory::filled("weights", self.cols, 0.0);
         for (index, row) in bytes.to_mut().chunks_mut((self.cols * size).max(1)).enumerate() {
             self.float_type.decode(row, &mut values);
             for (col, value) in values.iter_mut().enumerate() {
@@ -370,7 +370,7 @@ impl<'a> Floats<'a> {
                 value[0]
             }
             Stored::Packed(matrix) => {
-                let mut values = vec![0.0; self.stored_cols];
+                let mut values = memory::filled("weights", self.stored_cols, 0.0);
                 matrix.dequantize_row(row, &mut values);
                 values[col]
             }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use planish_checkpoint::{
     Checkpoint, Dialect, Dtype, Entry, Layout, Planned, Run, View, Weight, Writer, WriterOptions, rows_cols,
 };
+use planish_format::memory::or_out_of_memory;
 use planish_format::{FloatType, Isa, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
@@ -131,6 +132,7 @@ impl Transfer<'_> {
         Ok(Report {
             packed: self.tensors.iter().filter(packed).count(),
             plain,
+            unseen: Vec::new(),
             notes,
             source_bytes: entries.iter().map(|entry| entry.stored_bytes).sum(),
             output_bytes: self.planned()?.iter().map(size).sum(),
@@ -140,7 +142,8 @@ impl Transfer<'_> {
 
     /// Writes the output.
     pub fn run(&self, card: &Card, output: &Output, on_progress: &mut OnProgress) -> Result<(), Error> {
-        let result = self.write(card, output, on_progress);
+        let result =
+            or_out_of_memory(|| self.write(card, output, on_progress)).unwrap_or_else(|error| Err(error.into()));
         if result.is_err() {
             // A file that was cut is the cause, whatever it led to.
             self.checkpoint.check_unchanged()?;

@@ -22,6 +22,9 @@ pub enum Error {
     /// Bits or a group that the format does not have.
     #[error(transparent)]
     Packing(#[from] planish_format::FormatError),
+    /// The memory ran out.
+    #[error(transparent)]
+    Memory(#[from] planish_format::memory::OutOfMemory),
     /// A configuration with a value that is not allowed.
     #[error("{key} is {found}, expected {expected}")]
     Config {

@@ -6,6 +6,10 @@ from cases import Case
 
 MAMBA = dict(vocab_size=64, hidden_size=32, intermediate_size=48, mamba_n_heads=8, mamba_d_head=8, mamba_expand=2,
              mamba_d_state=8, mamba_n_groups=2, mamba_chunk_size=8)
+# A family without attention.
+NO_ATTENTION = dict.fromkeys(["intermediate_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"])
+QWEN35 = dict(vocab_size=48, hidden_size=32, intermediate_size=32, head_dim=16, linear_key_head_dim=8, linear_value_head_dim=8,
+              max_position_embeddings=128)
 DELTA = dict(vocab_size=64, hidden_size=32, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4,
              linear_key_head_dim=8, linear_value_head_dim=8, moe_intermediate_size=16, shared_expert_intermediate_size=32,
              num_experts_per_tok=2, max_position_embeddings=128)
@@ -43,6 +47,19 @@ CASES = {
         **MAMBA, "vocab_size": 67, "mamba_d_ssm": 40, "mamba_d_head": 5, "mamba_n_groups": 1, "mamba_d_conv": 2,
         "mamba_rms_norm": False, "mamba_proj_bias": True, "projectors_bias": True, "attention_bias": True,
         "mlp_bias": True, "attention_out_multiplier": 0.5}, group=8, stored=torch.float16),
+    "bamba": Case("bamba", dict(
+        **{**MAMBA, "mamba_n_groups": 1}, num_attention_heads=4, num_key_value_heads=2, attn_layer_indices=[0]), whole=True),
+    "mamba2": Case("mamba2", dict(
+        NO_ATTENTION, vocab_size=64, hidden_size=32, num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=8, use_bias=True)),
+    "lfm2_moe": Case("lfm2_moe", dict(
+        vocab_size=64, hidden_size=32, intermediate_size=40, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2,
+        num_dense_layers=1, layer_types=["conv", "full_attention"]), group=8),
+    "qwen3_5": Case("qwen3_5_text", dict(
+        QWEN35, linear_num_key_heads=2, linear_num_value_heads=4, layer_types=["linear_attention", "full_attention"]), tokens=70),
+    "qwen3_5_moe": Case("qwen3_5_moe_text", dict(
+        QWEN35, intermediate_size=None, linear_num_key_heads=2, linear_num_value_heads=2, moe_intermediate_size=16,
+        shared_expert_intermediate_size=16, num_experts=3, num_experts_per_tok=2,
+        layer_types=["full_attention", "linear_attention"])),
     "falcon_h1_norm_first": Case("falcon_h1", dict(
         **MAMBA, mamba_d_ssm=64, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_conv_bias=False,
         num_hidden_layers=1)),

@@ -8,6 +8,7 @@ from cases import Case
 GPT2 = dict(hidden_size=None, intermediate_size=None, num_hidden_layers=None, num_attention_heads=None,
             num_key_value_heads=None, max_position_embeddings=None, vocab_size=64, n_embd=24, n_layer=2, n_head=4,
             n_positions=48)
+GPTJ = dict(GPT2, n_embd=32)
 FALCON = dict(intermediate_size=None, num_key_value_heads=None, vocab_size=64, ffn_hidden_size=48)
 OPT = dict(intermediate_size=None, num_key_value_heads=None, vocab_size=64, ffn_dim=64)
 FEW = dict(vocab_size=64, intermediate_size=64)
@@ -33,6 +34,9 @@ CASES = {
         ODD, num_key_value_heads=None, use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True,
         hidden_act="gelu_new", rope_parameters=dict(
             rope_type="linear", rope_theta=700.0, factor=2.0, partial_rotary_factor=1.0)), group=8),
+    "gptj": Case("gptj", dict(GPTJ, n_layer=1, rotary_dim=4), group=8),
+    "codegen": Case("codegen", dict(GPTJ, n_layer=1, rotary_dim=6), group=8),
+    "persimmon": Case("persimmon", dict(WIDE, num_key_value_heads=None, num_hidden_layers=1)),
     "gpt2": Case("gpt2", GPT2, group=8),
     "gpt2_scaled": Case("gpt2", dict(
         GPT2, vocab_size=67, n_embd=24, n_inner=40, n_head=3, scale_attn_by_inverse_layer_idx=True,

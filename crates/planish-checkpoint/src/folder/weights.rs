@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use planish_format::{PackedMatrix, PackedShape};
+use planish_format::{PackedMatrix, PackedShape, memory};
 
 use super::tensors::Tensors;
 use crate::{Entry, Error, Layout, Tensor, Weight};
@@ -70,7 +70,7 @@ fn aligned(tensor: Tensor) -> Bytes {
     if data.as_ptr().align_offset(tensor.dtype.size_bytes()) == 0 {
         return data;
     }
-    let mut words = vec![0u64; data.len().div_ceil(8)];
+    let mut words = memory::filled("weights", data.len().div_ceil(8), 0u64);
     bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(&data);
     Bytes::from_owner(Words(words)).slice(..data.len())
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use half::f16;
-use planish_format::{FloatType, PackedMatrix, PackedShape};
+use planish_format::{FloatType, PackedMatrix, PackedShape, memory};
 use rayon::prelude::*;
 
 use super::fault::Fault;
@@ -71,7 +71,7 @@ impl<'a> Stored<'a> {
         if self.order == RowOrder::AsStored {
             return self.data.clone();
         }
-        let mut moved = Vec::with_capacity(self.data.len());
+        let mut moved = memory::with_room("weights", self.data.len());
         for row in 0..self.rows {
             moved.extend_from_slice(self.row(row));
         }
@@ -82,9 +82,9 @@ impl<'a> Stored<'a> {
         let packing = block_codes.packing();
         let shape = PackedShape::new(self.rows, self.cols, packing, block_codes.scale_type)
             .map_err(|error| Fault::malformed(format!("tensor `{}`: {error}", self.tensor.name)))?;
-        let mut codes = vec![0; shape.code_bytes()];
-        let mut scales = vec![0; shape.scale_bytes()];
-        let mut biases = vec![0; shape.scale_bytes()];
+        let mut codes = memory::filled("weights", shape.code_bytes(), 0);
+        let mut scales = memory::filled("weights", shape.scale_bytes(), 0);
+        let mut biases = memory::filled("weights", shape.scale_bytes(), 0);
         let rows = codes
             .par_chunks_exact_mut(shape.code_row_bytes())
             .zip(scales.par_chunks_exact_mut(shape.scale_row_bytes()))

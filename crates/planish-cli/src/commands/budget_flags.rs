@@ -11,6 +11,7 @@ use planish::{
 
 use super::packing_flags::packing;
 use super::progress::LayersBar;
+use super::texts::text_of;
 
 /// Tokens of one text that the model writes, at most.
 pub const LONGEST: usize = 256;
@@ -57,7 +58,7 @@ impl BudgetFlags {
             return Ok(Some(Widths::Mix(mix)));
         }
         let names: Vec<&str> = Mix::names().collect();
-        let text = fs::read_to_string(name).with_context(|| {
+        let text = text_of(Path::new(name)).with_context(|| {
             let names = names.join(", ");
             format!("--recipe {name}: neither one of {names} nor a file that can be read")
         })?;

@@ -2,7 +2,6 @@
 //! of whose second halves the tokens are scored. Brackets hold what the true mean is between 19 times of 20, as the pieces tell.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,6 +12,7 @@ use serde_json::json;
 use super::evaluate_tasks;
 use super::run_flags::{RunFlags, load};
 use super::source::{open, open_or_demo};
+use super::texts::read_text;
 
 /// Flags of `planish evaluate`.
 #[derive(clap::Args, Debug)]
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     };
     let file = || text.display().to_string();
-    let text = fs::read_to_string(text).with_context(file)?;
+    let text = read_text(text)?;
     let chunks = model.tokenizer()?.chunks(&text, arguments.context);
     let mut chunks = chunks.with_context(file)?;
     chunks.truncate(arguments.chunks.unwrap_or(usize::MAX));

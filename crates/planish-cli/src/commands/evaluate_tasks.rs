@@ -1,12 +1,13 @@
 //! `planish evaluate --tasks`: multiple-choice questions, several models side by side.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
 use planish::{CausalLM, Share, Task, TaskScores};
 use serde_json::json;
+
+use super::texts::read_text;
 
 /// Questions between two lines of progress.
 const STEP: usize = 100;
@@ -19,7 +20,7 @@ pub fn run(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let file = || path.display().to_string();
-    let tasks = Task::read_lines(&fs::read_to_string(path).with_context(file)?).with_context(file)?;
+    let tasks = Task::read_lines(&read_text(path)?).with_context(file)?;
     let all = reference.map(|(name, model)| (Some(name), model)).into_iter();
     let mut of_reference: Option<TaskScores> = None;
     for (index, (name, model)) in all.chain(models.iter().copied()).enumerate() {

@@ -28,3 +28,4 @@ pub mod serve;
 pub mod source;
 pub mod sweep;
 pub mod template_flags;
+pub mod texts;

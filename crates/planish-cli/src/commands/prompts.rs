@@ -3,7 +3,7 @@
 //! One prompt a line, or, where the first line begins with `{`, one JSON object a line. Empty lines are passed over.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use super::answer::finish_name;
 use super::interrupt;
 use super::progress::AnswersBar;
+use super::texts::{read_standard_input, read_text};
 use crate::hints::with_hint;
 
 /// A line of JSON.
@@ -76,15 +77,12 @@ impl Prompts {
     pub fn read(path: &Path, config: &GenerationConfig) -> anyhow::Result<Prompts> {
         let (file, text) = match path.to_str() {
             Some("-") => {
-                let mut text = String::new();
-                let read = io::stdin().read_to_string(&mut text);
-                read.context("the prompts on standard input")?;
+                let text = read_standard_input("the prompts on standard input")?;
                 ("standard input".to_owned(), text)
             }
             _ => {
-                let file = path.display().to_string();
-                let text = std::fs::read_to_string(path).with_context(|| file.clone())?;
-                (file, text)
+                let text = read_text(path)?;
+                (path.display().to_string(), text)
             }
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

@@ -1,14 +1,12 @@
 //! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use planish::{
-    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Calibrator, Encoder,
-    Error, InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source,
-    calibrate, quantize, quantize_calibrated, read_imatrix,
+    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
+    InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
+    quantize, quantize_calibrated, read_imatrix,
 };
 
 use crate::hints::with_hint;
@@ -18,6 +16,7 @@ use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
 use super::progress::{TokensBar, WeightsBar};
 use super::run_flags::DeviceFlag;
+use super::texts::read_text;
 
 /// Tokens of one text that the model writes, at most.
 const LONGEST: usize = 512;
@@ -185,13 +184,14 @@ impl Arguments {
         &self,
         source: &Source,
         text: Option<&str>,
-        (recipe, calibrator): (&Recipe, Option<Arc<dyn Calibrator>>),
+        (recipe, device): (&Recipe, &QuantizingDevice),
         (output, on_progress): (&Output, &mut OnProgress),
     ) -> Result<Report, Error> {
         let options = CalibratedOptions {
             text: self.calibration_text(source, text, self.text_tokens)?,
             threads: None,
-            calibrator,
+            device: device.device,
+            calibrator: device.calibrator.clone(),
         };
         let (mut writing, mut packing) = (None, None);
         let mut on_calibration = |progress| match progress {
@@ -242,8 +242,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "--imatrix: only --method weighted weighs inputs"
     );
     let text = arguments.text.as_deref();
-    let text = text.map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
-    let text = text.transpose()?;
+    let text = text.map(read_text).transpose()?;
     let mut device = QuantizingDevice::open(arguments.device.device()).map_err(Error::Model)?;
     if let Some(notice) = device.notice.take() {
         eprintln!("quantizing on the CPU: {}", with_hint(&notice.into()));
@@ -261,7 +260,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
         }
         if calibrated {
-            return arguments.calibrated(source, text, (&recipe, device.calibrator), (output, on_progress));
+            return arguments.calibrated(source, text, (&recipe, &device), (output, on_progress));
         }
         quantize(source, &recipe, output, on_progress)
     })

@@ -6,29 +6,24 @@ use planish::{GenerationConfig, GenerationPlan};
 #[derive(clap::Args, Clone, Debug)]
 pub struct SamplingFlags {
     /// Sample with this temperature; 0 always takes the likeliest token [default: from generation_config.json, else 0]
-    #[arg(long, visible_alias = "temp", value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "temp", value_name = "T")]
     pub temperature: Option<f32>,
     /// Sample only from the likeliest tokens that together reach this probability [default: from generation_config.json,
     /// else 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     pub top_p: Option<f32>,
     /// Sample only from this many likeliest tokens; 0 is all [default: from generation_config.json, else 50]
-    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = top_k)]
+    #[arg(long, value_name = "K", value_parser = top_k)]
     pub top_k: Option<usize>,
     /// Sample only tokens at least this probable relative to the likeliest [default: from generation_config.json,
     /// else 0]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     pub min_p: Option<f32>,
     /// Divide the scores of tokens that occurred by this [default: from generation_config.json, else 1]
-    #[arg(
-        long,
-        visible_alias = "repeat-penalty",
-        value_name = "X",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, visible_alias = "repeat-penalty", value_name = "X")]
     pub repetition_penalty: Option<f32>,
     /// The same seed gives the same text [default: a new one each time]
-    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = seed)]
+    #[arg(long, value_name = "S", value_parser = seed)]
     pub seed: Option<u64>,
     /// End the answer before this text (repeatable) [default: from generation_config.json, else none]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -93,5 +88,6 @@ pub fn new_tokens(text: &str) -> Result<usize, String> {
         let hint = "there is no -ngl: a model runs whole on one device, a GPU where there is one that it fits (--device chooses)";
         return Err(hint.to_owned());
     }
-    text.parse().map_err(|_| "expected a whole number".to_owned())
+    text.parse()
+        .map_err(|_| "expected a whole number of at least 0".to_owned())
 }

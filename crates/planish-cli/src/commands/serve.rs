@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context;
 use planish::{Engine, EngineOptions};
 use planish_server::{ServerOptions, serve};
 
 use super::interrupt;
 use super::run_flags::{RunFlags, load_with};
 use super::source::open_or_demo;
+use super::texts::read_text;
 
 /// Flags of `planish serve`.
 #[derive(clap::Args, Debug)]
@@ -65,8 +65,7 @@ pub struct Arguments {
 /// Runs the command, until a signal ends it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.run.load_options()?;
-    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-    let template = arguments.chat_template.as_ref().map(read).transpose()?;
+    let template = arguments.chat_template.as_deref().map(read_text).transpose()?;
     let server = ServerOptions {
         address: SocketAddr::new(arguments.host, arguments.port),
         model: arguments.name(),

@@ -21,6 +21,7 @@ use super::progress::{LayersBar, TokensBar};
 use super::quantize::MethodFlag;
 use super::run_flags::load;
 use super::source::open;
+use super::texts::read_text;
 
 /// Tokens of one text of these, at most.
 const OWN_LONGEST: usize = 512;
@@ -93,7 +94,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = arguments.wanted()?;
     let source = open(&arguments.model, arguments.revision.as_deref())?;
     let file = || arguments.text.display().to_string();
-    let text = fs::read_to_string(&arguments.text).with_context(file)?;
+    let text = read_text(&arguments.text)?;
     let mut chunks = AutoTokenizer::from_source(&source)?
         .chunks(&text, arguments.context)
         .with_context(file)?;
@@ -284,6 +285,7 @@ impl Arguments {
                 text: self.own_writing(),
                 threads: None,
                 calibrator: None,
+                device: planish::Device::Cpu,
             }),
             rule => PointMethod::Rule(rule.method()),
         })
@@ -324,7 +326,7 @@ impl Results {
         if !path.exists() {
             return Ok(results);
         }
-        let text = fs::read_to_string(path).with_context(file)?;
+        let text = read_text(path)?;
         let found: Value = serde_json::from_str(&text).with_context(file)?;
         if let Some((what, value)) = differing(&results.of, &found["of"]) {
             anyhow::bail!(

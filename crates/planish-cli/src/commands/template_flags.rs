@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use serde_json::{Map, Value};
+
+use super::texts::read_text;
 
 /// What the template is told.
 #[derive(clap::Args, Debug)]
@@ -24,8 +25,7 @@ impl TemplateFlags {
 
     /// The text of the template.
     pub fn template(&self) -> anyhow::Result<Option<String>> {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-        self.chat_template.as_ref().map(read).transpose()
+        self.chat_template.as_deref().map(read_text).transpose()
     }
 }
 

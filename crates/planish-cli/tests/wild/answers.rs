@@ -115,8 +115,15 @@ fn what_is_not_obeyed_is_told_and_what_is_wrong_matters_only_where_it_counts() {
         "note: --top-p, --seed have no effect: tokens are drawn only with a --temperature above 0\n"
     );
     assert_eq!(said(&scratch, "m", &["--stop", "ca"]), "b");
-    for (flag, expected) in [("--seed", "from 0 to"), ("--top-k", "at least 0")] {
-        let output = scratch.run(&[&arguments[..], &[flag, "-1"]].concat());
+    for (flag, expected) in [
+        ("--seed", "from 0 to"),
+        ("--top-k", "at least 0"),
+        ("--max-new-tokens", "at least 0"),
+        ("-n", "at least 0"),
+        ("--threads", "invalid value '-1' for '--threads <N>'"),
+        ("--bits", "invalid value '-1' for '--bits <BITS>'"),
+    ] {
+        let output = scratch.run(&["generate", "m", "--prompt", "x", flag, "-1"]);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr.contains(expected) && !stderr.contains("unexpected"), "{stderr}");

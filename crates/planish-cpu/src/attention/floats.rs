@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use planish_format::memory;
+
 use crate::key_values::{BLOCK, Block};
 use crate::vector::{PositionBias, Product, ProductElement, SoftmaxBlock, VectorFunctions};
 
@@ -89,6 +91,7 @@ impl Plan<'_> {
     pub(crate) fn start(&self, task: &Task, scratch: &mut Scratch) {
         let rows = task.rows.len() * self.group;
         scratch.queries.clear();
+        memory::reserve("attention", &mut scratch.queries, rows * self.head_dim);
         for row in task.rows.clone() {
             let queries = self.queries(row, task.kv_head);
             scratch.queries.extend(queries.iter().map(|query| query * self.scale));

@@ -19,6 +19,7 @@ mod plan;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
+use planish_format::memory;
 use planish_ops::{Attention, Shape};
 use smallvec::SmallVec;
 
@@ -185,7 +186,7 @@ impl AttentionWorkspace {
     fn prepare(&mut self, partials: usize, threads: usize) {
         self.slots.resize_with(threads.max(self.slots.len()), Default::default);
         if self.partial.len() < partials {
-            self.partial.resize(partials, 0.0);
+            memory::resize("attention", &mut self.partial, partials, 0.0);
         }
     }
 }

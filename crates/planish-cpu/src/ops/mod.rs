@@ -7,6 +7,7 @@ mod tensor;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use planish_format::memory;
 use planish_ops::{
     Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
     HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed, Recurrence,
@@ -20,11 +21,11 @@ use crate::choose::{CpuChosen, choose};
 use crate::convolution::convolve;
 use crate::cpu::BATCH_ROWS;
 use crate::heads::copy_heads;
-use crate::huge::available_memory;
 use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
 use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
+use planish_format::memory::available_memory;
 
 use meter::{Meter, Phase};
 pub use routed::CpuStack;
@@ -39,7 +40,8 @@ pub struct CpuOps {
     cpu: Cpu,
     precision: Precision,
     cache: CacheType,
-    arena: Mutex<Arena>,
+    /// None: weights stay where they are.
+    arena: Option<Mutex<Arena>>,
     workspace: Mutex<AttentionWorkspace>,
     /// Rows of a table that [`Embed`] takes.
     tokens: Mutex<Vec<u32>>,
@@ -57,7 +59,7 @@ impl CpuOps {
                 Precision::Exact => CacheType::Float32,
                 Precision::Rounded => CacheType::Float16,
             },
-            arena: Mutex::default(),
+            arena: Some(Mutex::default()),
             workspace: Mutex::default(),
             tokens: Mutex::default(),
             experts: Mutex::default(),
@@ -70,15 +72,22 @@ impl CpuOps {
         CpuOps { cache, ..self }
     }
 
+    /// Leaves weights where they are from now on, in a mapped file mostly: slower to read, but memory that the system can take back.
+    pub fn in_place(self) -> CpuOps {
+        CpuOps { arena: None, ..self }
+    }
+
     /// Threads and instruction set.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
     }
 
-    /// In huge pages, where there are some.
+    /// In huge pages, where there are some, unless weights stay in place.
     fn keep(&self, matrix: Matrix) -> CpuMatrix {
-        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
-        arena.keep(&self.cpu, matrix.into(), self.precision)
+        match &self.arena {
+            Some(arena) => lock(arena).keep(&self.cpu, matrix.into(), self.precision),
+            None => matrix.into(),
+        }
     }
 }
 
@@ -191,6 +200,11 @@ impl Ops for CpuOps {
         Ok(tensor.rows_of(rows))
     }
 
+    fn write(&self, tensor: &mut CpuTensor, values: &[f32]) -> Result<(), OutOfMemory> {
+        tensor.all_mut()[..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
     fn chosen(&self) -> Result<CpuChosen, OutOfMemory> {
         Ok(CpuChosen::default())
     }
@@ -234,6 +248,7 @@ impl Ops for CpuOps {
         let output = output.first_mut(tokens.count());
         let mut rows = lock(&self.tokens);
         rows.clear();
+        memory::reserve("embeddings", &mut rows, tokens.count());
         match tokens {
             Tokens::Known(tokens) => rows.extend_from_slice(tokens),
             Tokens::Chosen { places, known, chosen } => {

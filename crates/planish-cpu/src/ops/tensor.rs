@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use planish_ops::Shape;
 
-use crate::memory::{self, OutOfMemory};
+use planish_format::memory::OutOfMemory;
+
+use crate::memory;
 
 /// Contiguous values in f32.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::iteration::Generator;
 use super::python;
 
 /// The keyword arguments of `json.dumps` that templates use.
@@ -79,6 +80,11 @@ impl Writer<'_> {
             ValueKind::Number => self.number(value),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Map => return self.object(value),
+            ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => {
+                return Err(invalid(
+                    "tojson: a generator has no JSON form; |list makes a list of it".to_owned(),
+                ));
+            }
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 return self.items('[', ']', items, |writer, item| writer.value(&item));

@@ -1,10 +1,12 @@
 //! Chat templates: messages to the text that a model was trained on, rendered as transformers' `apply_chat_template` does.
 
 mod environment;
+mod iteration;
 mod json;
 mod limits;
 mod percent;
 mod python;
+mod tags;
 
 use minijinja::Environment;
 use serde_json::{Map, Value};
@@ -72,7 +74,7 @@ impl ChatTemplate {
         let compile = || {
             let mut environment = environment::new();
             for (name, source) in sources {
-                let source = percent::rewrite(&environment::plain_blocks(&source));
+                let source = percent::rewrite(&iteration::rewrite(&environment::plain_blocks(&source)));
                 environment.add_template_owned(name, source)?;
             }
             Ok(environment)

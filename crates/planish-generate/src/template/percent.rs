@@ -4,6 +4,8 @@
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, State};
 
+use super::tags::{self, after_brackets, after_text, after_word};
+
 /// `text|percent(values)`.
 pub(super) const FILTER: &str = "percent";
 
@@ -27,41 +29,26 @@ pub(super) fn percent(state: &mut State, text: &Value, values: &Value) -> Result
 /// The source with such operators as filters.
 pub(super) fn rewrite(source: &str) -> String {
     let bytes = source.as_bytes();
-    let (mut written, mut copied, mut at) = (String::new(), 0, 0);
-    let mut tag: Option<&[u8]> = None; // how the tag ends that this place is in
-    let mut raw = false;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        match tag {
-            None if rest.starts_with(b"{#") => at = find(bytes, at, b"#}"),
-            None if rest.starts_with(b"{%") => {
-                let word: &[u8] = rest[2..].trim_ascii_start();
-                let word = word.strip_prefix(b"-").unwrap_or(word).trim_ascii_start();
-                raw = word.starts_with(b"raw") || (raw && !word.starts_with(b"endraw"));
-                match raw {
-                    true => at += 2,
-                    false => (tag, at) = (Some(&b"%}"[..]), at + 2),
-                }
+    let (mut written, mut copied) = (String::new(), 0);
+    for inside in tags::insides(source) {
+        let (tag, mut at) = (&bytes[..inside.end], inside.start);
+        while at < tag.len() {
+            if !matches!(tag[at], b'\'' | b'"') {
+                at += 1;
+                continue;
             }
-            None if rest.starts_with(b"{{") && !raw => (tag, at) = (Some(&b"}}"[..]), at + 2),
-            None => at += 1,
-            Some(end) if rest.starts_with(end) => (tag, at) = (None, at + 2),
-            Some(_) if matches!(rest[0], b'\'' | b'"') => {
-                at = after_text(bytes, at);
-                let operator = skip_space(bytes, at);
-                let is_operator = bytes.get(operator) == Some(&b'%') && !matches!(bytes.get(operator + 1), Some(b'}'));
-                if !is_operator {
-                    continue;
-                }
-                let start = skip_space(bytes, operator + 1);
-                let Some(end) = after_operand(bytes, start) else {
-                    continue;
-                };
-                written.push_str(&source[copied..at]);
-                written.push_str(&format!("|{FILTER}({})", rewrite_inside(&source[start..end])));
-                (copied, at) = (end, end);
+            at = after_text(tag, at);
+            let operator = skip_space(tag, at);
+            if tag.get(operator) != Some(&b'%') {
+                continue;
             }
-            Some(_) => at += 1,
+            let start = skip_space(tag, operator + 1);
+            let Some(end) = after_operand(tag, start) else {
+                continue;
+            };
+            written.push_str(&source[copied..at]);
+            written.push_str(&format!("|{FILTER}({})", rewrite_inside(&source[start..end])));
+            (copied, at) = (end, end);
         }
     }
     written.push_str(&source[copied..]);
@@ -78,53 +65,12 @@ fn rewrite_inside(operand: &str) -> String {
     inner.unwrap_or(operand).to_owned()
 }
 
-fn find(bytes: &[u8], from: usize, what: &[u8]) -> usize {
-    let found = bytes[from..].windows(what.len()).position(|window| window == what);
-    found.map_or(bytes.len(), |at| from + at + what.len())
-}
-
 fn skip_space(bytes: &[u8], from: usize) -> usize {
     let space = bytes[from..]
         .iter()
         .take_while(|byte| byte.is_ascii_whitespace())
         .count();
     from + space
-}
-
-/// The place after the text literal that begins at `from`.
-fn after_text(bytes: &[u8], from: usize) -> usize {
-    let quote = bytes[from];
-    let mut at = from + 1;
-    while at < bytes.len() && bytes[at] != quote {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
-    }
-    (at + 1).min(bytes.len())
-}
-
-/// The place after the brackets that open at `from`.
-fn after_brackets(bytes: &[u8], from: usize) -> Option<usize> {
-    let (mut depth, mut at) = (0usize, from);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\'' | b'"' => {
-                at = after_text(bytes, at);
-                continue;
-            }
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth -= 1,
-            _ => {}
-        }
-        at += 1;
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
-}
-
-fn after_word(bytes: &[u8], from: usize) -> usize {
-    let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_' || **byte >= 0x80;
-    from + bytes[from..].iter().take_while(is_part).count()
 }
 
 /// The place after an operand: a value, its attributes, items, calls and filters.

@@ -1,7 +1,7 @@
 //! Python's ways that templates count on: methods of texts, lists and mappings (most come from minijinja-contrib), lenient
 //! conversions, and how numbers are written.
 
-use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, ErrorKind, State};
 
 use super::limits;
@@ -174,14 +174,14 @@ fn expanded(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
 }
 
 /// The `truncate` filter, whose arguments may come without names.
-pub(super) fn truncate(state: &mut State, value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    let options = named(&["length", "killwords", "end", "leeway"], arguments.0)?;
+pub(super) fn truncate(state: &mut State, value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let options = named(&["length", "killwords", "end", "leeway"], arguments.into_values())?;
     minijinja_contrib::filters::truncate(state, value, options)
 }
 
 /// The `wordwrap` filter, likewise.
-pub(super) fn wordwrap(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    let options = named(&["width", "break_long_words", "wrapstring"], arguments.0)?;
+pub(super) fn wordwrap(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let options = named(&["width", "break_long_words", "wrapstring"], arguments.into_values())?;
     minijinja_contrib::filters::wordwrap(value, options)
 }
 

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
 use smallvec::smallvec;
 
-use super::{File, Launch, Program, constants_of, kernel_file, value_number};
+use super::{File, Launch, ProductBuffer, Program, constants_of, kernel_file, value_number};
 
 const FILE: File = kernel_file!("cuda/multiply", "shared/values");
 const THREADS: u32 = 256;
@@ -90,6 +90,14 @@ struct MultiplyProblem {
 }
 
 impl Multiply {
+    /// Inputs of a layer up to which other kernels are faster.
+    pub(super) const FEW_INPUTS: u32 = 32;
+    /// Its buffers as a product with a plain weight.
+    pub(super) const BUFFERS: [ProductBuffer; 4] = {
+        use ProductBuffer::{Added, Codes, Input, Output};
+        [Input, Codes, Added, Output]
+    };
+
     /// Whole matrices (rows, depth) and (depth, cols).
     pub fn new(rows: u32, cols: u32, depth: u32) -> Multiply {
         Multiply {

@@ -5,7 +5,7 @@ use std::array;
 use std::sync::{Arc, Mutex};
 
 use planish_gpu::{Argument, Error, Queue};
-use planish_ops::{Embed, Linear, Tokens};
+use planish_ops::{Embed, Linear, Ops, Tokens};
 use rustc_hash::FxHashMap;
 
 use super::tensor::Stored;
@@ -130,6 +130,9 @@ impl<Q: Queue> GpuOps<Q> {
         if problem.rows == 0 {
             return;
         }
+        if let Err(error) = self.tell_inputs(problem) {
+            return self.fail(error);
+        }
         lock(&self.rotated).take();
         // What arranged the input that they share.
         let mut arranged = None;
@@ -162,6 +165,26 @@ impl<Q: Queue> GpuOps<Q> {
             }
             before = Some(weight);
         }
+    }
+
+    /// Tells who listens of the input, if it is asked for.
+    fn tell_inputs(&self, problem: &Linear<'_, GpuOps<Q>>) -> Result<(), Error> {
+        let Some(tap) = &self.tap else { return Ok(()) };
+        let asked: Vec<usize> = problem
+            .weights
+            .iter()
+            .map(|weight| weight.id)
+            .filter(|&weight| tap.wants(weight))
+            .collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let mut staging = Vec::new();
+        let values = self.read(problem.input, 0..problem.rows, &mut staging)?;
+        asked
+            .iter()
+            .for_each(|&weight| tap.inputs(weight, values, problem.input.cols));
+        Ok(())
     }
 
     /// The plan of a product, made when it is first asked for.

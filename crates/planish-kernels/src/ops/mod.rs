@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_format::FloatType;
 use planish_gpu::{Error, Queue, Source};
+use planish_ops::Tap;
 use rustc_hash::FxHashMap;
 
 use crate::launch::{Launch, NO_TOKEN, Program};
@@ -65,6 +66,8 @@ pub struct GpuOps<Q: Queue> {
     frequencies: Mutex<Vec<Frequencies<Q>>>,
     /// The tensor that the last launch rotated, if it rotated one.
     rotated: Mutex<Option<u64>>,
+    /// Who listens to products, but for those with stacks of matrices.
+    tap: Option<Arc<dyn Tap>>,
     /// For packing by search.
     searched: Mutex<search::SearchRoom<Q>>,
 }
@@ -114,8 +117,14 @@ impl<Q: Queue> GpuOps<Q> {
             transposed: Mutex::new(Scratch::new()),
             frequencies: Mutex::default(),
             rotated: Mutex::default(),
+            tap: None,
             searched: Mutex::new(search::SearchRoom::new()),
         })
+    }
+
+    /// Tells `tap` of every product from now on, but for those of experts and heads.
+    pub fn with_tap(self, tap: Arc<dyn Tap>) -> GpuOps<Q> {
+        GpuOps { tap: Some(tap), ..self }
     }
 
     /// What computes.

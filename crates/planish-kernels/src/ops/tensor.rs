@@ -1,6 +1,6 @@
 //! What lies on the device: activations and weights.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use planish_format::{FloatType, PackedMatrix};
 use planish_gpu::{Error, Queue};
@@ -55,6 +55,8 @@ impl<Q: Queue> Shape for GpuTensor<Q> {
 
 /// A matrix (rows, cols) on the device, packed or plain.
 pub struct GpuWeight<Q: Queue> {
+    /// No other weight has it.
+    pub(super) id: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) bytes: usize, // in the checkpoint
@@ -73,7 +75,9 @@ pub(super) struct Stored<Q: Queue> {
 impl<Q: Queue> GpuWeight<Q> {
     /// What is there already, as in a checkpoint.
     pub(super) fn of(rows: usize, cols: usize, bytes: usize, stored: Stored<Q>) -> GpuWeight<Q> {
+        static WEIGHTS: AtomicUsize = AtomicUsize::new(0);
         GpuWeight {
+            id: WEIGHTS.fetch_add(1, Ordering::Relaxed),
             rows,
             cols,
             bytes,
@@ -95,16 +99,11 @@ impl<Q: Queue> GpuWeight<Q> {
             Matrix::Plain(PlainMatrix { float_type, data, .. }) => (None, *float_type, vec![data]),
         };
         let parts = parts.into_iter().map(|part| queue.place(part));
-        Ok(GpuWeight {
-            rows: matrix.rows(),
-            cols: matrix.cols(),
-            bytes: matrix.bytes(),
-            stored: Stored {
-                kind: WeightKind { packing, float_type },
-                parts: parts.collect::<Result<_, _>>()?,
-            },
-            is_tiled: false,
-        })
+        let stored = Stored {
+            kind: WeightKind { packing, float_type },
+            parts: parts.collect::<Result<_, _>>()?,
+        };
+        Ok(GpuWeight::of(matrix.rows(), matrix.cols(), matrix.bytes(), stored))
     }
 }
 

@@ -9,7 +9,7 @@ use planish_gpu::{Error, Queue};
 use super::{GpuChosen, GpuKeyValues, GpuOps, GpuSequences, GpuStack, GpuTensor, GpuWeight};
 use planish_ops::{
     Add, Append, Attention, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear, HostWeight,
-    KeyValueSizes, Linear, Norm, Ops, PassSize, Placed, Recurrence, Rope, RopeAngles, Span, Use,
+    KeyValueSizes, Linear, Norm, Ops, Origin, PassSize, Placed, Recurrence, Rope, RopeAngles, Span, Use,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -81,6 +81,26 @@ impl<Q: Queue> Ops for GpuOps<Q> {
             .zip(bits)
             .for_each(|(value, bits)| *value = widen(bits));
         Ok(staging)
+    }
+
+    fn write(&self, tensor: &mut GpuTensor<Q>, values: &[f32]) -> Result<(), Error> {
+        assert!(values.len() <= tensor.rows * tensor.cols, "rows of a tensor");
+        match tensor.float_type {
+            FloatType::F32 => self.queue.upload(bytemuck::cast_slice(values), &tensor.buffer, 0),
+            narrow => {
+                let mut bytes = vec![0; values.len() * narrow.size_bytes()];
+                narrow.encode(values, &mut bytes);
+                self.queue.upload(&bytes, &tensor.buffer, 0)
+            }
+        }
+    }
+
+    fn name(&self, weight: &GpuWeight<Q>, origin: &dyn Fn() -> Option<Origin>) {
+        if let Some(tap) = &self.tap
+            && let Some(origin) = origin()
+        {
+            tap.name(weight.id, origin);
+        }
     }
 
     fn sequences(&self) -> Result<GpuSequences<Q>, Error> {

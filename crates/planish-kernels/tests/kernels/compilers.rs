@@ -11,8 +11,9 @@ use libloading::{Library, Symbol};
 use planish_kernels::launch::{KernelLanguage, Launch, Program, RunsOn};
 
 use crate::{
-    adjust, argmax, attention, attention_tiles, choose, elementwise, experts, matmul, matvec, multiply, norm, places,
-    quantize, rope, route, rows, search, stack, stack_tensor, states, tensor, tensor_attention, warpgroup,
+    adjust, argmax, attention, attention_tiles, calibrated, choose, elementwise, experts, matmul, matvec, multiply,
+    norm, places, quantize, rope, route, rows, search, stack, stack_tensor, states, tensor, tensor_attention,
+    warpgroup,
 };
 
 const CHECK_HEADER: &str = include_str!("../../text/address_spaces.h");
@@ -20,11 +21,12 @@ const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 23] = [
+    let launches: [Vec<Launch>; 24] = [
         adjust::launches(),
         argmax::launches(),
         attention::launches(),
         attention_tiles::launches(),
+        calibrated::launches(),
         choose::launches(),
         elementwise::launches(),
         experts::launches(),

@@ -5,6 +5,7 @@ mod adjust;
 mod argmax;
 mod attention;
 mod attention_tiles;
+mod calibrated;
 mod choose;
 mod compilers;
 mod data;

@@ -1,5 +1,7 @@
 //! Latent attention (DeepSeek-V2, 2024), as data.
 
+use planish_ops::TemperatureTuning;
+
 use super::{LinearSpec, NormSpec, StackSpec};
 
 /// Causal self-attention whose keys and values are made from a short latent vector of each position, and whose rotated part of
@@ -30,6 +32,8 @@ pub struct LatentAttentionSpec {
     pub rope: usize,
     /// Multiplies the scores.
     pub scale: f32,
+    /// The scale grows with the position of the query.
+    pub temperature_tuning: Option<TemperatureTuning>,
 }
 
 /// From hidden states to queries.

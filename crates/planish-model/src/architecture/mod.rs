@@ -276,6 +276,7 @@ impl Architecture {
         let blocks = self.layers.iter().flat_map(LayerSpec::blocks);
         let mut tunings = blocks.filter_map(|block| match block {
             BlockSpec::Attention(attention) => attention.temperature_tuning,
+            BlockSpec::LatentAttention(attention) => attention.temperature_tuning,
             _ => None,
         });
         tunings.next().map(|tuning| tuning.period)

@@ -243,7 +243,7 @@ impl<O: Ops> Block<O> for LatentAttentionBlock<O> {
             queries: tensors.queries,
             heads: self.spec.heads,
             scale: self.spec.scale,
-            temperature_tuning: None,
+            temperature_tuning: self.spec.temperature_tuning,
             window: None,
             softcap: None,
             alibi: None,

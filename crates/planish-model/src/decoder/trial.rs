@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use planish_format::memory::or_out_of_memory;
 use planish_ops::{CopyRows, Ops, Places, Span, Tokens};
 
 use super::groups::passes;
@@ -74,7 +75,8 @@ impl<O: Ops> Decoder<O> {
         let Some(mut trials) = self.trials.take() else {
             unreachable!("trials have begun")
         };
-        let result = self.run_with(&mut trials, parts, source, each);
+        let result = or_out_of_memory(|| self.run_with(&mut trials, parts, source, each));
+        let result = result.unwrap_or_else(|error| Err(error.into()));
         self.trials = Some(trials);
         result
     }
@@ -91,13 +93,14 @@ impl<O: Ops> Decoder<O> {
             trials.part = 0;
         }
         self.bring_to(trials, first)?;
-        let mut kept = Vec::new();
-        for &part in parts {
-            let weights = self.load_part(part, source)?;
-            kept.push((part, self.exchange(part, weights)));
-        }
+        // All of them before the first takes its place: what fails leaves the model as it was.
+        let load = |&part: &usize| Ok((part, self.load_part(part, source)?));
+        let loaded = parts.iter().map(load).collect::<Result<Vec<_>, Error>>()?;
+        let exchange = |(part, weights)| (part, self.exchange(part, weights));
+        let kept: Vec<_> = loaded.into_iter().map(exchange).collect();
         let end = self.steps.len();
-        let result = self.run_pieces(trials, end, Some(each));
+        let result = or_out_of_memory(|| self.run_pieces(trials, end, Some(each)));
+        let result = result.unwrap_or_else(|error| Err(error.into()));
         for (part, weights) in kept {
             self.exchange(part, weights);
         }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use planish_format::FloatType;
 use planish_gpu::Queue;
 use planish_kernels::GpuOps;
+use planish_ops::Tap;
 
 use super::calibrating::GpuCalibrator;
-use super::{Job, Loaded, QuantizingDevice};
+use super::{Device, Job, Loaded, QuantizingDevice};
 use crate::Error;
 use crate::decoder::Decoder;
+use crate::layers::{LayerEngine, On};
 
 impl Job<'_> {
     #[cfg(any(target_os = "linux", target_os = "windows"))]
@@ -89,11 +91,29 @@ pub(super) fn on_quantizing_queue<Q: Queue>(
     let name = format!("{kind} ({})", queue.device());
     let ops = Arc::new(GpuOps::new(queue, FloatType::F32).map_err(gpu_error)?);
     Ok(QuantizingDevice {
+        device: Device::Cuda,
         name,
         searcher: Some(ops.clone()),
         calibrator: Some(Arc::new(GpuCalibrator(ops))),
         notice: None,
     })
+}
+
+/// Layers in f32 on an NVIDIA GPU, which tells `tap` of products.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+pub(crate) fn layers_on_cuda(tap: Arc<dyn Tap>) -> Result<Box<dyn LayerEngine>, Error> {
+    layers_on(planish_gpu::CudaQueue::new().map_err(gpu_error)?, tap)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+pub(crate) fn layers_on_cuda(_: Arc<dyn Tap>) -> Result<Box<dyn LayerEngine>, Error> {
+    Err(Error::DeviceAbsent { device: "cuda" })
+}
+
+/// The same on the GPU behind a queue.
+pub(crate) fn layers_on<Q: Queue>(queue: Q, tap: Arc<dyn Tap>) -> Result<Box<dyn LayerEngine>, Error> {
+    let ops = GpuOps::new(queue, FloatType::F32).map_err(gpu_error)?;
+    Ok(Box::new(On(ops.with_tap(tap))))
 }
 
 fn gpu_error(error: planish_gpu::Error) -> Error {

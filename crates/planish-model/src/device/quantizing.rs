@@ -14,6 +14,8 @@ const TRIAL_WEIGHTS: usize = 64;
 /// What chooses codes.
 #[derive(Debug)]
 pub struct QuantizingDevice {
+    /// Where: [`Device::Cuda`] or [`Device::Cpu`].
+    pub device: Device,
     /// For reports.
     pub name: String,
     /// Searches in place of the processor.
@@ -53,6 +55,7 @@ impl QuantizingDevice {
 
     fn processor(notice: Option<Error>) -> QuantizingDevice {
         QuantizingDevice {
+            device: Device::Cpu,
             name: "cpu".to_owned(),
             searcher: None,
             calibrator: None,

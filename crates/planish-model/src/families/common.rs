@@ -138,8 +138,13 @@ pub(super) struct LlamaLayer {
 impl Llama {
     /// Sizes by the usual keys.
     pub(super) fn read(config: Config<'_>, differences: Differences) -> Result<Llama, Error> {
+        Llama::of_sizes(config, Sizes::read(config, 0)?, differences)
+    }
+
+    /// The same where the sizes have other keys.
+    pub(super) fn of_sizes(config: Config<'_>, sizes: Sizes, differences: Differences) -> Result<Llama, Error> {
         Ok(Llama {
-            sizes: Sizes::read(config, 0)?,
+            sizes,
             differences,
             epsilon: epsilon(config, differences.norm.epsilon_key, 1e-6)?,
             activation: match differences.activation {

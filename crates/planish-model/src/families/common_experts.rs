@@ -129,10 +129,12 @@ impl Routed {
     }
 }
 
-/// Experts in all layers but the first `first_k_dense_replace`, with a correction, and shared ones beside them.
+/// Experts in the layers that `mlp_layer_types` says, or in all but the first `first_k_dense_replace`; with a correction, and shared
+/// ones beside them.
 pub(super) struct LateExperts {
     routed: Routed,
     first: usize,
+    kinds: Option<Vec<bool>>, // whether a layer has some
     shared: usize,
     corrected: bool,
     bias: bool,
@@ -140,10 +142,16 @@ pub(super) struct LateExperts {
 
 impl LateExperts {
     pub(super) fn read(config: Config<'_>, routing: Routing) -> Result<LateExperts, Error> {
+        LateExperts::counted(config, routing, ["n_routed_experts", "n_shared_experts"])
+    }
+
+    /// The same where these keys say how many experts are chosen from, and how many are shared.
+    pub(super) fn counted(config: Config<'_>, routing: Routing, keys: [&str; 2]) -> Result<LateExperts, Error> {
         Ok(LateExperts {
-            routed: Routed::read(config, "moe_intermediate_size", "n_routed_experts", routing)?,
+            routed: Routed::read(config, "moe_intermediate_size", keys[0], routing)?,
             first: config.whole("first_k_dense_replace", 0)?,
-            shared: config.whole("n_shared_experts", 0)?,
+            kinds: read_kinds(config)?,
+            shared: config.whole(keys[1], 0)?,
             corrected: matches!(routing.scoring, Scoring::Sigmoid),
             bias: config.flag("mlp_bias", false)?,
         })
@@ -151,13 +159,19 @@ impl LateExperts {
 
     /// Those of a layer that has some.
     pub(super) fn at(&self, sizes: &Sizes, index: usize) -> Option<ExpertsSpec> {
-        if index < self.first {
+        let sparse = match &self.kinds {
+            Some(kinds) => kinds[index],
+            None => index >= self.first,
+        };
+        if !sparse {
             return None;
         }
         let paths = Paths::usual(index);
         let path = &paths.hub;
         let score_correction = ScoreCorrectionSpec {
-            names: vec![format!("{path}.gate.e_score_correction_bias")],
+            names: ["gate.e_score_correction_bias", "e_score_correction_bias"]
+                .map(|name| format!("{path}.{name}"))
+                .to_vec(),
             required: true,
         };
         let (intermediate, shared) = (self.shared * self.routed.intermediate, format!("{path}.shared_experts"));
@@ -166,6 +180,19 @@ impl LateExperts {
             shared: (intermediate > 0).then(|| self.routed.shared(sizes, &shared, intermediate, self.bias)),
             ..self.routed.at(&paths)
         })
+    }
+}
+
+/// Which layers have experts by `mlp_layer_types`, if the config has it.
+fn read_kinds(config: Config<'_>) -> Result<Option<Vec<bool>>, Error> {
+    const KEY: &str = "mlp_layer_types";
+    let Some(kinds) = config.texts(KEY)? else {
+        return Ok(None);
+    };
+    let fits = kinds.len() >= config.layers("num_hidden_layers")?;
+    match fits && kinds.iter().all(|kind| matches!(*kind, "dense" | "sparse")) {
+        true => Ok(Some(kinds.into_iter().map(|kind| kind == "sparse").collect())),
+        false => Err(config.error(KEY, "dense or sparse for every layer")),
     }
 }
 
@@ -182,19 +209,28 @@ pub(super) fn softmax_routing(config: Config<'_>, chosen_key: &str, normalized: 
 
 /// What GLM 4, dots and DeepSeek-V3 have in common: logistic scores, groups judged by their best two.
 pub(super) fn sigmoid_routing(config: Config<'_>) -> Result<Routing, Error> {
+    sigmoid_routing_of(config, "n_routed_experts")
+}
+
+/// The same where this key says how many experts are chosen from.
+pub(super) fn sigmoid_routing_of(config: Config<'_>, experts_key: &str) -> Result<Routing, Error> {
     let chosen = config.count("num_experts_per_tok")?;
     Ok(Routing {
         chosen,
         scoring: Scoring::Sigmoid,
-        groups: read_groups(config, chosen, 2)?,
+        groups: read_groups(config, config.count(experts_key)?, chosen, 2)?,
         normalize: config.flag("norm_topk_prob", true)?.then_some(1e-20),
         scale: config.number("routed_scaling_factor")? as f32,
     })
 }
 
 /// `n_group` groups of experts, of which the best `topk_group` remain.
-pub(super) fn read_groups(config: Config<'_>, chosen: usize, best: usize) -> Result<Option<ExpertGroups>, Error> {
-    let experts = config.count("n_routed_experts")?;
+pub(super) fn read_groups(
+    config: Config<'_>,
+    experts: usize,
+    chosen: usize,
+    best: usize,
+) -> Result<Option<ExpertGroups>, Error> {
     let count = config.optional_count("n_group")?.unwrap_or(1);
     let kept = config.optional_count("topk_group")?.unwrap_or(1);
     if count == 1 {

@@ -1,12 +1,12 @@
-//! What DeepSeek-V2 and V3 share: latent attention in every layer, experts in the upper ones.
+//! What DeepSeek-V2, V3 and their kin share: latent attention in every layer, experts in some.
 
-use planish_ops::{RopePairs, Routing};
+use planish_ops::{RopePairs, TemperatureTuning};
 
 use super::common::{Differences, Llama};
 use super::common_experts::LateExperts;
 use super::parts::{Sizes, linear};
 use crate::config::Config;
-use crate::rope::read_rope;
+use crate::rope::read_whole_rope;
 use crate::{
     Architecture, Error, FusedRows, FusedStack, LatentAttentionSpec, LatentQuerySpec, NormSpec, StackPlace, StackSpec,
 };
@@ -14,30 +14,67 @@ use crate::{
 /// Norms of latent vectors do not follow the config.
 const EPSILON: f32 = 1e-6;
 
-/// A decoder whose rotated parts pair values as `pairs` says.
-pub(super) fn latent_decoder(
-    config: Config<'_>,
-    name: &str,
-    routing: Routing,
-    pairs: RopePairs,
-) -> Result<Architecture, Error> {
-    let differences = Differences {
-        feed_forward_bias: config.flag("mlp_bias", false)?,
-        ..Differences::default()
-    };
-    let llama = Llama::read(config, differences)?;
-    let latent = Latent::read(config)?;
-    let experts = LateExperts::read(config, routing)?;
-    let mut rope = read_rope(config, latent.rotated)?;
-    rope.pairs = pairs;
-    llama.decoder_of(config, name, vec![rope], |index| {
-        let mut layer = llama.layer(index);
-        if let Some(experts) = experts.at(&llama.sizes, index) {
-            layer.feed_forward = experts.into();
+/// What a family says of its latent decoder beside the usual keys.
+pub(super) struct LatentDecoder {
+    /// Of the layers that have some.
+    pub(super) experts: Option<LateExperts>,
+    /// Which rotated values of a head belong together.
+    pub(super) pairs: RopePairs,
+    /// Multiplies what each block adds.
+    pub(super) residual_scale: f32,
+    /// The scale of scores grows with the position of the query.
+    pub(super) temperature_tuning: Option<TemperatureTuning>,
+}
+
+impl LatentDecoder {
+    /// Without experts.
+    pub(super) fn new(pairs: RopePairs) -> LatentDecoder {
+        LatentDecoder {
+            experts: None,
+            pairs,
+            residual_scale: 1.0,
+            temperature_tuning: None,
         }
-        let mut layer = llama.assemble(layer);
-        layer.steps[0].branches[0].block = latent.attention(&llama.sizes, index).into();
-        Ok(layer)
+    }
+
+    /// The whole decoder.
+    pub(super) fn read(&self, config: Config<'_>, name: &str) -> Result<Architecture, Error> {
+        let differences = Differences {
+            feed_forward_bias: config.flag("mlp_bias", false)?,
+            residual_scale: self.residual_scale,
+            ..Differences::default()
+        };
+        let latent = Latent::read(config)?;
+        // Heads need not divide the hidden size; what `head_dim` says is of no account here.
+        let sizes = Sizes::read(config, latent.rotated)?;
+        let llama = Llama::of_sizes(config, sizes, differences)?;
+        let mut rope = read_whole_rope(config, latent.rotated)?;
+        rope.pairs = self.pairs;
+        llama.decoder_of(config, name, vec![rope], |index| {
+            let mut layer = llama.layer(index);
+            if let Some(experts) = self
+                .experts
+                .as_ref()
+                .and_then(|experts| experts.at(&llama.sizes, index))
+            {
+                layer.feed_forward = experts.into();
+            }
+            let mut layer = llama.assemble(layer);
+            let attention = LatentAttentionSpec {
+                temperature_tuning: self.temperature_tuning,
+                ..latent.attention(&llama.sizes, index)
+            };
+            layer.steps[0].branches[0].block = attention.into();
+            Ok(layer)
+        })
+    }
+}
+
+/// By `rope_interleave`, which is on unless said.
+pub(super) fn read_pairs(config: Config<'_>) -> Result<RopePairs, Error> {
+    Ok(match config.flag("rope_interleave", true)? {
+        true => RopePairs::Neighbours,
+        false => RopePairs::Halves,
     })
 }
 
@@ -117,6 +154,7 @@ impl Latent {
             output: linear(path("o_proj"), hidden, heads * self.value, self.bias),
             rope: 0,
             scale: self.scale,
+            temperature_tuning: None,
         }
     }
 }

@@ -4,8 +4,8 @@ use planish_ops::{RopePairs, Routing};
 use serde_json::json;
 
 use super::Family;
-use super::common_experts::{read_groups, softmax_routing};
-use super::common_latent::latent_decoder;
+use super::common_experts::{LateExperts, read_groups, softmax_routing};
+use super::common_latent::LatentDecoder;
 use super::parts::only;
 use crate::config::Config;
 use crate::{Architecture, Error};
@@ -27,11 +27,15 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let routing = Routing {
         groups: match config.optional_text("topk_method")?.unwrap_or("greedy") {
             "greedy" => None,
-            "group_limited_greedy" => read_groups(config, routing.chosen, 1)?,
+            "group_limited_greedy" => read_groups(config, config.count("n_routed_experts")?, routing.chosen, 1)?,
             _ => return Err(config.error("topk_method", "greedy or group_limited_greedy")),
         },
         scale: config.number("routed_scaling_factor")? as f32,
         ..routing
     };
-    latent_decoder(config, FAMILY.architecture, routing, RopePairs::Neighbours)
+    LatentDecoder {
+        experts: Some(LateExperts::read(config, routing)?),
+        ..LatentDecoder::new(RopePairs::Neighbours)
+    }
+    .read(config, FAMILY.architecture)
 }

@@ -1,11 +1,10 @@
 //! DeepseekV3ForCausalLM (V3 and R1): latent attention; routed experts with logistic scores and a correction.
 
-use planish_ops::RopePairs;
 use serde_json::json;
 
 use super::Family;
-use super::common_experts::sigmoid_routing;
-use super::common_latent::latent_decoder;
+use super::common_experts::{LateExperts, sigmoid_routing};
+use super::common_latent::{LatentDecoder, read_pairs};
 use crate::config::Config;
 use crate::{Architecture, Error};
 
@@ -22,9 +21,9 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8, "first_k_dense_replace": 3, "num_key_value_heads": 128
     });
     let config = config.with_defaults(&defaults);
-    let pairs = match config.flag("rope_interleave", true)? {
-        true => RopePairs::Neighbours,
-        false => RopePairs::Halves,
-    };
-    latent_decoder(config, FAMILY.architecture, sigmoid_routing(config)?, pairs)
+    LatentDecoder {
+        experts: Some(LateExperts::read(config, sigmoid_routing(config)?)?),
+        ..LatentDecoder::new(read_pairs(config)?)
+    }
+    .read(config, FAMILY.architecture)
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::parts::linear;
 use crate::config::Config;
 use crate::{
-    Activation, ConvolutionSpec, Error, NormSpec, Order, RecurrenceShape, RecurrenceSpec, RuleSpec, StepsSpec,
+    Activation, ConvolutionSpec, Error, LinearSpec, NormSpec, Order, RecurrenceShape, RecurrenceSpec, RuleSpec,
+    StepsSpec,
 };
 
 /// Sizes of a gated delta net.
@@ -13,6 +14,15 @@ pub(super) struct DeltaNet {
     hidden: usize,
     shape: RecurrenceShape,
     taps: usize,
+}
+
+/// The layers that the input goes through.
+struct Inputs {
+    /// To queries, keys and values.
+    all: LinearSpec,
+    gate: LinearSpec,
+    steps: LinearSpec,
+    beta: LinearSpec,
 }
 
 impl DeltaNet {
@@ -46,7 +56,7 @@ impl DeltaNet {
             ..
         } = self.shape;
         let name = |part: &str| format!("{path}.{part}");
-        let (values, shared) = (heads * value_dim, heads / groups);
+        let shared = heads / groups;
         let rows = 2 * key_dim + 2 * shared * value_dim;
         let wide = linear(name("in_proj_qkvz"), groups * rows, self.hidden, false);
         let narrow = linear(name("in_proj_ba"), 2 * heads, self.hidden, false);
@@ -56,10 +66,35 @@ impl DeltaNet {
             let part = part.clone();
             (0..groups).map(move |group| group * rows + part.start..group * rows + part.end)
         };
+        let inputs = Inputs {
+            all: wide.cut(parts.iter().flat_map(of_groups).collect()),
+            gate: wide.cut_heads(groups, rows, gate),
+            steps: narrow.cut_heads(groups, 2 * shared, shared..2 * shared),
+            beta: narrow.cut_heads(groups, 2 * shared, 0..shared),
+        };
+        self.of(path, inputs, epsilon, activation)
+    }
+
+    /// Four layers of their own: queries, keys and values of all heads in this order; gates; beta; steps.
+    pub(super) fn layer_of_four(&self, path: &str, epsilon: f32, activation: Activation) -> RecurrenceSpec {
+        let RecurrenceShape { heads, value_dim, .. } = self.shape;
+        let input = |part: &str, rows| linear(format!("{path}.{part}"), rows, self.hidden, false);
+        let inputs = Inputs {
+            all: input("in_proj_qkv", self.shape.cols()),
+            gate: input("in_proj_z", heads * value_dim),
+            steps: input("in_proj_a", heads),
+            beta: input("in_proj_b", heads),
+        };
+        self.of(path, inputs, epsilon, activation)
+    }
+
+    fn of(&self, path: &str, inputs: Inputs, epsilon: f32, activation: Activation) -> RecurrenceSpec {
+        let RecurrenceShape { heads, value_dim, .. } = self.shape;
+        let name = |part: &str| format!("{path}.{part}");
         RecurrenceSpec {
             shape: self.shape,
-            inputs: wide.cut(parts.iter().flat_map(of_groups).collect()),
-            gate: wide.cut_heads(groups, rows, gate),
+            inputs: inputs.all,
+            gate: inputs.gate,
             convolution: ConvolutionSpec {
                 name: name("conv1d"),
                 channels: self.shape.cols(),
@@ -69,18 +104,16 @@ impl DeltaNet {
                 factors: Vec::new(),
             },
             steps: StepsSpec {
-                inputs: narrow.cut_heads(groups, 2 * shared, shared..2 * shared),
+                inputs: inputs.steps,
                 scale: 1.0,
                 bias: name("dt_bias"),
                 limits: (0.0, f32::INFINITY),
                 log_rates: name("A_log"),
             },
-            rule: RuleSpec::Delta {
-                beta: narrow.cut_heads(groups, 2 * shared, 0..shared),
-            },
+            rule: RuleSpec::Delta { beta: inputs.beta },
             norm: Some(NormSpec::rms(name("norm"), value_dim, epsilon)),
             norm_first: true,
-            output: linear(name("out_proj"), self.hidden, values, false),
+            output: linear(name("out_proj"), self.hidden, heads * value_dim, false),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::common::{Differences, HeadNorms, llama_like};
 use super::olmo2::NORMS;
 use super::parts::window_of_layer;
 use crate::config::Config;
-use crate::{Architecture, Error};
+use crate::{Architecture, AttentionSpec, Error};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Exaone4ForCausalLM",
@@ -24,18 +24,23 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         norms: NORMS,
         ..Differences::default()
     };
+    llama_like(config, FAMILY.architecture, differences, |index, attention| {
+        see(config, index, attention)
+    })
+}
+
+/// What a layer sees: a window or everything, without rotation beside layers with windows.
+pub(super) fn see(config: Config<'_>, index: usize, attention: &mut AttentionSpec) -> Result<(), Error> {
     let window = config.optional_count("sliding_window")?;
     let slides = match window {
         Some(_) => pattern(config)?,
         None => vec![false],
     };
-    llama_like(config, FAMILY.architecture, differences, |index, attention| {
-        attention.window = window_of_layer(config, window, |index| slides[index % slides.len()], index)?;
-        if window.is_some() && attention.window.is_none() {
-            attention.rope = None;
-        }
-        Ok(())
-    })
+    attention.window = window_of_layer(config, window, |index| slides[index % slides.len()], index)?;
+    if window.is_some() && attention.window.is_none() {
+        attention.rope = None;
+    }
+    Ok(())
 }
 
 /// `sliding_window_pattern`, for configs without `layer_types`: the length of a run whose last layer sees all, or a text like

@@ -70,7 +70,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
 }
 
 /// GPT-2 has names of its own for most keys.
-fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
+pub(super) fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
     let (hidden, heads) = (config.count("n_embd")?, config.count("n_head")?);
     if !hidden.is_multiple_of(heads) {
         return Err(config.error("n_head", "a divisor of n_embd"));

@@ -14,14 +14,14 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    granite_like(config, FAMILY.architecture, |_| None)
+    granite_like(config, FAMILY.architecture, |_| Ok(None))
 }
 
 /// A decoder of the Granite kind with other blocks in place of the feed-forward blocks of the layers that have some.
 pub(super) fn granite_like(
     config: Config<'_>,
     name: &str,
-    replacement: impl Fn(usize) -> Option<BlockSpec>,
+    replacement: impl Fn(usize) -> Result<Option<BlockSpec>, Error>,
 ) -> Result<Architecture, Error> {
     let defaults = json!({
         "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0
@@ -38,7 +38,7 @@ pub(super) fn granite_like(
     let scale = config.number("attention_multiplier")? as f32;
     let mut architecture = adapted_layers(config, name, differences, |_, index, layer| {
         layer.attention.scale = scale;
-        if let Some(block) = replacement(index) {
+        if let Some(block) = replacement(index)? {
             layer.feed_forward = block;
         }
         Ok(())

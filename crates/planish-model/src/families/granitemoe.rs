@@ -19,7 +19,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let config = config.with_defaults(&defaults);
     let routed = read_experts(config)?;
     granite_like(config, FAMILY.architecture, |index| {
-        Some(experts(&routed, index).into())
+        Ok(Some(experts(&routed, index).into()))
     })
 }
 

@@ -115,7 +115,7 @@ fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
 }
 
 /// Every row goes through the shared feed-forward block, too.
-fn with_shared(experts: ExpertsSpec, feed_forward: FeedForwardSpec) -> ExpertsSpec {
+pub(super) fn with_shared(experts: ExpertsSpec, feed_forward: FeedForwardSpec) -> ExpertsSpec {
     ExpertsSpec {
         shared: Some(SharedExpertsSpec {
             feed_forward,
@@ -126,7 +126,7 @@ fn with_shared(experts: ExpertsSpec, feed_forward: FeedForwardSpec) -> ExpertsSp
 }
 
 /// Gate and up stand in one tensor.
-fn shared_feed_forward(config: Config<'_>, sizes: Sizes, path: &str) -> Result<FeedForwardSpec, Error> {
+pub(super) fn shared_feed_forward(config: Config<'_>, sizes: Sizes, path: &str) -> Result<FeedForwardSpec, Error> {
     let (hidden, intermediate) = (sizes.hidden, sizes.intermediate);
     let both = linear(format!("{path}.input_linear"), 2 * intermediate, hidden, false);
     Ok(FeedForwardSpec::Gated {

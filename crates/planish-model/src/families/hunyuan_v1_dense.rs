@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::Family;
 use super::common::{Differences, Llama};
-use super::parts::{epsilon, only};
+use super::parts::{Sizes, epsilon, only};
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, Error, NormSpec, RopeScaling, RopeSpec};
+use crate::{Architecture, BlockSpec, Error, NormSpec, RopeScaling, RopeSpec};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "HunYuanDenseV1ForCausalLM",
@@ -17,7 +17,15 @@ pub(super) const FAMILY: Family = Family {
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({"rms_norm_eps": 1e-5});
-    let config = config.with_defaults(&defaults);
+    hunyuan_like(config.with_defaults(&defaults), FAMILY.architecture, |_, _| None)
+}
+
+/// A decoder of the HunYuan kind with other blocks in place of the feed-forward blocks of the layers that have some.
+pub(super) fn hunyuan_like(
+    config: Config<'_>,
+    name: &str,
+    replacement: impl Fn(&Sizes, usize) -> Option<BlockSpec>,
+) -> Result<Architecture, Error> {
     only(config, "use_qk_norm", true)?;
     only(config, "use_cla", false)?;
     let bias = config.flag("attention_bias", false)?;
@@ -30,12 +38,16 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let head_dim = llama.sizes.head_dim;
     let epsilon = epsilon(config, "rms_norm_eps", 1e-5)?;
     let rope = raise_base(config, read_rope(config, head_dim)?)?;
-    llama.decoder(config, FAMILY.architecture, vec![rope], |index, attention| {
+    llama.decoder_of(config, name, vec![rope], |index| {
         let norm = |part| NormSpec::rms(format!("model.layers.{index}.self_attn.{part}"), head_dim, epsilon);
-        attention.query_norm = Some(norm("query_layernorm"));
-        attention.key_norm = Some(norm("key_layernorm"));
-        attention.norm_after_rope = true;
-        Ok(())
+        let mut layer = llama.layer(index);
+        layer.attention.query_norm = Some(norm("query_layernorm"));
+        layer.attention.key_norm = Some(norm("key_layernorm"));
+        layer.attention.norm_after_rope = true;
+        if let Some(block) = replacement(&llama.sizes, index) {
+            layer.feed_forward = block;
+        }
+        Ok(llama.assemble(layer))
     })
 }
 

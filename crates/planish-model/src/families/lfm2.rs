@@ -7,8 +7,8 @@ use super::parts::{Sizes, epsilon, linear};
 use crate::config::Config;
 use crate::rope::read_rope;
 use crate::{
-    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, Error, LayerSpec, NormSpec,
-    ShortConvolutionSpec,
+    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, Error, FeedForwardSpec, LayerSpec,
+    NormSpec, ShortConvolutionSpec,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -21,6 +21,16 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let defaults = json!({"rope_theta": 1_000_000.0, "num_key_value_heads": 8, "block_ffn_dim_multiplier": 1.0});
     let config = config.with_defaults(&defaults);
     let sizes = Sizes::with_intermediate(config, 0, intermediate(config)?)?;
+    lfm2_like(config, FAMILY.architecture, sizes, |_, dense| Ok(dense.into()))
+}
+
+/// A decoder of the LFM2 kind; `feed_forward` is given the dense block of a layer, and says which it has.
+pub(super) fn lfm2_like(
+    config: Config<'_>,
+    name: &str,
+    sizes: Sizes,
+    feed_forward: impl Fn(usize, FeedForwardSpec) -> Result<BlockSpec, Error>,
+) -> Result<Architecture, Error> {
     let epsilon = epsilon(config, "norm_eps", 1e-5)?;
     let taps = config.optional_count("conv_L_cache")?.unwrap_or(3);
     if taps < 2 {
@@ -44,10 +54,10 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             .into(),
             false => convolution(&path("conv"), sizes.hidden, taps, bias).into(),
         };
-        let feed_forward = sizes.gated(&path("feed_forward"), ["w1", "w3", "w2"], false, Activation::Silu);
+        let dense = sizes.gated(&path("feed_forward"), ["w1", "w3", "w2"], false, Activation::Silu);
         Ok(LayerSpec::sequential([
             BranchSpec::new(norm("operator_norm", sizes.hidden), mixer),
-            BranchSpec::new(norm("ffn_norm", sizes.hidden), feed_forward.into()),
+            BranchSpec::new(norm("ffn_norm", sizes.hidden), feed_forward(index, dense)?),
         ]))
     };
     let tied = config.flag("tie_embedding", true)?;
@@ -55,7 +65,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let final_norm = NormSpec::rms("model.embedding_norm", sizes.hidden, epsilon);
     Ok(Architecture {
         ropes: vec![read_rope(config, sizes.head_dim)?],
-        ..sizes.decoder(FAMILY.architecture, "model.embed_tokens", layer, final_norm, head)?
+        ..sizes.decoder(name, "model.embed_tokens", layer, final_norm, head)?
     })
 }
 

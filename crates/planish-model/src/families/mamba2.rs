@@ -42,43 +42,90 @@ impl Factors {
     };
 }
 
+/// The words of a family's config for the sizes of Mamba 2.
+pub(super) struct Keys {
+    heads: &'static str,
+    head_dim: &'static str,
+    groups: &'static str,
+    state: &'static str,
+    taps: &'static str,
+    expand: &'static str,
+    input_bias: &'static str,
+    convolution_bias: &'static str,
+}
+
+impl Keys {
+    /// Of hybrids.
+    const LONG: Keys = Keys {
+        heads: "mamba_n_heads",
+        head_dim: "mamba_d_head",
+        groups: "mamba_n_groups",
+        state: "mamba_d_state",
+        taps: "mamba_d_conv",
+        expand: "mamba_expand",
+        input_bias: "mamba_proj_bias",
+        convolution_bias: "mamba_conv_bias",
+    };
+    /// Of Mamba 2 alone.
+    pub(super) const SHORT: Keys = Keys {
+        heads: "num_heads",
+        head_dim: "head_dim",
+        groups: "n_groups",
+        state: "state_size",
+        taps: "conv_kernel",
+        expand: "expand",
+        input_bias: "use_bias",
+        convolution_bias: "use_conv_bias",
+    };
+}
+
 impl Mamba2 {
     /// `inner` is the values of all heads; `mamba_expand` times the hidden ones without it.
     pub(super) fn read(config: Config<'_>, hidden: usize, inner: Option<usize>) -> Result<Mamba2, Error> {
+        Mamba2::read_keys(config, hidden, inner, &Keys::LONG)
+    }
+
+    /// The same under other keys.
+    pub(super) fn read_keys(
+        config: Config<'_>,
+        hidden: usize,
+        inner: Option<usize>,
+        keys: &Keys,
+    ) -> Result<Mamba2, Error> {
         let count = |key: &str, default: usize| Ok::<_, Error>(config.optional_count(key)?.unwrap_or(default));
         let inner = match inner {
             Some(inner) => inner,
-            None => count("mamba_expand", 2)? * hidden,
+            None => count(keys.expand, 2)? * hidden,
         };
-        let (heads, groups) = (count("mamba_n_heads", 128)?, count("mamba_n_groups", 1)?);
-        let head_dim = match config.value("mamba_d_head").and_then(|value| value.as_str()) {
+        let (heads, groups) = (count(keys.heads, 128)?, count(keys.groups, 1)?);
+        let head_dim = match config.value(keys.head_dim).and_then(|value| value.as_str()) {
             Some("auto") => inner / heads,
-            _ => count("mamba_d_head", inner / heads)?,
+            _ => count(keys.head_dim, inner / heads)?,
         };
         if heads * head_dim != inner {
-            return Err(config.error("mamba_d_head", &format!("{inner} values divided by mamba_n_heads")));
+            return Err(config.error(keys.head_dim, &format!("{inner} values divided by {}", keys.heads)));
         }
         if !heads.is_multiple_of(groups) {
-            return Err(config.error("mamba_n_groups", "a divisor of mamba_n_heads"));
+            return Err(config.error(keys.groups, &format!("a divisor of {}", keys.heads)));
         }
-        let taps = count("mamba_d_conv", 4)?;
+        let taps = count(keys.taps, 4)?;
         if taps < 2 {
-            return Err(config.error("mamba_d_conv", "at least 2"));
+            return Err(config.error(keys.taps, "at least 2"));
         }
         Ok(Mamba2 {
             hidden,
             inner,
             groups,
-            input_bias: config.flag("mamba_proj_bias", false)?,
+            input_bias: config.flag(keys.input_bias, false)?,
             shape: RecurrenceShape {
                 heads,
                 groups,
-                key_dim: count("mamba_d_state", 256)?,
+                key_dim: count(keys.state, 256)?,
                 value_dim: head_dim,
                 order: Order::ValueKeyQuery,
             },
             taps,
-            convolution_bias: config.flag("mamba_conv_bias", true)?,
+            convolution_bias: config.flag(keys.convolution_bias, true)?,
             activation: activation(config, "hidden_act", "silu")?,
             limits: limits(config)?,
         })

@@ -22,15 +22,20 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     });
     let config = config.with_defaults(&defaults);
     let window = config.optional_count("sliding_window")?;
-    let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
-    let parameters = parameters.ok_or_else(|| config.error("rope_parameters", "an object"))?;
-    let temperature_tuning = TemperatureTuning {
-        rate: parameters.number("llama_4_scaling_beta")? as f32,
-        period: parameters.count("original_max_position_embeddings")?,
-    };
+    let temperature_tuning = read_tuning(config)?;
     llama_like(config, FAMILY.architecture, Differences::default(), |_, attention| {
         attention.temperature_tuning = Some(temperature_tuning);
         attention.window = window;
         Ok(())
+    })
+}
+
+/// How scores grow, by keys of the position encoding.
+pub(super) fn read_tuning(config: Config<'_>) -> Result<TemperatureTuning, Error> {
+    let parameters = config.object("rope_scaling")?.or(config.object("rope_parameters")?);
+    let parameters = parameters.ok_or_else(|| config.error("rope_parameters", "an object"))?;
+    Ok(TemperatureTuning {
+        rate: parameters.number("llama_4_scaling_beta")? as f32,
+        period: parameters.count("original_max_position_embeddings")?,
     })
 }

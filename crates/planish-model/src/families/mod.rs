@@ -1,13 +1,17 @@
 //! The families: each file translates one kind of config.json into an [`Architecture`] and refuses by name what it does
 //! not understand. To add one: write its file and its row in [`FAMILIES`].
 
+mod afmoe;
 mod apertus;
 mod arcee;
+mod bamba;
+mod codegen;
 mod cohere;
 mod cohere2;
 mod common;
 mod common_experts;
 mod common_latent;
+mod cwm;
 mod deepseek_v2;
 mod deepseek_v3;
 mod delta_net;
@@ -15,6 +19,7 @@ mod dots1;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
+mod exaone_moe;
 mod falcon;
 mod falcon_h1;
 mod gemma;
@@ -23,43 +28,60 @@ mod gemma3;
 mod glm;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
+mod gptj;
 mod granite;
 mod granitemoe;
 mod granitemoehybrid;
+mod granitemoeshared;
 mod helium;
 mod hunyuan_v1_dense;
+mod hunyuan_v1_moe;
 mod internlm2;
+mod internlm3;
+mod iquestcoder;
+mod jais2;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod mamba2;
+mod mamba2_only;
 mod minicpm;
+mod minicpm3;
+mod minimax_m2;
 mod ministral;
 mod ministral3;
 mod mistral;
+mod mistral4;
 mod mixtral;
 mod nemotron;
+mod olmo;
 mod olmo2;
 mod olmo3;
 mod olmoe;
 mod opt;
 mod parts;
+mod persimmon;
 mod phi;
 mod phi3;
 mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 mod seed_oss;
 mod smollm3;
+mod solar_open;
 mod stablelm;
 mod starcoder2;
 mod tested;
 mod wrapped;
+mod youtu;
 
 use std::collections::HashSet;
 
@@ -76,23 +98,28 @@ use crate::{Architecture, Error};
 pub(crate) struct Family {
     /// The name in `architectures` of config.json.
     pub(crate) architecture: &'static str,
-    /// `model_type`, for configs without `architectures`.
+    /// `model_type`, for configs whose `architectures` is absent or unknown.
     pub(crate) model_type: &'static str,
     /// From config.json to layers.
     pub(crate) translate: fn(Config<'_>) -> Result<Architecture, Error>,
 }
 
 static FAMILIES: &[Family] = &[
+    afmoe::FAMILY,
     apertus::FAMILY,
     arcee::FAMILY,
+    bamba::FAMILY,
+    codegen::FAMILY,
     cohere2::FAMILY,
     cohere::FAMILY,
+    cwm::FAMILY,
     deepseek_v2::FAMILY,
     deepseek_v3::FAMILY,
     dots1::FAMILY,
     ernie4_5::FAMILY,
     ernie4_5_moe::FAMILY,
     exaone4::FAMILY,
+    exaone_moe::FAMILY,
     falcon::FAMILY,
     falcon_h1::FAMILY,
     gemma2::FAMILY,
@@ -100,43 +127,74 @@ static FAMILIES: &[Family] = &[
     gemma::FAMILY,
     glm4::FAMILY,
     glm4_moe::FAMILY,
+    glm4_moe_lite::FAMILY,
     glm::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     gpt_oss::FAMILY,
+    gptj::FAMILY,
     granite::FAMILY,
     granitemoe::FAMILY,
     granitemoehybrid::FAMILY,
+    granitemoeshared::FAMILY,
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
+    hunyuan_v1_moe::FAMILY,
     internlm2::FAMILY,
+    internlm3::FAMILY,
+    iquestcoder::FAMILY,
+    jais2::FAMILY,
     lfm2::FAMILY,
+    lfm2_moe::FAMILY,
     llama::FAMILY,
+    mamba2_only::FAMILY,
+    minicpm3::FAMILY,
     minicpm::FAMILY,
+    minimax_m2::FAMILY,
     ministral3::FAMILY,
     ministral::FAMILY,
+    mistral4::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
     nemotron::FAMILY,
     olmo2::FAMILY,
     olmo3::FAMILY,
+    olmo::FAMILY,
     olmoe::FAMILY,
     opt::FAMILY,
+    persimmon::FAMILY,
     phi3::FAMILY,
     phi::FAMILY,
     phimoe::FAMILY,
     qwen2::FAMILY,
     qwen2_moe::FAMILY,
     qwen3::FAMILY,
+    qwen3_5::EXPERTS_FAMILY,
+    qwen3_5::FAMILY,
     qwen3_moe::FAMILY,
     qwen3_next::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
+    solar_open::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
     wrapped::GEMMA3_FAMILY,
+    wrapped::KIMI_K25_FAMILY,
     wrapped::MISTRAL3_FAMILY,
+    wrapped::QWEN2_5_VL_FAMILY,
+    wrapped::QWEN2_VL_FAMILY,
+    wrapped::QWEN3_5_FAMILY,
+    wrapped::QWEN3_5_MOE_FAMILY,
+    wrapped::QWEN3_VL_FAMILY,
+    youtu::FAMILY,
 ];
+
+/// Whether an architecture that no family has is a decoder's, by its name: `model_type` says which. Heads for other tasks are not.
+fn is_decoder(name: &str) -> bool {
+    ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
+}
 
 impl Architecture {
     /// Translates config.json.
@@ -164,10 +222,9 @@ impl Architecture {
     fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         let name = config.texts("architectures")?.and_then(|names| names.first().copied());
         let model_type = config.optional_text("model_type")?;
-        let family = FAMILIES.iter().find(|family| match name {
-            Some(name) => family.architecture == name,
-            None => model_type == Some(family.model_type),
-        });
+        let named = FAMILIES.iter().find(|family| name == Some(family.architecture));
+        let typed = || FAMILIES.iter().find(|family| model_type == Some(family.model_type));
+        let family = named.or_else(|| typed().filter(|_| name.is_none_or(is_decoder)));
         let Some(family) = family else {
             let found = name.or(model_type).unwrap_or("").to_owned();
             return Err(Error::UnknownArchitecture {

@@ -9,7 +9,10 @@ use super::parts::{Sizes, activation, epsilon, linear};
 use super::qwen2_moe::{self, is_sparse};
 use crate::config::Config;
 use crate::rope::read_rope;
-use crate::{Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, ExpertsSpec, LayerSpec, NormSpec};
+use crate::{
+    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, ExpertsSpec, LayerSpec, NormSpec,
+    RecurrenceSpec,
+};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Qwen3NextForCausalLM",
@@ -24,7 +27,15 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "full_attention_interval": 4, "num_key_value_heads": 2, "decoder_sparse_step": 1, "num_experts": 512, "num_experts_per_tok": 10,
         "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512
     });
-    let config = config.with_defaults(&defaults);
+    decoder(config.with_defaults(&defaults), FAMILY.architecture, DeltaNet::layer)
+}
+
+/// A decoder of the Qwen3-Next kind; `delta_layer` makes a layer of the gated delta net.
+pub(super) fn decoder(
+    config: Config<'_>,
+    name: &str,
+    delta_layer: fn(&DeltaNet, &str, f32, Activation) -> RecurrenceSpec,
+) -> Result<Architecture, Error> {
     let sizes = Sizes::read(config, 256)?;
     let delta = DeltaNet::read(config, sizes.hidden)?;
     let epsilon = epsilon(config, "rms_norm_eps", 1e-6)?;
@@ -44,7 +55,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
                 ..gated_attention(&sizes, &path("self_attn"), bias)
             }
             .into(),
-            false => delta.layer(&path("linear_attn"), epsilon, activation).into(),
+            false => delta_layer(&delta, &path("linear_attn"), epsilon, activation).into(),
         };
         let dense = || sizes.gated(&path("mlp"), ["gate_proj", "up_proj", "down_proj"], false, activation);
         let feed_forward: BlockSpec = match &experts {
@@ -61,7 +72,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let head = sizes.head(config, "lm_head", false)?;
     Ok(Architecture {
         ropes: vec![read_rope(config, sizes.head_dim)?],
-        ..sizes.decoder(FAMILY.architecture, "model.embed_tokens", layer, final_norm, head)?
+        ..sizes.decoder(name, "model.embed_tokens", layer, final_norm, head)?
     })
 }
 
@@ -78,7 +89,7 @@ fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
 
 /// The experts of a layer, if layers have any.
 fn read_experts<'a>(config: Config<'_>, sizes: &'a Sizes) -> Result<Option<impl Fn(usize) -> ExpertsSpec + 'a>, Error> {
-    if config.number("num_experts")? == 0.0 {
+    if config.whole("num_experts", 0)? == 0 {
         return Ok(None);
     }
     let routing = softmax_routing(config, "num_experts_per_tok", config.flag("norm_topk_prob", true)?)?;

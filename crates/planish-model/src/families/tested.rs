@@ -56,12 +56,40 @@ pub struct FamilyInfo {
     pub tested: Vec<Tested>,
 }
 
-/// Families whose tensors are not compared with mlx-lm's: it has no such model.
-const NOT_IN_MLX: [&str; 4] = [
+/// Families whose tensors are not compared with mlx-lm's.
+const NOT_IN_MLX: &[&str] = &[
+    "AfmoeForCausalLM",
     "ArceeForCausalLM",
+    "BambaForCausalLM",
+    "CodeGenForCausalLM",
+    "CwmForCausalLM",
+    "ExaoneMoeForCausalLM",
     "FalconForCausalLM",
+    "GPTJForCausalLM",
+    "Glm4MoeLiteForCausalLM",
+    "GraniteMoeSharedForCausalLM",
+    "HunYuanMoEV1ForCausalLM",
+    "IQuestCoderForCausalLM",
+    "InternLM3ForCausalLM",
+    "Jais2ForCausalLM",
+    "KimiK25ForConditionalGeneration",
+    "Mamba2ForCausalLM",
+    "MiniCPM3ForCausalLM",
+    "MiniMaxM2ForCausalLM",
     "MinistralForCausalLM",
+    "Mistral4ForCausalLM",
     "OPTForCausalLM",
+    "OlmoForCausalLM",
+    "PersimmonForCausalLM",
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3_5ForCausalLM",
+    "Qwen3_5ForConditionalGeneration",
+    "Qwen3_5MoeForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration",
+    "SolarOpenForCausalLM",
+    "YoutuForCausalLM",
 ];
 
 impl Architecture {

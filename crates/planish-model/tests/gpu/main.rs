@@ -8,6 +8,7 @@ mod emulated;
 mod faults;
 #[path = "../common/golden.rs"]
 mod golden;
+mod layers;
 mod logits;
 #[path = "../common/schedule.rs"]
 mod schedule;

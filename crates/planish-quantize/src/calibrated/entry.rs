@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 
 use planish_checkpoint::{Checkpoint, Entry};
-use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite};
+use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_finite, memory};
 
 use super::{Basis, Calibrated};
 use crate::pack::Floats;
-use crate::{Error, Method, Recipe};
+use crate::{Error, Method, Recipe, UnseenParts};
 
 /// Codes, scales and biases of entries, chosen before a conversion writes them.
 pub trait ChosenCodes: Debug + Send + Sync {
@@ -17,6 +17,8 @@ pub trait ChosenCodes: Debug + Send + Sync {
     fn checksum(&self) -> String;
     /// What else the user should know.
     fn notes(&self) -> Vec<String>;
+    /// The parts of an entry whose codes had to be searched for without inputs.
+    fn unseen(&self, entry: &str) -> UnseenParts;
     /// All rows of an entry, as they are stored; `None` where nothing was chosen.
     ///
     /// # Errors
@@ -64,7 +66,7 @@ pub fn calibrate_part(
     let fits = |basis: &&dyn Basis| is_finite && basis.cols() == floats.cols && basis.group() == packing.group();
     let calibrated = match basis.filter(fits) {
         Some(basis) => {
-            let mut weights = vec![0.0; rows.len() * floats.cols];
+            let mut weights = memory::filled("weights", rows.len() * floats.cols, 0.0);
             scale_type.decode(&values, &mut weights);
             Some(basis.calibrate(&weights, &searched)?)
         }

@@ -1,5 +1,6 @@
 //! What weights with the same inputs share: H, its factor in the order in which columns are coded, the correction of drift.
 
+use planish_format::memory;
 use rayon::prelude::*;
 
 use super::Moments;
@@ -141,7 +142,7 @@ fn factor(
 ) -> Option<(Vec<f32>, f64)> {
     let mut damping = damping;
     for _ in 0..BasisNumbers::TRIES {
-        let mut values = vec![0.0f32; cols * cols];
+        let mut values = memory::filled("sums of products", cols * cols, 0f32);
         values.par_chunks_exact_mut(cols).enumerate().for_each(|(row, values)| {
             let from = &squares[order(row) * cols..][..cols];
             for (col, value) in values.iter_mut().enumerate().take(row + 1) {
@@ -159,7 +160,7 @@ fn factor(
 
 /// `drift X^T X`, X being the inverse of a factor.
 fn solved(mut drift: Vec<f32>, inverse: Vec<f32>, cols: usize) -> Vec<f32> {
-    let mut transposed = vec![0.0f32; cols * cols];
+    let mut transposed = memory::filled("sums of products", cols * cols, 0f32);
     transposed
         .par_chunks_exact_mut(cols)
         .enumerate()

@@ -1,7 +1,7 @@
 //! Sums of products of a layer's inputs: rows of inputs come in pieces -> H and, where the inputs of the model as it was are known,
 //! the mean of `(a' - a) a^T`.
 
-use planish_format::{TILE_ROWS, add_products};
+use planish_format::{TILE_ROWS, add_products, memory};
 use rayon::prelude::*;
 
 /// Rows that are summed up in f32 before they are added to the others: fixed, so that sums do not depend on threads.
@@ -28,7 +28,7 @@ impl Moments {
         Moments {
             cols,
             rows: 0,
-            squares: vec![0.0; cols * cols],
+            squares: memory::filled("sums of products", cols * cols, 0.0),
             drift: Vec::new(),
         }
     }
@@ -54,7 +54,7 @@ impl Moments {
         add(&mut self.squares, cols, inputs, inputs, true);
         if let Some(original) = original {
             assert_eq!(original.len(), inputs.len(), "the same rows of both");
-            self.drift.resize(cols * cols, 0.0);
+            memory::resize("sums of products", &mut self.drift, cols * cols, 0.0);
             let lost: Vec<f32> = original.iter().zip(inputs).map(|(a, b)| a - b).collect();
             add(&mut self.drift, cols, &lost, inputs, false);
         }

@@ -1,6 +1,9 @@
 //! A few rows of a matrix that are computed side by side, and their products with a square matrix.
 
-use planish_format::{TILE_ROWS, add_products};
+use planish_format::{TILE_ROWS, add_products, memory};
+
+/// What the memory is for.
+const WHAT: &str = "sums of products";
 
 /// Rows of a panel: tiles of [`TILE_ROWS`].
 pub(super) const PANEL_ROWS: usize = 4 * TILE_ROWS;
@@ -18,7 +21,7 @@ impl Panel {
     pub fn zeros(cols: usize) -> Panel {
         Panel {
             cols,
-            values: vec![0.0; PANEL_ROWS * cols],
+            values: memory::filled(WHAT, PANEL_ROWS * cols, 0.0),
         }
     }
 
@@ -44,7 +47,7 @@ impl Panel {
 
     /// Columns as rows, times a factor. // (cols, PANEL_ROWS)
     fn transposed(&self, factor: f32) -> Vec<f32> {
-        let mut values = vec![0.0; self.values.len()];
+        let mut values = memory::filled(WHAT, self.values.len(), 0.0);
         for (col, values) in values.chunks_exact_mut(PANEL_ROWS).enumerate() {
             for (row, value) in values.iter_mut().enumerate() {
                 *value = factor * self.values[row * self.cols + col];

@@ -1,6 +1,6 @@
 //! Triangular factors of symmetric matrices: large ones in f32 by blocks, whose own factors are in f64; small ones in f64.
 
-use planish_format::{TILE_ROWS, add_products, dot_products};
+use planish_format::{TILE_ROWS, add_products, dot_products, memory};
 use rayon::prelude::*;
 
 /// Rows and columns of a block: a multiple of the rows of a tile.
@@ -13,7 +13,7 @@ const DEPTH: usize = 256;
 /// // (size, size)
 pub(super) fn inverse_factor(mut values: Vec<f32>, size: usize) -> Option<Vec<f32>> {
     let diagonals = factorize(&mut values, size)?;
-    let mut inverse = vec![0.0f32; size * size];
+    let mut inverse = memory::filled("sums of products", size * size, 0f32);
     for (index, diagonal) in diagonals.iter().enumerate() {
         let start = index * BLOCK;
         let count = BLOCK.min(size - start);
@@ -88,7 +88,7 @@ fn factorize(values: &mut [f32], size: usize) -> Option<Vec<Vec<f64>>> {
         });
         // The block of columns, as rows, and the same negated.
         let rest = size - end;
-        let mut columns = vec![0.0f32; count * rest];
+        let mut columns = memory::filled("sums of products", count * rest, 0f32);
         columns
             .par_chunks_exact_mut(rest.max(1))
             .enumerate()

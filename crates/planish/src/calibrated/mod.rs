@@ -19,16 +19,17 @@ use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::PackedMatrix;
+use planish_format::memory::or_out_of_memory;
 use planish_model::LayerRunner;
 use planish_quantize::{
     Calibrator, Method, OnProcessor, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries,
 };
 
 use crate::convert::from;
-use crate::{CalibrationText, Error, QuantizeError, Source};
+use crate::{CalibrationText, Device, Error, QuantizeError, Source};
 
 use layer::LayerJob;
-use outcome::Outcome;
+use outcome::{Outcome, Verdict};
 use store::{LayerFile, Store};
 use streams::Streams;
 use writing::Text;
@@ -56,6 +57,8 @@ pub struct CalibratedOptions {
     pub threads: Option<usize>,
     /// What adds up and chooses codes in place of the processor; sums have another order there, so that single codes may differ.
     pub calibrator: Option<Arc<dyn Calibrator>>,
+    /// Where layers run: [`Device::Cuda`], or the processor.
+    pub device: Device,
 }
 
 /// Packs a plain model as `recipe` says, but for its method: by search, improved by the inputs of layers where that brings the
@@ -64,6 +67,17 @@ pub struct CalibratedOptions {
 /// # Errors
 /// As [`crate::quantize`]; a model that cannot be run; a text that is too short.
 pub fn quantize_calibrated(
+    source: &Source,
+    recipe: &Recipe,
+    options: &CalibratedOptions,
+    output: &Output,
+    on_calibration: &mut dyn FnMut(CalibratedProgress),
+    on_progress: &mut OnProgress,
+) -> Result<Report, Error> {
+    or_out_of_memory(|| run(source, recipe, options, output, on_calibration, on_progress))?
+}
+
+fn run(
     source: &Source,
     recipe: &Recipe,
     options: &CalibratedOptions,
@@ -92,7 +106,7 @@ pub fn quantize_calibrated(
         source,
         recipe: &recipe,
         output,
-        runner: LayerRunner::new(source.checkpoint(), options.threads)?,
+        runner: LayerRunner::new(source.checkpoint(), options.threads, options.device)?,
         calibrator: options.calibrator.as_deref().unwrap_or(&OnProcessor),
         packed: named.collect(),
         store,
@@ -100,9 +114,7 @@ pub fn quantize_calibrated(
     };
     let verdict = run.layers(on_calibration)?;
     let layers = run.runner.architecture().layers.len();
-    let codes = run
-        .store
-        .into_codes(layers, verdict.description, verdict.notes, verdict.used)?;
+    let codes = run.store.into_codes(layers, verdict)?;
     let codes = Arc::new(codes);
     let method = Method::Chosen(codes.clone());
     let chosen = Recipe {
@@ -158,14 +170,6 @@ struct Run<'a> {
     packed: HashMap<String, layer::PackAs>,
     store: Store,
     text: Text,
-}
-
-/// What came of it.
-struct Verdict {
-    /// Whether the codes are used.
-    used: bool,
-    description: String,
-    notes: Vec<String>,
 }
 
 impl Run<'_> {
@@ -237,7 +241,7 @@ impl Run<'_> {
 
     /// Which codes bring the model closer to what it was.
     fn verdict(&self, streams: &Streams, outcomes: &[Outcome]) -> Result<Verdict, Error> {
-        let mut notes = outcome::notes(outcomes);
+        let mut notes: Vec<String> = outcome::gain(outcomes).into_iter().collect();
         let text = &self.text.description;
         let calibrated = format!("error feedback, refit and sweep by the layers' inputs, over {text}");
         let Some(found) = streams.divergences(&self.runner)? else {
@@ -246,6 +250,7 @@ impl Run<'_> {
                 used: true,
                 description: calibrated,
                 notes,
+                unseen: outcome::unseen(outcomes),
             });
         };
         let used = found.calibrated < found.searched;
@@ -268,6 +273,7 @@ impl Run<'_> {
                 ),
             },
             notes,
+            unseen: outcome::unseen(outcomes),
         })
     }
 }
