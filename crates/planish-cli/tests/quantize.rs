@@ -345,6 +345,10 @@ fn what_cannot_be_is_refused() {
             &["--device", "metal"],
             "quantizing computes on cuda or cpu, not on metal; use --device cpu",
         ),
+        (
+            &["--device", "cuda", "--method", "mlx"],
+            "--device: the codes of peers are chosen on the processor",
+        ),
     ] {
         let arguments: Vec<&str> = ["quantize", "source", "--out", "out"]
             .iter()

@@ -7,8 +7,9 @@ use std::time::Duration;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::constraint::spaced;
 use crate::foreign::guarded;
 use crate::{Constraint, Error, Tokenizer};
 
@@ -209,18 +210,6 @@ impl Shared {
             Some(error) => Err(refused(error)),
             None => Ok(matcher),
         }
-    }
-}
-
-/// The schema, with one way to put spaces: models could go on with them for ever.
-pub(crate) fn spaced(schema: Value) -> Value {
-    match schema {
-        Value::Object(mut schema) => {
-            let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-            schema.insert("x-guidance".to_owned(), spaces);
-            Value::Object(schema)
-        }
-        other => other,
     }
 }
 

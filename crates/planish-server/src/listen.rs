@@ -112,7 +112,7 @@ impl Server {
         let ended = graceful.shutdown();
         tokio::pin!(ended);
         if tokio::time::timeout(state.options.grace, &mut ended).await.is_err() {
-            state.engine.stop();
+            state.cut();
             let _ = tokio::time::timeout(TELLING_TIME, ended).await;
         }
     }

@@ -126,7 +126,15 @@ impl Replies {
         if self.left == 0 {
             return None;
         }
-        let Some((index, reply)) = self.events.recv().await else {
+        let received = tokio::select! {
+            biased;
+            received = self.events.recv() => received,
+            () = self.state.is_cut() => {
+                self.left = 0;
+                return Some(Err(ApiError::shutting_down()));
+            }
+        };
+        let Some((index, reply)) = received else {
             self.left = 0;
             let message = "the engine has ended";
             let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;

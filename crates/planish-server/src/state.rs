@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use planish::Engine;
+use tokio::sync::watch;
 
 use crate::ServerOptions;
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ pub(crate) struct State {
     pub started: u64,
     requests: AtomicU64,
     calls: AtomicU64,
+    is_cut: watch::Sender<bool>,
 }
 
 impl State {
@@ -27,7 +29,20 @@ impl State {
             started: now(),
             requests: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            is_cut: watch::Sender::new(false),
         }
+    }
+
+    /// Cuts all answers where they are. Their clients are told at once, however long the engine's pass takes.
+    pub(crate) fn cut(&self) {
+        self.engine.stop();
+        self.is_cut.send_replace(true);
+    }
+
+    /// Ends when answers are cut.
+    pub(crate) async fn is_cut(&self) {
+        // The sender lives as long as this state.
+        let _ = self.is_cut.subscribe().wait_for(|is_cut| *is_cut).await;
     }
 
     /// A name that no other request of this server has.

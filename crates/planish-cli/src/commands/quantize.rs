@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use planish::{
-    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Encoder, Error,
+    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Device, Encoder, Error,
     InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
     quantize, quantize_calibrated, read_imatrix,
 };
@@ -89,7 +89,7 @@ pub struct Arguments {
     /// Quantize weights that hold NaN or infinity instead of refusing them
     #[arg(long)]
     allow_nan: bool,
-    /// What searches for codes: the bytes are the same everywhere. An NVIDIA GPU (auto: where there is one), or the processor
+    /// What chooses codes: an NVIDIA GPU (auto: where there is one) or the processor. By search they are the same on both
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceFlag,
 }
@@ -243,7 +243,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let text = arguments.text.as_deref();
     let text = text.map(read_text).transpose()?;
-    let mut device = QuantizingDevice::open(arguments.device.device()).map_err(Error::Model)?;
+    let searches = !matches!(recipe.method, Method::Peer(_));
+    anyhow::ensure!(
+        searches || matches!(arguments.device, DeviceFlag::Auto | DeviceFlag::Cpu),
+        "--device: the codes of peers are chosen on the processor; only --method search, weighted and calibrated have a GPU"
+    );
+    let asked = if searches {
+        arguments.device.device()
+    } else {
+        Device::Cpu
+    };
+    let mut device = QuantizingDevice::open(asked).map_err(Error::Model)?;
     if let Some(notice) = device.notice.take() {
         eprintln!("quantizing on the CPU: {}", with_hint(&notice.into()));
     }

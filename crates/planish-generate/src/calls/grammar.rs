@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{Family, Shape, Tags, Tool, ToolChoice};
+use crate::constraint::spaced;
 use crate::{Constraint, Tokenizer};
 
 /// What answers with tools are made to be; `None` where they are free.
@@ -62,12 +63,7 @@ fn quoted(text: &str) -> String {
 
 /// A schema in place of a rule.
 fn schema(schema: &Value) -> String {
-    let mut schema = schema.clone();
-    let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-    if let Some(fields) = schema.as_object_mut() {
-        fields.insert("x-guidance".to_owned(), spaces);
-    }
-    format!("%json {schema}")
+    format!("%json {}", spaced(schema.clone()))
 }
 
 impl Lark<'_> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::Response;
-use planish::{AutoTokenizer, Call, Conversation, Request, TextAnswer, TokenLogprobs};
+use planish::{AutoTokenizer, Call, Conversation, Request, TextAnswer, TokenLogprobs, ToolChoice};
 use serde_json::{Map, Value, json};
 
 use super::sampling::Asked;
@@ -82,7 +82,11 @@ pub(crate) async fn prepare(state: &Arc<State>, fields: &mut Fields) -> Result<P
         true => format.param,
         false => "tools",
     };
-    asked.check_form(state, param).await?;
+    match asked.check_form(state, param).await {
+        // What a model calls by itself need not follow what no grammar says.
+        Err(_) if conversation.choice == ToolChoice::Auto && conversation.constraint.is_none() => asked.drop_form(),
+        checked => checked?,
+    }
     let requests = asked.requests(state, vec![prepared.prompt]);
     Ok(Prepared {
         requests,

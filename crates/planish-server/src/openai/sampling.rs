@@ -95,6 +95,11 @@ impl Asked {
         (self.config.reading, self.config.constraint) = (reading, constraint);
     }
 
+    /// Lets answers be anything.
+    pub(crate) fn drop_form(&mut self) {
+        self.config.constraint = None;
+    }
+
     /// Makes sure that answers can be what they are made to be, which `param` asked for.
     pub(super) async fn check_form(&self, state: &Arc<State>, param: &str) -> Result<(), ApiError> {
         if self.config.constraint.is_none() {
