@@ -1,7 +1,5 @@
 //! The text: what the model writes, or what was given, in pieces, some of them held out.
 
-use planish_model::Device;
-
 use crate::own_writing::{self, OwnText, SIDE_BY_SIDE};
 use crate::{CalibrationText, Device, Error, Source};
 
