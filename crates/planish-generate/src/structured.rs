@@ -1,8 +1,7 @@
 //! Constraints on the tokens of a vocabulary, by llguidance.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use llguidance::api::TopLevelGrammar;
@@ -36,7 +35,8 @@ struct Shared {
     factory: ParserFactory,
     /// The one used last at the end.
     known: Mutex<Vec<(Constraint, Grammar)>>,
-    compiling: AtomicUsize,
+    compiling: Mutex<usize>,
+    compiled: Condvar,
 }
 
 /// A constraint that was compiled.
@@ -119,7 +119,8 @@ impl Grammars {
             shared: Arc::new(Shared {
                 factory,
                 known: Mutex::default(),
-                compiling: AtomicUsize::new(0),
+                compiling: Mutex::new(0),
+                compiled: Condvar::new(),
             }),
             vocabulary,
         })
@@ -137,21 +138,18 @@ impl Grammars {
         if bytes > MOST_BYTES {
             return Err(refused(format!("it has {bytes} bytes, expected at most {MOST_BYTES}")));
         }
-        if self.shared.compiling.fetch_add(1, Ordering::Relaxed) >= MOST_COMPILING {
-            self.shared.compiling.fetch_sub(1, Ordering::Relaxed);
-            return Err(refused("too many others are being compiled: try again later"));
-        }
+        self.shared.take_place()?;
         let (sender, receiver) = mpsc::channel();
         let (shared, own) = (Arc::clone(&self.shared), constraint.clone());
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
         let spawned = thread.name("planish-grammar".to_owned()).spawn(move || {
             let compiled = guarded(|| shared.compile(&own));
-            shared.compiling.fetch_sub(1, Ordering::Relaxed);
+            shared.leave_place();
             // Whoever asked may have given up.
             let _ = sender.send(compiled);
         });
         if let Err(error) = spawned {
-            self.shared.compiling.fetch_sub(1, Ordering::Relaxed);
+            self.shared.leave_place();
             return Err(refused(format!("no thread for it: {error}")));
         }
         let seconds = COMPILE_TIME.as_secs();
@@ -180,6 +178,25 @@ impl Grammars {
 }
 
 impl Shared {
+    /// Waits until few enough are being compiled.
+    fn take_place(&self) -> Result<(), Error> {
+        let full = |compiling: &mut usize| *compiling >= MOST_COMPILING;
+        let waited = self
+            .compiled
+            .wait_timeout_while(lock(&self.compiling), COMPILE_TIME, full);
+        let (mut compiling, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(refused("too many others are being compiled: try again later"));
+        }
+        *compiling += 1;
+        Ok(())
+    }
+
+    fn leave_place(&self) {
+        *lock(&self.compiling) -= 1;
+        self.compiled.notify_one();
+    }
+
     fn compile(&self, constraint: &Constraint) -> Result<Matcher, Error> {
         let grammar = match constraint {
             Constraint::JsonObject => TopLevelGrammar::from_json_schema(spaced(json!({"type": "object"}))),

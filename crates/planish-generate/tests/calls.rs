@@ -1,8 +1,8 @@
 //! What models of each family write when they call tools, and what is read of it, however it comes in pieces.
 
 use planish_generate::{
-    AnswerText, Call, Constraint, Family, Files, PLAIN, Piece, Reader, Reading, Reasoning, Tokenizer, Tool, ToolChoice,
-    constraint_of_calls,
+    AnswerText, Call, Constraint, FAMILIES, Family, Files, PLAIN, Piece, Reader, Reading, Reasoning, Tokenizer, Tool,
+    ToolChoice, constraint_of_calls,
 };
 use serde_json::{Value, json};
 
@@ -181,6 +181,33 @@ fn calls_of_every_family_are_read() {
                 "{name} by {size}"
             );
         }
+    }
+}
+
+#[test]
+fn arguments_are_told_as_they_come() {
+    for (template, text) in [
+        (
+            "<tool_call> </tool_call>",
+            "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Pa",
+        ),
+        ("[TOOL_CALLS] [ARGS]", "[TOOL_CALLS]get_weather[ARGS]{\"city\": \"Pa"),
+        (
+            "[TOOL_CALLS]",
+            "[TOOL_CALLS][{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Pa",
+        ),
+    ] {
+        let mut reader = Reader::new(Reading {
+            calls: Some(family(template)),
+            tools: tools().into(),
+            ..Reading::default()
+        });
+        let pieces = text.chars().flat_map(|letter| reader.push(&letter.to_string()));
+        let arguments = pieces.filter_map(|piece| match piece {
+            Piece::Arguments(text) => Some(text),
+            _ => None,
+        });
+        assert_eq!(arguments.collect::<String>(), "{\"city\": \"Pa", "{template}");
     }
 }
 
@@ -384,4 +411,66 @@ fn marks_become_their_tokens_in_grammars() {
         token("<|message|>")
     );
     assert!(grammar.contains(&header), "{grammar}");
+}
+
+/// Words that texts of all families are made of, chosen by a counter.
+fn odd_text(seed: u64) -> String {
+    const WORDS: [&str; 24] = [
+        "<tool_call>",
+        "</tool_call>",
+        "\n",
+        "{\"name\": ",
+        "\"get_weather\"",
+        ", \"arguments\": ",
+        "{\"city\": \"a\"}",
+        "}",
+        "<function=now>",
+        "<parameter=city>",
+        "</parameter>",
+        "</function>",
+        "[TOOL_CALLS]",
+        "[ARGS]",
+        "[",
+        "]",
+        "<|tool_call_start|>",
+        "now(a=1)",
+        "<|tool_call_end|>",
+        " a < b ",
+        "<arg_key>k</arg_key>",
+        "<arg_value>v</arg_value>",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁call▁begin｜>",
+    ];
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut text = String::new();
+    for _ in 0..12 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        text.push_str(WORDS[(state >> 40) as usize % WORDS.len()]);
+    }
+    text
+}
+
+#[test]
+fn odd_texts_are_the_same_however_they_come() {
+    for seed in 0..400 {
+        let text = odd_text(seed);
+        for family in FAMILIES.iter().chain([&PLAIN]) {
+            let reading = Reading {
+                calls: Some(family),
+                tools: tools().into(),
+                ..Reading::default()
+            };
+            let whole = read(&text, &reading, usize::MAX);
+            for size in [1, 3, 8] {
+                assert_eq!(
+                    read(&text, &reading, size),
+                    whole,
+                    "{} by {size}: {text:?}",
+                    family.name
+                );
+            }
+        }
+    }
 }

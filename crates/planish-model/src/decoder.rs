@@ -37,6 +37,7 @@ pub(crate) trait Engine: Send {
     fn free_bytes(&self) -> Option<u64>;
     fn sequence_bytes(&self) -> usize;
     fn position_bytes(&self) -> usize;
+    fn state_bytes(&self) -> usize;
     fn measure(&mut self, on: bool);
     fn phases(&self) -> Phases;
     fn parts(&self) -> &[Vec<String>];
@@ -301,6 +302,11 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn position_bytes(&self) -> usize {
         self.states.iter().flatten().map(BlockState::position_bytes).sum()
+    }
+
+    fn state_bytes(&self) -> usize {
+        let fixed = self.states.iter().flatten().filter(|state| !state.can_truncate());
+        fixed.map(BlockState::bytes).sum::<usize>() / self.room
     }
 
     fn measure(&mut self, on: bool) {

@@ -114,6 +114,9 @@ impl Job<'_> {
         if let Some(cache) = self.options.cache {
             ops = ops.with_cache(cache);
         }
+        if self.options.in_place {
+            ops = ops.in_place();
+        }
         let decoder = Decoder::load(ops, self.architecture, self.source)?;
         Ok(Loaded {
             engine: Box::new(decoder),

@@ -30,6 +30,9 @@ pub struct LoadOptions {
     pub quantize: Option<Recipe>,
     /// Unpack packed weights while loading.
     pub dequantize: bool,
+    /// Leave weights that can be used as they are stored in the mapped file, whose pages the system can take back, instead of copying
+    /// them to where the processor reads them fastest. For memory that does not grow with the model. GPUs copy them in any case.
+    pub in_place: bool,
     /// Who is told of the inputs of all products. The model is then on the processor, whatever `device` says.
     pub tap: Option<Arc<dyn Tap>>,
 }
@@ -265,6 +268,11 @@ impl Model {
     /// Memory that one more position of a sequence takes, in layers with windows as long as no window is full.
     pub fn position_bytes(&self) -> usize {
         self.engine.position_bytes()
+    }
+
+    /// Memory of the states of fixed size that every sequence has, however long it is.
+    pub fn state_bytes(&self) -> usize {
+        self.engine.state_bytes()
     }
 
     /// The entries that each part of the model reads, from its input to its output.

@@ -18,6 +18,8 @@ pub(crate) struct Card {
     pub facts: Vec<(&'static str, String)>,
     /// Sentences without a capital and a full stop.
     pub notes: Vec<String>,
+    /// Packed weights of whose inputs too little is known.
+    pub unseen: Vec<String>,
     /// Layers that stay plain, with the reason.
     pub plain: Vec<(String, String)>,
     /// Lines of code that run the model, with their language.
@@ -45,6 +47,10 @@ impl Card {
         if !self.notes.is_empty() {
             card += "\nTo know:\n\n";
             self.notes.iter().for_each(|note| card += &format!("- {note}\n"));
+        }
+        if !self.unseen.is_empty() {
+            card += "\nThe codes of these weights are searched for without inputs, of which too little is known:\n\n";
+            self.unseen.iter().for_each(|name| card += &format!("- `{name}`\n"));
         }
         if !self.plain.is_empty() {
             card += "\nThese layers stay plain:\n\n";
@@ -217,6 +223,7 @@ mod tests {
             made: String::new(),
             facts: Vec::new(),
             notes: Vec::new(),
+            unseen: Vec::new(),
             plain: Vec::new(),
             usage: Vec::new(),
         };

@@ -248,6 +248,7 @@ fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Outpu
         ),
         facts: card::sizes(report).into(),
         notes: Vec::new(),
+        unseen: Vec::new(),
         plain: report.plain.clone(),
         usage: card::usage(target, output),
     }

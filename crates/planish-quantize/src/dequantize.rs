@@ -88,6 +88,7 @@ fn card(checkpoint: &Checkpoint, packed: usize, output: &Output) -> Card {
         made: format!("Made from {source} by planish {version}: {stored} are written as plain floats."),
         facts: Vec::new(),
         notes: Vec::new(),
+        unseen: Vec::new(),
         plain: Vec::new(),
         usage: Vec::new(),
     }

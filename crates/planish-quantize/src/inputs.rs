@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use planish_checkpoint::{Checksum, EntryInputs, Imatrix};
 
+use crate::UnseenParts;
+
 /// Sums over rows of inputs.
 #[derive(Clone, Debug, Default)]
 struct Sums {
@@ -96,6 +98,15 @@ impl InputSquares {
         match fits {
             true => parts.iter().map(mean).collect(),
             false => Vec::new(),
+        }
+    }
+
+    /// The parts of an entry that had no input of use.
+    pub(crate) fn unseen(&self, entry: &str, cols: usize) -> UnseenParts {
+        let parts = self.of(entry, cols);
+        match parts.len() {
+            0 => (BTreeSet::from([0]), 1),
+            count => ((0..count).filter(|&part| parts[part].is_none()).collect(), count),
         }
     }
 

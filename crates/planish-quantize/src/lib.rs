@@ -31,6 +31,7 @@ mod source;
 mod spend;
 mod tied;
 mod transfer;
+mod unseen;
 
 pub use allocation::Allocation;
 pub use calibrated::{
@@ -53,3 +54,4 @@ pub use recipe::{Method, Override, Recipe, Target};
 pub use report::Report;
 pub use spend::{Unit, spend};
 pub use transfer::{OnProgress, Output, Progress};
+pub use unseen::UnseenParts;

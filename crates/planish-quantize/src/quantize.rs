@@ -12,6 +12,7 @@ use crate::plan::{Fate, OutputTensor, Plan};
 use crate::report::Report;
 use crate::tied::StoredHead;
 use crate::transfer::{self, OnProgress, Output, Transfer};
+use crate::unseen::{note, unseen};
 use crate::{Error, Method, Recipe, Remedy, Target, loaders, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
@@ -27,7 +28,8 @@ pub fn quantize(
 ) -> Result<Report, Error> {
     let Planned { recipe, plan, config } = planned(checkpoint, recipe)?;
     let dialect = dialect(&recipe, &plan);
-    let (plain, notes) = (notable(&plan), notes(checkpoint, &recipe, &plan));
+    let unseen = unseen(checkpoint, &recipe, &plan);
+    let (plain, notes) = (notable(&plan), notes(checkpoint, &recipe, &plan, &unseen));
     let transfer = Transfer {
         checkpoint,
         tensors: plan.tensors,
@@ -36,7 +38,10 @@ pub fn quantize(
         recipe: Some(&recipe),
         check_finite: !recipe.allow_non_finite,
     };
-    let report = transfer.report(plain, notes, output)?;
+    let report = Report {
+        unseen,
+        ..transfer.report(plain, notes, output)?
+    };
     transfer.run(&card(&recipe, &report, output), output, on_progress)?;
     Ok(report)
 }
@@ -130,9 +135,9 @@ fn notable(plan: &Plan) -> Vec<(String, String)> {
         .collect()
 }
 
-fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
+fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan, unseen: &[String]) -> Vec<String> {
     let mut notes = loaders::notes(recipe.target, checkpoint, plan);
-    notes.extend(unseen(checkpoint, recipe, plan));
+    notes.extend(note(unseen));
     if let Method::Chosen(codes) = &recipe.method {
         notes.extend(codes.notes());
     }
@@ -143,34 +148,6 @@ fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Vec<String> {
         ));
     }
     notes
-}
-
-/// The weights, by name, that no input of was seen, so that they are searched for without.
-fn unseen(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan) -> Option<String> {
-    const NAMED: usize = 8;
-    let Method::Weighted(inputs) = &recipe.method else {
-        return None;
-    };
-    let packed = plan.tensors.iter().filter(|tensor| tensor.packing().is_some());
-    let entries = packed.flat_map(|tensor| tensor.parts.iter().map(move |part| (part, tensor)));
-    let mut names: Vec<String> = Vec::new();
-    for (part, tensor) in entries {
-        let entry = &checkpoint.entries()[part.entry];
-        let seen = inputs.of(&entry.name, tensor.shape.last().copied().unwrap_or(0));
-        match seen.iter().filter(|columns| columns.is_none()).count() {
-            _ if seen.is_empty() => names.push(entry.name.clone()),
-            0 => {}
-            count => names.push(format!("{} ({count} of {} experts)", entry.name, seen.len())),
-        }
-    }
-    names.dedup();
-    let more = match names.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    names.truncate(NAMED);
-    let names = names.join("`, `");
-    (!names.is_empty()).then(|| format!("no input was seen of `{names}`{more}: their codes are searched for without"))
 }
 
 fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
@@ -215,6 +192,7 @@ fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
         made,
         facts,
         notes: report.notes.clone(),
+        unseen: report.unseen.clone(),
         plain: report.plain.clone(),
         usage: card::usage(recipe.target, output),
     }

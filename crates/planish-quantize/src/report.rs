@@ -7,6 +7,9 @@ pub struct Report {
     pub packed: usize,
     /// Layers that one would expect to be packed and that are not, with the reason.
     pub plain: Vec<(String, String)>,
+    /// Packed weights whose codes were searched for without inputs, though the method asks for these: nothing or too little went into
+    /// them. Names that differ in a number stand together, `experts.{0, 3-5}.w1`.
+    pub unseen: Vec<String>,
     /// What else the user should know.
     pub notes: Vec<String>,
     /// Bytes of all tensors of the source.

@@ -132,6 +132,7 @@ impl Transfer<'_> {
         Ok(Report {
             packed: self.tensors.iter().filter(packed).count(),
             plain,
+            unseen: Vec::new(),
             notes,
             source_bytes: entries.iter().map(|entry| entry.stored_bytes).sum(),
             output_bytes: self.planned()?.iter().map(size).sum(),

@@ -65,6 +65,18 @@ impl ApiError {
         }
     }
 
+    /// Says another name of a field, where a request was translated.
+    pub(crate) fn renamed(self, from: &str, to: &str) -> ApiError {
+        match self.param.as_deref() {
+            Some(param) if param.starts_with(from) => ApiError {
+                param: Some(param.replacen(from, to, 1)),
+                message: self.message.replace(from, to),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// As Anthropic's clients read it.
     pub(crate) fn anthropic(&self) -> Value {
         json!({"type": "error", "error": {"type": self.kind(), "message": self.message}})

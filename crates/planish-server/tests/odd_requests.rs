@@ -17,7 +17,25 @@ use planish_server::{ServerOptions, serve};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
 
-const BODIES: [(&str, &str); 6] = [
+const BODIES: [(&str, &str); 9] = [
+    (
+        "/v1/chat/completions",
+        r##"{"messages": [{"role": "user", "content": "Once"}], "max_tokens": 2, "logprobs": true, "top_logprobs": 2, "logit_bias": {"5": 1.5},
+            "presence_penalty": 0.5, "frequency_penalty": -0.5, "response_format": {"type": "json_schema", "json_schema": {"name": "a",
+            "schema": {"$defs": {"b": {"type": "string", "pattern": "^a+$"}}, "type": "object", "properties": {"c": {"$ref": "#/$defs/b"},
+            "d": {"type": "array", "items": {"anyOf": [{"type": "integer", "minimum": 0}, {"enum": ["x", null]}]}, "maxItems": 3}},
+            "required": ["c"], "additionalProperties": false}}}}"##,
+    ),
+    (
+        "/v1/chat/completions",
+        r#"{"messages": [{"role": "user", "content": "Once"}], "max_tokens": 2, "tools": [{"type": "function", "function": {"name": "f",
+            "description": "A", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": false, "reasoning_effort": "none"}"#,
+    ),
+    (
+        "/v1/completions",
+        r#"{"prompt": "Once", "max_tokens": 2, "logprobs": 2, "stream": true, "grammar": "start: A \"b\"\nA: /[a-c]{1,3}/", "regex": null}"#,
+    ),
     (
         "/v1/chat/completions",
         r#"{"model": "story", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Once"}]},

@@ -9,15 +9,15 @@ use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::Packing;
-use planish_model::{LoadOptions, Trials};
+use planish_model::{Device, LoadOptions, Trials};
 use planish_quantize::{
     Allocation, Choices, Choosable, Error as QuantizeError, Method, Output, Recipe, Target, Unit, choices, spend,
 };
 use serde_json::{Map, Value, json};
 
-use crate::calibrate::own_texts;
 use crate::evaluate::{divergence, log_sum_exp};
-use crate::{AutoModelForCausalLM, CalibrationText, Error, Source};
+use crate::own_writing;
+use crate::{CalibrationText, Error, Source};
 
 /// Root mean square error of each width on normal weights in groups of 64, packed by search, over their standard deviation
 /// (`planish-format/tests/search.rs`).
@@ -381,8 +381,18 @@ impl Measuring<'_> {
             CalibrationText::Pieces { pieces, .. } => return Ok(pieces.clone()),
             CalibrationText::OwnWriting { seed, tokens, longest } => (*seed, *tokens, *longest),
         };
-        let builder = AutoModelForCausalLM::from_source(self.source).options(self.load_options(options));
-        own_texts(&builder.load()?, (seed, tokens, longest))
+        let model = own_writing::model(self.source, (Device::Cpu, options.threads), None)?;
+        let written = own_writing::write(&model, (seed, tokens, longest), 1, &mut |_| {})?;
+        let (mut texts, mut done) = (Vec::new(), 0);
+        for mut text in written.into_iter().map(|text| text.tokens) {
+            if done >= tokens || text.is_empty() {
+                continue;
+            }
+            text.truncate((tokens - done).max(2));
+            done += text.len();
+            texts.push(text);
+        }
+        Ok(texts)
     }
 
     /// The mean divergence with one layer packed.

@@ -81,6 +81,11 @@ impl AutoTokenizer {
             calls,
             tools: conversation.tools.clone().into(),
         };
+        let reasoning = reading.reasoning.as_ref();
+        if conversation.constraint.is_some() && reasoning.is_some_and(|marks| marks.opened && marks.tokens.is_none()) {
+            let expected = "text: the marks around this model's reasoning are no tokens";
+            return Err(Error::config("response_format", "a form", expected));
+        }
         let asked = conversation.constraint.as_ref();
         let choice = (&conversation.choice, conversation.parallel);
         let of_calls =
@@ -126,12 +131,17 @@ impl AutoTokenizer {
             };
         };
         let tokenizer = self.tokenizer();
+        let tokens = tokenizer.id(open).zip(tokenizer.id(close));
+        if let (Some(budget), None) = (budget, tokens) {
+            let expected = "none: the marks around this model's reasoning are no tokens";
+            return Err(Error::config("reasoning_budget", budget, expected));
+        }
         let tail = tokenizer.decode_with_special_tokens(&prompt[prompt.len().saturating_sub(TAIL)..])?;
         let opened = tail.trim_end().ends_with(open);
         Ok(Some(Reasoning {
             opened,
             may_open: !opened && !tail.trim_end().ends_with(close),
-            tokens: tokenizer.id(open).zip(tokenizer.id(close)),
+            tokens,
             open: open.to_owned(),
             close: close.to_owned(),
             budget,

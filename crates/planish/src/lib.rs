@@ -60,6 +60,7 @@ mod evaluate;
 mod imatrix;
 mod many;
 mod metal_config;
+mod own_writing;
 mod scores;
 mod session;
 mod source;

@@ -1,6 +1,7 @@
 //! Packing by what goes into the layers: closer than by search, the same bytes for any number of threads, for every kind of layer.
 #![cfg(feature = "demo-model")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +10,7 @@ use planish::{
     CheckpointError, DEMO_HELD_OUT, Device, Error, EvaluationOptions, Output, Packing, QuantizeError, Recipe, Report,
     Source, Target, dequantize, evaluate_all, is_unfinished, quantize, quantize_calibrated,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 fn plain(scratch: &Path) -> Source {
@@ -284,5 +286,71 @@ fn every_kind_of_layer_is_packed_and_runs() {
         let builder = AutoModelForCausalLM::from_pretrained(output.folder.to_str().unwrap()).device(Device::Cpu);
         let logits = builder.load().unwrap().logits(&[1, 2, 3, 4]).unwrap();
         assert!(logits.iter().all(|logit| logit.is_finite()), "{case}");
+        // Half of its rows are used twice.
+        let latent = report
+            .unseen
+            .iter()
+            .any(|name| name.contains("self_attn.kv_b_proj.weight"));
+        assert_eq!(latent, case == "deepseek_v3", "{case}: {:?}", report.unseen);
     }
+}
+
+/// One token again and again goes to the same experts: the others are named and searched for.
+#[test]
+fn experts_that_see_nothing_are_named() {
+    let scratch = TempDir::new().unwrap();
+    let metal = (Target::Metal, 8);
+    for (case, experts, (target, group)) in [
+        ("mixtral", "block_sparse_moe.experts.{", metal),
+        ("olmoe", "mlp.experts.{", metal),
+        ("qwen3_moe", "mlp.experts.{", metal),
+        // Whose experts' columns are stored as rows.
+        ("gpt_oss", "mlp.experts.gate_up_proj", (Target::Mlx, 32)),
+    ] {
+        let source = Source::open_path(&golden(case)).unwrap();
+        let recipe = Recipe {
+            include_experts: true,
+            ..Recipe::new(target, Packing::checked(4, group).unwrap())
+        };
+        let chosen = options(vec![vec![5; 48]; 3], 2);
+        let [found, searched] =
+            ["found", "searched"].map(|name| Output::new(scratch.path().join(format!("{case}-{name}"))));
+        let report = quantize_calibrated(&source, &recipe, &chosen, &found, &mut |_| {}, &mut |_| {}).unwrap();
+        quantize(&source, &recipe, &searched, &mut |_| {}).unwrap();
+        assert!(
+            report.unseen.iter().any(|name| name.contains(experts)),
+            "{case}: {:?}",
+            report.unseen
+        );
+        let note = report
+            .notes
+            .iter()
+            .find(|note| note.starts_with("too little is known of what goes into `"));
+        assert!(note.is_some(), "{case}: {:?}", report.notes);
+        let card = std::fs::read_to_string(found.folder.join("README.md")).unwrap();
+        for name in &report.unseen {
+            assert!(card.contains(&format!("- `{name}`\n")), "{case}: {name} in {card}");
+        }
+        let (found, searched) = (tensors(&found.folder), tensors(&searched.folder));
+        let same = found.iter().filter(|(name, data)| searched[*name] == **data).count();
+        assert!(
+            same > 0 && same < found.len(),
+            "{case}: {same} of {} tensors as searched for",
+            found.len()
+        );
+    }
+}
+
+/// Bytes of each tensor.
+fn tensors(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let data = weights(folder);
+    let (length, rest) = data.split_first_chunk::<8>().unwrap();
+    let (header, rest) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
+    let bytes = |tensor: &Value| {
+        let [from, to] = [0, 1].map(|end| tensor["data_offsets"][end].as_u64().unwrap() as usize);
+        rest[from..to].to_vec()
+    };
+    let named = header.iter().filter(|(name, _)| *name != "__metadata__");
+    named.map(|(name, tensor)| (name.clone(), bytes(tensor))).collect()
 }

@@ -84,7 +84,7 @@ fn weights_are_packed_by_what_was_seen_and_the_card_says_so() {
     let (unseen, _, report) = packed(Method::Weighted(Arc::default()), "unseen");
     assert!(unseen == searched, "what was not seen is searched for without");
     assert!(
-        report.notes[0].starts_with("no input was seen of `"),
+        report.notes[0].starts_with("too little is known of what goes into `"),
         "{:?}",
         report.notes
     );

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use planish::{AutoModelForCausalLM, Family, GenerationConfig, Reading, TextStep, Tool, ToolChoice};
+use planish::{
+    AutoModelForCausalLM, Constraint, Family, GenerationConfig, Reading, Reasoning, TextStep, Tool, ToolChoice,
+};
 use planish_generate::{FAMILIES, PLAIN, Shape, constraint_of_calls};
 use serde_json::{Value, json};
 
@@ -107,4 +109,59 @@ fn forced_calls_can_be_read_in_every_family() {
             }
         }
     }
+}
+
+#[test]
+fn reasoning_has_a_budget_and_is_free_of_the_form() {
+    let model = AutoModelForCausalLM::demo().exact(true).load().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let prompt = tokenizer.encode("Once upon a time").unwrap();
+    let marks = ["<|begin|>", "<|pad|>"].map(|text| tokenizer.tokenizer().id(text).unwrap());
+    let answer = |opened: bool, may_open: bool, budget: Option<usize>, bias: Vec<(u32, f32)>| {
+        let config = GenerationConfig {
+            max_new_tokens: 60,
+            temperature: Some(0.0),
+            logit_bias: Some(bias),
+            reading: Reading {
+                reasoning: Some(Reasoning {
+                    open: "<|begin|>".to_owned(),
+                    close: "<|pad|>".to_owned(),
+                    opened,
+                    may_open,
+                    tokens: Some((marks[0], marks[1])),
+                    budget,
+                }),
+                ..Reading::default()
+            },
+            constraint: Some(Constraint::Regex("(yes|no)!".to_owned())),
+            ..GenerationConfig::default()
+        };
+        let silent = &mut |_: TextStep<'_>| ControlFlow::Continue(());
+        model.session().generate_text(&prompt, &config, silent).unwrap()
+    };
+    let forms = ["yes!", "no!"];
+    let thought = answer(true, false, Some(5), Vec::new());
+    assert!(forms.contains(&thought.text.as_str()), "{thought:?}");
+    // Five tokens, and the mark after them.
+    assert_eq!(thought.reasoning_tokens, 6, "{thought:?}");
+    assert!(!thought.reasoning.is_empty() && !thought.reasoning.contains('<'));
+
+    // It may think, and does not.
+    let straight = answer(false, true, Some(5), Vec::new());
+    assert!(
+        forms.contains(&straight.text.as_str()) && straight.reasoning_tokens == 0,
+        "{straight:?}"
+    );
+    // It thinks by itself, and stops by itself after the first word.
+    let likely = vec![(marks[0], 50.0)];
+    let own = answer(false, true, Some(3), likely.clone());
+    assert!(
+        forms.contains(&own.text.as_str()) && own.reasoning_tokens == 4,
+        "{own:?}"
+    );
+    let never = answer(false, false, None, likely);
+    assert!(
+        forms.contains(&never.text.as_str()) && never.reasoning_tokens == 0,
+        "{never:?}"
+    );
 }

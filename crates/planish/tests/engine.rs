@@ -132,13 +132,17 @@ fn clients_get_the_answers_that_they_get_alone() {
         stop_strings: Some(vec![" the".to_owned()]),
         ..config(40, None)
     };
-    let mut asked = Vec::new();
+    let endless = |config| GenerationConfig {
+        eos_token_id: Some(Vec::new()),
+        ..config
+    };
+    // These two begin together, and want more than four blocks before they end.
+    let mut asked: Vec<_> = OPENINGS[4..]
+        .iter()
+        .map(|opening| (prompt(opening), endless(config(180, None))))
+        .collect();
     for (index, opening) in OPENINGS.into_iter().enumerate() {
         let long = prompt(&format!("{opening} {}", "and then ".repeat(20 * index)));
-        let endless = |config| GenerationConfig {
-            eos_token_id: Some(Vec::new()),
-            ..config
-        };
         asked.push((long.clone(), endless(config(60 + 24 * index, None))));
         let drawn = GenerationConfig {
             typical_p: (index % 2 == 1).then_some(0.7),
@@ -153,7 +157,6 @@ fn clients_get_the_answers_that_they_get_alone() {
     });
     let alone: Vec<TextAnswer> = alone.collect();
     assert!(alone.iter().any(|answer| answer.answer.finish == Finish::StopString));
-    // Four blocks of positions are fewer than two long answers want.
     for (blocks, pauses) in [(1000, false), (4, true)] {
         let options = EngineOptions {
             cache_bytes: Some(blocks * 64 * position_bytes()),
@@ -161,14 +164,9 @@ fn clients_get_the_answers_that_they_get_alone() {
             ..EngineOptions::default()
         };
         let engine = Engine::start(model(), options);
-        let receivers: Vec<_> = asked
-            .iter()
-            .map(|(prompt, config)| {
-                let (request, receiver) = request(prompt, config);
-                engine.submit(vec![request]).unwrap();
-                receiver
-            })
-            .collect();
+        let (requests, receivers): (Vec<_>, Vec<_>) =
+            asked.iter().map(|(prompt, config)| request(prompt, config)).unzip();
+        engine.submit(requests).unwrap();
         for (receiver, alone) in receivers.iter().zip(&alone) {
             let (answer, _) = answer(receiver);
             assert_eq!(answer.answer.tokens, alone.answer.tokens);

@@ -91,7 +91,7 @@ fn codes_are_chosen_by_it_and_what_it_lacks_is_named() {
     let (searched, _) = packed(Method::Search, "search");
     let (weighted, notes) = packed(Method::Weighted(inputs), "weighted");
     assert!(searched.len() == weighted.len() && searched != weighted);
-    let unseen = "no input was seen of `lm_head.weight`, `model.embed_tokens.weight`";
+    let unseen = "too little is known of what goes into `lm_head.weight`, `model.embed_tokens.weight`";
     assert!(notes.iter().any(|note| note.starts_with(unseen)), "{notes:?}");
 }
 

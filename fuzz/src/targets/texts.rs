@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use planish_generate::{
-    AnswerText, ChatTemplate, Files, GenerationConfig, GenerationDefaults, Message, OtherTokenizer, Sampler,
-    StopStrings, TemplateInput, Tokenizer, check_prompt,
+    AnswerText, ChatTemplate, FAMILIES, Files, GenerationConfig, GenerationDefaults, Message, OtherTokenizer, PLAIN,
+    Piece, Reader, Reading, Sampler, StopStrings, TemplateInput, Tokenizer, check_prompt,
 };
 use serde_json::Value;
 
@@ -35,6 +35,7 @@ pub fn tokenizer(input: &[u8]) {
     tokenizer.decode(&tokens).ok();
     tokenizer.decode_with_special_tokens(&tokens).ok();
     tell(&tokenizer, &tokens);
+    read(&text);
 }
 
 /// The files that tokenizers are stored in besides tokenizer.json.
@@ -48,15 +49,44 @@ fn others(folder: &Folder) -> Vec<OtherTokenizer> {
     names.map(other).collect()
 }
 
-/// The text of an answer, token by token, with some that the vocabulary lacks.
+/// The text of an answer, token by token, with some that the vocabulary lacks; calls in the markup of one of the families, or none.
 fn tell(tokenizer: &Tokenizer, tokens: &[u32]) {
-    let Ok(mut pieces) = AnswerText::new(tokenizer, &tokens[..tokens.len() / 2]) else {
+    let reading = Reading {
+        calls: FAMILIES.get(tokens.len() % (FAMILIES.len() + 1)),
+        ..Reading::default()
+    };
+    let Ok(mut pieces) = AnswerText::new(tokenizer, &tokens[..tokens.len() / 2], &reading) else {
         return;
     };
     for &token in tokens.iter().take(64).chain(&[0, 1, 2, u32::MAX]) {
         pieces.push(token).ok();
     }
     pieces.finish().ok();
+}
+
+/// A text as every family would have written it: nothing of it is lost unless it is a call, however it comes in pieces.
+fn read(text: &str) {
+    let half = text
+        .char_indices()
+        .nth(text.chars().count() / 2)
+        .map_or(0, |(at, _)| at);
+    for family in FAMILIES.iter().chain([&PLAIN]) {
+        let reading = Reading {
+            calls: Some(family),
+            ..Reading::default()
+        };
+        let told = |parts: &[&str]| {
+            let mut reader = Reader::new(reading.clone());
+            let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| reader.push(part)).collect();
+            pieces.extend(reader.finish());
+            let arguments = |piece: &Piece| match piece {
+                Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments(text) => text.clone(),
+                Piece::Call(name) => format!("call of {name}: "),
+            };
+            pieces.iter().map(arguments).collect::<String>()
+        };
+        assert_eq!(told(&[text]), told(&[&text[..half], &text[half..]]), "{}", family.name);
+    }
 }
 
 /// A template, and what it makes of `request`.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use planish::{Answer, CausalLM, Finish, GenerationConfig, Message, TextAnswer};
+use anyhow::Context;
+use planish::{Answer, CausalLM, Constraint, Finish, GenerationConfig, Message, TextAnswer};
 use serde_json::json;
 
 use super::answer::{MAX_TIME_IS_OVER, finish_name, statistics, stream};
@@ -46,6 +47,12 @@ pub struct Arguments {
     /// A message before the prompt that tells the model how to behave [default: none]
     #[arg(long, visible_alias = "system-prompt", value_name = "TEXT", conflicts_with_all = ["raw", "prompts"])]
     pub system: Option<String>,
+    /// Make the answer JSON that the schema in this file allows
+    #[arg(long, value_name = "FILE", conflicts_with = "regex")]
+    pub json_schema: Option<PathBuf>,
+    /// Make the answer all of this regular expression
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    pub regex: Option<String>,
     /// Continue the text itself, without the model's chat template
     #[arg(long)]
     pub raw: bool,
@@ -97,9 +104,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         tokenizer.encode(&prompt)?
     };
     let suggested = || model.suggested_max_new_tokens(tokens.len()).unwrap_or(NEW_TOKENS);
-    let config = arguments
-        .sampling
-        .config(arguments.max_new_tokens.unwrap_or_else(suggested));
+    let config = GenerationConfig {
+        constraint: arguments.constraint()?,
+        ..arguments
+            .sampling
+            .config(arguments.max_new_tokens.unwrap_or_else(suggested))
+    };
     let plan = model.plan(&config)?;
     arguments.sampling.print_idle(&plan);
     // The seed is told, also where nobody gave one.
@@ -135,12 +145,27 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
+impl Arguments {
+    /// What the answer is made to be.
+    fn constraint(&self) -> anyhow::Result<Option<Constraint>> {
+        let Some(file) = &self.json_schema else {
+            return Ok(self.regex.clone().map(Constraint::Regex));
+        };
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let schema = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        Ok(Some(Constraint::JsonSchema(schema)))
+    }
+}
+
 /// Answers a file of prompts.
 fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<ExitCode> {
     let template = arguments.template.template()?;
-    let config = arguments
-        .sampling
-        .config(arguments.max_new_tokens.unwrap_or(NEW_TOKENS));
+    let config = GenerationConfig {
+        constraint: arguments.constraint()?,
+        ..arguments
+            .sampling
+            .config(arguments.max_new_tokens.unwrap_or(NEW_TOKENS))
+    };
     let mut prompts = Prompts::read(file, &config)?;
     let options = arguments.run.load_options()?;
     let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;

@@ -98,7 +98,7 @@ impl RunFlags {
             }),
             quantize,
             dequantize: self.dequantize,
-            tap: None,
+            ..LoadOptions::default()
         })
     }
 

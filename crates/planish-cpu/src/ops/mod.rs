@@ -40,7 +40,8 @@ pub struct CpuOps {
     cpu: Cpu,
     precision: Precision,
     cache: CacheType,
-    arena: Mutex<Arena>,
+    /// None: weights stay where they are.
+    arena: Option<Mutex<Arena>>,
     workspace: Mutex<AttentionWorkspace>,
     /// Rows of a table that [`Embed`] takes.
     tokens: Mutex<Vec<u32>>,
@@ -58,7 +59,7 @@ impl CpuOps {
                 Precision::Exact => CacheType::Float32,
                 Precision::Rounded => CacheType::Float16,
             },
-            arena: Mutex::default(),
+            arena: Some(Mutex::default()),
             workspace: Mutex::default(),
             tokens: Mutex::default(),
             experts: Mutex::default(),
@@ -71,15 +72,22 @@ impl CpuOps {
         CpuOps { cache, ..self }
     }
 
+    /// Leaves weights where they are from now on, in a mapped file mostly: slower to read, but memory that the system can take back.
+    pub fn in_place(self) -> CpuOps {
+        CpuOps { arena: None, ..self }
+    }
+
     /// Threads and instruction set.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
     }
 
-    /// In huge pages, where there are some.
+    /// In huge pages, where there are some, unless weights stay in place.
     fn keep(&self, matrix: Matrix) -> CpuMatrix {
-        let mut arena = self.arena.lock().unwrap_or_else(PoisonError::into_inner);
-        arena.keep(&self.cpu, matrix.into(), self.precision)
+        match &self.arena {
+            Some(arena) => lock(arena).keep(&self.cpu, matrix.into(), self.precision),
+            None => matrix.into(),
+        }
     }
 }
 

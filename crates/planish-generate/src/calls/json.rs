@@ -78,6 +78,8 @@ pub(super) struct Object {
     at: At,
     key: String,
     value: Value,
+    /// Whether the value is a text, once it began.
+    quoted: Option<bool>,
     text: String,
     name: Option<String>,
     /// Arguments that came before the name, or as a text.
@@ -93,6 +95,7 @@ impl Object {
             match self.letter(letter, known, pieces) {
                 Progress::More => {}
                 Progress::Done(_) => return Progress::Done(next),
+                Progress::Failed(_) => return Progress::Failed(at),
                 other => return other,
             }
         }
@@ -121,7 +124,7 @@ impl Object {
             _ if letter.is_whitespace() => {}
             At::Open if letter == '{' => self.at = At::Key,
             At::Colon if letter == ':' => {
-                (self.at, self.value) = (At::Value, Value::default());
+                (self.at, self.value, self.quoted) = (At::Value, Value::default(), None);
                 self.text.clear();
             }
             At::Key if letter == ',' => {}
@@ -130,7 +133,7 @@ impl Object {
                 self.key.clear();
             }
             At::Key if letter == '}' => return self.end(pieces),
-            At::Open | At::Key | At::Colon => return Progress::Failed,
+            At::Open | At::Key | At::Colon => return Progress::Failed(0),
         }
         Progress::More
     }
@@ -140,8 +143,8 @@ impl Object {
     }
 
     fn part(&mut self, letter: char, pieces: &mut Vec<Piece>) {
-        let whole = self.text.is_empty() && letter == '"' || self.text.starts_with('"');
-        match self.is_arguments() && !whole && self.name.is_some() {
+        let quoted = *self.quoted.get_or_insert(letter == '"');
+        match self.is_arguments() && !quoted && self.name.is_some() {
             true => self.tell(letter.encode_utf8(&mut [0; 4]), pieces),
             false => self.text.push(letter),
         }
@@ -161,7 +164,7 @@ impl Object {
         let whole: Option<String> = serde_json::from_str(&text).ok();
         if self.key == "name" {
             let Some(name) = whole.filter(|name| self.name.is_none() && known(name)) else {
-                return Progress::Failed;
+                return Progress::Failed(0);
             };
             pieces.push(Piece::Call(name.clone()));
             self.name = Some(name);
@@ -182,11 +185,69 @@ impl Object {
 
     fn end(&mut self, pieces: &mut Vec<Piece>) -> Progress {
         if self.name.is_none() {
-            return Progress::Failed;
+            return Progress::Failed(0);
         }
         if !self.told {
             self.tell("{}", pieces);
         }
         Progress::Done(0)
     }
+}
+
+/// `[{..}, {..}]`
+pub(super) fn list(
+    held: &str,
+    (open, object): (&mut bool, &mut Option<Object>),
+    known: &dyn Fn(&str) -> bool,
+    pieces: &mut Vec<Piece>,
+) -> Progress {
+    let mut at = 0;
+    while let Some(letter) = held[at..].chars().next() {
+        if let Some(current) = object {
+            match current.push(&held[at..], known, pieces) {
+                Progress::Done(bytes) => (at, *object) = (at + bytes, None),
+                Progress::Failed(bytes) => return Progress::Failed(at + bytes),
+                other => return other,
+            }
+            continue;
+        }
+        match letter {
+            '[' if !*open => *open = true,
+            '{' if *open => {
+                *object = Some(Object::default());
+                continue;
+            }
+            ']' if *open => return Progress::Done(at + 1),
+            ',' if *open => {}
+            _ if letter.is_whitespace() => {}
+            _ => return Progress::Failed(at),
+        }
+        at += letter.len_utf8();
+    }
+    Progress::More
+}
+
+/// A JSON value, told as it comes.
+pub(super) fn arguments(held: &str, start: usize, value: &mut Value, pieces: &mut Vec<Piece>) -> Progress {
+    let mut text = String::new();
+    let mut progress = Progress::More;
+    for (at, letter) in held[start..].char_indices() {
+        match value.take(letter) {
+            Letter::Before => continue,
+            Letter::Inside => text.push(letter),
+            Letter::Last => {
+                text.push(letter);
+                progress = Progress::Done(start + at + letter.len_utf8());
+                break;
+            }
+            Letter::After => {
+                progress = Progress::Done(start + at);
+                break;
+            }
+        }
+    }
+    if !text.is_empty() {
+        pieces.push(Piece::Arguments(text));
+    }
+    progress
 }

@@ -1,6 +1,6 @@
 //! Text of a model as it comes, told apart: what it thinks, what it says, what it calls.
 
-use super::json::{self, Letter, Object};
+use super::json::{self, Object};
 use super::{Family, Reading, Shape, literal, tags};
 
 /// A part of an answer.
@@ -25,8 +25,8 @@ pub(super) enum Progress {
     Waits(usize),
     /// The call ended after so many bytes.
     Done(usize),
-    /// This is no call.
-    Failed,
+    /// This is no call, or not any more after so many bytes.
+    Failed(usize),
 }
 
 /// Tells apart what comes in pieces. What is no call after all is text.
@@ -45,12 +45,33 @@ enum State {
     },
     Thinking,
     Text,
-    /// A call, and its text as long as it may be none.
-    Call(Body, String),
+    Call(Pending),
     /// After a call: its end, then others.
     Called {
         ended: bool,
     },
+}
+
+/// What may be a call.
+#[derive(Clone, Debug)]
+struct Pending {
+    body: Body,
+    /// Its text, as long as nothing of it was told.
+    raw: String,
+    /// Bytes of that which are its marks.
+    marks: usize,
+    told: bool,
+}
+
+impl Pending {
+    fn new(shape: &Shape, raw: String) -> Pending {
+        Pending {
+            body: Body::of(shape),
+            marks: raw.len(),
+            raw,
+            told: false,
+        }
+    }
 }
 
 /// A call that is being read.
@@ -127,9 +148,9 @@ impl Reader {
     pub fn finish(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();
         while self.step(true, &mut pieces) {}
-        if let State::Call(_, raw) = std::mem::replace(&mut self.state, State::Text) {
-            let text = raw + &std::mem::take(&mut self.held);
-            say(&text, &mut pieces);
+        while let State::Call(pending) = std::mem::replace(&mut self.state, State::Text) {
+            self.give_up(pending, &mut pieces);
+            while self.step(true, &mut pieces) {}
         }
         pieces
     }
@@ -151,7 +172,7 @@ impl Reader {
             State::Start { may_think } => self.start(may_think, end),
             State::Thinking => self.think(end, pieces),
             State::Text => self.say(end, pieces),
-            State::Call(body, raw) => self.call(body, raw, end, pieces),
+            State::Call(pending) => self.call(pending, end, pieces),
             State::Called { ended } => self.after(ended, end),
         }
     }
@@ -176,7 +197,7 @@ impl Reader {
             let call = trimmed.strip_prefix("<|python_tag|>").unwrap_or(trimmed);
             if call.starts_with('{') {
                 self.held = call.to_owned();
-                self.state = State::Call(Body::of(&family.shape), String::new());
+                self.state = State::Call(Pending::new(&family.shape, String::new()));
                 return true;
             }
             if waits || (!end && trimmed.is_empty()) || (!end && "<|python_tag|>".starts_with(trimmed)) {
@@ -217,7 +238,7 @@ impl Reader {
             if let Some(at) = self.held.find(marker) {
                 say(self.held[..at].trim_end(), pieces);
                 self.held = self.held.split_off(at);
-                self.begin(family);
+                self.begin(family, "");
                 return true;
             }
             if !end {
@@ -231,37 +252,46 @@ impl Reader {
         false
     }
 
-    /// A call begins with what is held.
-    fn begin(&mut self, family: &'static Family) {
+    /// A call begins with what is held, after so much of its marks.
+    fn begin(&mut self, family: &'static Family, before: &str) {
         let mut rest = self.held.as_str();
         for mark in [family.before, family.open] {
             let mark = mark.trim_end();
             rest = rest.trim_start();
             rest = rest.strip_prefix(mark).unwrap_or(rest);
         }
-        let raw = self.held[..self.held.len() - rest.len()].to_owned();
+        let raw = format!("{before}{}", &self.held[..self.held.len() - rest.len()]);
         self.held = rest.to_owned();
-        self.state = State::Call(Body::of(&family.shape), raw);
+        self.state = State::Call(Pending::new(&family.shape, raw));
     }
 
-    fn call(&mut self, mut body: Body, mut raw: String, end: bool, pieces: &mut Vec<Piece>) -> bool {
+    /// What began as a call is none: its marks are text, and so is what follows, unless it holds a call.
+    fn give_up(&mut self, pending: Pending, pieces: &mut Vec<Piece>) {
+        let Pending { mut raw, marks, .. } = pending;
+        let rest = raw.split_off(marks.min(raw.len()));
+        say(&raw, pieces);
+        self.held.insert_str(0, &rest);
+        self.state = State::Text;
+    }
+
+    fn call(&mut self, mut pending: Pending, end: bool, pieces: &mut Vec<Piece>) -> bool {
         let Some(family) = self.family() else { return true };
         // Where the marks before all calls and before one came apart.
         let open = family.open.trim_end();
-        if !family.before.is_empty() && raw.trim_end() == family.before {
+        if !family.before.is_empty() && pending.raw.trim_end() == family.before {
             let trimmed = self.held.trim_start();
             if trimmed.starts_with(open) {
-                self.begin(family);
+                self.begin(family, &pending.raw);
                 return true;
             }
             if !end && open.starts_with(trimmed) {
-                self.state = State::Call(body, raw);
+                self.state = State::Call(pending);
                 return false;
             }
         }
         let before = pieces.len();
-        let progress = self.read(&mut body, family, end, pieces);
-        let told = pieces.len() > before;
+        let progress = self.read(&mut pending.body, family, end, pieces);
+        pending.told |= pieces.len() > before;
         match progress {
             Progress::Done(bytes) => {
                 self.held.drain(..bytes);
@@ -273,16 +303,20 @@ impl Reader {
                     Progress::Waits(bytes) => bytes,
                     _ => self.held.len(),
                 };
-                raw.extend(self.held.drain(..bytes));
-                if told {
-                    raw.clear();
+                pending.raw.extend(self.held.drain(..bytes));
+                if pending.told {
+                    pending.raw.clear();
                 }
-                self.state = State::Call(body, raw);
+                self.state = State::Call(pending);
                 false
             }
-            Progress::Failed => {
-                let text = raw + &std::mem::take(&mut self.held);
-                say(&text, pieces);
+            Progress::Failed(bytes) => {
+                // What was told stays told.
+                if pending.told {
+                    pending.raw.clear();
+                    self.held.drain(..bytes);
+                }
+                self.give_up(pending, pieces);
                 true
             }
         }
@@ -294,7 +328,7 @@ impl Reader {
         let held = self.held.as_str();
         match (body, family.shape) {
             (Body::Object(object), _) => object.push(held, &known, pieces),
-            (Body::List { open, object }, _) => list(held, (open, object), &known, pieces),
+            (Body::List { open, object }, _) => json::list(held, (open, object), &known, pieces),
             (Body::Named { named, value }, Shape::Named { before, separator, .. }) => {
                 let mut start = 0;
                 if !*named {
@@ -306,12 +340,12 @@ impl Reader {
                     // Mistral may put a name for the call between.
                     let name = name.split("[CALL_ID]").next().unwrap_or_default().trim();
                     if !known(name) {
-                        return Progress::Failed;
+                        return Progress::Failed(0);
                     }
                     pieces.push(Piece::Call(name.to_owned()));
                     (*named, start) = (true, at + separator.len());
                 }
-                arguments(held, start, value, pieces)
+                json::arguments(held, start, value, pieces)
             }
             (Body::Tags(tagged), Shape::Tags(marks)) => tagged.push(held, &marks, family.close, &self.reading, pieces),
             (Body::Whole, shape) => {
@@ -323,13 +357,15 @@ impl Reader {
                     Shape::Braces(quote) => literal::braces(&held[..at], quote),
                     _ => literal::python(&held[..at]),
                 };
-                let Some(calls) = calls else { return Progress::Failed };
+                let Some(calls) = calls else {
+                    return Progress::Failed(0);
+                };
                 for call in calls {
                     pieces.extend([Piece::Call(call.name), Piece::Arguments(call.arguments)]);
                 }
                 Progress::Done(at)
             }
-            _ => Progress::Failed,
+            _ => Progress::Failed(0),
         }
     }
 
@@ -361,7 +397,7 @@ impl Reader {
                 Some(_) => {
                     for mark in [family.before, family.open.trim_end()] {
                         if !mark.is_empty() && trimmed.starts_with(mark) {
-                            self.begin(family);
+                            self.begin(family, "");
                             return true;
                         }
                         if !mark.is_empty() && waits(mark) {
@@ -374,7 +410,7 @@ impl Reader {
                     let next = trimmed.trim_start_matches([';', ',', ' ', '\n']);
                     if next.starts_with('{') {
                         self.held = next.to_owned();
-                        self.state = State::Call(Body::of(&family.shape), String::new());
+                        self.state = State::Call(Pending::new(&family.shape, String::new()));
                         return true;
                     }
                     if !end && next.is_empty() {
@@ -405,61 +441,4 @@ fn begins(text: &str, mark: &str) -> usize {
     let lengths = (1..mark.len()).rev().filter(|&length| mark.is_char_boundary(length));
     let mut lengths = lengths.filter(|&length| text.ends_with(&mark[..length]));
     lengths.next().unwrap_or(0)
-}
-
-/// `[{..}, {..}]`
-fn list(
-    held: &str,
-    (open, object): (&mut bool, &mut Option<Object>),
-    known: &dyn Fn(&str) -> bool,
-    pieces: &mut Vec<Piece>,
-) -> Progress {
-    let mut at = 0;
-    while let Some(letter) = held[at..].chars().next() {
-        if let Some(current) = object {
-            match current.push(&held[at..], known, pieces) {
-                Progress::Done(bytes) => (at, *object) = (at + bytes, None),
-                other => return other,
-            }
-            continue;
-        }
-        match letter {
-            '[' if !*open => *open = true,
-            '{' if *open => {
-                *object = Some(Object::default());
-                continue;
-            }
-            ']' if *open => return Progress::Done(at + 1),
-            ',' if *open => {}
-            _ if letter.is_whitespace() => {}
-            _ => return Progress::Failed,
-        }
-        at += letter.len_utf8();
-    }
-    Progress::More
-}
-
-/// A JSON value, told as it comes.
-fn arguments(held: &str, start: usize, value: &mut json::Value, pieces: &mut Vec<Piece>) -> Progress {
-    let mut text = String::new();
-    let mut progress = Progress::More;
-    for (at, letter) in held[start..].char_indices() {
-        match value.take(letter) {
-            Letter::Before => continue,
-            Letter::Inside => text.push(letter),
-            Letter::Last => {
-                text.push(letter);
-                progress = Progress::Done(start + at + letter.len_utf8());
-                break;
-            }
-            Letter::After => {
-                progress = Progress::Done(start + at);
-                break;
-            }
-        }
-    }
-    if !text.is_empty() {
-        pieces.push(Piece::Arguments(text));
-    }
-    progress
 }

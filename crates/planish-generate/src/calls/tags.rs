@@ -32,7 +32,7 @@ impl Tagged {
                 let Some(after) = rest.strip_prefix(marks.name.0) else {
                     return match marks.name.0.starts_with(rest) {
                         true => Progress::Waits(0),
-                        false => Progress::Failed,
+                        false => Progress::Failed(0),
                     };
                 };
                 // A name ends with its mark, or where something else begins.
@@ -43,7 +43,7 @@ impl Tagged {
                 };
                 let name = after[..at].trim().to_owned();
                 if name.is_empty() {
-                    return Progress::Failed;
+                    return Progress::Failed(0);
                 }
                 rest = after[at..].strip_prefix(mark).unwrap_or(&after[at..]);
                 pieces.extend([Piece::Call(name.clone()), Piece::Arguments("{".to_owned())]);

@@ -35,6 +35,8 @@ pub struct Product {
 pub struct ProductVariant {
     /// Its name in tables.
     pub name: &'static str,
+    /// Whether it takes packed weights.
+    pub packed: bool,
     /// `None` where it cannot compute the product, or the device lacks what it needs.
     pub plan: fn(&Product, &Features) -> Option<ProductPlan>,
     /// Whether it is the fastest of those that can, if no row before it is.
@@ -92,26 +94,31 @@ pub enum ProductBuffer {
 pub const PRODUCT_VARIANTS: &[ProductVariant] = &[
     ProductVariant {
         name: "warpgroup_matmul",
+        packed: true,
         plan: plan_warpgroup_matmul,
         wins: |product, features| warpgroup_matmul(product, features).is_some_and(|warpgroup| warpgroup.is_faster()),
     },
     ProductVariant {
         name: "tensor_matmul",
+        packed: true,
         plan: plan_tensor_matmul,
         wins: |_, _| true,
     },
     ProductVariant {
         name: "multiply",
+        packed: false,
         plan: plan_multiply,
         wins: |product, _| product.inputs > Multiply::FEW_INPUTS,
     },
     ProductVariant {
         name: "matvec",
+        packed: true,
         plan: plan_matvec,
         wins: |product, _| product.inputs <= Matvec::MOST_INPUTS,
     },
     ProductVariant {
         name: "matmul",
+        packed: true,
         plan: plan_matmul,
         wins: |_, _| true,
     },
@@ -280,5 +287,40 @@ mod tests {
             assert!(product(false).choose(&features).1.repack.is_some(), "{inputs} inputs");
             assert!(product(true).choose(&features).1.repack.is_none(), "{inputs} inputs");
         }
+    }
+
+    #[test]
+    fn plain_weights_in_f32_have_a_kernel_for_many_inputs() {
+        let features = Features {
+            simdgroup_matrices: false,
+            tensor_cores: true,
+            warpgroups: true,
+            multiprocessors: 132,
+        };
+        let name = |inputs, tensor_cores| {
+            let product = Product {
+                weight: WeightKind {
+                    packing: None,
+                    float_type: FloatType::BF16,
+                },
+                value: FloatType::F32,
+                output: FloatType::F32,
+                rows: 1000,
+                cols: 2048,
+                inputs,
+                added: true,
+                stored: true,
+                overlaps: false,
+            };
+            let features = Features {
+                tensor_cores,
+                ..features
+            };
+            product.choose(&features).0.name
+        };
+        assert_eq!(
+            [name(1, true), name(512, true), name(512, false)],
+            ["matvec", "multiply", "matmul"]
+        );
     }
 }

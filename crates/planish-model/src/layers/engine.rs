@@ -26,6 +26,9 @@ pub(crate) struct Plain<'a> {
 /// A layer with its weights, on the device of the engine that loaded it.
 pub(crate) type Held = Box<dyn Any>;
 
+/// Whether the step of this number is to be run.
+pub(crate) type GoesOn<'a> = dyn Fn(usize) -> bool + 'a;
+
 /// Packed weights in place of what entries of these names hold.
 pub(crate) type Replaced = HashMap<String, PackedMatrix>;
 
@@ -35,8 +38,9 @@ pub(crate) trait LayerEngine {
     fn embed(&self, plain: Plain<'_>, pieces: &[Vec<u32>], replaced: &Replaced) -> Result<Vec<Vec<f32>>, Error>;
     /// A layer.
     fn load(&self, plain: Plain<'_>, layer: usize, replaced: &Replaced) -> Result<Held, Error>;
-    /// Takes a whole sequence through a layer. // (rows, hidden)
-    fn run(&self, plain: Plain<'_>, layer: &mut Held, hidden: &[f32]) -> Result<Vec<f32>, Error>;
+    /// Takes a whole sequence through a layer. Of each pass the steps are left out from the first on of which `goes_on` is false.
+    /// // (rows, hidden)
+    fn run(&self, plain: Plain<'_>, layer: &mut Held, hidden: &[f32], goes_on: &GoesOn<'_>) -> Result<Vec<f32>, Error>;
     /// Logits of rows behind the last layer. // (rows, hidden)
     fn logits(&self, plain: Plain<'_>, hidden: &[f32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error>;
 }
@@ -155,7 +159,7 @@ impl<O: Ops> LayerEngine for On<O> {
         }))
     }
 
-    fn run(&self, plain: Plain<'_>, layer: &mut Held, hidden: &[f32]) -> Result<Vec<f32>, Error> {
+    fn run(&self, plain: Plain<'_>, layer: &mut Held, hidden: &[f32], goes_on: &GoesOn<'_>) -> Result<Vec<f32>, Error> {
         let cols = plain.architecture.hidden;
         let rows = vec![0; hidden.len() / cols];
         let layer = layer.downcast_mut::<LayerOn<O>>().expect("a layer of this device");
@@ -183,8 +187,9 @@ impl<O: Ops> LayerEngine for On<O> {
                         output: &mut output.tensor,
                     });
                 }
-                let mut steps = steps.iter().zip(states.iter_mut());
-                steps.try_for_each(|(step, states)| step.run(stream, states))
+                let steps = steps.iter().zip(states.iter_mut()).enumerate();
+                let mut asked = steps.take_while(|(index, _)| goes_on(*index));
+                asked.try_for_each(|(_, (step, states))| step.run(stream, states))
             })?;
             found.extend(rows);
             done += pass.len();

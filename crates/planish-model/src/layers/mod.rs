@@ -13,7 +13,7 @@ use planish_ops::{Origin, Tap};
 
 use crate::source::{CheckpointSource, Unpack};
 use crate::{Architecture, BlockSpec, Device, Error};
-use engine::{Held, Plain};
+use engine::{GoesOn, Held, Plain};
 pub(crate) use engine::{LayerEngine, On};
 
 /// Rows whose logits are computed together.
@@ -49,6 +49,8 @@ pub struct Heard {
 struct Ear {
     names: Mutex<HashMap<usize, Origin>>,
     wanted: Mutex<HashMap<usize, Origin>>,
+    /// Of those that are wanted, what was not heard in this pass.
+    missing: Mutex<HashSet<usize>>,
     heard: Mutex<Vec<Heard>>,
 }
 
@@ -66,6 +68,7 @@ impl Tap for Ear {
         let Some(origin) = wanted.get(&weight) else {
             return;
         };
+        lock(&self.missing).remove(&weight);
         let mut heard = lock(&self.heard);
         match heard.last_mut().filter(|last| last.cols == cols && last.rows == values) {
             Some(last) if last.origins.contains(origin) => {}
@@ -175,9 +178,40 @@ impl LayerRunner<'_> {
         hidden: &[f32],
         wanted: &dyn Fn(&Origin) -> bool,
     ) -> Result<(Vec<f32>, Vec<Heard>), Error> {
+        self.listen(layer, hidden, wanted, &|_| true)
+    }
+
+    /// As [`LayerRunner::run`], for what the weights were multiplied by alone: steps that follow are left out.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn hear(
+        &self,
+        layer: &mut LoadedLayer,
+        hidden: &[f32],
+        wanted: &dyn Fn(&Origin) -> bool,
+    ) -> Result<Vec<Heard>, Error> {
+        let goes_on = |step: usize| {
+            if step == 0 {
+                // Another pass.
+                let wanted = lock(&self.ear.wanted).keys().copied().collect();
+                *lock(&self.ear.missing) = wanted;
+            }
+            !lock(&self.ear.missing).is_empty()
+        };
+        Ok(self.listen(layer, hidden, wanted, &goes_on)?.1)
+    }
+
+    fn listen(
+        &self,
+        layer: &mut LoadedLayer,
+        hidden: &[f32],
+        wanted: &dyn Fn(&Origin) -> bool,
+        goes_on: &GoesOn<'_>,
+    ) -> Result<(Vec<f32>, Vec<Heard>), Error> {
         let wanted = layer.names.iter().filter(|(_, origin)| wanted(origin));
         *lock(&self.ear.wanted) = wanted.map(|(weight, origin)| (*weight, origin.clone())).collect();
-        let result = self.engine.run(self.plain(), &mut layer.held, hidden);
+        let result = self.engine.run(self.plain(), &mut layer.held, hidden, goes_on);
         lock(&self.ear.wanted).clear();
         let heard = std::mem::take(&mut *lock(&self.ear.heard));
         Ok((result?, heard))

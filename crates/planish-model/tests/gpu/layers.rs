@@ -44,7 +44,15 @@ fn layers_of_the_device_are_those_of_the_processor() {
         // The sequence that was there before is forgotten.
         runner.run(&mut layer, &hidden, &|_| false).unwrap();
         let wanted = |origin: &Origin| !origin.entry.contains("v_proj");
-        runner.run(&mut layer, &hidden, &wanted).unwrap()
+        let (found, heard) = runner.run(&mut layer, &hidden, &wanted).unwrap();
+        // Heard alone, without the steps that follow.
+        let early = |origin: &Origin| wanted(origin) && origin.entry.contains("self_attn");
+        let alone = runner.hear(&mut layer, &hidden, &early).unwrap();
+        alone.iter().zip(&heard).for_each(|(alone, heard)| {
+            assert_eq!((&alone.origins, &alone.rows), (&heard.origins, &heard.rows));
+        });
+        assert!(!alone.is_empty() && alone.len() < heard.len());
+        (found, heard)
     };
     for replaced in [HashMap::new(), replaced] {
         let (expected, all) = run(&processor, &replaced);

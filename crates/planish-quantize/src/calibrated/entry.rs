@@ -7,7 +7,7 @@ use planish_format::{FloatMatrix, FloatType, PackedMatrix, Packing, first_non_fi
 
 use super::{Basis, Calibrated};
 use crate::pack::Floats;
-use crate::{Error, Method, Recipe};
+use crate::{Error, Method, Recipe, UnseenParts};
 
 /// Codes, scales and biases of entries, chosen before a conversion writes them.
 pub trait ChosenCodes: Debug + Send + Sync {
@@ -17,6 +17,8 @@ pub trait ChosenCodes: Debug + Send + Sync {
     fn checksum(&self) -> String;
     /// What else the user should know.
     fn notes(&self) -> Vec<String>;
+    /// The parts of an entry whose codes had to be searched for without inputs.
+    fn unseen(&self, entry: &str) -> UnseenParts;
     /// All rows of an entry, as they are stored; `None` where nothing was chosen.
     ///
     /// # Errors

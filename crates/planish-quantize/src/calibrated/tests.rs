@@ -288,4 +288,40 @@ proptest! {
         prop_assert!(after.iter().zip(&before).all(|(after, before)| after <= before));
         prop_assert!(after.iter().sum::<f64>() < 0.97 * before.iter().sum::<f64>());
     }
+
+    /// A model that nothing has changed has no drift: its two streams give the codes of one.
+    #[test]
+    fn equal_streams_are_one(seed in 0u64..1000, bits in prop::sample::select(Packing::WIDTHS.to_vec()), rows in 1usize..24) {
+        let (cols, group) = (64, 32);
+        let (seen, weights) = (inputs(seed, 80, cols), values(seed + 1, rows * cols));
+        let before = searched(&weights, cols, packing(bits, group), FloatType::BF16);
+        let run = |original: Option<&[f32]>| {
+            let basis = InputBasis::new(moments(&seen, original, cols), group).unwrap();
+            calibrate_rows(&basis, &weights, &before).packed
+        };
+        let (one, two) = (run(None), run(Some(&seen)));
+        prop_assert_eq!((one.codes, one.scales, one.biases), (two.codes, two.scales, two.biases));
+    }
+
+    /// Sums do not depend on the order of pieces, but for rounding.
+    #[test]
+    fn pieces_may_come_in_any_order(seed in 0u64..1000, lengths in prop::collection::vec(1usize..300, 1..6)) {
+        let cols = 24;
+        let pieces: Vec<(Vec<f32>, Vec<f32>)> = lengths
+            .iter()
+            .zip(seed..)
+            .map(|(&rows, seed)| (inputs(seed, rows, cols), inputs(seed + 500, rows, cols)))
+            .collect();
+        let sums = |pieces: &mut dyn Iterator<Item = &(Vec<f32>, Vec<f32>)>| {
+            let mut sums = Moments::new(cols);
+            pieces.for_each(|(now, original)| sums.add(now, Some(original)));
+            let (squares, drift) = sums.means();
+            [squares, drift.unwrap()].concat()
+        };
+        let (forth, back) = (sums(&mut pieces.iter()), sums(&mut pieces.iter().rev()));
+        let largest = forth.iter().fold(0f32, |largest, sum| largest.max(sum.abs()));
+        for (forth, back) in forth.iter().zip(&back) {
+            prop_assert!((forth - back).abs() <= 1e-5 * largest, "{} and {}", forth, back);
+        }
+    }
 }

@@ -1,17 +1,20 @@
 //! Answers as messages of Anthropic's, whole and in events.
 
+use std::sync::Arc;
+
 use planish::{Finish, TextAnswer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::events::{Writer, named};
 use crate::replies::{Reply, Usage};
+use crate::state::State;
 
 /// What all that is told of an answer has in common.
 pub(super) struct Head {
     pub id: String,
-    pub model: String,
     pub thoughts: bool,
+    pub state: Arc<State>,
 }
 
 impl Head {
@@ -25,9 +28,19 @@ impl Head {
             if !answer.text.is_empty() {
                 content.push(json!({"type": "text", "text": answer.text}));
             }
+            for call in &answer.calls {
+                // A call that was cut off has no arguments that could be read.
+                let input = serde_json::from_str(&call.arguments).unwrap_or(Value::Object(Map::new()));
+                content.push(json!({"type": "tool_use", "id": self.call_id(), "name": call.name, "input": input}));
+            }
             ending = (Some(stop_reason(answer)), answer.stop.as_deref());
         }
         self.message(content, ending, tokens)
+    }
+
+    /// As the client's own checks want it.
+    fn call_id(&self) -> String {
+        format!("toolu_{}", self.state.call_id())
     }
 
     fn message(&self, content: Vec<Value>, (reason, stop): (Option<&str>, Option<&str>), tokens: &Usage) -> Value {
@@ -35,7 +48,7 @@ impl Head {
             "id": self.id,
             "type": "message",
             "role": "assistant",
-            "model": self.model,
+            "model": self.state.options.model,
             "content": content,
             "stop_reason": reason,
             "stop_sequence": stop,
@@ -56,6 +69,7 @@ fn usage(tokens: &Usage) -> Value {
 
 fn stop_reason(answer: &TextAnswer) -> &'static str {
     match answer.answer.finish {
+        Finish::EndToken if !answer.calls.is_empty() => "tool_use",
         Finish::EndToken | Finish::Interrupted => "end_turn",
         Finish::StopString => "stop_sequence",
         Finish::MaxNewTokens | Finish::MaxTime => "max_tokens",
@@ -95,23 +109,31 @@ impl Stream {
         text
     }
 
-    /// More of a block, which is begun if another is open.
-    fn piece(&mut self, kind: &'static str, piece: &str) -> String {
-        let mut text = String::new();
-        if self.open != Some(kind) {
-            text += &self.close();
-            self.open = Some(kind);
-            let block = match kind {
-                "thinking" => json!({"type": kind, "thinking": "", "signature": ""}),
-                _ => json!({"type": kind, "text": ""}),
-            };
-            text += &named(&json!({"type": "content_block_start", "index": self.closed, "content_block": block}));
-        }
-        let delta = match kind {
-            "thinking" => json!({"type": "thinking_delta", "thinking": piece}),
-            _ => json!({"type": "text_delta", "text": piece}),
+    /// Begins a block after whatever is open.
+    fn begin_block(&mut self, kind: &'static str, block: Value) -> String {
+        let closed = self.close();
+        self.open = Some(kind);
+        closed + &named(&json!({"type": "content_block_start", "index": self.closed, "content_block": block}))
+    }
+
+    fn delta(&self, delta: Value) -> String {
+        named(&json!({"type": "content_block_delta", "index": self.closed, "delta": delta}))
+    }
+
+    fn text(&mut self, piece: &str) -> String {
+        let begun = match self.open {
+            Some("text") => String::new(),
+            _ => self.begin_block("text", json!({"type": "text", "text": ""})),
         };
-        text + &named(&json!({"type": "content_block_delta", "index": self.closed, "delta": delta}))
+        begun + &self.delta(json!({"type": "text_delta", "text": piece}))
+    }
+
+    fn thought(&mut self, piece: &str) -> String {
+        let begun = match self.open {
+            Some("thinking") => String::new(),
+            _ => self.begin_block("thinking", json!({"type": "thinking", "thinking": "", "signature": ""})),
+        };
+        begun + &self.delta(json!({"type": "thinking_delta", "thinking": piece}))
     }
 }
 
@@ -128,15 +150,20 @@ impl Writer for Stream {
                 named(&json!({"type": "message_start", "message": message}))
             }
             Reply::Reasoning(_) if !self.head.thoughts => String::new(),
-            Reply::Reasoning(piece) => self.piece("thinking", piece),
+            Reply::Reasoning(piece) => self.thought(piece),
             Reply::Text(piece) if piece.is_empty() => String::new(),
-            Reply::Text(piece) => self.piece("text", piece),
+            Reply::Text(piece) => self.text(piece),
+            Reply::Call(name) => {
+                let block = json!({"type": "tool_use", "id": self.head.call_id(), "name": name, "input": {}});
+                self.begin_block("tool_use", block)
+            }
+            Reply::Arguments(piece) => self.delta(json!({"type": "input_json_delta", "partial_json": piece})),
             Reply::Finished(answer) => {
                 let delta = json!({"stop_reason": stop_reason(answer), "stop_sequence": answer.stop});
                 let last = json!({"type": "message_delta", "delta": delta, "usage": usage(tokens)});
                 self.close() + &named(&last)
             }
-            Reply::Logprobs(_) | Reply::Call(_) | Reply::Arguments(_) | Reply::Failed(_) => String::new(),
+            Reply::Logprobs(_) | Reply::Failed(_) => String::new(),
         }
     }
 

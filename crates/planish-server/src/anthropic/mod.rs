@@ -14,6 +14,8 @@ use serde_json::json;
 
 use crate::error::ApiError;
 use crate::events;
+use crate::fields::Fields;
+use crate::openai::chat::Prepared;
 use crate::openai::{self, chat};
 use crate::replies::Replies;
 use crate::state::State;
@@ -24,16 +26,27 @@ pub(crate) fn is_client(path: &str, headers: &HeaderMap) -> bool {
     own(path) || headers.contains_key("anthropic-version")
 }
 
+/// As a chat completion. An error names the field that the client sent.
+async fn prepare(state: &Arc<State>, chat: &mut Fields) -> Result<Prepared, ApiError> {
+    let prepared = chat::prepare(state, chat).await;
+    prepared.map_err(|error| {
+        error
+            .renamed("reasoning_budget", "thinking.budget_tokens")
+            .renamed("response_format.json_schema", "output_config.format")
+            .renamed("response_format", "output_config.format")
+    })
+}
+
 /// `POST /v1/messages`
 pub(crate) async fn messages(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let fields = openai::fields(&state, body).await?;
     let mut asked = request::translate(fields, true)?;
-    let prepared = chat::prepare(&state, &mut asked.chat).await?;
+    let prepared = prepare(&state, &mut asked.chat).await?;
     let mut replies = Replies::ask(&state, prepared.requests, false, 1)?;
     let head = answer::Head {
         id: state.id("msg"),
-        model: state.options.model.clone(),
         thoughts: asked.thoughts,
+        state: Arc::clone(&state),
     };
     if asked.stream {
         let response = events::respond(replies, answer::Stream::new(head));
@@ -48,7 +61,7 @@ pub(crate) async fn messages(Shared(state): Shared<Arc<State>>, body: Body) -> R
 pub(crate) async fn count_tokens(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let fields = openai::fields(&state, body).await?;
     let mut asked = request::translate(fields, false)?;
-    let prepared = chat::prepare(&state, &mut asked.chat).await?;
+    let prepared = prepare(&state, &mut asked.chat).await?;
     let tokens = prepared.requests.first().map_or(0, |request| request.prompt.len());
     Ok(openai::reply(json!({"input_tokens": tokens}), &asked.ignored))
 }

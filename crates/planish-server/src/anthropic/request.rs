@@ -39,8 +39,9 @@ pub(super) fn translate(mut fields: Fields, asked: bool) -> Result<Translated, A
     put("top_k", fields.count("top_k", 0..=u64::MAX)?.map(Value::from));
     put("stop", fields.texts("stop_sequences", MOST_STOPS)?.map(Value::from));
     let stream = fields.flag("stream")?.unwrap_or(false);
-    let (variables, thoughts) = thinking(&mut fields)?;
-    put("chat_template_kwargs", variables);
+    let thinking = thinking(&mut fields)?;
+    put("chat_template_kwargs", thinking.variables);
+    put("reasoning_budget", thinking.budget);
     let (effort, format) = output(&mut fields)?;
     put("reasoning_effort", effort);
     put("response_format", format);
@@ -64,35 +65,52 @@ pub(super) fn translate(mut fields: Fields, asked: bool) -> Result<Translated, A
     Ok(Translated {
         chat: Fields::new(chat),
         stream,
-        thoughts,
+        thoughts: thinking.shown,
         ignored: fields.names_left(),
     })
 }
 
-/// `thinking` as a variable of the template, and whether thoughts are shown.
-fn thinking(fields: &mut Fields) -> Result<(Option<Value>, bool), ApiError> {
+/// What `thinking` says.
+struct Thinking {
+    /// For the template.
+    variables: Option<Value>,
+    budget: Option<Value>,
+    shown: bool,
+}
+
+fn thinking(fields: &mut Fields) -> Result<Thinking, ApiError> {
     let Some(mut thinking) = fields.object("thinking")?.map(Fields::new) else {
-        return Ok((None, true));
+        return Ok(Thinking {
+            variables: None,
+            budget: None,
+            shown: true,
+        });
+    };
+    let error = |name: &str, expected: &str| {
+        let param = format!("thinking.{name}");
+        Err(ApiError::field(param.clone(), format!("{param} must be {expected}")))
     };
     let shown = match thinking.text("display")?.as_deref() {
         None | Some("summarized") => true,
         Some("omitted") => false,
-        Some(_) => {
-            let message = "thinking.display must be summarized or omitted";
-            return Err(ApiError::field("thinking.display", message));
-        }
+        Some(_) => return error("display", "summarized or omitted"),
     };
-    let enabled = match thinking.text("type")?.as_deref() {
-        Some("enabled") => Some(true),
-        Some("disabled") => Some(false),
-        Some("adaptive") => None,
-        _ => {
-            let message = "thinking.type must be enabled, disabled or adaptive";
-            return Err(ApiError::field("thinking.type", message));
+    let budget = thinking.count("budget_tokens", 1..=u64::MAX)?;
+    let enabled = match (thinking.text("type")?.as_deref(), budget) {
+        (Some("enabled"), Some(_)) => Some(true),
+        (Some("enabled"), None) => return error("budget_tokens", "there"),
+        (Some("disabled"), None) => Some(false),
+        (Some("adaptive"), None) => None,
+        (Some("disabled" | "adaptive"), Some(_)) => {
+            return error("budget_tokens", "left out unless thinking is enabled");
         }
+        _ => return error("type", "enabled, disabled or adaptive"),
     };
-    let variables = enabled.map(|enabled| json!({"enable_thinking": enabled}));
-    Ok((variables, shown))
+    Ok(Thinking {
+        variables: enabled.map(|enabled| json!({"enable_thinking": enabled})),
+        budget: budget.map(Value::from),
+        shown,
+    })
 }
 
 /// `output_config` as an effort and a form of the answer.

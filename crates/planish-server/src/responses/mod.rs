@@ -20,9 +20,14 @@ use crate::state::State;
 pub(crate) async fn responses(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, ApiError> {
     let fields = openai::fields(&state, body).await?;
     let mut asked = request::translate(fields)?;
-    let prepared = chat::prepare(&state, &mut asked.chat).await?;
+    let prepared = chat::prepare(&state, &mut asked.chat).await;
+    let prepared = prepared.map_err(|error| {
+        error
+            .renamed("response_format.json_schema", "text.format")
+            .renamed("response_format", "text.format")
+    })?;
     let mut replies = Replies::ask(&state, prepared.requests, false, 1)?;
-    let mut stream = output::Stream::new(state.id("resp"), &state.options.model, asked.told);
+    let mut stream = output::Stream::new(&state, asked.told);
     if asked.stream {
         return Ok(openai::tell_ignored(events::respond(replies, stream), &asked.ignored));
     }

@@ -1,18 +1,20 @@
 //! A response, in events and whole.
 
+use std::sync::Arc;
+
 use planish::Finish;
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::events::{Writer, named};
 use crate::replies::{Reply, Usage};
-use crate::state::now;
+use crate::state::{State, now};
 
 /// A response that grows.
 pub(super) struct Stream {
     id: String,
     created: u64,
-    model: String,
+    state: Arc<State>,
     /// What is repeated of the request.
     told: Map<String, Value>,
     /// Items that are whole.
@@ -27,51 +29,72 @@ pub(super) struct Stream {
 struct Open {
     kind: Kind,
     id: String,
+    /// What it says, or the arguments of a call.
     text: String,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, PartialEq)]
 enum Kind {
     Message,
     Reasoning,
+    Call { name: String, call_id: String },
 }
 
 impl Kind {
-    /// The type of its part, and what its events begin with.
-    fn part(self) -> &'static str {
+    /// What the events of its text begin with.
+    fn events(&self) -> &'static str {
         match self {
             Kind::Message => "output_text",
             Kind::Reasoning => "reasoning_text",
+            Kind::Call { .. } => "function_call_arguments",
         }
     }
 }
 
 impl Open {
-    fn part(&self) -> Value {
+    /// The part that holds the text, unless the item holds it itself.
+    fn part(&self) -> Option<Value> {
         match self.kind {
-            Kind::Message => json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}),
-            Kind::Reasoning => json!({"type": "reasoning_text", "text": self.text}),
+            Kind::Message => Some(json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})),
+            Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": self.text})),
+            Kind::Call { .. } => None,
         }
     }
 
     fn item(&self, status: &str, content: Value) -> Value {
-        match self.kind {
+        let id = &self.id;
+        match &self.kind {
             Kind::Message => {
-                json!({"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content})
+                json!({"id": id, "type": "message", "status": status, "role": "assistant", "content": content})
             }
             Kind::Reasoning => {
-                json!({"id": self.id, "type": "reasoning", "status": status, "summary": [], "content": content})
+                json!({"id": id, "type": "reasoning", "status": status, "summary": [], "content": content})
             }
+            Kind::Call { name, call_id } => json!({
+                "id": id, "type": "function_call", "status": status, "call_id": call_id, "name": name, "arguments": self.text,
+            }),
         }
+    }
+
+    /// Where it stands, for its events.
+    fn place(&self, index: usize) -> Value {
+        let mut place = json!({"item_id": self.id, "output_index": index});
+        if self.part().is_some() {
+            place["content_index"] = json!(0);
+        }
+        if self.kind == Kind::Message {
+            place["logprobs"] = json!([]);
+        }
+        place
     }
 }
 
 impl Stream {
-    pub(super) fn new(id: String, model: &str, told: Map<String, Value>) -> Stream {
+    pub(super) fn new(state: &Arc<State>, told: Map<String, Value>) -> Stream {
         Stream {
-            id,
+            id: state.id("resp"),
             created: now(),
-            model: model.to_owned(),
+            state: Arc::clone(state),
             told,
             output: Vec::new(),
             open: None,
@@ -89,6 +112,7 @@ impl Stream {
                 "input_tokens": tokens.prompt,
                 "input_tokens_details": {"cached_tokens": tokens.cached, "cache_write_tokens": 0},
                 "output_tokens": tokens.answers,
+                "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
                 "total_tokens": tokens.prompt + tokens.answers,
             })
         });
@@ -100,7 +124,7 @@ impl Stream {
             "background": false,
             "error": self.error,
             "incomplete_details": incomplete,
-            "model": self.model,
+            "model": self.state.options.model,
             "output": self.output,
             "previous_response_id": null,
             "store": false,
@@ -126,37 +150,51 @@ impl Stream {
     }
 
     /// More of an item, which is begun if another is open.
-    fn piece(&mut self, kind: Kind, piece: &str) -> String {
-        let index = self.output.len();
-        let mut text = String::new();
-        if self.open.as_ref().is_none_or(|open| open.kind != kind) {
-            text += &self.close("completed");
-            return text + &self.begin_item(kind) + &self.piece(kind, piece);
-        }
-        if let Some(open) = &mut self.open {
-            open.text.push_str(piece);
-            let mut fields = json!({"item_id": open.id, "output_index": index, "content_index": 0, "delta": piece});
-            if kind == Kind::Message {
-                fields["logprobs"] = json!([]);
-            }
-            text += &self.event(&format!("{}.delta", kind.part()), fields);
-        }
-        text
+    fn piece(&mut self, kind: &Kind, piece: &str) -> String {
+        let is_open = self.open.as_ref().is_some_and(|open| open.kind == *kind);
+        let begun = if is_open {
+            String::new()
+        } else {
+            self.begin_item(kind.clone())
+        };
+        begun + &self.more(piece)
     }
 
-    fn begin_item(&mut self, kind: Kind) -> String {
+    /// More of the open item.
+    fn more(&mut self, piece: &str) -> String {
         let index = self.output.len();
-        let prefix = if kind == Kind::Message { "msg" } else { "rs" };
+        let Some(open) = &mut self.open else {
+            return String::new();
+        };
+        open.text.push_str(piece);
+        let mut fields = open.place(index);
+        fields["delta"] = Value::from(piece);
+        let kind = format!("{}.delta", open.kind.events());
+        self.event(&kind, fields)
+    }
+
+    /// Begins an item after whatever is open.
+    fn begin_item(&mut self, kind: Kind) -> String {
+        let mut text = self.close("completed");
+        let index = self.output.len();
+        let prefix = match kind {
+            Kind::Message => "msg",
+            Kind::Reasoning => "rs",
+            Kind::Call { .. } => "fc",
+        };
         let open = Open {
             kind,
             id: format!("{prefix}-{}-{index}", self.id),
             text: String::new(),
         };
         let item = open.item("in_progress", json!([]));
-        let part = json!({"item_id": open.id, "output_index": index, "content_index": 0, "part": open.part()});
+        text += &self.event("output_item.added", json!({"output_index": index, "item": item}));
+        if let Some(part) = open.part() {
+            let fields = json!({"item_id": open.id, "output_index": index, "content_index": 0, "part": part});
+            text += &self.event("content_part.added", fields);
+        }
         self.open = Some(open);
-        self.event("output_item.added", json!({"output_index": index, "item": item}))
-            + &self.event("content_part.added", part)
+        text
     }
 
     /// Ends the open item.
@@ -165,18 +203,25 @@ impl Stream {
             return String::new();
         };
         let index = self.output.len();
-        let place = json!({"item_id": open.id, "output_index": index, "content_index": 0});
-        let (mut done, mut part) = (place.clone(), place);
-        done["text"] = Value::from(open.text.as_str());
-        if open.kind == Kind::Message {
-            done["logprobs"] = json!([]);
+        let mut done = open.place(index);
+        let name = if matches!(open.kind, Kind::Call { .. }) {
+            "arguments"
+        } else {
+            "text"
+        };
+        done[name] = Value::from(open.text.as_str());
+        if let Kind::Call { name, .. } = &open.kind {
+            done["name"] = Value::from(name.as_str());
         }
-        part["part"] = open.part();
-        let item = open.item(status, json!([open.part()]));
+        let mut text = self.event(&format!("{}.done", open.kind.events()), done);
+        let part = open.part();
+        if let Some(part) = &part {
+            let fields = json!({"item_id": open.id, "output_index": index, "content_index": 0, "part": part});
+            text += &self.event("content_part.done", fields);
+        }
+        let item = open.item(status, part.into_iter().collect());
         self.output.push(item.clone());
-        self.event(&format!("{}.done", open.kind.part()), done)
-            + &self.event("content_part.done", part)
-            + &self.event("output_item.done", json!({"output_index": index, "item": item}))
+        text + &self.event("output_item.done", json!({"output_index": index, "item": item}))
     }
 }
 
@@ -188,8 +233,8 @@ impl Writer for Stream {
     fn reply(&mut self, _: usize, reply: &Reply, _: &Usage) -> String {
         match reply {
             Reply::Text(piece) if piece.is_empty() => String::new(),
-            Reply::Text(piece) => self.piece(Kind::Message, piece),
-            Reply::Reasoning(piece) => self.piece(Kind::Reasoning, piece),
+            Reply::Text(piece) => self.piece(&Kind::Message, piece),
+            Reply::Reasoning(piece) => self.piece(&Kind::Reasoning, piece),
             Reply::Finished(answer) => {
                 self.status = match answer.answer.finish {
                     Finish::MaxNewTokens | Finish::ContextFull | Finish::MaxTime => "incomplete",
@@ -197,9 +242,12 @@ impl Writer for Stream {
                 };
                 self.close(self.status)
             }
-            Reply::Begun { .. } | Reply::Logprobs(_) | Reply::Call(_) | Reply::Arguments(_) | Reply::Failed(_) => {
-                String::new()
+            Reply::Call(name) => {
+                let (name, call_id) = (name.clone(), format!("call_{}", self.state.call_id()));
+                self.begin_item(Kind::Call { name, call_id })
             }
+            Reply::Arguments(piece) => self.more(piece),
+            Reply::Begun { .. } | Reply::Logprobs(_) | Reply::Failed(_) => String::new(),
         }
     }
 

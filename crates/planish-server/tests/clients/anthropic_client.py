@@ -68,7 +68,7 @@ def check_conversations_and_thinking(server, _):
 
 
 def check_an_agent_goes_round(server, _):
-    more = {"tools": [TOOL], "tool_choice": {"type": "any"}, "max_tokens": 120}
+    more = {"tools": [TOOL], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}, "max_tokens": 120}
     called = ask(server, **more)
     call = next(block for block in called.content if block.type == "tool_use")
     same((called.stop_reason, call.name), ("tool_use", "weather"))

@@ -39,7 +39,7 @@ def prompts(count, numbers):
     return made
 
 
-def post(server, path, body, timeout=120):
+def post(server, path, body, timeout=600):
     connection = http.client.HTTPConnection(server.host, server.port, timeout=timeout)
     connection.request("POST", path, body if isinstance(body, bytes) else json.dumps(body), JSON)
     return connection, connection.getresponse()

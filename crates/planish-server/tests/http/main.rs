@@ -8,4 +8,5 @@ mod responses;
 mod sampling;
 mod server;
 mod structured;
+mod tools;
 mod validator;

@@ -34,11 +34,15 @@ pub struct Running {
 
 impl Running {
     pub fn start(options: ServerOptions, engine: EngineOptions) -> Running {
+        Running::with(model().clone(), options, engine)
+    }
+
+    pub fn with(model: CausalLM, options: ServerOptions, engine: EngineOptions) -> Running {
         let over = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = std::sync::mpsc::channel();
         let ended = Arc::clone(&over);
         let thread = std::thread::spawn(move || {
-            let engine = Engine::start(model(), engine);
+            let engine = Engine::start(&model, engine);
             let is_over = || ended.load(Ordering::Relaxed);
             serve(engine, options, |address| sender.send(address).unwrap(), is_over).unwrap();
         });

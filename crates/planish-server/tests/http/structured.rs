@@ -37,7 +37,8 @@ fn schemas() -> Vec<Value> {
             }, "required": ["leaf", "left"], "additionalProperties": false}},
             "$ref": "#/$defs/tree",
         }),
-        json!({"type": "object", "additionalProperties": {"type": "boolean"}, "minProperties": 1, "maxProperties": 2, "propertyNames": {"pattern": "^[a-z]{1,4}$"}}),
+        json!({"type": "object", "patternProperties": {"^[a-z]{1,4}$": {"type": "boolean"}}, "additionalProperties": false,
+            "minProperties": 1, "maxProperties": 2}),
         json!({"type": "object", "patternProperties": {"^n[0-9]$": {"type": "integer", "minimum": 0, "maximum": 99}},
             "properties": {"n1": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["n1"], "additionalProperties": false, "maxProperties": 2}),
         json!({"type": ["boolean", "null"]}),
@@ -129,7 +130,7 @@ fn objects_expressions_and_grammars_are_followed() {
 fn forms_that_cannot_be_followed_are_refused() {
     let server = Running::usual();
     let chat = "/v1/chat/completions";
-    let nested = (0..5000).fold(json!({"type": "null"}), |inner, _| json!({"items": inner}));
+    let nested = (0..200).fold(json!({"type": "null"}), |inner, _| json!({"items": inner}));
     for (changes, param) in [
         (body(&json!({"type": "frog"}), 0), "response_format"),
         (
@@ -138,7 +139,11 @@ fn forms_that_cannot_be_followed_are_refused() {
         ),
         (body(&json!({"type": "string", "pattern": "("}), 0), "response_format"),
         (
-            body(&json!({"type": "string", "pattern": "(a{1,1000}){1,1000}{1,1000}"}), 0),
+            body(&json!({"type": "string", "pattern": "(?=a)b"}), 0),
+            "response_format",
+        ),
+        (
+            body(&json!({"type": "object", "propertyNames": {"pattern": "^a$"}}), 0),
             "response_format",
         ),
         (

@@ -207,12 +207,12 @@ impl LayerJob<'_> {
             let original = match known.heard.get(piece) {
                 Some(heard) => heard,
                 None => {
-                    run = merged(self.runner.run(plain, &streams.plain[piece], &wanted)?.1);
+                    run = merged(self.runner.hear(plain, &streams.plain[piece], &wanted)?);
                     &run
                 }
             };
             let layer = now.as_deref_mut().unwrap_or(&mut *plain);
-            let found = merged(self.runner.run(layer, &streams.calibrated[piece], &wanted)?.1);
+            let found = merged(self.runner.hear(layer, &streams.calibrated[piece], &wanted)?);
             for Heard { origins, cols, rows } in &found {
                 let same = |other: &&Heard| other.origins.contains(&origins[0]);
                 // Tokens that experts choose differ; of everything else the rows are the same ones.
@@ -299,7 +299,7 @@ impl LayerJob<'_> {
             searched: 0.0,
             chosen: 0.0,
             parts: count,
-            unseen: 0,
+            unseen: BTreeSet::new(),
         };
         let (mut found, mut without) = (Vec::new(), Vec::new());
         for (index, part) in parts.into_iter().enumerate() {
@@ -314,7 +314,7 @@ impl LayerJob<'_> {
                     found.push(calibrated.packed);
                 }
                 None => {
-                    outcome.unseen += 1;
+                    outcome.unseen.insert(index);
                     found.push(searched.clone());
                 }
             }

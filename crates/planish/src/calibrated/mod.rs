@@ -29,7 +29,7 @@ use crate::convert::from;
 use crate::{CalibrationText, Device, Error, QuantizeError, Source};
 
 use layer::LayerJob;
-use outcome::Outcome;
+use outcome::{Outcome, Verdict};
 use store::{LayerFile, Store};
 use streams::Streams;
 use writing::Text;
@@ -114,9 +114,7 @@ fn run(
     };
     let verdict = run.layers(on_calibration)?;
     let layers = run.runner.architecture().layers.len();
-    let codes = run
-        .store
-        .into_codes(layers, verdict.description, verdict.notes, verdict.used)?;
+    let codes = run.store.into_codes(layers, verdict)?;
     let codes = Arc::new(codes);
     let method = Method::Chosen(codes.clone());
     let chosen = Recipe {
@@ -172,14 +170,6 @@ struct Run<'a> {
     packed: HashMap<String, layer::PackAs>,
     store: Store,
     text: Text,
-}
-
-/// What came of it.
-struct Verdict {
-    /// Whether the codes are used.
-    used: bool,
-    description: String,
-    notes: Vec<String>,
 }
 
 impl Run<'_> {
@@ -251,7 +241,7 @@ impl Run<'_> {
 
     /// Which codes bring the model closer to what it was.
     fn verdict(&self, streams: &Streams, outcomes: &[Outcome]) -> Result<Verdict, Error> {
-        let mut notes = outcome::notes(outcomes);
+        let mut notes: Vec<String> = outcome::gain(outcomes).into_iter().collect();
         let text = &self.text.description;
         let calibrated = format!("error feedback, refit and sweep by the layers' inputs, over {text}");
         let Some(found) = streams.divergences(&self.runner)? else {
@@ -260,6 +250,7 @@ impl Run<'_> {
                 used: true,
                 description: calibrated,
                 notes,
+                unseen: outcome::unseen(outcomes),
             });
         };
         let used = found.calibrated < found.searched;
@@ -282,6 +273,7 @@ impl Run<'_> {
                 ),
             },
             notes,
+            unseen: outcome::unseen(outcomes),
         })
     }
 }

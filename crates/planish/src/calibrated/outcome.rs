@@ -1,9 +1,9 @@
-//! What came of packing an entry, and what of it a user should know.
+//! What came of packing an entry.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use planish_quantize::UnseenParts;
 use serde_json::{Value, json};
-
-/// Names in a note.
-const NAMED: usize = 8;
 
 /// What came of an entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub struct Outcome {
     pub chosen: f64,
     /// Parts, and those of too few rows.
     pub parts: usize,
-    pub unseen: usize,
+    pub unseen: BTreeSet<usize>,
 }
 
 impl Outcome {
@@ -31,41 +31,47 @@ impl Outcome {
     }
 
     pub fn from_json(value: &Value) -> Option<Outcome> {
+        let unseen = value[5].as_array()?.iter();
+        let unseen = unseen.map(|part| usize::try_from(part.as_u64()?).ok());
         Some(Outcome {
             entry: value[0].as_str()?.to_owned(),
             weights: value[1].as_u64()?,
             searched: value[2].as_f64()?,
             chosen: value[3].as_f64()?,
             parts: usize::try_from(value[4].as_u64()?).ok()?,
-            unseen: usize::try_from(value[5].as_u64()?).ok()?,
+            unseen: unseen.collect::<Option<_>>()?,
         })
     }
 }
 
-/// What a user should know of all outcomes.
-pub fn notes(outcomes: &[Outcome]) -> Vec<String> {
-    let unseen = outcomes.iter().filter(|outcome| outcome.unseen > 0);
-    let mut names: Vec<String> = unseen
-        .map(|outcome| match outcome.parts {
-            1 => outcome.entry.clone(),
-            parts => format!("{} ({} of {parts} experts)", outcome.entry, outcome.unseen),
-        })
-        .collect();
-    let more = match names.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    names.truncate(NAMED);
-    let names = names.join("`, `");
-    let unseen = format!("too little went into `{names}`{more}: their codes are searched for without");
+/// What came of a run.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Whether the codes are used: they bring the model closer than those that are searched for.
+    pub used: bool,
+    /// What cards say of the codes.
+    pub description: String,
+    /// What else a user should know.
+    pub notes: Vec<String>,
+    /// Of each entry that a layer multiplies by.
+    pub unseen: BTreeMap<String, UnseenParts>,
+}
+
+/// The parts of entries whose inputs told too little.
+pub fn unseen(outcomes: &[Outcome]) -> BTreeMap<String, UnseenParts> {
+    let of_entry = |outcome: &Outcome| (outcome.entry.clone(), (outcome.unseen.clone(), outcome.parts));
+    outcomes.iter().map(of_entry).collect()
+}
+
+/// What came of all of them, in words; `None` where nothing was packed by inputs.
+pub fn gain(outcomes: &[Outcome]) -> Option<String> {
     let sum = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).sum::<f64>();
     let (searched, chosen) = (sum(|outcome| outcome.searched), sum(|outcome| outcome.chosen));
     let gain = format!(
         "the mean square error of the layers' outputs is {:.1} % of that of searched codes",
         100.0 * chosen / searched
     );
-    let gain = (searched > 0.0).then_some(gain);
-    (!names.is_empty()).then_some(unseen).into_iter().chain(gain).collect()
+    (searched > 0.0).then_some(gain)
 }
 
 #[cfg(test)]
@@ -73,25 +79,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_seen_is_named() {
-        let outcome = |entry: &str, parts, unseen| Outcome {
+    fn outcomes_are_kept_and_added_up() {
+        let outcome = |entry: &str, searched: f64, unseen: &[usize]| Outcome {
             entry: entry.to_owned(),
             weights: 1,
-            searched: 2.0,
+            searched,
             chosen: 1.0,
-            parts,
-            unseen,
+            parts: 8,
+            unseen: unseen.iter().copied().collect(),
         };
-        let found = notes(&[outcome("a", 1, 0), outcome("b", 1, 1), outcome("c", 8, 3)]);
-        assert_eq!(
-            found,
-            [
-                "too little went into `b`, `c (3 of 8 experts)`: their codes are searched for without",
-                "the mean square error of the layers' outputs is 50.0 % of that of searched codes"
-            ]
-        );
-        assert_eq!(notes(&[outcome("a", 1, 0)]).len(), 1);
-        let value = outcome("c", 8, 3).to_json();
-        assert_eq!(Outcome::from_json(&value), Some(outcome("c", 8, 3)));
+        let told = gain(&[outcome("a", 3.0, &[]), outcome("b", 1.0, &[1, 6])]).unwrap();
+        assert!(told.ends_with("is 50.0 % of that of searched codes"), "{told}");
+        assert_eq!(gain(&[]), None);
+        let kept = outcome("c", 2.0, &[1, 6]);
+        assert_eq!(Outcome::from_json(&kept.to_json()), Some(kept));
     }
 }

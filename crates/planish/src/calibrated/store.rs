@@ -1,7 +1,7 @@
 //! What a run keeps in a hidden folder beside its output: the text, the codes of every layer that is done, the hidden states behind
 //! the last. With these another run goes on; the conversion at the end reads the codes. Every file has its name only when whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use planish_checkpoint::{Checksum, Error as CheckpointError, Run};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
-use planish_quantize::{ChosenCodes, Error as QuantizeError, Output};
+use planish_quantize::{ChosenCodes, Error as QuantizeError, Output, UnseenParts};
 use serde_json::{Value, json};
 
 use crate::Error;
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Verdict};
 use super::streams::Streams;
 use super::writing::Text;
 
@@ -240,17 +240,11 @@ impl Store {
     }
 
     /// The codes of all layers, for a conversion; none where they are not used.
-    pub fn into_codes(
-        self,
-        layers: usize,
-        description: String,
-        notes: Vec<String>,
-        used: bool,
-    ) -> Result<Codes, Error> {
+    pub fn into_codes(self, layers: usize, verdict: Verdict) -> Result<Codes, Error> {
         let mut places = BTreeMap::new();
         let mut checksum = Checksum::default();
-        checksum.update(description.as_bytes());
-        for layer in (0..layers).filter(|_| used) {
+        checksum.update(verdict.description.as_bytes());
+        for layer in (0..layers).filter(|_| verdict.used) {
             let name = layer_name(layer);
             let path = self.path(&name);
             let mut file = File::open(&path).map_err(CheckpointError::io(&path))?;
@@ -278,8 +272,7 @@ impl Store {
         Ok(Codes {
             store: self,
             places,
-            description,
-            notes,
+            verdict,
             checksum: format!("{:016x}", checksum.value()),
         })
     }
@@ -392,8 +385,7 @@ impl Place {
 pub struct Codes {
     store: Store,
     places: BTreeMap<String, Place>,
-    description: String,
-    notes: Vec<String>,
+    verdict: Verdict,
     checksum: String,
 }
 
@@ -406,7 +398,7 @@ impl Codes {
 
 impl ChosenCodes for Codes {
     fn description(&self) -> String {
-        self.description.clone()
+        self.verdict.description.clone()
     }
 
     fn checksum(&self) -> String {
@@ -414,7 +406,16 @@ impl ChosenCodes for Codes {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.notes.clone()
+        self.verdict.notes.clone()
+    }
+
+    fn unseen(&self, entry: &str) -> UnseenParts {
+        match self.verdict.unseen.get(entry) {
+            // Searched for as everything is.
+            _ if !self.verdict.used => (BTreeSet::new(), 1),
+            Some(parts) => parts.clone(),
+            None => (BTreeSet::from([0]), 1),
+        }
     }
 
     fn of(&self, entry: &str) -> Result<Option<PackedMatrix>, QuantizeError> {

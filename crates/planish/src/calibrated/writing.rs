@@ -1,7 +1,9 @@
 //! The text: what the model writes, or what was given, in pieces, some of them held out.
 
-use crate::calibrate::write;
-use crate::{AutoModelForCausalLM, CalibrationText, Device, Error, LoadOptions, Source};
+use planish_model::Device;
+
+use crate::own_writing::{self, OwnText, SIDE_BY_SIDE};
+use crate::{CalibrationText, Error, Source};
 
 use super::{CalibratedOptions, CalibratedProgress, HELD_OUT};
 
@@ -28,21 +30,18 @@ impl Text {
     ) -> Result<Text, Error> {
         match &options.text {
             CalibrationText::OwnWriting { seed, tokens, longest } => {
-                let load = LoadOptions {
-                    device: match options.device {
-                        Device::Cuda => Device::Cuda,
-                        _ => Device::Cpu,
-                    },
-                    threads: options.threads,
-                    exact: true,
-                    ..LoadOptions::default()
+                let device = match options.device {
+                    Device::Cuda => Device::Cuda,
+                    _ => Device::Cpu,
                 };
-                let model = AutoModelForCausalLM::from_source(source).options(load).load()?;
+                let model = own_writing::model(source, (device, options.threads), None)?;
                 let held_out = HELD_OUT * longest;
                 let mut on_progress = |progress: crate::CalibrationProgress| {
                     on_calibration(CalibratedProgress::Writing(progress.done, progress.total));
                 };
-                let texts = write(&model, (*seed, tokens + held_out, *longest), &mut on_progress)?;
+                let amount = (*seed, tokens + held_out, *longest);
+                let texts = own_writing::write(&model, amount, SIDE_BY_SIDE, &mut on_progress)?;
+                let texts: Vec<Vec<u32>> = texts.into_iter().map(OwnText::whole).collect();
                 let count = texts.len() as u64;
                 let description = format!("its own writing, seeds {seed} to {}", seed + count - 1);
                 Ok(Text::cut(

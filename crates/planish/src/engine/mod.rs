@@ -6,6 +6,8 @@
 //! decided in one place, `schedule`.
 
 mod client;
+mod job;
+mod memory;
 mod prefixes;
 mod schedule;
 mod thread;

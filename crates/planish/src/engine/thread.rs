@@ -1,7 +1,7 @@
 //! The engine's thread: does what the schedule says, and tells clients.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::{ControlFlow, Range};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,18 @@ use planish_generate::{Answer, Batch, Finish, GenerationPlan, Member, Next, Sess
 use planish_model::Model;
 
 use super::client::{Client, EngineEvent};
+use super::job::Job;
+use super::memory::{Costs, default_cache};
 use super::prefixes::{Prefixes, common};
-use super::schedule::{Action, BLOCK, Load, piece, room};
+use super::schedule::{Action, BLOCK, Load, piece};
 use super::{EngineRequest, Shared};
 use crate::told::Told;
-use crate::{CausalLM, Error, TextAnswer, TextStep};
+use crate::{CausalLM, Error, TextAnswer};
 
 /// Prompt tokens in a pass, at most.
 const MOST_PIECE: usize = 512;
-/// Bytes for what sequences remember, where nobody tells how much memory there is.
-const UNKNOWN_CACHE: u64 = 2 << 30;
+/// Tokens of a prompt between two states that are remembered, where states cannot go back.
+const BETWEEN_STATES: usize = 1024;
 /// Share of the last pass in the rate at which prompts are read.
 const NEWEST: f64 = 0.5;
 
@@ -41,77 +43,6 @@ impl Submitted {
     }
 }
 
-/// An answer that has begun.
-struct Job<'a> {
-    /// How many began before it.
-    number: u64,
-    client: Box<dyn Client>,
-    told: Told<'a>,
-    failure: Option<Error>,
-    /// The client broke off.
-    gone: bool,
-}
-
-impl Job<'_> {
-    fn take(&mut self, step: Step<'_>) -> ControlFlow<()> {
-        let (client, gone) = (&mut self.client, &mut self.gone);
-        let token = match step {
-            Step::Prefill { .. } => return ControlFlow::Continue(()),
-            // Only of what the answer says.
-            Step::Logprobs(logprobs) if self.told.is_in_answer() => {
-                return tell_event(client, gone, EngineEvent::Logprobs(logprobs));
-            }
-            Step::Logprobs(_) => return ControlFlow::Continue(()),
-            Step::Token(token) => token,
-        };
-        let flow = self.told.take(token, &mut |piece| tell(client, gone, piece));
-        flow.unwrap_or_else(|error| {
-            self.failure = Some(error);
-            ControlFlow::Break(())
-        })
-    }
-
-    /// The last event.
-    fn finish(mut self, answer: Result<Answer, Error>) {
-        if self.gone {
-            return;
-        }
-        let (client, gone) = (&mut self.client, &mut self.gone);
-        let answer = match self.failure {
-            Some(error) => Err(error),
-            None => answer.and_then(|answer| self.told.finish(answer, &mut |piece| tell(client, gone, piece))),
-        };
-        if !*gone {
-            // Nothing follows that could be broken off.
-            let _ = match &answer {
-                Ok(answer) => client.on_event(EngineEvent::Finished(answer)),
-                Err(error) => client.on_event(EngineEvent::Failed(error)),
-            };
-        }
-    }
-}
-
-/// Tells a client who is there a piece of text that is not empty.
-fn tell(client: &mut Box<dyn Client>, gone: &mut bool, piece: TextStep<'_>) -> ControlFlow<()> {
-    let event = match piece {
-        TextStep::Text("") | TextStep::Reasoning("") | TextStep::Prefill { .. } => return ControlFlow::Continue(()),
-        TextStep::Text(text) => EngineEvent::Text(text),
-        TextStep::Reasoning(text) => EngineEvent::Reasoning(text),
-        TextStep::Call(name) => EngineEvent::Call(name),
-        TextStep::Arguments(text) => EngineEvent::Arguments(text),
-    };
-    tell_event(client, gone, event)
-}
-
-fn tell_event(client: &mut Box<dyn Client>, gone: &mut bool, event: EngineEvent<'_>) -> ControlFlow<()> {
-    if *gone {
-        return ControlFlow::Break(());
-    }
-    let flow = client.on_event(event);
-    *gone = flow.is_break();
-    flow
-}
-
 /// Where the beginning of a prompt is remembered.
 enum Source {
     Kept(usize, usize),
@@ -131,7 +62,7 @@ struct Worker<'a> {
     begun: u64,
     answers: usize,
     limit: usize, // positions
-    position_bytes: usize,
+    costs: Costs,
     /// At which prompts were read; 0 before the first.
     prompt_tokens_per_s: f64,
 }
@@ -155,9 +86,8 @@ pub(super) fn run(shared: &Shared, model: &CausalLM) {
 impl<'a> Worker<'a> {
     fn new(shared: &'a Shared, model: &'a CausalLM) -> Worker<'a> {
         let loaded = model.lock();
-        let (batch, position_bytes) = (loaded.batch(), loaded.position_bytes());
+        let (batch, costs) = (loaded.batch(), Costs::of(&loaded));
         let bytes = shared.options.cache_bytes.unwrap_or_else(|| default_cache(&loaded));
-        let limit = (bytes / position_bytes.max(1) as u64).max(BLOCK as u64);
         shared.counts.cache_limit.store(bytes, Ordering::Relaxed);
         Worker {
             shared,
@@ -168,8 +98,8 @@ impl<'a> Worker<'a> {
             prefixes: Prefixes::default(),
             begun: 0,
             answers: shared.options.answers.unwrap_or(batch),
-            limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            position_bytes,
+            limit: costs.positions(bytes).max(BLOCK),
+            costs,
             prompt_tokens_per_s: 0.0,
         }
     }
@@ -201,18 +131,19 @@ impl<'a> Worker<'a> {
         let next = match self.paused.front() {
             // Nobody can begin: nothing is looked up while all places are taken.
             _ if self.jobs.len() >= self.answers => None,
-            Some((session, _)) => Some(session.known_tokens().len()),
+            Some((session, _)) => Some(session.known_tokens().len() + self.costs.state()),
             None => {
                 let queue = self.shared.queue();
                 let first = queue.waiting.front().map(|submitted| submitted.prompt.as_slice());
                 first.and_then(|prompt| match self.source(prompt) {
                     // Who will find its prompt read in a moment waits for that.
                     (Source::Soon, _) => None,
-                    (_, shared) => Some(prompt.len() - shared),
+                    (_, shared) => Some(prompt.len() - shared + self.costs.state()),
                 })
             }
         };
-        let held = stored(self.sessions().map(|session| (session, session.known_tokens().len())));
+        let running = self.sessions().map(|session| (session, session.known_tokens().len()));
+        let held = self.costs.stored(running);
         Load {
             limit: self.limit,
             answers: self.answers,
@@ -236,7 +167,7 @@ impl<'a> Worker<'a> {
             .prefixes
             .sessions()
             .map(|session| (session, session.tokens().len()));
-        stored(running.chain(kept))
+        self.costs.stored(running.chain(kept))
     }
 
     /// Whoever is gone waits and runs no more.
@@ -335,6 +266,7 @@ impl<'a> Worker<'a> {
             told,
             failure: None,
             gone: false,
+            remembered: cached,
         };
         self.begun += 1;
         self.jobs.push((self.batch.add(session), job));
@@ -386,8 +318,10 @@ impl<'a> Worker<'a> {
 
     fn pass(&mut self) {
         let alone = self.jobs.len() < 2;
-        let most = match alone || self.prompt_tokens_per_s == 0.0 {
+        let most = match alone {
             true => MOST_PIECE,
+            // The first piece tells how long others take.
+            false if self.prompt_tokens_per_s == 0.0 => BLOCK,
             false => piece(
                 self.prompt_tokens_per_s,
                 self.shared.options.longest_wait.as_secs_f64(),
@@ -416,9 +350,12 @@ impl<'a> Worker<'a> {
     /// Lets the batch work, tells clients of it, and parts with those whose answers are finished.
     fn work(&mut self, work: Work) {
         let Worker { batch, jobs, .. } = self;
-        let mut tokens = 0;
+        let (mut tokens, mut read) = (0, Vec::new());
         let result = work(batch, &mut self.model.lock(), &mut |member, step| {
             tokens += u64::from(matches!(step, Step::Token(_)));
+            if let Step::Prefill { done, .. } = step {
+                read.push((member, done));
+            }
             match jobs.binary_search_by_key(&member, |(member, _)| *member) {
                 Ok(index) => jobs[index].1.take(step),
                 Err(_) => ControlFlow::Break(()),
@@ -429,6 +366,7 @@ impl<'a> Worker<'a> {
             self.fail(&error.into());
             return;
         }
+        read.into_iter().for_each(|(member, done)| self.remember(member, done));
         while let Some((member, mut session)) = self.batch.take_finished() {
             let answer = session.take_answer().map_err(Error::from);
             let Some(index) = self.jobs.iter().position(|(other, _)| *other == member) else {
@@ -439,6 +377,23 @@ impl<'a> Worker<'a> {
                 self.prefixes.keep(session);
             }
             job.finish(answer);
+        }
+    }
+
+    /// States cannot go back: of a long prompt they are remembered now and then, for others that begin alike.
+    fn remember(&mut self, member: Member, done: usize) {
+        let Some(session) = self.batch.get(member).filter(|session| !session.can_go_back()) else {
+            return;
+        };
+        let Some((_, job)) = self.jobs.iter_mut().find(|(other, _)| *other == member) else {
+            return;
+        };
+        if done >= job.remembered + BETWEEN_STATES {
+            job.remembered = done;
+            // Without memory for it, nothing is remembered.
+            if let Ok(snapshot) = session.fork(&mut self.model.lock()) {
+                self.prefixes.keep(snapshot);
+            }
         }
     }
 
@@ -491,44 +446,11 @@ impl<'a> Worker<'a> {
         let counts = &self.shared.counts;
         let store = |count: &AtomicU64, value: usize| count.store(value as u64, Ordering::Relaxed);
         let all = self.sessions().chain(self.prefixes.sessions());
-        let positions = ranges(all.map(|session| (session, session.tokens().len())));
-        let positions: usize = positions.values().map(Range::len).sum();
+        let bytes = self.costs.bytes(all.map(|session| (session, session.tokens().len())));
         store(&counts.running, self.jobs.len());
         store(&counts.paused, self.paused.len());
-        store(&counts.cache_bytes, positions * self.position_bytes);
+        store(&counts.cache_bytes, bytes);
         counts.last_pass.store(self.shared.milliseconds(), Ordering::Relaxed);
-    }
-}
-
-/// Positions by who computed them: those of a number from where they begin to the end of the longest.
-fn ranges<'a>(sessions: impl Iterator<Item = (&'a Session, usize)>) -> HashMap<u64, Range<usize>> {
-    let mut ranges: HashMap<u64, Range<usize>> = HashMap::new();
-    for (session, length) in sessions {
-        for (number, part) in session.lineage().parts(length) {
-            let range = ranges.entry(number).or_insert(part.clone());
-            range.end = range.end.max(part.end);
-        }
-    }
-    ranges
-}
-
-/// Positions that memory is taken for: whole blocks, what sequences share once.
-fn stored<'a>(sessions: impl Iterator<Item = (&'a Session, usize)>) -> usize {
-    let ranges = ranges(sessions);
-    // A block that is begun is of one sequence alone.
-    ranges
-        .values()
-        .map(|range| room(range.end) - range.start / BLOCK * BLOCK)
-        .sum()
-}
-
-/// Bytes for what sequences remember, where nobody says how many.
-fn default_cache(model: &Model) -> u64 {
-    let on_gpu = model.device_memory().is_some();
-    match model.free_bytes() {
-        Some(free) if on_gpu => free / 10 * 9,
-        Some(free) => free / 4,
-        None => UNKNOWN_CACHE,
     }
 }
 
