@@ -242,6 +242,9 @@ fn config(asked: &Value) -> GenerationConfig {
         exponential_decay_length_penalty: Some(&asked["exponential_decay_length_penalty"])
             .and_then(|pair| Some((pair[0].as_u64()? as usize, pair[1].as_f64()? as f32))),
         max_time: asked["max_time"].as_f64(),
+        presence_penalty: float("presence_penalty"),
+        frequency_penalty: float("frequency_penalty"),
+        ..GenerationConfig::default()
     }
 }
 
