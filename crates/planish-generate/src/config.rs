@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::defaults::{GenerationDefaults, Suggested};
-use crate::restrictions::Restrictions;
-use crate::sampler::Sampling;
+use crate::sampler::{Restrictions, Sampling};
 use crate::warpers::{Cutoffs, Growth};
 use crate::{Constraint, Grammar, Reading};
 
