@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::defaults::{GenerationDefaults, Suggested};
-use crate::sampler::{Restrictions, Sampling};
+use crate::restrictions::Restrictions;
+use crate::sampler::Sampling;
 use crate::warpers::{Cutoffs, Growth};
 use crate::{Constraint, Grammar, Reading};
 
