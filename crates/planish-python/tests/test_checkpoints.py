@@ -111,7 +111,7 @@ def test_metal_config_is_transformers():
         (lambda a, b: planish.quantize(a, b, progress=3), TypeError, "progress"),
         (lambda a, b: planish.quantize(a, a.parent), ValueError, "holds the source"),
         (lambda a, b: planish.quantize(a, a.parent / "demo"), OSError, "exists already"),
-        (lambda a, b: planish.convert(a, b, to="mlx"), ValueError, "plain"),
+        (lambda a, b: planish.convert(a, b, to="mlx"), ValueError, "is not packed"),
         (lambda a, b: planish.load(a, device="tpu"), ValueError, "device is tpu"),
         (lambda a, b: planish.load(a, threads=0), ValueError, "threads"),
         (lambda a, b: planish.load(a, cache="int4"), ValueError, "cache is int4"),

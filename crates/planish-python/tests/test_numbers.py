@@ -133,7 +133,7 @@ def test_what_a_model_is(story):
     memory = model.memory()
     assert memory["process_peak"] > 5e6 and memory["cache"] > 0 and memory["device_weights"] is None
     with pytest.raises(ValueError, match="context"):
-        model.logits([1] * (model.context + 1))
+        model.generate([1] * (model.context + 1))
     with pytest.raises(ValueError, match="vocabulary"):
         model.logits([2**31])
     with pytest.raises(ValueError, match="no token"):
