@@ -7,7 +7,6 @@ use planish::{Error, ErrorKind};
 use pyo3::exceptions::{
     PyFileNotFoundError, PyKeyboardInterrupt, PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
 };
-use pyo3::marker::Ungil;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -68,14 +67,16 @@ pub fn keep_panics() {
 }
 
 /// Works without the interpreter's lock. A panic is a mistake of planish, and an exception like others.
-pub fn detached<T: Ungil>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Ungil) -> PyResult<T> {
-    match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
-        Ok(result) => result.map_err(|error| raised(py, &error)),
-        Err(_) => {
-            let last = PANIC.lock().map(|last| last.clone()).unwrap_or_default();
-            Err(PyRuntimeError::new_err(format!(
-                "a mistake in planish itself, please report it: {last}"
-            )))
-        }
-    }
+pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
+    caught(py, || Ok(work()))?.map_err(|error| raised(py, &error))
+}
+
+/// As [`detached`], for work whose errors are Python's.
+pub fn caught<T: Send>(py: Python<'_>, work: impl FnOnce() -> PyResult<T> + Send) -> PyResult<T> {
+    py.detach(|| catch_unwind(AssertUnwindSafe(work))).unwrap_or_else(|_| {
+        let last = PANIC.lock().map(|last| last.clone()).unwrap_or_default();
+        Err(PyRuntimeError::new_err(format!(
+            "a mistake in planish itself, please report it: {last}"
+        )))
+    })
 }

@@ -2,9 +2,10 @@
 //! the library.
 
 #![cfg(feature = "extension")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod errors;
+mod hook;
 mod program;
 mod tokenizer;
 
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 fn _planish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::keep_panics();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    hook::register(module)?;
     program::register(module)?;
     tokenizer::register(module)
 }
