@@ -271,9 +271,10 @@ impl Cpu {
         match out {
             FloatsMut::F32(values) => {
                 let into = SharedSlice::new(values);
-                // SAFETY: every index is given to one call.
                 self.pool.chunks(ids.len(), |_, index| {
-                    matrix.row(known(index), unsafe { into.part(index, cols) })
+                    // SAFETY: every index is given to one call.
+                    let into = unsafe { into.part(index, cols) };
+                    matrix.row(known(index), into);
                 });
             }
             FloatsMut::Bytes(float_type, bytes) => {
@@ -282,7 +283,8 @@ impl Cpu {
                     floats::with_room(cols, |wide| {
                         matrix.row(known(index), wide);
                         // SAFETY: as above.
-                        float_type.encode(wide, unsafe { into.part(index, row_bytes) });
+                        let into = unsafe { into.part(index, row_bytes) };
+                        float_type.encode(wide, into);
                     });
                 });
             }
