@@ -62,10 +62,7 @@ fn listen(case: &str, threads: usize) -> BTreeMap<Origin, (usize, Vec<f64>)> {
     );
     assert!(error(&steps, &golden.steps) < 1e-4, "{case}: listening changes nothing");
     // Latent attention's matrices for queries are stored with columns as rows.
-    let named = !TURNED
-        .iter()
-        .chain(&["deepseek"])
-        .any(|turned| case.starts_with(turned));
+    let named = !TURNED.iter().chain(&LATENT).any(|turned| case.starts_with(turned));
     assert!(
         !named || listener.unknown.lock().unwrap().is_empty(),
         "{case}: a weight without an origin"
@@ -73,8 +70,14 @@ fn listen(case: &str, threads: usize) -> BTreeMap<Origin, (usize, Vec<f64>)> {
     std::mem::take(&mut *listener.heard.lock().unwrap())
 }
 
+/// Those with latent attention.
+const LATENT: [&str; 6] = ["deepseek", "glm4_moe_lite", "kimi_k2", "minicpm3", "mistral4", "youtu"];
+
 /// Those whose weights are stored with columns as rows, so that no rows of an entry stand for an output.
 const TURNED: [&str; 3] = ["gpt2", "gpt2_scaled", "gpt_oss"];
+
+/// Parts of multimodal checkpoints that read images.
+const OF_IMAGES: [&str; 4] = ["vision_tower.", "multi_modal_projector.", "mm_projector.", "visual."];
 
 #[test]
 fn every_packed_weight_of_every_family_is_heard() {
@@ -97,7 +100,7 @@ fn every_packed_weight_of_every_family_is_heard() {
             .packings()
             .into_keys()
             .map(|index| checkpoint.entries()[index].name.as_str());
-        let is_of_images = |entry: &str| entry.contains("vision_tower.") || entry.contains("multi_modal_projector.");
+        let is_of_images = |entry: &str| OF_IMAGES.iter().any(|part| entry.contains(part));
         // An expert that no row chose is not heard, the others of its layer are; nor is an encoder of images, which does not run.
         let heard_beside = |entry: &str| {
             let experts = entry

@@ -1,4 +1,5 @@
 //! Floats that Python sees without a copy: by the buffer protocol (numpy, memoryview) and DLPack (torch, jax, cupy).
+#![allow(unsafe_code, reason = "arrays whose memory Python shares by C structures")]
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;

@@ -36,11 +36,14 @@ pub fn raised_as(py: Python<'_>, kind: ErrorKind, text: String) -> PyErr {
             static HUB: PyOnceLock<Py<PyType>> = PyOnceLock::new();
             own(py, &HUB, "HubError", text)
         }
-        ErrorKind::Unsupported => {
-            static UNSUPPORTED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-            own(py, &UNSUPPORTED, "UnsupportedError", text)
-        }
+        ErrorKind::Unsupported => unsupported(py, text),
     }
+}
+
+/// `planish.UnsupportedError`.
+pub fn unsupported(py: Python<'_>, text: String) -> PyErr {
+    static UNSUPPORTED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    own(py, &UNSUPPORTED, "UnsupportedError", text)
 }
 
 /// One of the package's own, which Python declares.
@@ -86,10 +89,13 @@ pub fn panicked() -> PyErr {
 
 /// Works without the interpreter's lock: for what takes no time to speak of.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
-    match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
-        Ok(result) => result.map_err(|error| raised(py, &error)),
-        Err(_) => Err(panicked()),
-    }
+    caught(py, || Ok(work()))?.map_err(|error| raised(py, &error))
+}
+
+/// As [`detached`], for work whose errors are Python's.
+pub fn caught<T: Send>(py: Python<'_>, work: impl FnOnce() -> PyResult<T> + Send) -> PyResult<T> {
+    py.detach(|| catch_unwind(AssertUnwindSafe(work)))
+        .unwrap_or_else(|_| Err(panicked()))
 }
 
 /// Works on a thread of its own, while this one leaves the interpreter to others and looks for Ctrl-C. Then `stop` is set, and the end

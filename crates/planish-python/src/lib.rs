@@ -2,10 +2,12 @@
 //! the library; what Python's users see is in `python/planish`, made of what is here.
 
 #![cfg(feature = "extension")]
+#![deny(unsafe_code)]
 
 mod array;
 mod checkpoints;
 mod errors;
+mod hook;
 mod memory;
 mod model;
 mod options;
@@ -24,6 +26,7 @@ fn _planish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     array::register(module)?;
     checkpoints::register(module)?;
+    hook::register(module)?;
     model::register(module)?;
     program::register(module)?;
     serving::register(module)?;

@@ -1,4 +1,5 @@
 //! The memory of the process.
+#![allow(unsafe_code, reason = "a call of libc")]
 
 /// The most bytes that it has had so far.
 pub fn peak_bytes() -> u64 {

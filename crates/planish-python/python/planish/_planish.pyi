@@ -116,6 +116,65 @@ class Tokenizer:
     def detokenizer(self, context: Sequence[int] = ()) -> Detokenizer: ...
     def convert_tokens_to_ids(self, token: str) -> int | None: ...
 
+class PackedLayout:
+    """Shape of a packed weight whose bytes lie in tensors of PyTorch; used by `planish.transformers`."""
+
+    bytes: int
+
+    def interleaves(self, parts: Sequence[int], threads: int) -> bool:
+        """Whether this machine multiplies faster with 16 rows side by side."""
+
+    def interleave(self, parts: Sequence[int], into: int) -> None:
+        """Writes codes, scales and biases interleaved into one tensor of `bytes` bytes."""
+
+    def deinterleave(self, parts: Sequence[int], into: Sequence[int]) -> None:
+        """Writes codes, scales and biases out of one tensor."""
+
+    def linear(
+        self,
+        parts: Sequence[int],
+        input: int,
+        input_type: str,
+        m: int,
+        output: int,
+        bias: int,
+        bias_type: str,
+        exact: bool,
+        threads: int,
+    ) -> None:
+        """Products of m rows with the weight; the bias is at no address where there is none."""
+
+    def backward(self, parts: Sequence[int], input: int, input_type: str, m: int, output: int, threads: int) -> None:
+        """Products of m rows of a gradient with the weight from the other side."""
+
+    def rows(self, parts: Sequence[int], ids: int, count: int, output: int, output_type: str, threads: int) -> None:
+        """The rows that 64-bit ids name."""
+
+class PackedCheckpoint:
+    """A GGUF file or a folder whose weights are read one by one; used by `planish.transformers`."""
+
+    def names(self) -> list[str]:
+        """Names of the weights, in the file's order."""
+
+    def rearranged(self) -> list[str]:
+        """Names of those that mlx-lm stores otherwise than Hugging Face."""
+
+    def describe(self, name: str) -> tuple[list[int], str, tuple[int, int] | None]:
+        """Shape, type of values or scales, and (bits, group) of a packed weight."""
+
+    def read(self, name: str, into: Sequence[int]) -> None:
+        """Writes a weight's bytes, or those of its codes, scales and biases, to addresses."""
+
+def advise_huge(address: int, count: int) -> None:
+    """Asks the system for huge pages under memory that was not written yet."""
+
+def quantize_weight(
+    weight: int, weight_type: str, shape: tuple[int, int], bits: int, group_size: int, into: Sequence[int]
+) -> None:
+    """Writes codes, scales and biases of plain weights, chosen as transformers chooses them."""
+
+def use_openmp(address: int) -> None:
+    """Runs products of PyTorch's tensors on the threads of OpenMP, by the address of `GOMP_parallel`."""
 def convert(files: dict[str, Any], to: str) -> dict[str, Any]: ...
 def dequantize(files: dict[str, Any], dtype: str | None) -> dict[str, Any]: ...
 def inspect(
