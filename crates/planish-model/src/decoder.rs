@@ -190,13 +190,7 @@ impl<O: Ops> Decoder<O> {
 
     /// Checks that there is room for `count` more positions.
     fn check_positions(&self, count: usize, cache: &Cache) -> Result<(), Error> {
-        let needed = cache.len() + count;
-        if let Some(positions) = &self.architecture.embedding.positions {
-            let known = positions.rows.saturating_sub(positions.offset);
-            if needed > known {
-                return Err(Error::UnknownPosition { needed, known });
-            }
-        }
+        self.architecture.check_positions(cache.len() + count)?;
         cache.check_room(count)
     }
 

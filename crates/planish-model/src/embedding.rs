@@ -1,10 +1,11 @@
 //! From tokens to hidden states: `norm(project_in(scale * table[token]) + positions[position])`.
 
+use planish_format::memory;
 use planish_ops::{Embed, Linear, Ops, Tokens};
 
 use crate::blocks::{LinearLayer, Loader, NormLayer};
 use crate::step::{Pending, Stream};
-use crate::{Architecture, EmbeddingSpec, Error, LinearSpec};
+use crate::{Architecture, EmbeddingSpec, Error, LinearSpec, PositionTable};
 
 /// The token table and what stands around it.
 pub(crate) struct Embedding<O: Ops> {
@@ -37,7 +38,12 @@ impl<O: Ops> Embedding<O> {
             },
             positions: match positions {
                 Some(positions) => Some((
-                    table(&positions.name, positions.rows, architecture.hidden)?,
+                    match positions.sinusoids {
+                        Some(spread) => {
+                            loader.made_table(architecture.hidden, sinusoids(positions, architecture.hidden, spread))?
+                        }
+                        None => table(&positions.name, positions.rows, architecture.hidden)?,
+                    },
                     positions.offset,
                 )),
                 None => None,
@@ -99,6 +105,21 @@ impl<O: Ops> Embedding<O> {
         apply(ops, rows, project_out, normed, output);
         output
     }
+}
+
+/// Of every row the sines, then the cosines. // (rows, hidden)
+fn sinusoids(positions: &PositionTable, hidden: usize, spread: usize) -> Vec<f32> {
+    let half = hidden / 2;
+    let frequency = |index: usize| (-(10_000f64.ln()) * index as f64 / spread as f64).exp() as f32;
+    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    let mut values = memory::filled("positions", positions.rows * hidden, 0.0);
+    for (row, values) in values.chunks_exact_mut(hidden).enumerate() {
+        let (sines, cosines) = values.split_at_mut(half);
+        for ((sine, cosine), frequency) in sines.iter_mut().zip(cosines).zip(&frequencies) {
+            (*sine, *cosine) = (row as f32 * frequency).sin_cos();
+        }
+    }
+    values
 }
 
 fn apply<O: Ops>(ops: &O, rows: usize, layer: &LinearLayer<O>, input: &O::Tensor, output: &mut O::Tensor) {

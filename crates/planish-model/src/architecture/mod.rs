@@ -11,7 +11,7 @@ mod linear;
 mod norm;
 mod recurrence;
 
-pub use attention::{AlibiSpec, AttentionSpec, HeadSizes};
+pub use attention::{AlibiSpec, AttentionSpec, GateSpec, HeadSizes};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{ExpertsSpec, FusedRows, FusedStack, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
@@ -20,7 +20,7 @@ pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
 pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
 
-use crate::RopeSpec;
+use crate::{Error, RopeSpec};
 
 /// A decoder-only model.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Architecture {
     pub vocabulary: usize,
     /// Positions that the model was made for.
     pub context: usize,
+    /// Positions after which layers would choose what they see, and the key that says so: sequences end there.
+    pub limit: Option<PositionLimit>,
     /// From tokens to hidden states.
     pub embedding: EmbeddingSpec,
     /// Position encodings that layers refer to by index.
@@ -47,6 +49,15 @@ pub struct Architecture {
     pub logits: LogitsSpec,
     /// Other names that weights may have in a checkpoint, tried in this order where the usual one is missing.
     pub prefix_aliases: Vec<PrefixAlias>,
+}
+
+/// As many positions as can be computed, since beyond them the model computes something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PositionLimit {
+    /// How many.
+    pub positions: usize,
+    /// The key of config.json.
+    pub key: &'static str,
 }
 
 /// A prefix of names that checkpoints also write otherwise: the module that holds the decoder may have another name, or none.
@@ -74,7 +85,7 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// A table of fewer columns than the hidden state.
     pub factorized: Option<FactorizedEmbedding>,
-    /// A learned vector for every position, added.
+    /// A vector for every position, added.
     pub positions: Option<PositionTable>,
     /// Normalizes the sum.
     pub norm: Option<NormSpec>,
@@ -102,7 +113,7 @@ pub struct FactorizedEmbedding {
     pub project_out: LinearSpec,
 }
 
-/// Learned position embeddings, (rows, hidden).
+/// Position embeddings, (rows, hidden).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PositionTable {
     /// Module path.
@@ -111,6 +122,8 @@ pub struct PositionTable {
     pub rows: usize,
     /// Row of position 0.
     pub offset: usize,
+    /// Where the rows are computed, not stored: the sines of `row * 10000^(-i / spread)` for half of the values, then the cosines.
+    pub sinusoids: Option<usize>,
 }
 
 /// The last product.
@@ -148,19 +161,28 @@ pub struct LayerSpec {
     pub steps: Vec<StepSpec>,
 }
 
-/// `x += sum over branches of scale * post_norm(block(norm(x)))`: all branches read the same x.
+/// `x = factor * (x + sum_norm(sum over branches of scale * post_norm(block(norm(x)))))`: all branches read the same x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepSpec {
     /// At least one.
     pub branches: Vec<BranchSpec>,
+    /// Normalizes the sum before it is added.
+    pub sum_norm: Option<NormSpec>,
     /// Normalizes x itself after the sum, as the first transformers did.
     pub norm: Option<NormSpec>,
+    /// Name of a tensor of one value that multiplies x at last.
+    pub factor: Option<String>,
 }
 
 impl StepSpec {
     /// Branches side by side.
     pub fn new(branches: Vec<BranchSpec>) -> StepSpec {
-        StepSpec { branches, norm: None }
+        StepSpec {
+            branches,
+            sum_norm: None,
+            norm: None,
+            factor: None,
+        }
     }
 }
 
@@ -271,6 +293,22 @@ impl LayerSpec {
 }
 
 impl Architecture {
+    /// Checks that sequences may be so long.
+    pub(crate) fn check_positions(&self, needed: usize) -> Result<(), Error> {
+        if let Some(positions) = &self.embedding.positions {
+            let known = positions.rows.saturating_sub(positions.offset);
+            if needed > known {
+                return Err(Error::UnknownPosition { needed, known });
+            }
+        }
+        match self.limit {
+            Some(PositionLimit { positions: most, key }) if needed > most => {
+                Err(Error::BeyondLimit { needed, most, key })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Positions after which scales of attention change, the same in all layers that have such.
     pub(crate) fn period(&self) -> Option<usize> {
         let blocks = self.layers.iter().flat_map(LayerSpec::blocks);

@@ -1,6 +1,6 @@
 //! Self-attention: query, key and value from the input, norms, rotation, cache, attention, output.
 
-use planish_ops::{Activation, Alibi, Append, Attention, Gate, KeyValueSizes, Linear, Ops, Rope, Rotation};
+use planish_ops::{Activation, Alibi, Append, Attention, CopyRows, Gate, KeyValueSizes, Linear, Ops, Rope, Rotation};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::workspace::TensorSize;
@@ -10,11 +10,13 @@ pub(super) struct AttentionBlock<O: Ops> {
     spec: AttentionSpec,
     query: LinearLayer<O>,
     key: LinearLayer<O>,
-    value: LinearLayer<O>,
+    value: Option<LinearLayer<O>>, // `None` takes the keys
     output: LinearLayer<O>,
-    gate: Option<LinearLayer<O>>,
+    gate: Option<(LinearLayer<O>, Activation)>,
     query_norm: Option<NormLayer<O>>,
     key_norm: Option<NormLayer<O>>,
+    value_norm: Option<NormLayer<O>>,
+    output_norm: Option<NormLayer<O>>,
     sinks: Option<O::Tensor>,  // (1, heads)
     slopes: Option<O::Tensor>, // (1, heads), of the linear biases
 }
@@ -24,11 +26,19 @@ impl<O: Ops> AttentionBlock<O> {
         Ok(AttentionBlock {
             query: loader.linear(&spec.query)?,
             key: loader.linear(&spec.key)?,
-            value: loader.linear(&spec.value)?,
+            value: match spec.value == spec.key {
+                true => None,
+                false => Some(loader.linear(&spec.value)?),
+            },
             output: loader.linear(&spec.output)?,
-            gate: spec.gate.as_ref().map(|spec| loader.linear(spec)).transpose()?,
+            gate: match &spec.gate {
+                Some(gate) => Some((loader.linear(&gate.layer)?, gate.activation)),
+                None => None,
+            },
             query_norm: loader.optional_norm(&spec.query_norm)?,
             key_norm: loader.optional_norm(&spec.key_norm)?,
+            value_norm: loader.optional_norm(&spec.value_norm)?,
+            output_norm: loader.optional_norm(&spec.output_norm)?,
             sinks: match &spec.sinks {
                 Some(name) => Some(loader.vector(&loader.source.vector(name, spec.heads)?)?),
                 None => None,
@@ -43,12 +53,18 @@ impl<O: Ops> AttentionBlock<O> {
 
     fn alibi(&self) -> Option<Alibi<'_, O>> {
         let slopes = self.slopes.as_ref()?;
-        let factor = self.spec.alibi.as_ref()?.factor;
-        Some(Alibi { slopes, factor })
+        let rule = self.spec.alibi.as_ref()?.rule;
+        Some(Alibi { slopes, rule })
     }
 
-    /// `gated = sigmoid(gate(input)) * attended`.
-    fn run_gate(&self, pass: &mut Pass<'_, O>, gate: &LinearLayer<O>, gated: &mut O::Tensor, attended: &O::Tensor) {
+    /// `gated = activation(gate(input)) * attended`.
+    fn run_gate(
+        &self,
+        pass: &mut Pass<'_, O>,
+        (gate, activation): &(LinearLayer<O>, Activation),
+        gated: &mut O::Tensor,
+        attended: &O::Tensor,
+    ) {
         pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
@@ -58,10 +74,46 @@ impl<O: Ops> AttentionBlock<O> {
         });
         pass.ops.gate(Gate {
             rows: pass.rows,
-            activation: Activation::Sigmoid,
+            activation: *activation,
             gate: gated,
             up: Some(attended),
         });
+    }
+
+    /// Queries, keys and values as they come, values normalized where they are.
+    fn project(&self, pass: &Pass<'_, O>, [queries, keys, values]: [&mut O::Tensor; 3]) {
+        // The last one where values have a layer of their own.
+        let layers = [&self.query, &self.key, self.value.as_ref().unwrap_or(&self.key)];
+        let count = layers.len() - usize::from(self.value.is_none());
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input: pass.input,
+            weights: &layers.map(|layer| &layer.weight)[..count],
+            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
+            outputs: &mut [&mut *queries, &mut *keys, &mut *values][..count],
+        });
+        if let Some(limit) = self.spec.clip {
+            for gate in [queries, &mut *keys, &mut *values] {
+                pass.ops.gate(Gate {
+                    rows: pass.rows,
+                    activation: Activation::Clamp(limit),
+                    gate,
+                    up: None,
+                });
+            }
+        }
+        if self.value.is_none() {
+            pass.ops.copy_rows(CopyRows {
+                source: Some(keys),
+                from: 0,
+                target: values,
+                to: 0,
+                rows: pass.rows,
+            });
+        }
+        if let Some(norm) = &self.value_norm {
+            pass.ops.norm(norm.of(0..pass.rows, values));
+        }
     }
 
     /// Norms, rotation, and keys and values to the cache.
@@ -124,7 +176,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             output,
             ..
         } = &self.spec;
-        let gate = self.spec.gate.as_ref().map(|gate| gate.rows);
+        let gate = self.spec.gate.as_ref().map(|gate| gate.layer.rows);
         let cols = [query.rows, key.rows, value.rows, output.cols];
         cols.into_iter().chain(gate).map(TensorSize::row).collect()
     }
@@ -146,17 +198,7 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
         let [queries, keys, values, attended, gates @ ..] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &[&self.query.weight, &self.key.weight, &self.value.weight],
-            biases: &[
-                self.query.bias.as_ref(),
-                self.key.bias.as_ref(),
-                self.value.bias.as_ref(),
-            ],
-            outputs: &mut [&mut *queries, &mut *keys, &mut *values],
-        });
+        self.project(pass, [&mut *queries, &mut *keys, &mut *values]);
         self.place(pass, [&mut *queries, keys, values], key_values)?;
         pass.ops.attention(Attention {
             places: pass.places,
@@ -171,6 +213,9 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
             key_values,
             output: attended,
         });
+        if let Some(norm) = &self.output_norm {
+            pass.ops.norm(norm.of(0..pass.rows, attended));
+        }
         match (&self.gate, gates) {
             (Some(gate), [gated]) => {
                 self.run_gate(pass, gate, gated, attended);

@@ -150,6 +150,8 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) places: Places<'a, O>,
     /// Those of each of the architecture's ropes.
     pub(crate) angles: &'a [Angles<O>],
+    /// The hidden state itself. // (rows, hidden)
+    pub(crate) hidden: &'a O::Tensor,
     /// What the block reads. // (rows, hidden)
     pub(crate) input: &'a O::Tensor,
     /// What it leaves. // (rows, hidden)
