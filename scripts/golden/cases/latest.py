@@ -66,6 +66,9 @@ CASES = {
     "gemma4_text_experts": Case("gemma4_text", dict(
         GEMMA4, attention_k_eq_v=False, enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=8),
         published=dict(per_layer_config=None, global_head_dim=16), group=8),
+    "gemma4_text_shared": Case("gemma4_text", dict(
+        GEMMA4, attention_k_eq_v=False, num_hidden_layers=4, layer_types=[SLIDING, FULL, SLIDING, FULL], num_kv_shared_layers=2,
+        use_double_wide_mlp=True, hidden_size_per_layer_input=8, vocab_size_per_layer_input=32), group=8),
     "gemma4": Case("gemma4", dict(
         NESTED, text_config=dict(GEMMA4, num_hidden_layers=1, layer_types=[FULL], intermediate_size=16), audio_config=None,
         vision_config=GEMMA4_VISION), group=8, wrapper=True),
