@@ -118,6 +118,9 @@ pub enum Error {
         /// The key of config.json.
         key: &'static str,
     },
+    /// Layers are to run one by one, and some read what others left beside the hidden state.
+    #[error("layers of this model read keys or embeddings of others: they do not run one by one, as calibration does")]
+    Entangled,
     /// `forward` was called without a token.
     #[error("no token to compute")]
     NoTokens,

@@ -210,6 +210,7 @@ impl<O: Ops> Stream<'_, O> {
             places: self.places,
             angles: &workspace.angles,
             hidden: &workspace.hidden,
+            layer_inputs: workspace.layer_inputs.as_ref().map(|[inputs, _]| inputs),
             input: if normalized {
                 &workspace.normed
             } else {

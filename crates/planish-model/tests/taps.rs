@@ -128,7 +128,9 @@ fn every_packed_weight_of_every_family_is_heard() {
                 .map(|(layer, _)| format!("{layer}.experts."));
             experts.is_some_and(|experts| entries.iter().any(|entry| entry.starts_with(&experts)))
         };
+        let turned = has_turned(&Architecture::of(&checkpoint).unwrap());
         let missing: Vec<&str> = packed
+            .filter(|entry| !turned || !entry.contains(".experts."))
             .filter(|entry| !entries.contains(entry) && !heard_beside(entry) && !is_unread(entry))
             .collect();
         assert!(missing.is_empty(), "{case}: nothing was heard of {missing:?}");

@@ -17,6 +17,8 @@ pub struct AttentionSpec {
     pub value_dim: usize,
     /// To queries, (heads * head_dim, hidden).
     pub query: LinearSpec,
+    /// The layer whose keys and values these are: neither key nor value of this one is read.
+    pub shares: Option<usize>,
     /// To keys, (kv_heads * head_dim, hidden).
     pub key: LinearSpec,
     /// To values, (kv_heads * value_dim, hidden).
@@ -114,6 +116,7 @@ impl AttentionSpec {
             head_dim,
             value_dim: head_dim,
             query,
+            shares: None,
             key,
             value,
             output,

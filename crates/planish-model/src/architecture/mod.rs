@@ -7,6 +7,7 @@ mod convolution;
 mod experts;
 mod feed_forward;
 mod latent_attention;
+mod layer_input;
 mod linear;
 mod norm;
 mod recurrence;
@@ -16,6 +17,7 @@ pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{ExpertsSpec, FusedRows, FusedStack, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use latent_attention::{LatentAttentionSpec, LatentQuerySpec};
+pub use layer_input::{LayerInputSpec, LayerInputsSpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
 pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
@@ -89,6 +91,8 @@ pub struct EmbeddingSpec {
     pub positions: Option<PositionTable>,
     /// Normalizes the sum.
     pub norm: Option<NormSpec>,
+    /// What layers are given beside the hidden state.
+    pub layer_inputs: Option<LayerInputsSpec>,
 }
 
 impl EmbeddingSpec {
@@ -100,6 +104,7 @@ impl EmbeddingSpec {
             factorized: None,
             positions: None,
             norm: None,
+            layer_inputs: None,
         }
     }
 }
@@ -226,6 +231,8 @@ pub enum BlockSpec {
     ShortConvolution(Box<ShortConvolutionSpec>),
     /// A gated delta net or Mamba 2.
     Recurrence(Box<RecurrenceSpec>),
+    /// The layer's own embedding of the token.
+    LayerInput(Box<LayerInputSpec>),
 }
 
 impl From<AttentionSpec> for BlockSpec {
@@ -255,6 +262,12 @@ impl From<ExpertsSpec> for BlockSpec {
 impl From<ShortConvolutionSpec> for BlockSpec {
     fn from(spec: ShortConvolutionSpec) -> BlockSpec {
         BlockSpec::ShortConvolution(Box::new(spec))
+    }
+}
+
+impl From<LayerInputSpec> for BlockSpec {
+    fn from(spec: LayerInputSpec) -> BlockSpec {
+        BlockSpec::LayerInput(Box::new(spec))
     }
 }
 
@@ -318,6 +331,33 @@ impl Architecture {
             _ => None,
         });
         tunings.next().map(|tuning| tuning.period)
+    }
+
+    /// Whether layers read what others left beside the hidden state: none of them runs alone.
+    pub(crate) fn is_entangled(&self) -> bool {
+        let mut blocks = self.layers.iter().flat_map(LayerSpec::blocks);
+        let shares = |block: &BlockSpec| matches!(block, BlockSpec::Attention(spec) if spec.shares.is_some());
+        self.embedding.layer_inputs.is_some() || blocks.any(shares)
+    }
+
+    /// Of every step, in order, the step whose states it uses: its own, or that of the layer whose keys and values it shares.
+    pub(crate) fn state_steps(&self) -> Vec<usize> {
+        let starts: Vec<usize> = self
+            .layers
+            .iter()
+            .scan(0, |next, layer| {
+                Some(std::mem::replace(next, *next + layer.steps.len()))
+            })
+            .collect();
+        let of_step = |(index, step): (usize, &StepSpec)| {
+            let shared = step.branches.iter().find_map(|branch| match &branch.block {
+                BlockSpec::Attention(spec) => spec.shares,
+                _ => None,
+            });
+            shared.map_or(index, |layer| starts[layer])
+        };
+        let steps = self.layers.iter().flat_map(|layer| &layer.steps);
+        steps.enumerate().map(of_step).collect()
     }
 
     /// Whether any layer sees a window only.

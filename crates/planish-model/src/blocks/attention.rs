@@ -9,7 +9,7 @@ use crate::{AttentionSpec, Error};
 pub(super) struct AttentionBlock<O: Ops> {
     spec: AttentionSpec,
     query: LinearLayer<O>,
-    key: LinearLayer<O>,
+    key: Option<LinearLayer<O>>,   // `None` shares what another layer stored
     value: Option<LinearLayer<O>>, // `None` takes the keys
     output: LinearLayer<O>,
     gate: Option<(LinearLayer<O>, Activation)>,
@@ -25,8 +25,11 @@ impl<O: Ops> AttentionBlock<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &AttentionSpec) -> Result<AttentionBlock<O>, Error> {
         Ok(AttentionBlock {
             query: loader.linear(&spec.query)?,
-            key: loader.linear(&spec.key)?,
-            value: match spec.value == spec.key {
+            key: match spec.shares {
+                Some(_) => None,
+                None => Some(loader.linear(&spec.key)?),
+            },
+            value: match spec.shares.is_some() || spec.value == spec.key {
                 true => None,
                 false => Some(loader.linear(&spec.value)?),
             },
@@ -81,10 +84,11 @@ impl<O: Ops> AttentionBlock<O> {
     }
 
     /// Queries, keys and values as they come, values normalized where they are.
-    fn project(&self, pass: &Pass<'_, O>, [queries, keys, values]: [&mut O::Tensor; 3]) {
-        // The last one where values have a layer of their own.
-        let layers = [&self.query, &self.key, self.value.as_ref().unwrap_or(&self.key)];
-        let count = layers.len() - usize::from(self.value.is_none());
+    fn project<'a>(&'a self, pass: &Pass<'_, O>, [queries, keys, values]: [&mut O::Tensor; 3]) {
+        // The others where they have layers of their own.
+        let or_query = |layer: &'a Option<LinearLayer<O>>| layer.as_ref().unwrap_or(&self.query);
+        let layers = [&self.query, or_query(&self.key), or_query(&self.value)];
+        let count = 1 + usize::from(self.key.is_some()) + usize::from(self.value.is_some());
         pass.ops.linear(Linear {
             rows: pass.rows,
             input: pass.input,
@@ -101,6 +105,9 @@ impl<O: Ops> AttentionBlock<O> {
                     up: None,
                 });
             }
+        }
+        if self.key.is_none() {
+            return;
         }
         if self.value.is_none() {
             pass.ops.copy_rows(CopyRows {
@@ -147,6 +154,9 @@ impl<O: Ops> AttentionBlock<O> {
             angles: &angles.tensor,
             pairs: angles.pairs,
         });
+        if self.key.is_none() {
+            return self.rotate(pass, rotation);
+        }
         let append = Append {
             places: pass.places,
             rotation,
@@ -155,6 +165,20 @@ impl<O: Ops> AttentionBlock<O> {
             key_values,
         };
         pass.ops.append(append).map_err(device_error)
+    }
+
+    /// Queries alone: keys are another layer's.
+    fn rotate(&self, pass: &Pass<'_, O>, rotation: Option<Rotation<'_, O>>) -> Result<(), Error> {
+        if let Some(rotation) = rotation {
+            pass.ops.rope(Rope {
+                rows: pass.rows,
+                heads: rotation.queries,
+                head_dim: rotation.head_dim,
+                angles: rotation.angles,
+                pairs: rotation.pairs,
+            });
+        }
+        Ok(())
     }
 
     /// Norms of queries and keys, where there are any.
@@ -182,6 +206,9 @@ impl<O: Ops> Block<O> for AttentionBlock<O> {
     }
 
     fn state(&self, ops: &O, _slots: usize) -> Result<BlockState<O>, Error> {
+        if self.key.is_none() {
+            return Ok(BlockState::Nothing);
+        }
         let key_values = ops.key_values(KeyValueSizes {
             heads: self.spec.kv_heads,
             head_dim: self.spec.head_dim,

@@ -11,26 +11,30 @@ use super::gemma2::logits;
 use super::parts::{Sizes, activation, epsilon, window_of_layer};
 use crate::config::Config;
 use crate::rope::read_rope_of_kind;
-use crate::{Architecture, AttentionSpec, BranchSpec, Error, ExpertsSpec, LayerSpec, LinearSpec, NormSpec, StepSpec};
+use crate::{
+    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, ExpertsSpec, LayerInputSpec, LayerInputsSpec,
+    LayerSpec, LinearSpec, NormSpec, StepSpec,
+};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "Gemma4ForCausalLM",
     model_type: "gemma4_text",
-    translate: |config| decoder(config, FAMILY.architecture, 512),
+    translate: |config| decoder(config, FAMILY.architecture, (512, 256)),
 };
 
 /// Neither experts nor embeddings of layers.
 pub(super) const UNIFIED_FAMILY: Family = Family {
     architecture: "Gemma4UnifiedForCausalLM",
     model_type: "gemma4_unified_text",
-    translate: |config| decoder(config, UNIFIED_FAMILY.architecture, 1024),
+    translate: |config| decoder(config, UNIFIED_FAMILY.architecture, (1024, 0)),
 };
 
-fn decoder(config: Config<'_>, name: &str, window: usize) -> Result<Architecture, Error> {
+/// `window` and `width` are for configs that do not say them.
+fn decoder(config: Config<'_>, name: &str, (window, width): (usize, usize)) -> Result<Architecture, Error> {
     let defaults = json!({
         "vocab_size": 262144, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 30, "num_attention_heads": 8,
         "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "sliding_window": window,
-        "global_head_dim": 512, "tie_word_embeddings": true, "rope_parameters": {
+        "global_head_dim": 512, "hidden_size_per_layer_input": width, "tie_word_embeddings": true, "rope_parameters": {
             "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}
         }
@@ -49,6 +53,10 @@ fn decoder(config: Config<'_>, name: &str, window: usize) -> Result<Architecture
     ];
     let layer = |index| gemma.layer(config, index);
     let architecture = Architecture {
+        embedding: EmbeddingSpec {
+            layer_inputs: gemma.layer_inputs(),
+            ..EmbeddingSpec::new("model.embed_tokens")
+        },
         ropes,
         logits: logits(config)?,
         ..sizes.decoder(name, "model.embed_tokens", layer, final_norm, head)?
@@ -64,6 +72,12 @@ struct Gemma4 {
     /// Whether values are keys in layers without a window.
     keys_are_values: bool,
     window: Option<usize>,
+    /// Values that each layer is given beside the hidden state.
+    width: usize,
+    /// The first layer that shares keys and values of others.
+    first_shared: usize,
+    /// Whether blocks of layers that share are twice as wide.
+    wider: bool,
     epsilon: f32,
     bias: bool,
     activation: crate::Activation,
@@ -79,6 +93,12 @@ impl Gemma4 {
             whole: whole_sizes(config, sizes, keys_are_values)?,
             sizes,
             keys_are_values,
+            width: config.whole("hidden_size_per_layer_input", 0)?,
+            first_shared: match sizes.layers.checked_sub(config.whole("num_kv_shared_layers", 0)?) {
+                Some(first) if first > 0 => first,
+                _ => return Err(config.error("num_kv_shared_layers", "fewer than layers")),
+            },
+            wider: config.flag("use_double_wide_mlp", false)?,
             window: config.optional_count("sliding_window")?,
             epsilon: epsilon(config, "rms_norm_eps", 1e-6)?,
             bias: config.flag("attention_bias", false)?,
@@ -96,20 +116,24 @@ impl Gemma4 {
     fn layer(&self, config: Config<'_>, index: usize) -> Result<LayerSpec, Error> {
         let path = |part: &str| format!("model.layers.{index}.{part}");
         let norm = |part: &str| NormSpec::rms(path(part), self.sizes.hidden, self.epsilon);
-        // The last layer sees all, whatever the config says.
-        let window = match index + 1 == self.sizes.layers {
-            true => None,
-            false => window_of_layer(config, self.window, slides, index)?,
-        };
+        let window = self.window_of(config, index)?;
+        let shares = self.shares(config, index)?;
         let attention = BranchSpec {
             post_norm: Some(norm("post_attention_layernorm")),
             ..BranchSpec::new(
                 norm("input_layernorm"),
-                self.attention(&path("self_attn"), window).into(),
+                self.attention(&path("self_attn"), window, shares).into(),
             )
         };
+        let sizes = match shares.is_some() && self.wider {
+            true => Sizes {
+                intermediate: 2 * self.sizes.intermediate,
+                ..self.sizes
+            },
+            false => self.sizes,
+        };
         let names = ["gate_proj", "up_proj", "down_proj"];
-        let dense = self.sizes.gated(&path("mlp"), names, false, self.activation);
+        let dense = sizes.gated(&path("mlp"), names, false, self.activation);
         let dense = BranchSpec::new(norm("pre_feedforward_layernorm"), dense.into());
         let after = norm("post_feedforward_layernorm");
         let feed_forward = match &self.routed {
@@ -134,13 +158,68 @@ impl Gemma4 {
             }
         };
         let mut steps = vec![StepSpec::new(vec![attention]), feed_forward];
+        if self.width > 0 {
+            let block = LayerInputSpec {
+                layer: index,
+                layers: self.sizes.layers,
+                gate: LinearSpec::new(path("per_layer_input_gate"), self.width, self.sizes.hidden),
+                activation: self.activation,
+                output: LinearSpec::new(path("per_layer_projection"), self.sizes.hidden, self.width),
+            };
+            steps.push(StepSpec::new(vec![BranchSpec {
+                norm: None,
+                block: block.into(),
+                post_norm: Some(norm("post_per_layer_input_norm")),
+                scale: 1.0,
+            }]));
+        }
         if let Some(last) = steps.last_mut() {
             last.factor = Some(path("layer_scalar"));
         }
         Ok(LayerSpec { steps })
     }
 
-    fn attention(&self, path: &str, window: Option<usize>) -> AttentionSpec {
+    /// The last layer sees all, whatever the config says.
+    fn window_of(&self, config: Config<'_>, index: usize) -> Result<Option<usize>, Error> {
+        match index + 1 == self.sizes.layers {
+            true => Ok(None),
+            false => window_of_layer(config, self.window, slides, index),
+        }
+    }
+
+    /// The last layer of the same kind that stores keys and values, for layers that do not.
+    fn shares(&self, config: Config<'_>, index: usize) -> Result<Option<usize>, Error> {
+        if index < self.first_shared {
+            return Ok(None);
+        }
+        let window = self.window_of(config, index)?;
+        for other in (0..self.first_shared).rev() {
+            if self.window_of(config, other)? == window {
+                return Ok(Some(other));
+            }
+        }
+        Err(config.error("num_kv_shared_layers", "layers of both kinds before those that share"))
+    }
+
+    /// A sum of two terms over the root of 2, of which one is normalized.
+    fn layer_inputs(&self) -> Option<LayerInputsSpec> {
+        let (Sizes { layers, hidden, .. }, width) = (self.sizes, self.width);
+        let half = 0.5f32.sqrt();
+        (width > 0).then(|| LayerInputsSpec {
+            layers,
+            width,
+            table: "model.embed_tokens_per_layer".to_owned(),
+            scale: (width as f32).sqrt() * half,
+            projection: LinearSpec::new("model.per_layer_model_projection", layers * width, hidden),
+            // The norm takes the projection's factor, the root of the hidden size, away; its epsilon stays.
+            norm: NormSpec {
+                scale: half,
+                ..NormSpec::rms("model.per_layer_projection_norm", width, self.epsilon * hidden as f32)
+            },
+        })
+    }
+
+    fn attention(&self, path: &str, window: Option<usize>, shares: Option<usize>) -> AttentionSpec {
         let sizes = if window.is_some() { self.sizes } else { self.whole };
         let norm = |name: &str| NormSpec::rms(format!("{path}.{name}"), sizes.head_dim, self.epsilon);
         let attention = sizes.attention(path, ["q_proj", "k_proj", "v_proj", "o_proj"], self.bias, self.bias);
@@ -150,8 +229,9 @@ impl Gemma4 {
                 false => attention.value,
             },
             query_norm: Some(norm("q_norm")),
-            key_norm: Some(norm("k_norm")),
-            value_norm: Some(NormSpec {
+            shares,
+            key_norm: shares.is_none().then(|| norm("k_norm")),
+            value_norm: shares.is_none().then(|| NormSpec {
                 weight: false,
                 ..norm("v_norm")
             }),
