@@ -98,7 +98,8 @@ impl LayerRunner<'_> {
             Device::Cuda if has_ears(&architecture) => crate::device::layers_on_cuda(ear.clone())?,
             _ => {
                 let cpu = Cpu::new(threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
-                Box::new(On(CpuOps::new(cpu.with_tap(ear.clone()), Precision::Exact)))
+                // A layer stays in the mapped file, where the system can take its memory back.
+                Box::new(On(CpuOps::new(cpu.with_tap(ear.clone()), Precision::Exact).in_place()))
             }
         };
         Ok(LayerRunner {
