@@ -34,7 +34,7 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
     let config = read_config(&contents)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&contents)?;
-    let entries = modules::entries(&tensors, &dialect, &config_file)?;
+    let (entries, respelled) = modules::entries(&tensors, &dialect, &config_file)?;
     let names = contents.files.iter().map(|(name, _)| name.clone());
     Ok(Source {
         path: contents.folder.clone(),
@@ -47,6 +47,7 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
             weights: Weights {
                 origin: contents.folder.clone(),
                 tensors,
+                respelled,
                 biases_suffix: dialect.biases_suffix().unwrap_or_default(),
             },
             contents,

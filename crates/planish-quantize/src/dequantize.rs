@@ -31,7 +31,7 @@ pub fn dequantize(
         .iter()
         .filter(|entry| matches!(entry.layout, Layout::Packed { .. }))
         .count();
-    if packed == 0 && float_type.is_none() && !source::is_gguf(checkpoint) {
+    if packed == 0 && float_type.is_none() && !checkpoint.is_adapted() && !source::is_respelled(checkpoint) {
         let what = format!("{} is plain already", checkpoint.path().display());
         return Err(Error::source(what, Remedy::ChangeType));
     }

@@ -1,6 +1,6 @@
 //! Facts about a source checkpoint that every conversion asks for.
 
-use planish_checkpoint::{Checkpoint, Dialect, Layout};
+use planish_checkpoint::{Checkpoint, Dialect, Layout, Method};
 use planish_format::FloatType;
 use serde_json::{Map, Value};
 
@@ -8,10 +8,14 @@ use crate::pack::{default_type, type_name};
 use crate::{Error, Remedy};
 
 /// The float type of everything that a conversion writes, or `None` to leave each tensor's own. A GGUF file mixes types (norms
-/// in F32, scales in F16), so its tensors get one: that of its scales.
+/// in F32, scales in F16), so its tensors get one: that of its scales. Those of other quantizers get the one that config.json names,
+/// as scales may be f32 there only to hold products exactly.
 pub(crate) fn float_type(checkpoint: &Checkpoint, asked: Option<FloatType>) -> Option<FloatType> {
-    if asked.is_some() || !is_gguf(checkpoint) {
+    if asked.is_some() || !is_respelled(checkpoint) {
         return asked;
+    }
+    if method(checkpoint).is_some() {
+        return checkpoint.float_type();
     }
     let scale_type = checkpoint.entries().iter().find_map(|entry| match entry.layout {
         Layout::Packed { scale_type, .. } => Some(scale_type),
@@ -57,6 +61,19 @@ pub(crate) fn is_gguf(checkpoint: &Checkpoint) -> bool {
     checkpoint.path().is_file()
 }
 
+/// The quantizer whose tensors the checkpoint has.
+pub(crate) fn method(checkpoint: &Checkpoint) -> Option<&Method> {
+    match checkpoint.dialect() {
+        Dialect::Method(method) => Some(method),
+        _ => None,
+    }
+}
+
+/// Whether weights are stored in a form that is read and not written: their floats are what one begins with.
+pub(crate) fn is_respelled(checkpoint: &Checkpoint) -> bool {
+    is_gguf(checkpoint) || method(checkpoint).is_some()
+}
+
 /// The config for the output: in the output's dialect, with the type that its plain tensors now have.
 pub(crate) fn config(
     mut config: Map<String, Value>,
@@ -87,5 +104,6 @@ pub(crate) fn packed_as(dialect: &Dialect) -> Option<String> {
             default.group,
             default.mode.name()
         )),
+        Dialect::Method(method) => Some(method.to_string()),
     }
 }

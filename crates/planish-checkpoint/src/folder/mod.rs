@@ -37,12 +37,13 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let config = read_config(&root)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&root)?;
-    let entries = modules::entries(&tensors, &dialect, &config_file)?;
+    let (entries, respelled) = modules::entries(&tensors, &dialect, &config_file)?;
     let (files, linked) = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {
         origin: folder.to_path_buf(),
         tensors,
+        respelled,
         biases_suffix,
     };
     Ok(Source {

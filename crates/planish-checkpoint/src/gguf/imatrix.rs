@@ -118,6 +118,7 @@ impl File {
 
 fn parse_gguf(file: &Bytes) -> Result<File, Fault> {
     let header = header::parse(file)?;
+    parts::refuse(&header)?;
     let mut parts: BTreeMap<&str, [Option<&header::TensorInfo>; 2]> = BTreeMap::new();
     for tensor in &header.tensors {
         for (index, suffix) in [SUMS, COUNTS].into_iter().enumerate() {
