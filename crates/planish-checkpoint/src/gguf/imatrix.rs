@@ -16,6 +16,7 @@ use super::architecture::{self, Architecture, Role};
 use super::cursor::Cursor;
 use super::fault::Fault;
 use super::header;
+use super::parts;
 use super::tensor_type::Encoding;
 use crate::folder::map::MappedFile;
 use crate::{Entry, Error, Layout};

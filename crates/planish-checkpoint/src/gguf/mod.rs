@@ -71,12 +71,12 @@ struct Place {
 /// A file that cannot be read, that is cut or damaged, or that holds what planish does not read.
 pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
     let mut header = header::parse(file.bytes()).map_err(|fault| fault.at(path))?;
-    let files = parts::open(path, file, &mut header)?;
-    let opened = opened(&files, header).map_err(|fault| fault.at(path))?;
+    let mapped = parts::open(path, file, &mut header)?;
+    let opened = opened(&mapped, header).map_err(|fault| fault.at(path))?;
     let files = tokenizer::files(&opened.header.metadata);
     let storage = GgufFile {
         path: path.to_path_buf(),
-        files,
+        files: mapped,
         header: opened.header,
         places: opened.places,
         config: opened.config.clone(),
