@@ -171,10 +171,11 @@ impl Checkpoint {
         self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
-    /// A packed entry under mlx-lm's name that [`Checkpoint::entries`] has as part of a plain one only: mlx-lm packs the parts of a
-    /// matrix in ways that do not join. It can be read like any other.
+    /// An entry that [`Checkpoint::entries`] has as part of a plain one only, and that can be read like any other: a packed one under
+    /// mlx-lm's name, which packs the parts of a matrix in ways that do not join; blocks or scales of gpt-oss's 4-bit floats.
     pub fn packed_part(&self, name: &str) -> Option<&Entry> {
-        self.unpacked.get(name).map(|&index| &self.source.entries[index])
+        let unpacked = self.unpacked.get(name).map(|&index| &self.source.entries[index]);
+        unpacked.or_else(|| self.source.parts.iter().find(|part| part.name == name))
     }
 
     /// The data of an entry of this checkpoint, mapped from the file where the file holds it as such.

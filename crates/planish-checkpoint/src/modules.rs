@@ -8,16 +8,12 @@ use planish_format::{FloatType, PackedShape, Packing};
 
 use crate::dialect::Override;
 use crate::folder::tensors::{Stored, Tensors};
-use crate::methods::{self, Respelled, RespelledByName, modes};
+use crate::methods::{self, Listed, Respelled, RespelledByName, modes};
 use crate::order::natural_order;
 use crate::{Dialect, Dtype, Entry, Error, Layout, Scheme};
 
-/// Every weight once, in the natural order of names (layer 2 before layer 10), and those that must be respelled.
-pub(crate) fn entries(
-    tensors: &Tensors,
-    dialect: &Dialect,
-    config_file: &Path,
-) -> Result<(Vec<Entry>, RespelledByName), Error> {
+/// Every weight once, in the natural order of names (layer 2 before layer 10).
+pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) -> Result<Listed, Error> {
     if let Dialect::Method(method) = dialect {
         return methods::entries(tensors, method, config_file);
     }
@@ -50,7 +46,11 @@ pub(crate) fn entries(
     let parts: HashSet<String> = parts.into_iter().collect();
     entries.retain(|entry| !parts.contains(&entry.name));
     entries.sort_by(|left, right| natural_order(&left.name, &right.name));
-    Ok((entries, respelled))
+    Ok(Listed {
+        entries,
+        respelled,
+        parts: Vec::new(),
+    })
 }
 
 /// A packed module.

@@ -163,3 +163,29 @@ fn conversions_keep_every_weight() {
         );
     }
 }
+
+/// gpt-oss's 4-bit floats: unpacked they give the logits of transformers, packed anew nearly.
+#[test]
+fn gpt_oss_is_converted_like_any_other() {
+    let case = "../golden_mxfp4/gpt_oss";
+    let golden = Golden::read(case);
+    let recipe = |target| Recipe {
+        include_experts: true,
+        ..Recipe::new(target, Packing::new(8, 32).unwrap())
+    };
+    let written = |target: Option<Target>| {
+        let how = |from: &Checkpoint, output: &Output| match target {
+            None => dequantize(from, Some(FloatType::F32), output, &mut |_| {}),
+            Some(target) => quantize(from, &recipe(target), output, &mut |_| {}),
+        };
+        made(case, how)
+    };
+    for (target, bound) in [(None, TOLERANCE), (Some(Target::Mlx), 0.1), (Some(Target::Metal), 0.1)] {
+        let checkpoint = written(target);
+        assert_eq!(checkpoint.packed_part("model.layers.0.mlp.experts.down_proj_blocks").map(|entry| &entry.name), None);
+        let (prefill, steps) = run(&mut Model::load(&checkpoint, &exact()).unwrap(), &golden);
+        let errors = [error(&prefill, &golden.prefill), error(&steps, &golden.steps)];
+        println!("{target:?}: {errors:?}");
+        assert!(errors.iter().all(|error| *error < bound), "{target:?}: {errors:?}");
+    }
+}

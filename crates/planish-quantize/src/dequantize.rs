@@ -25,7 +25,6 @@ pub fn dequantize(
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
-    source::check_plain(checkpoint)?;
     let packed = checkpoint
         .entries()
         .iter()

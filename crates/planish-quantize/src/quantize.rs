@@ -57,7 +57,6 @@ pub(crate) struct Planned {
 /// Decides everything, and refuses what cannot be packed.
 pub(crate) fn planned(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Planned, Error> {
     recipe.check()?;
-    source::check_plain(checkpoint)?;
     let packed = source::packed_as(checkpoint.dialect()).filter(|_| !source::is_respelled(checkpoint));
     if let Some(packed) = packed {
         let what = format!("{} is packed already ({packed})", checkpoint.path().display());

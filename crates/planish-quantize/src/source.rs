@@ -5,7 +5,6 @@ use planish_format::FloatType;
 use serde_json::{Map, Value};
 
 use crate::pack::{default_type, type_name};
-use crate::{Error, Remedy};
 
 /// The float type of everything that a conversion writes, or `None` to leave each tensor's own. A GGUF file mixes types (norms
 /// in F32, scales in F16), so its tensors get one: that of its scales. Those of other quantizers get the one that config.json names,
@@ -32,28 +31,6 @@ fn from_name(name: &str) -> Option<FloatType> {
     [FloatType::F32, FloatType::F16, FloatType::BF16]
         .into_iter()
         .find(|float_type| type_name(*float_type) == name)
-}
-
-/// Refuses gpt-oss with experts of 4-bit floats: no dialect holds them, and their config says that they are so.
-///
-/// # Errors
-/// [`Error::Source`].
-pub(crate) fn check_plain(checkpoint: &Checkpoint) -> Result<(), Error> {
-    let method = checkpoint
-        .config()
-        .get("quantization_config")
-        .and_then(|section| section.get("quant_method"));
-    match method.and_then(|method| method.as_str()) {
-        Some("mxfp4") => {
-            let what = format!(
-                "the experts of {} are 4-bit floats (mxfp4), which cannot be written in another way: begin with a bfloat16 \
-                 version of it, or run it as it is",
-                checkpoint.path().display()
-            );
-            Err(Error::source(what, Remedy::PackWhileLoading))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Whether the checkpoint is a single file: its packed weights are then GGUF blocks and not a dialect's modules.

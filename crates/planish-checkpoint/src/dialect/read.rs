@@ -43,10 +43,6 @@ impl Dialect {
         if let Some(metal) = metal {
             return metal.metal();
         }
-        // gpt-oss: 4-bit floats in tensors of other names, which the model crate reads. Modules are plain.
-        if first.values.get("quant_method") == Some(&Value::from("mxfp4")) {
-            return Ok(Dialect::Plain);
-        }
         if !first.is_mlx()
             && let Some(method) = Method::read(first, dtype::of_config(config))?
         {
@@ -59,7 +55,7 @@ impl Dialect {
         {
             let what = format!(
                 "`{}.quant_method` is {method}, which planish does not read; \
-                 it reads \"metal\" (transformers), MLX, {}, \"mxfp4\" of gpt-oss and plain checkpoints",
+                 it reads \"metal\" (transformers), MLX, {} and plain checkpoints",
                 first.key,
                 methods::NAMES
             );

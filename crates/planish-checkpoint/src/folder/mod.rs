@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::methods::Listed;
 use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 use map::Mapping;
@@ -37,7 +38,7 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let config = read_config(&root)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&root)?;
-    let (entries, respelled) = modules::entries(&tensors, &dialect, &config_file)?;
+    let Listed { entries, respelled, parts } = modules::entries(&tensors, &dialect, &config_file)?;
     let (files, linked) = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {
@@ -51,6 +52,7 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         config,
         dialect,
         entries,
+        parts,
         files,
         linked,
         notices,

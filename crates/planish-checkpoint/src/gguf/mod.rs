@@ -86,6 +86,7 @@ pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
         config: opened.config,
         dialect: Dialect::Plain,
         entries: opened.entries,
+        parts: Vec::new(),
         files,
         linked: Vec::new(),
         notices: Vec::new(),

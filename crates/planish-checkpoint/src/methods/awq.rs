@@ -70,7 +70,7 @@ impl Awq {
             return Err(find.wrong(name, &format!("has groups of {group}, and config.json says {said}")));
         }
         Ok(Some(Found {
-            module: module.to_owned(),
+            name: format!("{module}.weight"),
             shape: vec![rows, cols],
             layout: Layout::Packed {
                 packing: sizes.shape.packing,

@@ -134,7 +134,7 @@ fn four(find: &Find, module: &str, name: &str) -> Result<Found, Error> {
         }
     }
     Ok(Found {
-        module: module.to_owned(),
+        name: format!("{module}.weight"),
         shape: read.shape.clone(),
         layout: Layout::Plain(read.float_type.into()),
         respelled: Respelled {

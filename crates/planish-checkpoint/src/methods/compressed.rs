@@ -68,6 +68,7 @@ impl Compressed {
             _ => float_weight(find, name, None, self.float_type)?,
         };
         if let Some(found) = &mut found {
+            let module = found.name.strip_suffix(".weight").unwrap_or_default().to_owned();
             // What inputs and outputs would be rounded by, and a zero point of zero.
             let idle = [
                 "input_scale",
@@ -76,7 +77,7 @@ impl Compressed {
                 "weight_zero_point",
                 "weight_shape",
             ];
-            found.idle.extend(idle.map(|part| format!("{}.{part}", found.module)));
+            found.idle.extend(idle.map(|part| format!("{module}.{part}")));
         }
         Ok(found)
     }

@@ -103,7 +103,7 @@ impl Gptq {
         let less_one = self.less_one;
         let decode = move |parts: &[Tensor]| decode(&sizes, less_one, &order, parts);
         Ok(Some(Found {
-            module: module.to_owned(),
+            name: format!("{module}.weight"),
             shape: vec![rows, cols],
             layout: Layout::Packed {
                 packing: sizes.shape.packing,

@@ -91,7 +91,7 @@ impl Hqq {
         let mut idle: Vec<String> = SETTINGS.map(part).into();
         idle.push(part("shape"));
         Ok(Some(Found {
-            module: module.to_owned(),
+            name: format!("{module}.weight"),
             shape: vec![rows, cols],
             layout: Layout::Packed {
                 packing: sizes.shape.packing,

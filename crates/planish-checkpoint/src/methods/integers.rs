@@ -76,7 +76,7 @@ impl Integers<'_> {
             divisor: self.divisor,
         };
         Ok(Found {
-            module: self.module.to_owned(),
+            name: format!("{}.weight", self.module),
             shape: vec![rows, self.cols],
             layout: Layout::Packed {
                 packing: sizes.shape.packing,

@@ -13,6 +13,7 @@ mod gptq;
 mod hqq;
 mod integers;
 pub(crate) mod modes;
+mod mxfp4;
 mod scaled;
 mod small_floats;
 mod torchao;
@@ -41,12 +42,13 @@ enum Kind {
     Fp8(fp8::Fp8),
     Gptq(gptq::Gptq),
     Hqq(hqq::Hqq),
+    Mxfp4(mxfp4::Mxfp4),
     TorchAo(torchao::TorchAo),
 }
 
 /// The values of `quant_method` that are read, for messages.
 pub(crate) const NAMES: &str = "\"auto-round\", \"awq\", \"bitsandbytes\", \"compressed-tensors\", \"fbgemm_fp8\", \"fp8\", \
-                                \"gptq\", \"hqq\", \"modelopt\", \"torchao\"";
+                                \"gptq\", \"hqq\", \"modelopt\", \"mxfp4\", \"torchao\"";
 
 impl Method {
     /// The method that a section of config.json names; `None` if it is none of these.
@@ -60,6 +62,7 @@ impl Method {
             "fp8" | "fbgemm_fp8" | "modelopt" => Kind::Fp8(fp8::Fp8::read(keys, float_type)?),
             "gptq" => Kind::Gptq(gptq::Gptq::read(keys)?),
             "hqq" => Kind::Hqq(hqq::Hqq::read(keys)),
+            "mxfp4" => Kind::Mxfp4(mxfp4::Mxfp4),
             "torchao" => Kind::TorchAo(torchao::TorchAo::new(float_type)),
             _ => return Ok(None),
         };
@@ -94,6 +97,7 @@ impl Kind {
             Kind::Fp8(method) => method.weight(find, name),
             Kind::Gptq(method) => method.weight(find, name),
             Kind::Hqq(method) => method.weight(find, name),
+            Kind::Mxfp4(method) => method.weight(find, name),
             Kind::TorchAo(method) => method.weight(find, name),
         }
     }
@@ -102,7 +106,16 @@ impl Kind {
 impl Method {
     /// Whether a checkpoint of this method may hold no weight that is stored so.
     fn may_be_plain(&self) -> bool {
-        matches!(&self.0, Kind::Compressed(method) if method.is_dense())
+        match &self.0 {
+            Kind::Compressed(method) => method.is_dense(),
+            Kind::Mxfp4(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether models take the tensors of a weight as they are stored.
+    fn keeps_parts(&self) -> bool {
+        matches!(self.0, Kind::Mxfp4(_))
     }
 }
 
@@ -116,6 +129,7 @@ impl fmt::Display for Method {
             Kind::Fp8(method) => method.fmt(out),
             Kind::Gptq(method) => method.fmt(out),
             Kind::Hqq(method) => method.fmt(out),
+            Kind::Mxfp4(method) => method.fmt(out),
             Kind::TorchAo(method) => method.fmt(out),
         }
     }
@@ -134,10 +148,19 @@ type Decode = dyn Fn(&[Tensor]) -> Result<Weight, String> + Send + Sync;
 /// The weights of a method by the names of their entries.
 pub(crate) type RespelledByName = HashMap<String, Respelled>;
 
+/// What the tensors of a checkpoint are.
+pub(crate) struct Listed {
+    pub entries: Vec<Entry>,
+    /// Those that must be respelled.
+    pub respelled: RespelledByName,
+    /// Tensors that are parts of entries, and can be read by themselves.
+    pub parts: Vec<Entry>,
+}
+
 /// A weight as its header tells it.
 struct Found {
-    /// Its module, without `.weight`.
-    module: String,
+    /// Its own name: most often that of a module, and `.weight`.
+    name: String,
     shape: Vec<usize>,
     layout: Layout,
     respelled: Respelled,
@@ -145,12 +168,8 @@ struct Found {
     idle: Vec<String>,
 }
 
-/// Every weight once, in the natural order of names, and those that must be respelled.
-pub(crate) fn entries(
-    tensors: &Tensors,
-    method: &Method,
-    config_file: &Path,
-) -> Result<(Vec<Entry>, RespelledByName), Error> {
+/// Every weight once, in the natural order of names.
+pub(crate) fn entries(tensors: &Tensors, method: &Method, config_file: &Path) -> Result<Listed, Error> {
     let find = Find { tensors, config_file };
     let mut entries = Vec::new();
     let mut respelled = RespelledByName::new();
@@ -159,7 +178,7 @@ pub(crate) fn entries(
         let Some(found) = method.0.weight(&find, name)? else {
             continue;
         };
-        let name = format!("{}.weight", found.module);
+        let name = found.name;
         let parts = &found.respelled.parts;
         let bytes = parts.iter().filter_map(|part| tensors.get(part));
         entries.push(Entry {
@@ -175,20 +194,27 @@ pub(crate) fn entries(
         let what = format!("says that weights are stored as {method}, and no weight is");
         return Err(Error::malformed(config_file, what));
     }
+    let mut parts = Vec::new();
     for (name, stored) in tensors.iter() {
+        let plain = Entry {
+            name: name.to_owned(),
+            shape: stored.shape.clone(),
+            layout: Layout::Plain(stored.dtype),
+            stored_bytes: stored.size_bytes(),
+        };
         if taken.contains(name) {
+            parts.extend(method.keeps_parts().then_some(plain));
             continue;
         }
         if respelled.contains_key(name) {
             return Err(find.wrong(name, "there is a packed weight of the same name"));
         }
-        entries.push(Entry {
-            name: name.to_owned(),
-            shape: stored.shape.clone(),
-            layout: Layout::Plain(stored.dtype),
-            stored_bytes: stored.size_bytes(),
-        });
+        entries.push(plain);
     }
     entries.sort_by(|left, right| natural_order(&left.name, &right.name));
-    Ok((entries, respelled))
+    Ok(Listed {
+        entries,
+        respelled,
+        parts,
+    })
 }

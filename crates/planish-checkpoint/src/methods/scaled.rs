@@ -45,7 +45,7 @@ impl Scaled<'_> {
         })?;
         let float_type = self.float_type;
         Ok(Found {
-            module: self.module.to_owned(),
+            name: format!("{}.weight", self.module),
             shape: numbers.shape.clone(),
             layout: Layout::Plain(float_type.into()),
             respelled: Respelled {

@@ -141,7 +141,7 @@ fn other_methods_are_named() {
             format!(
                 "`quantization_config.quant_method` is \"{method}\", which planish does not read; \
                  it reads \"metal\" (transformers), MLX, \"auto-round\", \"awq\", \"bitsandbytes\", \"compressed-tensors\", \
-                 \"fbgemm_fp8\", \"fp8\", \"gptq\", \"hqq\", \"modelopt\", \"torchao\", \"mxfp4\" of gpt-oss and plain checkpoints"
+                 \"fbgemm_fp8\", \"fp8\", \"gptq\", \"hqq\", \"modelopt\", \"mxfp4\", \"torchao\" and plain checkpoints"
             )
         );
     }
