@@ -35,7 +35,11 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
     let config = read_config(&contents)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&contents)?;
-    let Listed { entries, respelled, parts } = modules::entries(&tensors, &dialect, &config_file)?;
+    let Listed {
+        entries,
+        respelled,
+        parts,
+    } = modules::entries(&tensors, &dialect, &config_file)?;
     let names = contents.files.iter().map(|(name, _)| name.clone());
     Ok(Source {
         path: contents.folder.clone(),

@@ -182,7 +182,12 @@ fn gpt_oss_is_converted_like_any_other() {
     };
     for (target, bound) in [(None, TOLERANCE), (Some(Target::Mlx), 0.1), (Some(Target::Metal), 0.1)] {
         let checkpoint = written(target);
-        assert_eq!(checkpoint.packed_part("model.layers.0.mlp.experts.down_proj_blocks").map(|entry| &entry.name), None);
+        assert_eq!(
+            checkpoint
+                .packed_part("model.layers.0.mlp.experts.down_proj_blocks")
+                .map(|entry| &entry.name),
+            None
+        );
         let (prefill, steps) = run(&mut Model::load(&checkpoint, &exact()).unwrap(), &golden);
         let errors = [error(&prefill, &golden.prefill), error(&steps, &golden.steps)];
         println!("{target:?}: {errors:?}");

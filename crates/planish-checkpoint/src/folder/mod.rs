@@ -38,7 +38,11 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let config = read_config(&root)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&root)?;
-    let Listed { entries, respelled, parts } = modules::entries(&tensors, &dialect, &config_file)?;
+    let Listed {
+        entries,
+        respelled,
+        parts,
+    } = modules::entries(&tensors, &dialect, &config_file)?;
     let (files, linked) = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {

@@ -54,7 +54,12 @@ fn decode(shape: &[usize], parts: &[Tensor]) -> Result<Weight, String> {
     let experts = data.par_chunks_exact_mut(expert_bytes).enumerate();
     let expert = |(expert, out): (usize, &mut [u8])| {
         let part = |tensor: &Tensor, size: usize| tensor.data.slice(expert * size..(expert + 1) * size);
-        let matrix = mxfp4_to_affine(rows, cols, &part(blocks, rows * cols / 2), &part(scales, rows * cols / 32));
+        let matrix = mxfp4_to_affine(
+            rows,
+            cols,
+            &part(blocks, rows * cols / 2),
+            &part(scales, rows * cols / 32),
+        );
         let floats = dequantize(&matrix.map_err(|error| error.to_string())?, FloatType::BF16);
         let mut turned = memory::with_room("weights", floats.len());
         transpose_columns(&floats, 2 * cols, 2, 0..cols, &mut turned);
