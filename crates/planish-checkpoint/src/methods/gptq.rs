@@ -74,6 +74,12 @@ impl Gptq {
         let [groups, scaled] = find.matrix(&part("scales"), scales, &FLOATS)?;
         let zeros = find.need(&part("qzeros"), name)?;
         let [zero_groups, zero_words] = find.matrix(&part("qzeros"), zeros, &WORDS)?;
+        if !rows.is_multiple_of(8) {
+            return Err(find.wrong(
+                name,
+                &format!("expected outputs that are a multiple of 8, found {rows}"),
+            ));
+        }
         if scaled != rows {
             find.check_shape(&part("scales"), scales, &[groups, rows])?;
         }

@@ -65,14 +65,12 @@ impl Hqq {
             find.check_type(&name, stored, &FLOATS)?;
         }
         let [rows, cols] = shape;
-        let groups = rows
-            .checked_mul(cols)
-            .map(|weights| weights / group)
-            .unwrap_or_default();
+        let weights = rows.checked_mul(cols).unwrap_or_default();
+        let groups = weights / group;
         let bits = [8u32, 4, 2]
             .into_iter()
             .find(|bits| packed_rows * (8 / *bits as usize) == groups);
-        let bits = bits.filter(|_| groups * group == rows * cols).ok_or_else(|| {
+        let bits = bits.filter(|_| groups * group == weights).ok_or_else(|| {
             let what = format!(
                 "expected {groups} groups of {group} for the shape {shape:?} in 8, 4 or 2 bits, found {packed_rows} rows of bytes"
             );

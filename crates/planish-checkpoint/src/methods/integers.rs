@@ -60,7 +60,14 @@ impl Integers<'_> {
             find.check_type(zeros, stored, &types)?;
             match stored.dtype {
                 Dtype::I8 => find.check_shape(zeros, stored, &scales.shape)?,
-                _ => find.check_shape(zeros, stored, &[rows * self.bits as usize / 32, groups])?,
+                _ if rows.is_multiple_of(32) => {
+                    find.check_shape(zeros, stored, &[rows * self.bits as usize / 32, groups])?;
+                }
+                _ => {
+                    return Err(
+                        find.unsupported(zeros, &format!("expected rows that are a multiple of 32, found {rows}"))
+                    );
+                }
             }
             parts.push(zeros.clone());
             scale_type = FloatType::F32;
