@@ -56,6 +56,7 @@ mod convert;
 mod demo_model;
 mod engine;
 mod error;
+mod error_kind;
 mod evaluate;
 mod imatrix;
 mod many;
@@ -85,6 +86,7 @@ pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relativ
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use engine::{Client, Engine, EngineEvent, EngineOptions, EngineRequest, EngineStatus, Refusal};
 pub use error::Error;
+pub use error_kind::ErrorKind;
 pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
 pub use imatrix::read_imatrix;
 pub use many::{ManyStep, Request};

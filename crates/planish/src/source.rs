@@ -1,5 +1,6 @@
 //! A model opened by name: a folder, a `.gguf` file, or a Hub id that is fetched first. Headers are read, weights are not.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
@@ -39,10 +40,14 @@ impl Source {
     /// # Errors
     /// As [`Source::open`]; a revision of a local path.
     pub fn open_revision(
-        model: &str,
+        model: impl AsRef<OsStr>,
         revision: Option<&str>,
         on_download: &mut dyn FnMut(Download),
     ) -> Result<Source, Error> {
+        let Some(model) = model.as_ref().to_str() else {
+            // No name of the Hub.
+            return Source::open_path(Path::new(model.as_ref()));
+        };
         let hub_id = hub::repository(model);
         let path = resolve(model, revision, on_download)?;
         Ok(Source {

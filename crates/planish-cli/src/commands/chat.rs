@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 
 use planish::{CausalLM, ChatSession, Finish, GenerationConfig, Session};
 
@@ -12,6 +11,7 @@ use super::interrupt;
 use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
 use super::template_flags::TemplateFlags;
+use crate::SUCCESS;
 use crate::hints::describe;
 
 const HELP: &str = "\
@@ -50,7 +50,7 @@ pub struct Arguments {
 const NEW_TOKENS: usize = 2048;
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let options = arguments.run.load_options()?;
     let template = arguments.template.template()?;
     let source = arguments.run.open(arguments.model.as_deref())?;
@@ -90,14 +90,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     });
     loop {
         match input.read()? {
-            Line::End => return Ok(ExitCode::SUCCESS),
+            Line::End => return Ok(SUCCESS),
             Line::Text(text) if text.trim().is_empty() => {}
             Line::Text(text) => {
                 if conversation.take(&text)?.is_leave() {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(SUCCESS);
                 }
                 if interrupt::must_end() {
-                    return Ok(ExitCode::from(interrupt::exit_code()));
+                    return Ok(interrupt::exit_code());
                 }
             }
         }

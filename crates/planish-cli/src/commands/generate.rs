@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,6 +16,7 @@ use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
 use super::template_flags::TemplateFlags;
 use super::texts::read_standard_input;
+use crate::SUCCESS;
 
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
@@ -76,7 +76,7 @@ pub struct Arguments {
 const NEW_TOKENS: usize = 512;
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(file) = &arguments.prompts {
         return answer_file(arguments, file);
     }
@@ -139,8 +139,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     explain_end(&told.answer, &model);
     Ok(match told.answer.finish {
-        Finish::Interrupted => ExitCode::from(interrupt::exit_code()),
-        _ => ExitCode::SUCCESS,
+        Finish::Interrupted => interrupt::exit_code(),
+        _ => SUCCESS,
     })
 }
 
@@ -157,7 +157,7 @@ impl Arguments {
 }
 
 /// Answers a file of prompts.
-fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<ExitCode> {
+fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<u8> {
     let template = arguments.template.template()?;
     let config = GenerationConfig {
         constraint: arguments.constraint()?,
