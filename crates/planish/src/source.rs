@@ -79,6 +79,18 @@ impl Source {
         })
     }
 
+    /// The same model with the adapter in `folder` (PEFT's LoRA or DoRA, mlx-lm's) merged into its weights as they are read.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::adapted`].
+    pub fn adapted(self, folder: &Path) -> Result<Source, Error> {
+        let Source { checkpoint, hub_id } = self;
+        Ok(Source {
+            checkpoint: checkpoint.adapted(folder)?,
+            hub_id,
+        })
+    }
+
     /// The Hub id `org/name`, if the model came from the Hub.
     pub fn hub_id(&self) -> Option<&str> {
         self.hub_id.as_deref()
