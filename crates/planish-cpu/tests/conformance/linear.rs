@@ -127,10 +127,7 @@ fn each_matrix(check: impl Fn(&Case, &CpuMatrix, &[f64], &mut Random)) {
 /// Products of f32, which `matrix.rs` holds against f64, tell what each combination of types must give, bit for bit.
 fn check_linear(cpu: &Cpu, case: &Case, matrix: &CpuMatrix, random: &mut Random) {
     for m in [1, 3, 33] {
-        for (from, to) in FLOAT_TYPES
-            .into_iter()
-            .flat_map(|from| FLOAT_TYPES.map(|to| (from, to)))
-        {
+        for (from, to) in TYPES {
             let (x, seen) = stored(&input(&Case { m, ..*case }, random), from);
             let (bias_data, bias) = stored(&(0..case.rows).map(|_| random.float()).collect::<Vec<_>>(), to);
             for precision in [Precision::Exact, Precision::Rounded] {
