@@ -126,18 +126,9 @@ class Packed(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
-        named = any(prefix + name in state_dict for name in PARTS)
-        if self.folded and named:
-            self.unfold()
-            super()._load_from_state_dict(state_dict, prefix, *arguments)
-            self.fold()
-        elif self.folded:
-            strict, missing = arguments[1], arguments[2]
-            super()._load_from_state_dict(state_dict, prefix, *arguments)
-            if strict:
-                missing.extend(prefix + name for name in PARTS)
-        else:
-            super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self.unfold()
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self.fold()
 
     def _product(self, x, bias):
         if x.shape[-1] != self.cols:
