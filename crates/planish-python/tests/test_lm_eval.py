@@ -1,15 +1,11 @@
 """lm-evaluation-harness on planish, by its own requests: no data is fetched."""
 
-from pathlib import Path
-
 import numpy as np
 import planish
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from planish.lm_eval import PlanishLM
-
-DEMO = Path(__file__).parents[3] / "models" / "demo"
 
 
 def requests(kind, *arguments):
@@ -90,19 +86,3 @@ def test_texts_until(harness):
     assert whole.startswith(second) and second
     with pytest.raises(ValueError, match="max_gen_toks"):
         harness.generate_until(requests("generate_until", (context, {"max_gen_toks": 64})), disable_tqdm=True)
-
-
-def test_hf_over_packed_weights_agrees():
-    import torch
-    from lm_eval.models.huggingface import HFLM
-
-    import planish.transformers
-
-    assert planish.transformers.enabled()
-    theirs = HFLM(pretrained=str(DEMO), device="cpu", dtype="float32", batch_size=1)
-    modules = [module for module in theirs.model.modules() if isinstance(module, planish.transformers.modules.Packed)]
-    assert modules and torch.get_num_threads() > 0
-    pairs = [("Once upon a time there was a little", " girl"), ("Tom had a", " red ball.")]
-    found = theirs.loglikelihood(requests("loglikelihood", *pairs), disable_tqdm=True)
-    ours = PlanishLM(str(DEMO)).loglikelihood(requests("loglikelihood", *pairs), disable_tqdm=True)
-    assert np.allclose([each[0] for each in found], [each[0] for each in ours], atol=0.05)
