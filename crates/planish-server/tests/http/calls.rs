@@ -6,7 +6,8 @@ use crate::server::{Running, agent};
 use crate::tools::{TEMPLATE, server, tools};
 
 /// As Llama's models have it: a call is an object, which a schema can ask for.
-const OBJECTS: &str = "{# \"parameters\" ipython #}{% for m in messages %}{{ m.role }}: {{ m.content or '' }}\n{% endfor %}assistant:";
+const OBJECTS: &str =
+    "{# \"parameters\" ipython #}{% for m in messages %}{{ m.role }}: {{ m.content or '' }}\n{% endfor %}assistant:";
 
 /// A name and arguments.
 type Calls = Vec<(String, Value)>;
@@ -72,7 +73,10 @@ fn of_chat(server: &Running, asked: &Asked) -> (Calls, Value) {
     let calls = choice["message"]["tool_calls"].as_array().unwrap().iter();
     let call = |call: &Value| {
         let function = &call["function"];
-        (function["name"].as_str().unwrap().to_owned(), arguments(&function["arguments"]))
+        (
+            function["name"].as_str().unwrap().to_owned(),
+            arguments(&function["arguments"]),
+        )
     };
     (calls.map(call).collect(), choice["finish_reason"].clone())
 }
@@ -139,7 +143,10 @@ fn of_messages(server: &Running, asked: &Asked) -> Calls {
     let last = of_kind("message_delta").next().unwrap();
     assert_eq!(last["delta"]["stop_reason"], answer["stop_reason"]);
     let long = streamed.iter().any(|(_, _, pieces)| *pieces > 3);
-    assert!(long || calls.iter().all(|(_, input)| *input == json!({})), "{streamed:?}");
+    assert!(
+        long || calls.iter().all(|(_, input)| *input == json!({})),
+        "{streamed:?}"
+    );
     let streamed: Calls = streamed
         .into_iter()
         .map(|(name, text, _)| (name, arguments(&json!(text))))
@@ -198,7 +205,10 @@ fn tools_are_called_as_in_chats() {
         match asked.choice[0] {
             forced if forced == FORCED.choice[0] => {
                 assert_eq!((expected.len(), expected[0].0.as_str()), (1, "get_weather"));
-                assert!((1..=9).contains(&expected[0].1["days"].as_i64().unwrap()), "{expected:?}");
+                assert!(
+                    (1..=9).contains(&expected[0].1["days"].as_i64().unwrap()),
+                    "{expected:?}"
+                );
                 assert_eq!(finish, "tool_calls");
             }
             auto if auto == AUTO.choice[0] => assert_eq!(expected, [("stop".to_owned(), json!({}))]),

@@ -108,7 +108,10 @@ fn responses_tell_how_likely_tokens_were() {
     let pieces = of_kind("response.output_text.delta").flat_map(|event| event["logprobs"].as_array().unwrap().clone());
     let pieces: Vec<Value> = pieces.collect();
     assert_eq!(pieces, expected.as_array().unwrap()[..pieces.len()]);
-    assert!(pieces.len() + 2 > expected.as_array().unwrap().len(), "only the last may have no text");
+    assert!(
+        pieces.len() + 2 > expected.as_array().unwrap().len(),
+        "only the last may have no text"
+    );
     let done = of_kind("response.output_text.done").next().unwrap();
     assert_eq!(&done["logprobs"], expected);
 
