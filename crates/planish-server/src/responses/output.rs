@@ -218,7 +218,6 @@ impl Stream {
 
     /// Ends the open item.
     fn close(&mut self, status: &str) -> String {
-        let likely = self.take_likely();
         let Some(mut open) = self.open.take() else {
             return String::new();
         };
@@ -226,7 +225,7 @@ impl Stream {
         let mut done = open.place(index);
         if open.kind == Kind::Message {
             // The last tokens may have had no text.
-            open.logprobs.extend(likely);
+            open.logprobs.extend(self.take_likely());
             done["logprobs"] = Value::from(open.logprobs.clone());
         }
         let name = if matches!(open.kind, Kind::Call { .. }) {

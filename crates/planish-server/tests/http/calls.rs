@@ -116,8 +116,9 @@ fn of_messages(server: &Running, asked: &Asked) -> Calls {
     }
     let (status, answer) = server.post("/v1/messages", &body);
     assert_eq!(status, 200, "{answer}");
-    let blocks = answer["content"].as_array().unwrap();
-    assert!(blocks.iter().all(|block| block["type"] == "tool_use"), "{answer}");
+    let mut blocks = answer["content"].as_array().unwrap().clone();
+    // An answer that was cut may end in a part of a mark, which is text.
+    blocks.retain(|block| block["type"] == "tool_use" || answer["stop_reason"] != "max_tokens");
     let calls: Calls = blocks
         .iter()
         .map(|block| (block["name"].as_str().unwrap().to_owned(), block["input"].clone()))
@@ -128,9 +129,8 @@ fn of_messages(server: &Running, asked: &Asked) -> Calls {
     let mut streamed: Vec<(String, String, usize)> = Vec::new();
     for event in &events {
         let block = &event["content_block"];
-        if event["type"] == "content_block_start" {
-            assert_eq!((&block["type"], &block["input"]), (&json!("tool_use"), &json!({})));
-            assert_eq!(event["index"], streamed.len());
+        if event["type"] == "content_block_start" && block["type"] == "tool_use" {
+            assert_eq!((&block["input"], &event["index"]), (&json!({}), &json!(streamed.len())));
             streamed.push((block["name"].as_str().unwrap().to_owned(), String::new(), 0));
         }
         if let Some(piece) = event["delta"]["partial_json"].as_str() {
@@ -139,7 +139,10 @@ fn of_messages(server: &Running, asked: &Asked) -> Calls {
             *pieces += 1;
         }
     }
-    assert_eq!(of_kind("content_block_stop").count(), streamed.len());
+    assert_eq!(
+        of_kind("content_block_stop").count(),
+        of_kind("content_block_start").count()
+    );
     let last = of_kind("message_delta").next().unwrap();
     assert_eq!(last["delta"]["stop_reason"], answer["stop_reason"]);
     let long = streamed.iter().any(|(_, _, pieces)| *pieces > 3);
@@ -170,8 +173,12 @@ fn of_responses(server: &Running, asked: &Asked) -> Calls {
     }
     let (status, answer) = server.post("/v1/responses", &body);
     assert_eq!(status, 200, "{answer}");
-    let items = answer["output"].as_array().unwrap();
-    assert!(items.iter().all(|item| item["type"] == "function_call"), "{answer}");
+    let of_calls = |answer: &Value| -> Vec<Value> {
+        let mut items = answer["output"].as_array().unwrap().clone();
+        items.retain(|item| item["type"] == "function_call" || answer["status"] == "completed");
+        items
+    };
+    let items = of_calls(&answer);
     let call = |item: &Value| (item["name"].as_str().unwrap().to_owned(), arguments(&item["arguments"]));
     let calls: Calls = items.iter().map(call).collect();
 
@@ -185,14 +192,16 @@ fn of_responses(server: &Running, asked: &Asked) -> Calls {
                 assert_eq!(event["arguments"], texts[index.unwrap()]);
                 assert_eq!(event["name"], calls[index.unwrap()].0);
             }
-            "response.output_item.done" => assert_eq!(event["item"]["arguments"], texts[index.unwrap()]),
+            "response.output_item.done" if event["item"]["type"] == "function_call" => {
+                assert_eq!(event["item"]["arguments"], texts[index.unwrap()])
+            }
             _ => {}
         }
     }
     let whole: Vec<&str> = items.iter().map(|item| item["arguments"].as_str().unwrap()).collect();
     assert_eq!(texts, whole);
-    let last = &events.last().unwrap()["response"]["output"];
-    assert_eq!(last.as_array().unwrap().iter().map(call).collect::<Calls>(), calls);
+    let last = of_calls(&events.last().unwrap()["response"]);
+    assert_eq!(last.iter().map(call).collect::<Calls>(), calls);
     calls
 }
 
