@@ -41,6 +41,7 @@ fn alone(model: &mut Model, capacity: usize, events: &[Event], name: &str) {
 /// Reads a prompt in pieces that end where `ends` says, then some tokens one by one or in chunks of `steps`; logits after each chunk.
 fn read(model: &mut Model, prompt: &[u32], ends: &[usize], after: &[u32], steps: usize) -> Vec<Vec<f32>> {
     let mut cache = model.cache(prompt.len() + after.len());
+    model.announce_length(&mut cache, prompt.len());
     let mut found = Vec::new();
     let mut run = |cache: &mut Cache, tokens: &[u32], whole: usize, want: Want<'_>| {
         let input = Input::Piece { tokens, whole };
@@ -67,7 +68,13 @@ fn read(model: &mut Model, prompt: &[u32], ends: &[usize], after: &[u32], steps:
 
 /// A prompt of `length` tokens whole and in pieces, some of them of one token, and what follows step by step and together.
 fn cut(model: &mut Model, length: usize, steps: usize, random: &mut Random, name: &str) {
-    const TOGETHER: usize = 7;
+    // Where frequencies follow the length, steps are rotated for one length each.
+    let ropes = &model.architecture().ropes;
+    let together = if ropes.iter().any(|rope| rope.depends_on_length()) {
+        1
+    } else {
+        7
+    };
     let vocabulary = model.architecture().vocabulary;
     let tokens: Vec<u32> = (0..length + steps).map(|_| random.below(vocabulary) as u32).collect();
     let (prompt, after) = tokens.split_at(length);
@@ -80,10 +87,10 @@ fn cut(model: &mut Model, length: usize, steps: usize, random: &mut Random, name
         let size = 1 + random.below(most);
         ends.push(length.min(ends.last().unwrap_or(&0) + size));
     }
-    let pieces = read(model, prompt, &ends, after, TOGETHER);
-    assert_eq!(pieces.len(), 1 + steps.div_ceil(TOGETHER));
+    let pieces = read(model, prompt, &ends, after, together);
+    assert_eq!(pieces.len(), 1 + steps.div_ceil(together));
     for (index, found) in pieces.iter().enumerate() {
-        let expected = &whole[steps.min(index * TOGETHER)];
+        let expected = &whole[steps.min(index * together)];
         let same = found.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
         let far = found
             .iter()

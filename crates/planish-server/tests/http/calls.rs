@@ -220,7 +220,8 @@ fn tools_are_called_as_in_chats() {
                 );
                 assert_eq!(finish, "tool_calls");
             }
-            auto if auto == AUTO.choice[0] => assert_eq!(expected, [("stop".to_owned(), json!({}))]),
+            // The schema and calls are all that may come; this model calls.
+            auto if auto == AUTO.choice[0] => assert_eq!(finish, "tool_calls"),
             _ => assert!(expected.len() > 1, "calls side by side: {expected:?}"),
         }
         assert_eq!(of_messages(&server, &asked), expected);
