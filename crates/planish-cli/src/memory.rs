@@ -7,8 +7,17 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The system's allocator, which ends the program when it has nothing.
+/// The system's allocator, which ends the program when it has nothing. Where no program runs, as in an interpreter, it is no more than
+/// the system's.
 pub struct Watched;
+
+/// Whether the process is the program.
+static WATCHES: AtomicBool = AtomicBool::new(false);
+
+/// From now on memory that runs out ends the process.
+pub fn watch() {
+    WATCHES.store(true, Ordering::Relaxed);
+}
 
 /// Whether a thread has begun to end the program.
 static ENDED: AtomicBool = AtomicBool::new(false);
@@ -37,7 +46,7 @@ unsafe impl GlobalAlloc for Watched {
 }
 
 fn checked(memory: *mut u8, bytes: usize) -> *mut u8 {
-    if memory.is_null() {
+    if memory.is_null() && WATCHES.load(Ordering::Relaxed) {
         end(bytes);
     }
     memory

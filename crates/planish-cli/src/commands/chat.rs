@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 
 use planish::{CausalLM, ChatSession, Finish, GenerationConfig, Session};
 
@@ -11,8 +10,8 @@ use super::chat_input::{Input, Line};
 use super::interrupt;
 use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
-use super::source::open_or_demo;
 use super::template_flags::TemplateFlags;
+use crate::SUCCESS;
 use crate::hints::describe;
 
 const HELP: &str = "\
@@ -51,10 +50,10 @@ pub struct Arguments {
 const NEW_TOKENS: usize = 2048;
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let options = arguments.run.load_options()?;
     let template = arguments.template.template()?;
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let model = load_with(&source, options, template)?;
     let suggested = || model.suggested_max_new_tokens(0).unwrap_or(NEW_TOKENS);
     let config = arguments
@@ -91,14 +90,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     });
     loop {
         match input.read()? {
-            Line::End => return Ok(ExitCode::SUCCESS),
+            Line::End => return Ok(SUCCESS),
             Line::Text(text) if text.trim().is_empty() => {}
             Line::Text(text) => {
                 if conversation.take(&text)?.is_leave() {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(SUCCESS);
                 }
                 if interrupt::must_end() {
-                    return Ok(ExitCode::from(interrupt::exit_code()));
+                    return Ok(interrupt::exit_code());
                 }
             }
         }

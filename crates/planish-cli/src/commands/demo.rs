@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -20,6 +19,7 @@ use super::demo_chart::{Row, chart};
 use super::inspect::summary;
 use super::interrupt;
 use super::source::{demo, open};
+use crate::SUCCESS;
 
 /// Flags of `planish demo`.
 #[derive(clap::Args, Debug)]
@@ -59,7 +59,7 @@ struct Version {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     anyhow::ensure!(
         arguments.threads != Some(0),
         "--threads 0: there must be at least one thread"
@@ -102,7 +102,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     writeln!(output, "{}", style("3. A story by each, same seed").bold())?;
     for version in &mut versions {
         if tell(arguments, version, output)? == Finish::Interrupted {
-            return Ok(ExitCode::from(interrupt::exit_code()));
+            return Ok(interrupt::exit_code());
         }
     }
     hint(output, &named, |_| {
@@ -115,7 +115,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             report(arguments, &versions, (stories.len(), scored), named.as_deref())
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 /// The command that does the same, if the original is a folder that the reader has; then an empty line.

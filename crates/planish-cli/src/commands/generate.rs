@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,9 +14,9 @@ use super::interrupt;
 use super::prompts::{Options, Prompts};
 use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
-use super::source::open_or_demo;
 use super::template_flags::TemplateFlags;
 use super::texts::read_standard_input;
+use crate::SUCCESS;
 
 /// Flags of `planish generate`.
 #[derive(clap::Args, Debug)]
@@ -77,14 +76,14 @@ pub struct Arguments {
 const NEW_TOKENS: usize = 512;
 
 /// Runs the command.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if let Some(file) = &arguments.prompts {
         return answer_file(arguments, file);
     }
     let prompt = prompt_text(arguments.prompt.as_deref().unwrap_or_default())?;
     let options = arguments.run.load_options()?;
     let template = arguments.template.template()?;
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let start = Instant::now();
     let model = load_with(&source, options, template)?;
     let load = start.elapsed();
@@ -140,8 +139,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     explain_end(&told.answer, &model);
     Ok(match told.answer.finish {
-        Finish::Interrupted => ExitCode::from(interrupt::exit_code()),
-        _ => ExitCode::SUCCESS,
+        Finish::Interrupted => interrupt::exit_code(),
+        _ => SUCCESS,
     })
 }
 
@@ -158,7 +157,7 @@ impl Arguments {
 }
 
 /// Answers a file of prompts.
-fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<ExitCode> {
+fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<u8> {
     let template = arguments.template.template()?;
     let config = GenerationConfig {
         constraint: arguments.constraint()?,
@@ -168,7 +167,7 @@ fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<ExitCode> {
     };
     let mut prompts = Prompts::read(file, &config)?;
     let options = arguments.run.load_options()?;
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let model = load_with(&source, options, template)?;
     arguments.sampling.print_idle(&model.plan(&config)?);
     if !arguments.raw && arguments.model.is_some() && !model.tokenizer()?.has_chat_template() {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use planish::{Answer, CausalLM, GenerationConfig, ManyStep, Message, Request, Step, StopStrings};
@@ -18,6 +17,7 @@ use super::interrupt;
 use super::progress::AnswersBar;
 use super::texts::{read_standard_input, read_text};
 use crate::hints::with_hint;
+use crate::{FAILURE, SUCCESS};
 
 /// A line of JSON.
 #[derive(Deserialize)]
@@ -121,7 +121,7 @@ impl Prompts {
     ///
     /// # Errors
     /// A prompt that the model cannot answer, named, before anything runs; a failing device; output that cannot be written.
-    pub fn answer(&self, model: &CausalLM, options: &Options) -> anyhow::Result<ExitCode> {
+    pub fn answer(&self, model: &CausalLM, options: &Options) -> anyhow::Result<u8> {
         let requests = self.requests(model, options)?;
         let parallel = options.parallel.unwrap_or_else(|| model.batch());
         let start = std::time::Instant::now();
@@ -179,7 +179,7 @@ impl Prompts {
                 let Some(answer) = answer else { break };
                 self.tell(model, (index, &requests[index]), answer, options)?;
             }
-            return Ok(ExitCode::from(interrupt::exit_code()));
+            return Ok(interrupt::exit_code());
         }
         if options.verbose || io::stderr().is_terminal() {
             let read: usize = requests.iter().map(|request| request.prompt.len()).sum();
@@ -188,7 +188,7 @@ impl Prompts {
             let count = requests.len();
             eprintln!("{count} prompts, {read} tokens read, {written} written in {seconds:.2} s: {rate:.1} tokens/s");
         }
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if failed { FAILURE } else { SUCCESS })
     }
 
     fn requests(&self, model: &CausalLM, options: &Options) -> anyhow::Result<Vec<Request>> {

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal, stderr};
-use std::path::Path;
 
 use planish::Source;
 
@@ -11,11 +10,7 @@ use super::progress::Bar;
 /// Opens `model`, fetching it from the Hub where it is not a local path.
 pub fn open(model: &OsStr, revision: Option<&str>) -> anyhow::Result<Source> {
     let bar = Bar::new();
-    let source = match model.to_str() {
-        Some(model) => Source::open_revision(model, revision, &mut |step| bar.download(step))?,
-        // No name of the Hub.
-        None => Source::open_path(Path::new(model))?,
-    };
+    let source = Source::open_revision(model, revision, &mut |step| bar.download(step))?;
     if stderr().is_terminal() {
         source
             .checkpoint()
