@@ -42,6 +42,7 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
         entries,
         files: names.filter(|name| files::is_carried(name)).collect(),
         linked: Vec::new(),
+        large: Vec::new(),
         notices,
         storage: Box::new(Memory {
             weights: Weights {

@@ -38,7 +38,7 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&root)?;
     let entries = modules::entries(&tensors, &dialect, &config_file)?;
-    let (files, linked) = files::carried(&root)?;
+    let files::Carried { own, linked, large } = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {
         origin: folder.to_path_buf(),
@@ -50,8 +50,9 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         config,
         dialect,
         entries,
-        files,
+        files: own,
         linked,
+        large,
         notices,
         storage: Box::new(Folder { root, weights }),
     })

@@ -83,6 +83,7 @@ pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
         entries: opened.entries,
         files,
         linked: Vec::new(),
+        large: Vec::new(),
         notices: Vec::new(),
         storage: Box::new(storage),
     })
