@@ -90,6 +90,9 @@ impl LayerRunner<'_> {
     /// An architecture that is not known; a `PLANISH_CPU` that is not here; a GPU that does not work.
     pub fn new(checkpoint: &Checkpoint, threads: Option<usize>, device: Device) -> Result<LayerRunner<'_>, Error> {
         let architecture = Architecture::of(checkpoint)?;
+        if architecture.is_entangled() {
+            return Err(Error::Entangled);
+        }
         let ear = Arc::new(Ear::default());
         let engine: Box<dyn LayerEngine> = match device {
             Device::Cuda if has_ears(&architecture) => crate::device::layers_on_cuda(ear.clone())?,
