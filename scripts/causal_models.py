@@ -18,17 +18,26 @@ marian mbart megatron-bert moshi moss_transcribe_diarize musicgen musicgen_melod
 roberta-prelayernorm roc_bert roformer trocr whisper xlm xlm-roberta xlm-roberta-xl xlnet xmod got_ocr2 mllama fuyu emu3 blt
 gemma4_assistant gemma4_unified_assistant""".split()
 REASONS = {
-    "attention with other formulas": "diffllama doge openai-gpt xglm biogpt ctrl cpmant modernbert-decoder gpt_neox_japanese",
-    "linear biases of positions without rounding": "bloom mpt",
-    "rotation by negative angles, norms without weights": "nanochat",
-    "norms inside of blocks, activations rounded to 8 bits": "bitnet",
-    "Mamba 1 or RWKV": "mamba falcon_mamba jamba rwkv zamba",
-    "another recurrence": "xlstm recurrent_gemma bailing_hybrid kimi_linear minimax olmo_hybrid lfm3 qwen4_exp qwen4_exp_text",
-    "Mamba 2 with blocks that several layers share, or in layers of one block": "zamba2 nemotron_h",
-    "sparse or chunked attention": "deepseek_v32 deepseek_v4 glm_moe_dsa llama4 llama4_text minimax_m3_vl_text",
-    "Gemma 3n and 4: sizes by kind of layer, embeddings for each layer":
-        "gemma3n gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text",
-    "experts routed otherwise": "aria_text axk1 axk2 beam cohere2_moe dbrx jetmoe laguna longcat_flash mimo_v2_flash zaya",
+    "attention that is a difference of two": "diffllama",
+    "masks made of values, experts of one column each": "doge",
+    "biases of positions from a table of distances": "cpmant",
+    "a head of two layers": "modernbert-decoder",
+    "Mamba 1, RWKV or xLSTM: another recurrence": "mamba falcon_mamba jamba rwkv zamba xlstm recurrent_gemma",
+    "a recurrence whose decay is fixed, or of each channel": "bailing_hybrid kimi_linear minimax",
+    "delta nets with doubled strengths, an n-gram table": "olmo_hybrid qwen4_exp qwen4_exp_text",
+    "blocks that several layers share, of hidden state and embedding side by side": "zamba2",
+    "layers that run several times": "hrm_text",
+    "chunked attention, experts whose inputs are weighed": "llama4 llama4_text",
+    "several hidden states side by side (hyper-connections)": "deepseek_v4 hy_v4",
+    "sparse attention by blocks": "minimax_m3_vl_text",
+    "latent attention with windows and gates": "dots3_note dots3_note_text",
+    "norms with gates": "axk2",
+    "several predictions of a layer's result (AltUp)": "gemma3n gemma3n_text",
+    "experts that do nothing, two blocks of attention in a layer": "longcat_flash",
+    "a temperature that grows at every position": "beam",
+    "experts of attention heads": "jetmoe",
+    "convolutions of queries and keys, routers that read each other": "zaya",
+    "convolutions around blocks": "inkling_text inkling2_text",
 }
 WHY = {model_type: reason for reason, types in REASONS.items() for model_type in types.split()}
 

@@ -46,6 +46,7 @@ ROPES = {
     "longrope_factor": (16, dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=4096,
                                  factor=32.0, partial_rotary_factor=0.5, short_factor=[1.0, 1.25, 1.5, 2.0],
                                  long_factor=[1.0, 4.0, 12.0, 40.0])),
+    "proportional": (32, dict(rope_type="proportional", rope_theta=1000000.0, partial_rotary_factor=0.25, factor=2.0)),
 }
 
 
@@ -69,11 +70,13 @@ def random_model(case, seed):
     model = auto_class(config, case).from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            around = 1.0 if re.search(r"(norm|ln_)[^.]*(\.\d+)?\.weight$", name) else 0.0
+            around = 1.0 if re.search(r"(norm|ln_)[^.]*(\.\d+)?\.weight$|router\.scale$|per_expert_scale$", name) else 0.0
             parameter.copy_((around + case.spread * torch.randn_like(parameter)).to(case.stored).float())
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_((case.spread * torch.randn_like(buffer)).to(case.stored).float())
+            if name.endswith("layer_scalar"):
+                buffer.copy_((1.0 + case.spread * torch.randn_like(buffer)).to(case.stored).float())
     return model.eval()
 
 

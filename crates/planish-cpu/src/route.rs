@@ -25,6 +25,7 @@ pub fn route(pool: &Pool, rows: usize, problem: &Route<'_, CpuOps>, choices: &mu
     let (experts, rule) = (problem.logits.cols(), &problem.rule);
     let logits = problem.logits.first(rows);
     let correction = problem.score_correction.map(|correction| correction.values());
+    let factors = problem.factors.map(|factors| factors.values());
     assert!(rule.chosen <= experts);
     memory::resize("experts", &mut choices.experts, rows * rule.chosen, 0);
     memory::resize("experts", &mut choices.weights, rows * rule.chosen, 0.0);
@@ -43,6 +44,10 @@ pub fn route(pool: &Pool, rows: usize, problem: &Route<'_, CpuOps>, choices: &mu
             };
             scores.copy_from_slice(&logits[row * experts..][..experts]);
             route_row(rule, correction, &mut scores, &mut candidates, &mut row_choices);
+            if let Some(factors) = factors {
+                let choices = row_choices.experts.iter().zip(row_choices.weights.iter_mut());
+                choices.for_each(|(&expert, weight)| *weight *= factors[expert as usize]);
+            }
         }
     });
 }
@@ -64,11 +69,13 @@ fn route_row(
     match rule.scoring {
         Scoring::SparseMixer { jitter } => return sparse_mixer(scores, jitter, choices),
         Scoring::Softmax => softmax(scores),
-        Scoring::Sigmoid => scores
-            .iter_mut()
-            .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
+        Scoring::Sigmoid => sigmoid(scores),
+        Scoring::SigmoidOfChosen => {}
     }
     candidates.copy_from_slice(scores);
+    if let Scoring::SigmoidOfChosen = rule.scoring {
+        sigmoid(scores);
+    }
     if let Some(correction) = correction {
         candidates
             .iter_mut()
@@ -86,6 +93,12 @@ fn route_row(
     let divisor = rule.normalize.map_or(1.0, |least| sum.max(least));
     let factor = rule.scale / divisor;
     choices.weights.iter_mut().for_each(|weight| *weight *= factor);
+}
+
+fn sigmoid(values: &mut [f32]) {
+    values
+        .iter_mut()
+        .for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
 }
 
 fn softmax(values: &mut [f32]) {

@@ -1,9 +1,9 @@
 //! The vector functions of every instruction set that this machine has, against plain formulas in f64.
 
-use half::{bf16, f16};
+use half::f16;
 use planish_cpu::vector::{NormRow, PositionBias, Product, SoftmaxBlock, VectorFunctions, vector_functions};
 use planish_format::Isa;
-use planish_ops::{Activation, NormKind, RopePairs};
+use planish_ops::{Activation, AlibiRule, NormKind, RopePairs};
 
 type Formula = fn(f64) -> f64;
 
@@ -140,20 +140,23 @@ fn rounding_to_f16() {
 
 /// What a bias adds to the score at a position.
 fn bias_at(bias: Option<PositionBias>, position: usize) -> f64 {
-    let rounded = |value: f32| bf16::from_f32(value).to_f32();
-    let product = |bias: PositionBias| f64::from(bias.factor * rounded(bias.slope * rounded(position as f32)));
-    bias.map_or(0.0, product)
+    bias.map_or(0.0, |bias| f64::from(bias.rule.bias(bias.slope, position)))
 }
 
 #[test]
 fn softmax_in_blocks_equals_softmax_at_once() {
     each_set(|name, functions| {
-        let slope = PositionBias {
+        let [rounded, unrounded] = [true, false].map(|rounded| PositionBias {
             slope: 0.3,
-            factor: 0.5,
+            rule: AlibiRule { factor: 0.5, rounded },
             first_position: 0,
-        };
-        for (softcap, slope) in [(None, None), (Some(5.0), None), (None, Some(slope))] {
+        });
+        for (softcap, slope) in [
+            (None, None),
+            (Some(5.0), None),
+            (None, Some(rounded)),
+            (None, Some(unrounded)),
+        ] {
             let scores = numbers(1, 192, 40.0);
             let valid = [5..64, 0..0, 0..37];
             let (mut maximum, mut sum) = (f32::NEG_INFINITY, 0.0);
@@ -201,7 +204,7 @@ fn softmax_in_blocks_equals_softmax_at_once() {
 fn activations_and_rotation() {
     each_set(|name, functions| {
         let values = numbers(5, 1003, 30.0);
-        let formulas: [(Activation, Formula); 7] = [
+        let formulas: [(Activation, Formula); 9] = [
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
             (Activation::GeluTanh, |x| {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
@@ -210,6 +213,8 @@ fn activations_and_rotation() {
             (Activation::Relu, |x| x.max(0.0)),
             (Activation::Sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
             (Activation::Tanh, f64::tanh),
+            (Activation::Softplus, |x| x.exp().ln_1p()),
+            (Activation::Clamp(1.5), |x| x.clamp(-1.5, 1.5)),
             (Activation::Softcap(7.0), |x| 7.0 * (x / 7.0).tanh()),
         ];
         for (activation, formula) in formulas {

@@ -76,6 +76,7 @@ pub(crate) struct Decoder<O: Ops> {
     workspace: Workspace<O>,
     slots: Arc<Slots>,
     states: Vec<Vec<BlockState<O>>>, // (steps, branches), each of all sequences
+    state_steps: Vec<usize>,         // of each step, whose states it uses
     room: usize,                     // slots that the states have room for
     sequences: O::Sequences,
     lists: Lists,
@@ -138,6 +139,7 @@ impl<O: Ops> Decoder<O> {
         Ok(Decoder {
             states: states.collect::<Result<_, _>>()?,
             room,
+            state_steps: architecture.state_steps(),
             slots: Arc::default(),
             sequences: ops.sequences().map_err(device_error)?,
             embedding,
@@ -190,13 +192,7 @@ impl<O: Ops> Decoder<O> {
 
     /// Checks that there is room for `count` more positions.
     fn check_positions(&self, count: usize, cache: &Cache) -> Result<(), Error> {
-        let needed = cache.len() + count;
-        if let Some(positions) = &self.architecture.embedding.positions {
-            let known = positions.rows.saturating_sub(positions.offset);
-            if needed > known {
-                return Err(Error::UnknownPosition { needed, known });
-            }
-        }
+        self.architecture.check_positions(cache.len() + count)?;
         cache.check_room(count)
     }
 

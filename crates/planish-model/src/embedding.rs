@@ -1,10 +1,12 @@
 //! From tokens to hidden states: `norm(project_in(scale * table[token]) + positions[position])`.
 
-use planish_ops::{Embed, Linear, Ops, Tokens};
+use planish_format::memory;
+use planish_ops::{Add, Embed, Linear, Ops, Tokens};
 
 use crate::blocks::{LinearLayer, Loader, NormLayer};
 use crate::step::{Pending, Stream};
-use crate::{Architecture, EmbeddingSpec, Error, LinearSpec};
+use crate::workspace::Workspace;
+use crate::{Architecture, EmbeddingSpec, Error, LinearSpec, PositionTable};
 
 /// The token table and what stands around it.
 pub(crate) struct Embedding<O: Ops> {
@@ -13,6 +15,15 @@ pub(crate) struct Embedding<O: Ops> {
     factorized: Option<(LinearLayer<O>, LinearLayer<O>)>, // project_in, project_out
     positions: Option<(O::Weight, usize)>,                // (rows, hidden), row of position 0
     norm: Option<NormLayer<O>>,
+    layer_inputs: Option<LayerInputs<O>>,
+}
+
+/// What layers are given beside the hidden state.
+struct LayerInputs<O: Ops> {
+    table: O::Weight, // (vocabulary, layers * width)
+    scale: f32,
+    projection: LinearLayer<O>, // (layers * width, hidden)
+    norm: NormLayer<O>,
 }
 
 impl<O: Ops> Embedding<O> {
@@ -23,6 +34,7 @@ impl<O: Ops> Embedding<O> {
             factorized,
             positions,
             norm,
+            layer_inputs,
         } = &architecture.embedding;
         let table = |name: &String, rows, cols| loader.table(&LinearSpec::new(name, rows, cols));
         let cols = factorized
@@ -37,12 +49,26 @@ impl<O: Ops> Embedding<O> {
             },
             positions: match positions {
                 Some(positions) => Some((
-                    table(&positions.name, positions.rows, architecture.hidden)?,
+                    match positions.sinusoids {
+                        Some(spread) => {
+                            loader.made_table(architecture.hidden, sinusoids(positions, architecture.hidden, spread))?
+                        }
+                        None => table(&positions.name, positions.rows, architecture.hidden)?,
+                    },
                     positions.offset,
                 )),
                 None => None,
             },
             norm: loader.optional_norm(norm)?,
+            layer_inputs: match layer_inputs {
+                Some(spec) => Some(LayerInputs {
+                    table: table(&spec.table, architecture.vocabulary, spec.layers * spec.width)?,
+                    scale: spec.scale,
+                    projection: loader.linear(&spec.projection)?,
+                    norm: loader.norm(&spec.norm)?,
+                }),
+                None => None,
+            },
         })
     }
 
@@ -70,6 +96,7 @@ impl<O: Ops> Embedding<O> {
             }
             _ => embed(&mut workspace.hidden),
         }
+        self.run_layer_inputs((ops, rows), workspace, tokens);
         if let Some((table, offset)) = &self.positions {
             let (places, offset) = (stream.places, *offset);
             ops.embed(Embed {
@@ -83,6 +110,30 @@ impl<O: Ops> Embedding<O> {
         if let Some(norm) = &self.norm {
             stream.normalize_hidden(norm);
         }
+    }
+
+    /// What layers are given beside the hidden state, from embedded tokens.
+    fn run_layer_inputs(&self, (ops, rows): (&O, usize), workspace: &mut Workspace<O>, tokens: Tokens<'_, O>) {
+        let Workspace {
+            hidden, layer_inputs, ..
+        } = workspace;
+        let (Some(inputs), Some([sum, term])) = (&self.layer_inputs, layer_inputs) else {
+            return;
+        };
+        apply(ops, rows, &inputs.projection, hidden, sum);
+        ops.norm(inputs.norm.of(0..rows, sum));
+        ops.embed(Embed {
+            table: &inputs.table,
+            tokens,
+            scale: inputs.scale,
+            output: &mut *term,
+        });
+        ops.add(Add {
+            rows,
+            target: sum,
+            source: term,
+            factor: 1.0,
+        });
     }
 
     /// What the head reads, in `output` where the table is factorized. // (rows, hidden) to (rows, cols of the table)
@@ -99,6 +150,21 @@ impl<O: Ops> Embedding<O> {
         apply(ops, rows, project_out, normed, output);
         output
     }
+}
+
+/// Of every row the sines, then the cosines. // (rows, hidden)
+fn sinusoids(positions: &PositionTable, hidden: usize, spread: usize) -> Vec<f32> {
+    let half = hidden / 2;
+    let frequency = |index: usize| (-(10_000f64.ln()) * index as f64 / spread as f64).exp() as f32;
+    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    let mut values = memory::filled("positions", positions.rows * hidden, 0.0);
+    for (row, values) in values.chunks_exact_mut(hidden).enumerate() {
+        let (sines, cosines) = values.split_at_mut(half);
+        for ((sine, cosine), frequency) in sines.iter_mut().zip(cosines).zip(&frequencies) {
+            (*sine, *cosine) = (row as f32 * frequency).sin_cos();
+        }
+    }
+    values
 }
 
 fn apply<O: Ops>(ops: &O, rows: usize, layer: &LinearLayer<O>, input: &O::Tensor, output: &mut O::Tensor) {

@@ -106,6 +106,21 @@ pub enum Error {
         /// Rows of the position table.
         known: usize,
     },
+    /// Beyond this position the model computes something that is not known here.
+    #[error(
+        "{needed} positions are more than the {most} of {key} up to which every position sees all before it; beyond them layers choose what they see, which is not computed"
+    )]
+    BeyondLimit {
+        /// Positions there would be.
+        needed: usize,
+        /// What the key says.
+        most: usize,
+        /// The key of config.json.
+        key: &'static str,
+    },
+    /// Layers are to run one by one, and some read what others left beside the hidden state.
+    #[error("layers of this model read keys or embeddings of others: they do not run one by one, as calibration does")]
+    Entangled,
     /// `forward` was called without a token.
     #[error("no token to compute")]
     NoTokens,

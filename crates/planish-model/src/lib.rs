@@ -29,9 +29,10 @@ mod workspace;
 
 pub use architecture::{
     ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec,
-    ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, HeadSizes, HeadSpec, LatentAttentionSpec,
-    LatentQuerySpec, LayerSpec, LinearSpec, LogitsSpec, NormSpec, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec,
-    ScoreCorrectionSpec, SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, GateSpec, HeadSizes, HeadSpec,
+    LatentAttentionSpec, LatentQuerySpec, LayerInputSpec, LayerInputsSpec, LayerSpec, LinearSpec, LogitsSpec, NormSpec,
+    PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec, ScoreCorrectionSpec, SharedExpertsSpec,
+    ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;
@@ -42,8 +43,8 @@ pub use families::{FamilyInfo, Tested};
 pub use layers::{Heard, LayerRunner, LoadedLayer};
 pub use model::{LoadOptions, Model};
 pub use planish_ops::{
-    Activation, Adjustment, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Origin, Phases, RecurrenceShape,
-    RopePairs, Routing, Scoring, Spent, Tap, TemperatureTuning, Work, adjust,
+    Activation, Adjustment, AlibiRule, CacheType, Choice, Draw, ExpertGroups, NormKind, Order, Origin, Phases,
+    RecurrenceShape, RopePairs, Routing, Scoring, Spent, Tap, TemperatureTuning, Work, adjust,
 };
 pub use rope::{RopeScaling, RopeSpec};
 pub use shapes::SHAPES;

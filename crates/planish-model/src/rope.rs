@@ -65,6 +65,14 @@ pub enum RopeScaling {
         /// Round the ends of the ramp to whole dimensions.
         truncate: bool,
     },
+    /// All divided by the factor, and only the first pairs of a head are rotated, by the frequencies of a head that is rotated whole
+    /// (Gemma 4).
+    Proportional {
+        /// The factor.
+        factor: f64,
+        /// How many.
+        pairs: usize,
+    },
     /// Every frequency divided by a factor of its own, others once the sequence is longer than `context` (Ding et al., 2024).
     LongRope {
         /// Up to `context` positions. // (rotated / 2)
@@ -104,6 +112,13 @@ impl RopeSpec {
                 self.inverse(self.theta * stretch.powf(rotated / (rotated - 2.0)))
             }
             RopeScaling::Llama3 { .. } => self.inverse(self.theta).into_iter().map(|f| self.llama3(f)).collect(),
+            &RopeScaling::Proportional { factor, pairs } => {
+                let mut frequencies = self.inverse(self.theta);
+                for (pair, frequency) in frequencies.iter_mut().enumerate() {
+                    *frequency = if pair < pairs { *frequency / factor as f32 } else { 0.0 };
+                }
+                frequencies
+            }
             RopeScaling::Yarn { .. } => self.yarn(),
             RopeScaling::LongRope {
                 short, long, context, ..
@@ -236,7 +251,7 @@ fn rope_of(
     };
     let ignored = kind.unwrap_or("default") == "default" && !config.knows("partial_rotary_factor");
     let partial = match number("partial_rotary_factor")? {
-        _ if ignored || whole => 1.0,
+        _ if ignored || whole || kind == Some("proportional") => 1.0,
         Some(partial) => partial,
         None => config.optional_number("partial_rotary_factor")?.unwrap_or(1.0),
     };
@@ -293,7 +308,20 @@ fn read_scaling(config: Config<'_>, scaling: Config<'_>, pairs: usize) -> Result
         }),
         "yarn" => read_yarn(scaling, context()?, original()?),
         "longrope" | "su" => read_long_rope(scaling, context()?, original()?, pairs),
-        _ => Err(scaling.error(kind_key, "one of default, linear, dynamic, llama3, yarn, longrope")),
+        "proportional" => Ok(RopeScaling::Proportional {
+            factor: match scaling.value("factor") {
+                Some(_) => factor()?,
+                None => 1.0,
+            },
+            pairs: match scaling.optional_number("partial_rotary_factor")?.unwrap_or(1.0) {
+                partial if partial > 0.0 && partial <= 1.0 => (partial * (2 * pairs) as f64) as usize / 2,
+                _ => return Err(scaling.error("partial_rotary_factor", "a part of 1")),
+            },
+        }),
+        _ => Err(scaling.error(
+            kind_key,
+            "one of default, linear, dynamic, llama3, yarn, longrope, proportional",
+        )),
     }
 }
 

@@ -75,6 +75,18 @@ pub(crate) struct Unpacked<'a> {
     packing: Packing,
 }
 
+impl PendingWeight<'_> {
+    /// Of values that stand in no checkpoint. // (values.len() / cols, cols)
+    pub(crate) fn made(cols: usize, values: &[f32]) -> PendingWeight<'static> {
+        let mut data = memory::with_room("weights", size_of_val(values));
+        values
+            .iter()
+            .for_each(|value| data.extend_from_slice(&value.to_le_bytes()));
+        let shape = (values.len() / cols, cols);
+        PendingWeight::Ready(Matrix::Plain(plain(shape, FloatType::F32, data.into())))
+    }
+}
+
 impl Unpacked<'_> {
     /// What a device may pack: plain floats.
     fn to_pack(&self) -> Option<ToPack> {

@@ -15,6 +15,7 @@ impl StackPlace {
             StackPlace::Each(path) => format!("{}.weight", path.replace("{}", "0")),
             StackPlace::Fused(fused)
             | StackPlace::Columns(fused)
+            | StackPlace::Either(fused)
             | StackPlace::Joined(fused)
             | StackPlace::Transposed(fused) => source.fused_name(fused),
             StackPlace::Mxfp4(fused) => format!("{}_blocks", fused.name),
@@ -47,13 +48,15 @@ impl CheckpointSource<'_> {
     /// Where the rows of every expert stand. `None` where rows are columns, or what is stored is not what is multiplied by.
     pub(crate) fn find_stack_origins(&self, spec: &StackSpec) -> Option<Vec<Origin>> {
         let entry = |name: &str| Some(self.find(name).ok()?.name);
-        let origin = |expert: usize| match self.stack_place(spec)? {
+        let place = self.stack_place(spec)?;
+        let origin = |expert: usize| match place {
+            StackPlace::Either(fused) if self.has_columns(spec, fused) => None,
             StackPlace::Each(path) => Some(Origin {
                 entry: entry(&format!("{}.weight", path.replace("{}", &expert.to_string())))?,
                 part: 0,
                 parts: 1,
             }),
-            StackPlace::Fused(fused) | StackPlace::Joined(fused) => Some(Origin {
+            StackPlace::Fused(fused) | StackPlace::Either(fused) | StackPlace::Joined(fused) => Some(Origin {
                 entry: entry(&self.fused_name(fused))?,
                 part: expert,
                 parts: spec.experts,
@@ -70,6 +73,7 @@ impl CheckpointSource<'_> {
             Some(StackPlace::Each(path)) => self.each(spec, path),
             Some(StackPlace::Fused(fused)) => self.fused(spec, fused, false),
             Some(StackPlace::Columns(fused)) => self.fused(spec, fused, true),
+            Some(StackPlace::Either(fused)) => self.fused(spec, fused, self.has_columns(spec, fused)),
             Some(StackPlace::Joined(fused)) => self.joined(spec, fused),
             Some(StackPlace::Transposed(fused)) => self.transposed(spec, fused),
             Some(StackPlace::Mxfp4(fused)) => self.mxfp4(spec, fused),
@@ -99,6 +103,13 @@ impl CheckpointSource<'_> {
             true => fused.name.clone(),
             false => format!("{}.weight", fused.name),
         }
+    }
+
+    /// Whether a stack stands with columns before rows, by its shape alone.
+    fn has_columns(&self, spec: &StackSpec, fused: &FusedStack) -> bool {
+        let columns = [spec.experts, spec.cols, fused.total];
+        let found = self.find(&self.fused_name(fused));
+        spec.cols != fused.total && found.is_ok_and(|found| found.entry.shape == columns)
     }
 
     fn each(&self, spec: &StackSpec, path: &str) -> Result<Vec<PendingWeight<'_>>, Error> {

@@ -1,8 +1,8 @@
-//! The steps of a layer: `x += sum over branches of scale * post_norm(block(norm(x)))`.
+//! The steps of a layer: `x = factor * (x + sum_norm(sum over branches of scale * post_norm(block(norm(x)))))`.
 //!
 //! What a step leaves is not added at once: the next norm does it on its way.
 
-use planish_ops::{Add, Norm, Ops, Places, Residual};
+use planish_ops::{Add, CopyRows, Norm, Ops, Places, Residual};
 
 use crate::blocks::{Block, BlockState, Loader, NormLayer, Pass, load_block};
 use crate::workspace::{TensorSets, Workspace};
@@ -11,7 +11,9 @@ use crate::{BranchSpec, Error, StepSpec};
 /// A step with its weights.
 pub(crate) struct Step<O: Ops> {
     branches: Vec<Branch<O>>,
-    norm: Option<NormLayer<O>>, // of the sum
+    sum_norm: Option<NormLayer<O>>,
+    norm: Option<NormLayer<O>>, // of x
+    factor: f32,
 }
 
 struct Branch<O: Ops> {
@@ -80,7 +82,12 @@ impl<O: Ops> Step<O> {
         });
         Ok(Step {
             branches: branches.collect::<Result<_, Error>>()?,
+            sum_norm: loader.optional_norm(&spec.sum_norm)?,
             norm: loader.optional_norm(&spec.norm)?,
+            factor: match &spec.factor {
+                Some(name) => loader.source.values(name, &[&[1], &[]])?[0],
+                None => 1.0,
+            },
         })
     }
 
@@ -98,13 +105,21 @@ impl<O: Ops> Step<O> {
             stream.prepare(branch);
             stream.run_block(branch, index, state)?;
         }
-        for (delta, branch) in self.branches.iter().enumerate() {
-            let factor = branch.scale;
-            stream.add_pending();
-            stream.pending = Some(Pending { delta, factor });
+        match &self.sum_norm {
+            Some(norm) => stream.sum_normalized(&self.branches, norm),
+            None => {
+                for (delta, branch) in self.branches.iter().enumerate() {
+                    let factor = branch.scale;
+                    stream.add_pending();
+                    stream.pending = Some(Pending { delta, factor });
+                }
+            }
         }
         if let Some(norm) = &self.norm {
             stream.normalize_hidden(norm);
+        }
+        if self.factor != 1.0 {
+            stream.multiply_hidden(self.factor);
         }
         Ok(())
     }
@@ -151,6 +166,40 @@ impl<O: Ops> Stream<'_, O> {
         });
     }
 
+    /// Adds up what the branches left; the normalized sum is pending.
+    fn sum_normalized(&mut self, branches: &[Branch<O>], norm: &NormLayer<O>) {
+        self.add_pending();
+        let Some((sum, others)) = self.workspace.deltas.split_first_mut() else {
+            unreachable!("a step has a branch")
+        };
+        // The norm takes the scale of the first away, but for its epsilon.
+        for (branch, source) in branches[1..].iter().zip(others) {
+            self.ops.add(Add {
+                rows: self.rows,
+                target: &mut *sum,
+                source,
+                factor: branch.scale / branches[0].scale,
+            });
+        }
+        self.ops.norm(norm.of(0..self.rows, sum));
+        self.pending = Some(Pending::FIRST);
+    }
+
+    /// `hidden + (factor - 1) * hidden`, of which the second part is pending.
+    fn multiply_hidden(&mut self, factor: f32) {
+        self.add_pending();
+        let Workspace { hidden, deltas, .. } = &mut *self.workspace;
+        self.ops.copy_rows(CopyRows {
+            source: Some(hidden),
+            from: 0,
+            target: &mut deltas[0],
+            to: 0,
+            rows: self.rows,
+        });
+        let factor = factor - 1.0;
+        self.pending = Some(Pending { delta: 0, factor });
+    }
+
     /// From the normalized rows, or `hidden` where there is no norm, to the branch's delta.
     fn run_block(&mut self, branch: &Branch<O>, delta: usize, state: &mut BlockState<O>) -> Result<(), Error> {
         let workspace = &mut *self.workspace;
@@ -160,6 +209,8 @@ impl<O: Ops> Stream<'_, O> {
             rows: self.rows,
             places: self.places,
             angles: &workspace.angles,
+            hidden: &workspace.hidden,
+            layer_inputs: workspace.layer_inputs.as_ref().map(|[inputs, _]| inputs),
             input: if normalized {
                 &workspace.normed
             } else {

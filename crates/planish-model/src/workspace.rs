@@ -12,12 +12,13 @@ const LEAST_ROWS: usize = 64;
 pub(crate) struct Workspace<O: Ops> {
     /// Rows of a pass at most.
     pub(crate) rows: usize,
-    pub(crate) hidden: O::Tensor,           // (rows, hidden)
-    pub(crate) normed: O::Tensor,           // (rows, hidden)
-    pub(crate) embedded: Option<O::Tensor>, // (rows, cols of a factorized token table)
-    pub(crate) deltas: Vec<O::Tensor>,      // each (rows, hidden): what the branches of a step leave
-    pub(crate) angles: Vec<Angles<O>>,      // of each rope
-    pub(crate) sets: Vec<Vec<O::Tensor>>,   // by [`TensorSets::reserve`]
+    pub(crate) hidden: O::Tensor,                    // (rows, hidden)
+    pub(crate) normed: O::Tensor,                    // (rows, hidden)
+    pub(crate) embedded: Option<O::Tensor>,          // (rows, cols of a factorized token table)
+    pub(crate) deltas: Vec<O::Tensor>,               // each (rows, hidden): what the branches of a step leave
+    pub(crate) layer_inputs: Option<[O::Tensor; 2]>, // each (rows, layers * width): the sum, and one of its terms
+    pub(crate) angles: Vec<Angles<O>>,               // of each rope
+    pub(crate) sets: Vec<Vec<O::Tensor>>,            // by [`TensorSets::reserve`]
 }
 
 /// A tensor that a block needs: `per_row` rows of `cols` values for each row of a pass.
@@ -72,7 +73,9 @@ impl<O: Ops> Workspace<O> {
         let branches = steps.map(|step| step.branches.len()).max().unwrap_or(1);
         let sizes = sets.sets.iter().flatten();
         let set_values: usize = sizes.map(|size| size.per_row * size.cols).sum();
-        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values);
+        let layer_inputs = architecture.embedding.layer_inputs.as_ref();
+        let input_values = layer_inputs.map_or(0, |spec| 2 * spec.layers * spec.width);
+        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values + input_values);
         let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
         let sized = |size: &TensorSize| {
             let rows = rows * size.per_row;
@@ -94,6 +97,10 @@ impl<O: Ops> Workspace<O> {
             rows,
             hidden: tensor(architecture.hidden)?,
             normed: tensor(architecture.hidden)?,
+            layer_inputs: match &architecture.embedding.layer_inputs {
+                Some(spec) => Some([tensor(spec.layers * spec.width)?, tensor(spec.layers * spec.width)?]),
+                None => None,
+            },
             embedded: factorized.map(|layers| tensor(layers.project_in.cols)).transpose()?,
             deltas: (0..branches)
                 .map(|_| tensor(architecture.hidden))

@@ -123,6 +123,38 @@ fn flags_that_are_not_understood_are_named() {
             "rope_parameters.short_factor",
         ),
         ("stablelm", json!({"hidden_act": "mish"}), "hidden_act"),
+        ("bloom", json!({"slow_but_exact": true}), "slow_but_exact"),
+        (
+            "cohere2_moe",
+            json!({"expert_selection_fn": "sparsemax"}),
+            "expert_selection_fn",
+        ),
+        ("ctrl", json!({"n_head": 5}), "n_head"),
+        (
+            "dbrx",
+            json!({"attn_config": {"kv_n_heads": 3}}),
+            "attn_config.kv_n_heads",
+        ),
+        (
+            "gemma4_text",
+            json!({"use_bidirectional_attention": "all"}),
+            "use_bidirectional_attention",
+        ),
+        (
+            "laguna",
+            json!({"moe_router_logit_softcapping": 5.0}),
+            "moe_router_logit_softcapping",
+        ),
+        ("laguna", json!({"gating": "per-layer"}), "gating"),
+        ("mpt", json!({"attn_config": {"qk_ln": true}}), "attn_config.qk_ln"),
+        ("nemotron_h", json!({"moe_latent_size": 8}), "moe_latent_size"),
+        (
+            "nemotron_h",
+            json!({"layers_block_type": null, "hybrid_override_pattern": "M*?"}),
+            "hybrid_override_pattern",
+        ),
+        ("openai_gpt", json!({"afn": "mish"}), "afn"),
+        ("xglm", json!({"add_cross_attention": true}), "add_cross_attention"),
     ];
     for (case, changes, key) in cases {
         let message = refusal_of(case, changes);
@@ -155,6 +187,31 @@ fn load_error(case: &str, changes: Value, options: &LoadOptions) -> Error {
         Ok(_) => panic!("{case} was loaded"),
         Err(error) => error,
     }
+}
+
+/// Weights of three values whose inputs are rounded are another model than BitNet's plain class.
+#[test]
+fn weights_of_three_values_are_refused() {
+    let message = refusal_of("bitnet", json!({"quantization_config": {"quant_method": "bitnet"}}));
+    assert!(
+        message.starts_with("config.json: quantization_config: expected nothing"),
+        "{message}"
+    );
+}
+
+/// Beyond `index_topk` layers choose what they see.
+#[test]
+fn positions_beyond_a_limit_are_refused() {
+    let (_copy, checkpoint) = changed_checkpoint("deepseek_v32/plain", json!({"index_topk": 6}));
+    let mut model = Model::load(&checkpoint, &exact()).unwrap();
+    let mut cache = model.cache(8);
+    model.forward(&[1, 2, 3, 4, 5, 6], &mut cache).unwrap();
+    let message = model.forward(&[7], &mut cache).unwrap_err().to_string();
+    assert!(
+        message.starts_with("7 positions are more than the 6 of index_topk"),
+        "{message}"
+    );
+    assert_eq!(cache.len(), 6);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use planish_model::{LoadOptions, Model, Trials};
 use planish_quantize::{Recipe, Target};
 
 /// Cases that the metal rules pack nothing of: their columns are stored as rows.
-const UNPACKED: [&str; 2] = ["gpt2", "gpt_oss"];
+const UNPACKED: [&str; 3] = ["gpt2", "gpt_oss", "openai_gpt"];
 /// Entries of a case that are tried.
 const TRIED: usize = 2;
 

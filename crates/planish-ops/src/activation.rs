@@ -21,6 +21,10 @@ pub enum Activation {
     Sigmoid,
     /// tanh x.
     Tanh,
+    /// ln(1 + e^x).
+    Softplus,
+    /// x, held between -limit and limit.
+    Clamp(f32),
     /// cap * tanh(x / cap).
     Softcap(f32),
     /// Clamped SwiGLU (gpt-oss): `x / (1 + e^-(slope * x))` of min(x, limit), and what it is multiplied with becomes
@@ -85,6 +89,8 @@ pub fn gate_reference(activation: Activation, gate: f32, up: f32) -> f64 {
         Activation::Relu2 => x.max(0.0).powi(2),
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::Tanh => x.tanh(),
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+        Activation::Clamp(limit) => x.clamp(-f64::from(limit), f64::from(limit)),
         Activation::Softcap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
         Activation::ClampedSwiglu { slope, limit } => {
             let x = x.min(f64::from(limit));

@@ -51,12 +51,32 @@ impl TemperatureTuning {
 }
 
 /// Attention with linear biases (Press et al., 2021): the score of a head with a key at position p gains
-/// `factor * bf16(slope * bf16(p))`, rounded as transformers rounds it.
+/// [`AlibiRule::bias`].
 pub struct Alibi<'a, O: Ops> {
     /// One for each head. // (1, heads)
     pub slopes: &'a O::Tensor,
+    /// What becomes of slopes and positions.
+    pub rule: AlibiRule,
+}
+
+/// How linear biases are computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlibiRule {
     /// Multiplies what the slopes give.
     pub factor: f32,
+    /// Positions and their products with slopes are rounded to bf16, as transformers does for Falcon.
+    pub rounded: bool,
+}
+
+impl AlibiRule {
+    /// `factor * slope * position`.
+    pub fn bias(&self, slope: f32, position: usize) -> f32 {
+        let round = |value: f32| match self.rounded {
+            true => bf16::from_f32(value).to_f32(),
+            false => value,
+        };
+        self.factor * round(slope * round(position as f32))
+    }
 }
 
 impl<O: Ops> Attention<'_, O> {
@@ -85,8 +105,8 @@ pub struct AttentionHead<'a> {
     pub scale: f32,
     /// As in [`Attention`].
     pub softcap: Option<f32>,
-    /// Slope and factor, as in [`Alibi`].
-    pub alibi: Option<(f32, f32)>,
+    /// The slope, as in [`Alibi`].
+    pub alibi: Option<(f32, AlibiRule)>,
     /// As in [`Attention`].
     pub sink: Option<f32>,
 }
@@ -102,9 +122,8 @@ pub fn attention_reference(head: &AttentionHead<'_>) -> Vec<f64> {
         if let Some(cap) = head.softcap.map(f64::from) {
             score = cap * (score / cap).tanh();
         }
-        if let Some((slope, factor)) = head.alibi {
-            let product = slope * bf16::from_f32(position as f32).to_f32();
-            score += f64::from(factor) * bf16::from_f32(product).to_f64();
+        if let Some((slope, rule)) = head.alibi {
+            score += f64::from(rule.bias(slope, position));
         }
         score
     };

@@ -26,6 +26,8 @@ pub enum Scoring {
     Softmax,
     /// `1 / (1 + e^-logit)`.
     Sigmoid,
+    /// `1 / (1 + e^-logit)`; who is chosen is decided by the logits themselves, corrections included.
+    SigmoidOfChosen,
     /// SparseMixer (Liu et al., 2023) at inference: experts are chosen one after another, each weighed by a softmax over those
     /// not chosen yet whose logit is within `2 * jitter`, relative, of the best.
     SparseMixer {
@@ -79,6 +81,8 @@ pub struct Route<'a, O: Ops> {
     pub logits: &'a O::Tensor,
     /// Added to the scores for choosing, not for weighing. // (1, experts)
     pub score_correction: Option<&'a O::Tensor>,
+    /// Multiplies the weight of each expert. // (1, experts)
+    pub factors: Option<&'a O::Tensor>,
     /// How to choose.
     pub rule: Routing,
 }
@@ -108,11 +112,8 @@ impl<O: Ops> Experts<'_, O> {
         let (intermediate, hidden) = (self.up.weights.rows(), self.input.cols());
         assert!(rows <= self.input.rows() && rows <= self.output.rows() && rows <= self.route.logits.rows());
         assert!(self.output.cols() == hidden && self.route.logits.cols() == count && self.route.rule.chosen <= count);
-        assert!(
-            self.route
-                .score_correction
-                .is_none_or(|score_correction| score_correction.cols() == count)
-        );
+        let of_experts = [self.route.score_correction, self.route.factors];
+        assert!(of_experts.into_iter().flatten().all(|values| values.cols() == count));
         let gate = self.gate.as_ref().map(|gate| (gate, intermediate, hidden));
         for (layer, features, cols) in [(&self.up, intermediate, hidden), (&self.down, hidden, intermediate)]
             .into_iter()
@@ -127,16 +128,22 @@ impl<O: Ops> Experts<'_, O> {
     }
 }
 
-/// The experts of one row and their weights, by the formulas, in f64.
+/// The experts of one row and their weights but for [`Route::factors`], by the formulas, in f64.
 pub fn route_reference(logits: &[f32], score_correction: &[f32], rule: &Routing) -> Vec<(usize, f64)> {
     let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
     let total: f64 = logits.iter().map(|logit| logit.exp()).sum();
     let scores: Vec<f64> = match rule.scoring {
         Scoring::Softmax => logits.iter().map(|logit| logit.exp() / total).collect(),
-        Scoring::Sigmoid => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+        Scoring::Sigmoid | Scoring::SigmoidOfChosen => {
+            logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect()
+        }
         Scoring::SparseMixer { jitter } => return sparse_mixer_reference(logits, f64::from(jitter), rule.chosen),
     };
-    let candidates: Vec<f64> = scores
+    let judged = match rule.scoring {
+        Scoring::SigmoidOfChosen => &logits,
+        _ => &scores,
+    };
+    let candidates: Vec<f64> = judged
         .iter()
         .zip(score_correction)
         .map(|(score, &add)| score + f64::from(add))

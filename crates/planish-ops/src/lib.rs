@@ -31,7 +31,7 @@ use std::ops::Range;
 pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
-pub use attention::{Alibi, Attention, AttentionHead, TemperatureTuning, attention_reference};
+pub use attention::{Alibi, AlibiRule, Attention, AttentionHead, TemperatureTuning, attention_reference};
 pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, adjust, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};

@@ -291,6 +291,7 @@ impl Measuring<'_> {
             device: planish_model::Device::Cpu,
             threads: options.threads,
             exact: true,
+            in_place: true,
             ..LoadOptions::default()
         }
     }

@@ -145,7 +145,7 @@ impl Plan<'_> {
     pub(crate) fn bias(&self, task: &Task, index: usize, position: usize) -> Option<PositionBias> {
         self.problem.alibi.as_ref().map(|alibi| PositionBias {
             slope: alibi.slopes.values()[task.kv_head * self.group + index % self.group],
-            factor: alibi.factor,
+            rule: alibi.rule,
             first_position: position,
         })
     }

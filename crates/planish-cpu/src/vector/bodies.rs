@@ -1,7 +1,7 @@
 //! The bodies of the vector kernels, generic over the register; inlined into the entry points of `table.rs`.
 
 use half::f16;
-use planish_ops::{Activation, NormKind, RopePairs};
+use planish_ops::{Activation, AlibiRule, NormKind, RopePairs};
 
 use super::exp::{exp, gelu, gelu_tanh, multiply_add, sigmoid, silu, tanh, xielu};
 use super::lanes::{Element, Lanes};
@@ -139,9 +139,14 @@ pub(super) fn softmax_block<const FUSED: bool>(block: &mut SoftmaxBlock<'_>) -> 
         }
     }
     if let Some(bias) = block.bias {
+        let (slope, AlibiRule { factor, rounded }) = (bias.slope, bias.rule);
         for (index, score) in block.scores.iter_mut().enumerate() {
-            let position = round_to_bf16((bias.first_position + index) as f32);
-            *score += bias.factor * round_to_bf16(bias.slope * position);
+            let position = (bias.first_position + index) as f32;
+            *score += factor
+                * match rounded {
+                    true => round_to_bf16(slope * round_to_bf16(position)),
+                    false => slope * position,
+                };
         }
     }
     let (from, to) = (block.valid.start, block.valid.end);
@@ -267,6 +272,8 @@ pub(super) fn activate<const FUSED: bool>(activation: Activation, gate: &mut [f3
         Activation::Relu2 => apply(gate, up, |x| x.max(0.0) * x.max(0.0)),
         Activation::Sigmoid => apply(gate, up, sigmoid::<FUSED>),
         Activation::Tanh => apply(gate, up, tanh::<FUSED>),
+        Activation::Softplus => apply(gate, up, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+        Activation::Clamp(limit) => apply(gate, up, |x| x.clamp(-limit, limit)),
         Activation::Softcap(cap) => apply(gate, up, |x| cap * tanh::<FUSED>(x / cap)),
         Activation::Xielu(factors) => apply(gate, up, |x| xielu::<FUSED>(factors, x)),
         Activation::ClampedSwiglu { slope, limit } => {

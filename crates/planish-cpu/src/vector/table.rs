@@ -1,6 +1,6 @@
 //! The vector kernels of an instruction set, and what they work on.
 
-use planish_ops::{Activation, NormKind, RopePairs};
+use planish_ops::{Activation, AlibiRule, NormKind, RopePairs};
 use std::ops::Range;
 
 use half::f16;
@@ -40,13 +40,13 @@ impl<T> Product<'_, T> {
     }
 }
 
-/// Adds `factor * bf16(slope * bf16(position))` to scores: ALiBi (Press et al., 2021), rounded as transformers rounds it.
+/// Adds linear biases of positions to scores (Press et al., 2021).
 #[derive(Clone, Copy)]
 pub struct PositionBias {
     /// That of the head.
     pub slope: f32,
-    /// Multiplies the rounded product.
-    pub factor: f32,
+    /// What becomes of slope and positions.
+    pub rule: AlibiRule,
     /// Position of score 0.
     pub first_position: usize,
 }

@@ -16,7 +16,7 @@ struct Case {
     value_dim: usize,
     window: Option<usize>,
     softcap: Option<f32>,
-    alibi: bool,
+    alibi: Option<AlibiRule>,
     sinks: bool,
 }
 
@@ -31,7 +31,7 @@ fn case(before: usize, rows: usize, (heads, kv_heads): (usize, usize), head_dim:
         value_dim: head_dim,
         window: None,
         softcap: None,
-        alibi: false,
+        alibi: None,
         sinks: false,
     }
 }
@@ -62,7 +62,7 @@ fn expected(case: &Case, [queries, keys, values]: [&[f32]; 3], [slopes, sinks]: 
             seen: case.window.map_or(0, |window| end.saturating_sub(window))..end,
             scale: scale(case),
             softcap: case.softcap,
-            alibi: case.alibi.then_some((slopes[head], 0.25)),
+            alibi: case.alibi.map(|rule| (slopes[head], rule)),
             sink: case.sinks.then_some(sinks[head]),
         })
     };
@@ -145,9 +145,9 @@ fn check(case: &Case, ops: CpuOps, inputs: Inputs, tolerance: f64) {
         temperature_tuning: None,
         window: case.window,
         softcap: case.softcap,
-        alibi: case.alibi.then_some(Alibi {
+        alibi: case.alibi.map(|rule| Alibi {
             slopes: &on_device_slopes,
-            factor: 0.25,
+            rule,
         }),
         sinks: case.sinks.then_some(&on_device_sinks),
         key_values: &key_values,
@@ -230,7 +230,10 @@ fn capped_scores() {
 
 #[test]
 fn linear_biases_of_positions() {
-    check_all(&shapes().map(|case| Case { alibi: true, ..case }));
+    for rounded in [true, false] {
+        let alibi = Some(AlibiRule { factor: 0.25, rounded });
+        check_all(&shapes().map(|case| Case { alibi, ..case }));
+    }
 }
 
 #[test]

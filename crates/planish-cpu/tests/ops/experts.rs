@@ -36,6 +36,7 @@ fn rules() -> Vec<Routing> {
             ..rule(Scoring::Sigmoid, 4)
         },
         rule(Scoring::SparseMixer { jitter: 0.3 }, 2),
+        rule(Scoring::SigmoidOfChosen, 3),
     ]
 }
 
@@ -47,6 +48,8 @@ fn routes_choose_and_weigh_as_the_formulas_say() {
     let ops = ops(1, Precision::Exact);
     let router = tensor(&ops, rows, experts, &logits);
     let corrections = ops.vector(&score_correction).unwrap();
+    let of_experts = random(3, experts, 1.5);
+    let factors = ops.vector(&of_experts).unwrap();
     for threads in [1, 3] {
         let pool = Pool::new(threads);
         for rule in rules() {
@@ -55,6 +58,7 @@ fn routes_choose_and_weigh_as_the_formulas_say() {
             let problem = Route {
                 logits: &router,
                 score_correction: (!uncorrected).then_some(&corrections),
+                factors: (threads == 3).then_some(&factors),
                 rule,
             };
             planish_cpu::route(&pool, rows, &problem, &mut choices);
@@ -69,7 +73,15 @@ fn routes_choose_and_weigh_as_the_formulas_say() {
                     expected.iter().map(|(expert, _)| *expert).eq(chosen),
                     "row {row}, {rule:?}"
                 );
-                let weights: Vec<f64> = expected.iter().map(|(_, weight)| *weight).collect();
+                let factor = |expert: usize| {
+                    if threads == 3 {
+                        f64::from(of_experts[expert])
+                    } else {
+                        1.0
+                    }
+                };
+                let weights = expected.iter().map(|&(expert, weight)| weight * factor(expert));
+                let weights: Vec<f64> = weights.collect();
                 close(&choices.weights[range], &weights, 2e-6);
             }
         }
@@ -155,6 +167,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
         route: Route {
             logits: &tensor(ops, rows, experts, &logits),
             score_correction: None,
+            factors: None,
             rule,
         },
         gate: Some(layer(&gates, &gate_biases)),

@@ -284,7 +284,7 @@ fn query(value: FloatType, [sequences, rows]: [u32; 2], positions: u32) -> Atten
         temperature_tuning: None,
         window: None,
         softcap: None,
-        alibi_factor: None,
+        alibi: None,
         sinks: false,
     }
 }

@@ -16,6 +16,8 @@ pub(super) fn activation_number(activation: Activation) -> (u32, [f32; 4]) {
         Activation::Tanh => plain(7),
         Activation::Softcap(cap) => (8, [cap, 0.0, 0.0, 0.0]),
         Activation::Xielu(factors) => (9, [factors.positive, factors.negative, factors.slope, factors.limit]),
+        Activation::Softplus => plain(11),
+        Activation::Clamp(limit) => (12, [limit, 0.0, 0.0, 0.0]),
         Activation::ClampedSwiglu { slope, limit } => (10, [slope, limit, 0.0, 0.0]),
     }
 }

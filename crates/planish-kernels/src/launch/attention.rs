@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use planish_format::FloatType;
-use planish_ops::TemperatureTuning;
+use planish_ops::{AlibiRule, TemperatureTuning};
 use smallvec::smallvec;
 
 use super::attention_variants::{AttentionBuffer, AttentionPlan, AttentionStep};
@@ -61,8 +61,8 @@ pub struct Attention {
     pub window: Option<u32>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
-    /// Linear biases of positions: multiplies what the slopes give.
-    pub alibi_factor: Option<f32>,
+    /// Linear biases of positions.
+    pub alibi: Option<AlibiRule>,
     /// Whether heads have sinks.
     pub sinks: bool,
 }
@@ -209,11 +209,20 @@ impl Attention {
             ("LANES", self.lanes()),
             ("WINDOW", flag(self.window.is_some())),
             ("SOFTCAP", flag(self.softcap.is_some())),
-            ("ALIBI", flag(self.alibi_factor.is_some())),
+            ("ALIBI", self.alibi_number()),
             ("SINKS", flag(self.sinks)),
             ("TEMPERATURE_TUNING", flag(self.temperature_tuning.is_some())),
         ];
         Program { file: FILE, defines }
+    }
+
+    /// `ALIBI`: 1 where positions are rounded, 2 where they are not.
+    pub(super) fn alibi_number(&self) -> u32 {
+        self.alibi.map_or(0, |rule| if rule.rounded { 1 } else { 2 })
+    }
+
+    pub(super) fn alibi_factor(&self) -> f32 {
+        self.alibi.map_or(0.0, |rule| rule.factor)
     }
 
     fn constants(&self, split: Split) -> Constants {
@@ -230,7 +239,7 @@ impl Attention {
             window: self.window.unwrap_or_default(),
             scale: self.scale,
             softcap: self.softcap.unwrap_or_default(),
-            alibi_factor: self.alibi_factor.unwrap_or_default(),
+            alibi_factor: self.alibi_factor(),
             tuning_rate: tuning.rate,
             tuning_period: tuning.period as u32,
         };

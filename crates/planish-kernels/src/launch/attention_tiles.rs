@@ -75,7 +75,7 @@ fn launch(problem: &Attention, tile: Tile) -> Launch {
         ("KEYS", tile.keys),
         ("WINDOW", flag(problem.window.is_some())),
         ("SOFTCAP", flag(problem.softcap.is_some())),
-        ("ALIBI", flag(problem.alibi_factor.is_some())),
+        ("ALIBI", problem.alibi_number()),
         ("SINKS", flag(problem.sinks)),
     ];
     let constants = TileAttentionProblem {
@@ -86,7 +86,7 @@ fn launch(problem: &Attention, tile: Tile) -> Launch {
         window: problem.window.unwrap_or_default(),
         scale: problem.scale_of_span(),
         softcap: problem.softcap.unwrap_or_default(),
-        alibi_factor: problem.alibi_factor.unwrap_or_default(),
+        alibi_factor: problem.alibi_factor(),
     };
     Launch {
         program: Program { file: FILE, defines },

@@ -24,6 +24,8 @@ pub struct Route {
     pub experts: u32,
     /// Whether something is added to the scores for choosing.
     pub corrected: bool,
+    /// Whether the weight of each expert is multiplied by a factor of its own.
+    pub factors: bool,
     /// Entries of a tile that [`Route::sort`] makes.
     pub tile: u32,
 }
@@ -46,7 +48,7 @@ struct SortProblem {
 
 impl Route {
     /// Chooses. Buffers: logits (rows, experts) of `value`, score corrections (experts) of f32, the chosen (rows, chosen) of u32, best first,
-    /// their weights (rows, chosen) of f32.
+    /// their weights (rows, chosen) of f32, factors (experts) of f32.
     pub fn launch(&self) -> Launch {
         let Routing {
             groups,
@@ -69,7 +71,7 @@ impl Route {
             kernel: "route",
             threadgroups: [self.rows, 1, 1],
             threads: ROUTE_THREADS,
-            buffers: 4,
+            buffers: 5,
             constants: constants_of(&problem),
             shared_bytes: 0,
         }
@@ -107,6 +109,7 @@ impl Route {
             Scoring::Softmax => 0,
             Scoring::Sigmoid => 1,
             Scoring::SparseMixer { .. } => 2,
+            Scoring::SigmoidOfChosen => 3,
         };
         let defines = smallvec![
             ("THREADS", threads),
@@ -116,6 +119,7 @@ impl Route {
             ("SCORING", scoring),
             ("CORRECTED", u32::from(self.corrected && scoring != 2)),
             ("NORMALIZED", u32::from(self.rule.normalize.is_some())),
+            ("FACTORS", u32::from(self.factors)),
             ("GROUPS", self.rule.groups.map_or(0, |groups| groups.count as u32)),
             ("TILE", self.tile),
         ];

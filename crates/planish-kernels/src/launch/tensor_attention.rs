@@ -62,7 +62,6 @@ impl TensorAttention {
             kv_heads,
             window,
             softcap,
-            alibi_factor,
             ..
         } = self.problem;
         let problem = TensorAttentionProblem {
@@ -73,7 +72,7 @@ impl TensorAttention {
             window: window.unwrap_or_default(),
             scale: self.problem.scale_of_span(),
             softcap: softcap.unwrap_or_default(),
-            alibi_factor: alibi_factor.unwrap_or_default(),
+            alibi_factor: self.problem.alibi_factor(),
         };
         AttentionStep {
             launch: Launch {
@@ -142,7 +141,7 @@ impl TensorAttention {
             ("PARTS", self.parts()),
             ("WINDOW", flag(problem.window.is_some())),
             ("SOFTCAP", flag(problem.softcap.is_some())),
-            ("ALIBI", flag(problem.alibi_factor.is_some())),
+            ("ALIBI", problem.alibi_number()),
             ("SINKS", flag(problem.sinks)),
         ];
         Program { file: FILE, defines }

@@ -210,7 +210,7 @@ impl<Q: Queue> GpuOps<Q> {
             temperature_tuning: *temperature_tuning,
             window: window.map(|window| window as u32),
             softcap: *softcap,
-            alibi_factor: alibi.as_ref().map(|alibi| alibi.factor),
+            alibi: alibi.as_ref().map(|alibi| alibi.rule),
             sinks: sinks.is_some(),
         }
         .plan(&self.queue.features());

@@ -82,6 +82,7 @@ impl<Q: Queue> GpuOps<Q> {
             rows: problem.rows as u32,
             experts: problem.up.weights.count() as u32,
             corrected: problem.route.score_correction.is_some(),
+            factors: problem.route.factors.is_some(),
             tile: variant.tile,
         };
         let entries = route.entries() as usize;
@@ -102,10 +103,10 @@ impl<Q: Queue> GpuOps<Q> {
             weights: (weights.at_least(queue, 4 * entries)?, 0),
         };
         let score_correction = self.optional(problem.route.score_correction);
-        let logits = problem.route.logits.all();
+        let (logits, factors) = (problem.route.logits.all(), self.optional(problem.route.factors));
         self.run(
             &route.launch(),
-            &[logits, score_correction, choices.experts, choices.weights],
+            &[logits, score_correction, choices.experts, choices.weights, factors],
         );
         let inner_bytes = entries * problem.up.weights.rows() * size;
         let inner = (inner.at_least(queue, inner_bytes)?, 0);

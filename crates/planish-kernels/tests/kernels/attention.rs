@@ -2,11 +2,21 @@
 
 use planish_format::FloatType;
 use planish_kernels::launch::{ATTENTION_VARIANTS, Attention, AttentionBuffer, AttentionPlan, Launch};
-use planish_ops::{AttentionHead, TemperatureTuning, attention_reference};
+use planish_ops::{AlibiRule, AttentionHead, TemperatureTuning, attention_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
 use crate::places::Scene;
+
+/// Linear biases of positions.
+const UNROUNDED: AlibiRule = AlibiRule {
+    factor: 1.0,
+    rounded: false,
+};
+const ROUNDED: AlibiRule = AlibiRule {
+    factor: 0.5,
+    rounded: true,
+};
 
 pub const PLAIN: Attention = Attention {
     value: FloatType::F32,
@@ -23,7 +33,7 @@ pub const PLAIN: Attention = Attention {
     temperature_tuning: None,
     window: None,
     softcap: None,
-    alibi_factor: None,
+    alibi: None,
     sinks: false,
 };
 
@@ -118,7 +128,7 @@ fn cases() -> Vec<Case> {
             Attention {
                 window: Some(600),
                 sinks: true,
-                alibi_factor: Some(0.5),
+                alibi: Some(ROUNDED),
                 ..PLAIN
             },
         ),
@@ -153,7 +163,7 @@ fn cases() -> Vec<Case> {
             &[(5, 36)],
             Attention {
                 sinks: true,
-                alibi_factor: Some(1.0),
+                alibi: Some(UNROUNDED),
                 head_dim: 128,
                 value_dim: 128,
                 heads: 8,
@@ -246,7 +256,7 @@ impl Input {
             seen: begin..end,
             scale: problem.temperature_tuning.map_or(1.0, |tuning| tuning.factor(position)) * problem.scale,
             softcap: problem.softcap,
-            alibi: problem.alibi_factor.map(|factor| (self.slopes[head], factor)),
+            alibi: problem.alibi.map(|rule| (self.slopes[head], rule)),
             sink: problem.sinks.then(|| self.sinks[head]),
         })
     }

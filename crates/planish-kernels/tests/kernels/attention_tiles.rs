@@ -1,11 +1,17 @@
 //! Attention by tiles, against the formula in f64.
 
 use planish_kernels::launch::{Attention, AttentionPlan, Launch};
-use planish_ops::TemperatureTuning;
+use planish_ops::{AlibiRule, TemperatureTuning};
 
 use crate::attention::{Case, Input, PLAIN, launches_of};
 use crate::data::{Random, TYPES, assert_close};
 use crate::device::{Device, Watch};
+
+/// Linear biases of positions.
+const UNROUNDED: AlibiRule = AlibiRule {
+    factor: 1.0,
+    rounded: false,
+};
 
 /// Rows of one or more tiles, positions that end within and at tiles.
 fn cases() -> Vec<Case> {
@@ -71,7 +77,7 @@ fn cases() -> Vec<Case> {
             &[(8, 60)],
             Attention {
                 sinks: true,
-                alibi_factor: Some(0.5),
+                alibi: Some(UNROUNDED),
                 head_dim: 256,
                 value_dim: 256,
                 ..plain

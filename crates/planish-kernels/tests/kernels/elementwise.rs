@@ -12,7 +12,7 @@ const XIELU: Xielu = Xielu {
     slope: 0.5,
     limit: -1e-6,
 };
-const ACTIVATIONS: [Activation; 11] = [
+const ACTIVATIONS: [Activation; 13] = [
     Activation::Silu,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -21,6 +21,8 @@ const ACTIVATIONS: [Activation; 11] = [
     Activation::Relu2,
     Activation::Sigmoid,
     Activation::Tanh,
+    Activation::Softplus,
+    Activation::Clamp(0.5),
     Activation::Softcap(2.5),
     Activation::Xielu(XIELU),
     Activation::ClampedSwiglu {

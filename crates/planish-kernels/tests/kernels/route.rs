@@ -53,6 +53,7 @@ fn problems() -> Vec<Route> {
         ),
         (rule(Scoring::SparseMixer { jitter: 0.3 }, 2), 16, false),
         (rule(Scoring::Sigmoid, 33), 40, false),
+        (rule(Scoring::SigmoidOfChosen, 3), 20, true),
     ];
     let problems = rules
         .into_iter()
@@ -63,6 +64,7 @@ fn problems() -> Vec<Route> {
             rows: [7, 33, 1][index % 3],
             experts,
             corrected,
+            factors: index % 2 == 1,
             tile: TILE,
         });
     problems.collect()
@@ -95,11 +97,13 @@ fn check_choices(device: &Device, random: &mut Random, problem: &Route) {
         true => random.values(experts, FloatType::F32),
         false => vec![0.0; experts],
     };
+    let factors: Vec<f32> = random.values(experts, FloatType::F32);
     let mut buffers = [
         to_bytes(&logits, problem.value),
         to_bytes(&score_correction, FloatType::F32),
         poison(rows * chosen, FloatType::F32),
         poison(rows * chosen, FloatType::F32),
+        to_bytes(&factors, FloatType::F32),
     ];
     device.run(&problem.launch(), &mut buffers);
     let (found, weights) = (words(&buffers[2]), from_bytes(&buffers[3], FloatType::F32));
@@ -108,7 +112,15 @@ fn check_choices(device: &Device, random: &mut Random, problem: &Route) {
         let expected = route_reference(logits, &score_correction, &problem.rule);
         let expected_experts: Vec<u32> = expected.iter().map(|(expert, _)| *expert as u32).collect();
         assert_eq!(found[range.clone()], expected_experts, "row {row} of {problem:?}");
-        let expected: Vec<f64> = expected.iter().map(|(_, weight)| *weight).collect();
+        let factor = |expert: usize| {
+            if problem.factors {
+                f64::from(factors[expert])
+            } else {
+                1.0
+            }
+        };
+        let weighed = expected.iter().map(|&(expert, weight)| weight * factor(expert));
+        let expected: Vec<f64> = weighed.collect();
         assert_close(&weights[range], &expected, FloatType::F32, problem);
     }
 }

@@ -2,11 +2,17 @@
 
 use planish_format::FloatType;
 use planish_kernels::launch::{Attention, AttentionPlan, Launch};
-use planish_ops::TemperatureTuning;
+use planish_ops::{AlibiRule, TemperatureTuning};
 
 use crate::attention::{Case, Input, PLAIN, launches_of};
 use crate::data::Random;
 use crate::device::{Device, Watch};
+
+/// Linear biases of positions.
+const ROUNDED: AlibiRule = AlibiRule {
+    factor: 0.5,
+    rounded: true,
+};
 
 /// Rows of one or more tiles, positions that end within and at tiles.
 fn cases() -> Vec<Case> {
@@ -65,7 +71,7 @@ fn cases() -> Vec<Case> {
             &[(8, 600)],
             Attention {
                 sinks: true,
-                alibi_factor: Some(0.5),
+                alibi: Some(ROUNDED),
                 head_dim: 16,
                 value_dim: 32,
                 ..plain

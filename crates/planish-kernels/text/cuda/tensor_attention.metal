@@ -47,8 +47,10 @@ inline float adjust_score(float score, TensorAttentionProblem problem, float slo
         score *= problem.scale;
     if (SOFTCAP)
         score = problem.softcap * tanh(score / problem.softcap);
-    if (ALIBI)
+    if (ALIBI == 1) // rounded
         score += problem.alibi_factor * round_bf16(slope * round_bf16(float(position)));
+    if (ALIBI == 2)
+        score += problem.alibi_factor * (slope * float(position));
     return score;
 }
 

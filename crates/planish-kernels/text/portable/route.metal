@@ -2,7 +2,7 @@
 // choices of all rows sorted by expert, in tiles that a product takes. An entry is one choice of one row: row * CHOSEN + choice.
 // An expert's rank is the number of those before it, counted by a thread of its own: no choice waits for another (but SparseMixer's).
 // Grids: route (rows, 1, 1), a threadgroup a row; sort_entries (EXPERTS, 1, 1), a threadgroup an expert.
-// Defines: THREADS, VALUE (of the logits), EXPERTS, CHOSEN, SCORING (0 softmax, 1 sigmoid, 2 SparseMixer), CORRECTED, NORMALIZED,
+// Defines: THREADS, VALUE (of the logits), EXPERTS, CHOSEN, SCORING (0 softmax, 1 sigmoid, 2 SparseMixer, 3 sigmoid of those chosen by logits), CORRECTED, NORMALIZED, FACTORS,
 // GROUPS (0: any expert can be chosen), TILE (entries of a tile).
 
 struct RouteProblem {
@@ -69,7 +69,8 @@ KERNEL(route)(
     device const float* score_correction [[buffer(1)]], // (EXPERTS)
     device uint* experts [[buffer(2)]],           // (rows, CHOSEN)
     device float* weights [[buffer(3)]],          // (rows, CHOSEN)
-    PROBLEM(RouteProblem, 4))
+    device const float* expert_factors [[buffer(4)]], // (EXPERTS)
+    PROBLEM(RouteProblem, 5))
 {
     SHARED(float, scores, EXPERTS);
     SHARED(float, candidates, EXPERTS);
@@ -102,6 +103,8 @@ KERNEL(route)(
         const float candidate = CORRECTED ? scores[i] + score_correction[i] : scores[i];
         // Not a number is never chosen: every rank must be somebody's.
         candidates[i] = candidate == candidate ? candidate : -INFINITY;
+        if (SCORING == 3)
+            scores[i] = 1.0f / (1.0f + exp(-scores[i]));
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
 #if GROUPS
@@ -130,7 +133,7 @@ KERNEL(route)(
     const float factor = SCORING == 2 ? 1.0f : NORMALIZED ? problem.scale / max(total, problem.least) : problem.scale;
     for (uint choice = thread_index; choice < CHOSEN; choice += THREADS) {
         experts[group_position.x * CHOSEN + choice] = chosen[choice];
-        weights[group_position.x * CHOSEN + choice] = found[choice] * factor;
+        weights[group_position.x * CHOSEN + choice] = found[choice] * factor * (FACTORS ? expert_factors[chosen[choice]] : 1.0f);
     }
 }
 

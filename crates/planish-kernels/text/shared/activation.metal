@@ -51,6 +51,11 @@ inline float activate(float x, Factors factors) {
         return fma(factors.first * x, x, factors.third * x);
     const float least = min(x, factors.fourth);
     return fma(factors.second, exp_remainder(least) + (least - x), factors.third * x);
+#elif ACTIVATION == 11 // softplus
+    const float rest = exp(-fabs(x));
+    return max(x, 0.0f) + (rest < 1e-3f ? rest - 0.5f * rest * rest : log(1.0f + rest));
+#elif ACTIVATION == 12 // clamp
+    return min(max(x, -factors.first), factors.first);
 #elif ACTIVATION == 10 // clamped SwiGLU: slope, limit
     const float least = min(x, factors.second);
     return least / (1.0f + exp(-factors.first * least));

@@ -5,19 +5,23 @@ use std::ops::Range;
 
 use planish_ops::{Activation, Routing};
 
-use super::{FeedForwardSpec, LinearSpec};
+use super::{FeedForwardSpec, LinearSpec, NormSpec};
 
 /// `sum over the chosen of weight * down(activation(gate(x)) * up(x))`, plus shared experts that compute every row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpertsSpec {
     /// (experts, hidden); the first that the checkpoint has counts.
     pub router: Vec<LinearSpec>,
+    /// Of what the router reads: the hidden state itself, not what the experts read.
+    pub router_norm: Option<NormSpec>,
+    /// Name of a vector (experts) that multiplies the weights of the chosen.
+    pub factors: Option<String>,
     /// What is added to the scores for choosing, not for weighing.
     pub score_correction: Option<ScoreCorrectionSpec>,
     /// From the router's logits to experts and weights.
     pub routing: Routing,
-    /// (experts, intermediate, hidden).
-    pub gate: StackSpec,
+    /// (experts, intermediate, hidden); without it `activation(up(x))`.
+    pub gate: Option<StackSpec>,
     /// (experts, intermediate, hidden).
     pub up: StackSpec,
     /// (experts, hidden, intermediate).
@@ -70,6 +74,8 @@ pub enum StackPlace {
     Fused(FusedStack),
     /// One tensor for all with columns before rows, (experts, cols, stored rows). Packed ones are stored as in `Fused`.
     Columns(FusedStack),
+    /// As `Fused` or as `Columns`, as the shape says; as `Fused` where it says neither.
+    Either(FusedStack),
     /// One matrix for all, (experts * stored rows, cols).
     Joined(FusedStack),
     /// One matrix for all, (experts * stored rows, rows), whose rows are the columns of these matrices.

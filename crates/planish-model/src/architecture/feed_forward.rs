@@ -2,12 +2,12 @@
 
 use planish_ops::Activation;
 
-use super::LinearSpec;
+use super::{LinearSpec, NormSpec};
 
 /// What follows attention in a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FeedForwardSpec {
-    /// `down(activation(gate(x)) * up(x))`.
+    /// `down(norm(activation(gate(x)) * up(x)))`.
     Gated {
         /// (intermediate, hidden).
         gate: LinearSpec,
@@ -17,6 +17,8 @@ pub enum FeedForwardSpec {
         down: LinearSpec,
         /// The non-linearity.
         activation: Activation,
+        /// Of what the last layer reads.
+        norm: Option<NormSpec>,
     },
     /// `down(activation(up(x)))`.
     Plain {

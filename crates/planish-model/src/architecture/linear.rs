@@ -13,6 +13,8 @@ pub struct LinearSpec {
     pub cols: usize,
     /// Whether there is a bias; it is cut from the stored one as the rows are.
     pub bias: bool,
+    /// The bias where it is not `{name}.bias`.
+    pub bias_name: Option<String>,
     /// Which rows of the stored tensor these are.
     pub stored: Stored,
     /// Plain tensors stand as (cols, rows) in the file (`Conv1D`). Packed ones never do.
@@ -41,6 +43,7 @@ impl LinearSpec {
             rows,
             cols,
             bias: false,
+            bias_name: None,
             stored: Stored::Whole,
             transposed: false,
         }

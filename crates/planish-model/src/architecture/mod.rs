@@ -7,20 +7,22 @@ mod convolution;
 mod experts;
 mod feed_forward;
 mod latent_attention;
+mod layer_input;
 mod linear;
 mod norm;
 mod recurrence;
 
-pub use attention::{AlibiSpec, AttentionSpec, HeadSizes};
+pub use attention::{AlibiSpec, AttentionSpec, GateSpec, HeadSizes};
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{ExpertsSpec, FusedRows, FusedStack, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use latent_attention::{LatentAttentionSpec, LatentQuerySpec};
+pub use layer_input::{LayerInputSpec, LayerInputsSpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
 pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
 
-use crate::RopeSpec;
+use crate::{Error, RopeSpec};
 
 /// A decoder-only model.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct Architecture {
     pub vocabulary: usize,
     /// Positions that the model was made for.
     pub context: usize,
+    /// Positions after which layers would choose what they see, and the key that says so: sequences end there.
+    pub limit: Option<PositionLimit>,
     /// From tokens to hidden states.
     pub embedding: EmbeddingSpec,
     /// Position encodings that layers refer to by index.
@@ -47,6 +51,15 @@ pub struct Architecture {
     pub logits: LogitsSpec,
     /// Other names that weights may have in a checkpoint, tried in this order where the usual one is missing.
     pub prefix_aliases: Vec<PrefixAlias>,
+}
+
+/// As many positions as can be computed, since beyond them the model computes something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PositionLimit {
+    /// How many.
+    pub positions: usize,
+    /// The key of config.json.
+    pub key: &'static str,
 }
 
 /// A prefix of names that checkpoints also write otherwise: the module that holds the decoder may have another name, or none.
@@ -74,10 +87,12 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// A table of fewer columns than the hidden state.
     pub factorized: Option<FactorizedEmbedding>,
-    /// A learned vector for every position, added.
+    /// A vector for every position, added.
     pub positions: Option<PositionTable>,
     /// Normalizes the sum.
     pub norm: Option<NormSpec>,
+    /// What layers are given beside the hidden state.
+    pub layer_inputs: Option<LayerInputsSpec>,
 }
 
 impl EmbeddingSpec {
@@ -89,6 +104,7 @@ impl EmbeddingSpec {
             factorized: None,
             positions: None,
             norm: None,
+            layer_inputs: None,
         }
     }
 }
@@ -102,7 +118,7 @@ pub struct FactorizedEmbedding {
     pub project_out: LinearSpec,
 }
 
-/// Learned position embeddings, (rows, hidden).
+/// Position embeddings, (rows, hidden).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PositionTable {
     /// Module path.
@@ -111,6 +127,8 @@ pub struct PositionTable {
     pub rows: usize,
     /// Row of position 0.
     pub offset: usize,
+    /// Where the rows are computed, not stored: the sines of `row * 10000^(-i / spread)` for half of the values, then the cosines.
+    pub sinusoids: Option<usize>,
 }
 
 /// The last product.
@@ -148,19 +166,28 @@ pub struct LayerSpec {
     pub steps: Vec<StepSpec>,
 }
 
-/// `x += sum over branches of scale * post_norm(block(norm(x)))`: all branches read the same x.
+/// `x = factor * (x + sum_norm(sum over branches of scale * post_norm(block(norm(x)))))`: all branches read the same x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepSpec {
     /// At least one.
     pub branches: Vec<BranchSpec>,
+    /// Normalizes the sum before it is added.
+    pub sum_norm: Option<NormSpec>,
     /// Normalizes x itself after the sum, as the first transformers did.
     pub norm: Option<NormSpec>,
+    /// Name of a tensor of one value that multiplies x at last.
+    pub factor: Option<String>,
 }
 
 impl StepSpec {
     /// Branches side by side.
     pub fn new(branches: Vec<BranchSpec>) -> StepSpec {
-        StepSpec { branches, norm: None }
+        StepSpec {
+            branches,
+            sum_norm: None,
+            norm: None,
+            factor: None,
+        }
     }
 }
 
@@ -204,6 +231,8 @@ pub enum BlockSpec {
     ShortConvolution(Box<ShortConvolutionSpec>),
     /// A gated delta net or Mamba 2.
     Recurrence(Box<RecurrenceSpec>),
+    /// The layer's own embedding of the token.
+    LayerInput(Box<LayerInputSpec>),
 }
 
 impl From<AttentionSpec> for BlockSpec {
@@ -233,6 +262,12 @@ impl From<ExpertsSpec> for BlockSpec {
 impl From<ShortConvolutionSpec> for BlockSpec {
     fn from(spec: ShortConvolutionSpec) -> BlockSpec {
         BlockSpec::ShortConvolution(Box::new(spec))
+    }
+}
+
+impl From<LayerInputSpec> for BlockSpec {
+    fn from(spec: LayerInputSpec) -> BlockSpec {
+        BlockSpec::LayerInput(Box::new(spec))
     }
 }
 
@@ -271,6 +306,22 @@ impl LayerSpec {
 }
 
 impl Architecture {
+    /// Checks that sequences may be so long.
+    pub(crate) fn check_positions(&self, needed: usize) -> Result<(), Error> {
+        if let Some(positions) = &self.embedding.positions {
+            let known = positions.rows.saturating_sub(positions.offset);
+            if needed > known {
+                return Err(Error::UnknownPosition { needed, known });
+            }
+        }
+        match self.limit {
+            Some(PositionLimit { positions: most, key }) if needed > most => {
+                Err(Error::BeyondLimit { needed, most, key })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Positions after which scales of attention change, the same in all layers that have such.
     pub(crate) fn period(&self) -> Option<usize> {
         let blocks = self.layers.iter().flat_map(LayerSpec::blocks);
@@ -280,6 +331,33 @@ impl Architecture {
             _ => None,
         });
         tunings.next().map(|tuning| tuning.period)
+    }
+
+    /// Whether layers read what others left beside the hidden state: none of them runs alone.
+    pub(crate) fn is_entangled(&self) -> bool {
+        let mut blocks = self.layers.iter().flat_map(LayerSpec::blocks);
+        let shares = |block: &BlockSpec| matches!(block, BlockSpec::Attention(spec) if spec.shares.is_some());
+        self.embedding.layer_inputs.is_some() || blocks.any(shares)
+    }
+
+    /// Of every step, in order, the step whose states it uses: its own, or that of the layer whose keys and values it shares.
+    pub(crate) fn state_steps(&self) -> Vec<usize> {
+        let starts: Vec<usize> = self
+            .layers
+            .iter()
+            .scan(0, |next, layer| {
+                Some(std::mem::replace(next, *next + layer.steps.len()))
+            })
+            .collect();
+        let of_step = |(index, step): (usize, &StepSpec)| {
+            let shared = step.branches.iter().find_map(|branch| match &branch.block {
+                BlockSpec::Attention(spec) => spec.shares,
+                _ => None,
+            });
+            shared.map_or(index, |layer| starts[layer])
+        };
+        let steps = self.layers.iter().flat_map(|layer| &layer.steps);
+        steps.enumerate().map(of_step).collect()
     }
 
     /// Whether any layer sees a window only.

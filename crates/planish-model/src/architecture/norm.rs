@@ -7,6 +7,8 @@ use planish_ops::NormKind;
 pub struct NormSpec {
     /// Module path.
     pub name: String,
+    /// The tensor of the weight where it is not `{name}.weight`.
+    pub stored: Option<String>,
     /// RMS or layer norm.
     pub kind: NormKind,
     /// Stored values.
@@ -32,6 +34,7 @@ impl NormSpec {
     pub fn rms(name: impl Into<String>, size: usize, epsilon: f32) -> NormSpec {
         NormSpec {
             name: name.into(),
+            stored: None,
             kind: NormKind::Rms,
             size,
             pieces: None,

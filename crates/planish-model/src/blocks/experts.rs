@@ -1,17 +1,19 @@
 //! Routed experts, and shared ones beside them.
 
-use planish_ops::{Activation, Base, ExpertLayer, Experts, Linear, Ops, Route, Routing, StackShape};
+use planish_ops::{Activation, Base, CopyRows, ExpertLayer, Experts, Linear, Ops, Route, Routing, Shape, StackShape};
 
 use super::feed_forward::FeedForwardBlock;
-use super::{Block, BlockState, LinearLayer, Loader, Pass};
+use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass};
 use crate::workspace::TensorSize;
 use crate::{Error, ExpertsSpec, ScoreCorrectionSpec, SharedExpertsSpec, StackSpec};
 
 pub(super) struct ExpertsBlock<O: Ops> {
     router: LinearLayer<O>,
+    router_norm: Option<NormLayer<O>>,
+    factors: Option<O::Tensor>,          // (1, experts)
     score_correction: Option<O::Tensor>, // (1, experts)
     routing: Routing,
-    gate: StackLayer<O>,
+    gate: Option<StackLayer<O>>,
     up: StackLayer<O>,
     down: StackLayer<O>,
     activation: Activation,
@@ -63,13 +65,20 @@ impl<O: Ops> ExpertsBlock<O> {
             .iter()
             .find(|router| present(&format!("{}.weight", router.name)));
         let score_correction = spec.score_correction.as_ref();
-        let score_correction =
-            score_correction.map(|correction| load_correction(loader, correction, spec.gate.experts));
+        let score_correction = score_correction.map(|correction| load_correction(loader, correction, spec.up.experts));
         Ok(ExpertsBlock {
             router: loader.linear(router.unwrap_or(&spec.router[0]))?,
+            router_norm: loader.optional_norm(&spec.router_norm)?,
+            factors: match &spec.factors {
+                Some(name) => Some(loader.vector(&loader.source.vector(name, spec.up.experts)?)?),
+                None => None,
+            },
             score_correction: score_correction.transpose()?.flatten(),
             routing: spec.routing,
-            gate: StackLayer::load(loader, &spec.gate)?,
+            gate: match &spec.gate {
+                Some(gate) => Some(StackLayer::load(loader, gate)?),
+                None => None,
+            },
             up: StackLayer::load(loader, &spec.up)?,
             down: StackLayer::load(loader, &spec.down)?,
             activation: spec.activation,
@@ -81,15 +90,35 @@ impl<O: Ops> ExpertsBlock<O> {
         })
     }
 
-    fn logits(&self, pass: &mut Pass<'_, O>, router: &LinearLayer<O>, logits: &mut O::Tensor) {
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &[&router.weight],
-            biases: &[router.bias.as_ref()],
-            outputs: &mut [logits],
-        });
+    /// What the router says, of the hidden state in `routed` where it has a norm of its own.
+    fn route(&self, pass: &Pass<'_, O>, routed: Option<&mut O::Tensor>, logits: &mut O::Tensor) {
+        let input = match (&self.router_norm, routed) {
+            (Some(norm), Some(routed)) => {
+                pass.ops.copy_rows(CopyRows {
+                    source: Some(pass.hidden),
+                    from: 0,
+                    target: &mut *routed,
+                    to: 0,
+                    rows: pass.rows,
+                });
+                pass.ops.norm(norm.of(0..pass.rows, routed));
+                &*routed
+            }
+            _ => pass.input,
+        };
+        run_logits(pass, &self.router, input, logits);
     }
+}
+
+/// The few values of a router or of a gate.
+fn run_logits<O: Ops>(pass: &Pass<'_, O>, layer: &LinearLayer<O>, input: &O::Tensor, logits: &mut O::Tensor) {
+    pass.ops.linear(Linear {
+        rows: pass.rows,
+        input,
+        weights: &[&layer.weight],
+        biases: &[layer.bias.as_ref()],
+        outputs: &mut [logits],
+    });
 }
 
 /// `None` where the checkpoint lacks what it may lack.
@@ -113,21 +142,27 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
         let shared = self.shared.as_ref().map(|shared| shared.block.tensors());
         // Rounded scores would choose otherwise.
         let logits = [TensorSize::f32_row(experts), TensorSize::row(1)];
-        logits.into_iter().chain(shared.into_iter().flatten()).collect()
+        let routed = self
+            .router_norm
+            .as_ref()
+            .map(|_| TensorSize::row(self.up.weights.cols()));
+        let shared = shared.into_iter().flatten();
+        logits.into_iter().chain(routed).chain(shared).collect()
     }
 
     fn run(&self, pass: &mut Pass<'_, O>, state: &mut BlockState<O>) -> Result<(), Error> {
-        let [logits, shared_logits, shared_tensors @ ..] = std::mem::take(&mut pass.tensors) else {
+        let [logits, shared_logits, tensors @ ..] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        self.logits(pass, &self.router, logits);
+        let (routed, shared_tensors) = tensors.split_at_mut(usize::from(self.router_norm.is_some()));
+        self.route(pass, routed.first_mut(), logits);
         let mut base = Base::Zero;
         if let Some(shared) = &self.shared {
             pass.tensors = shared_tensors;
             shared.block.run(pass, state)?;
             base = Base::Output;
             if let Some(gate) = &shared.gate {
-                self.logits(pass, gate, shared_logits);
+                run_logits(pass, gate, pass.input, shared_logits);
                 base = Base::Gated(shared_logits);
             }
         }
@@ -137,9 +172,10 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
             route: Route {
                 logits,
                 score_correction: self.score_correction.as_ref(),
+                factors: self.factors.as_ref(),
                 rule: self.routing,
             },
-            gate: Some(self.gate.layer()),
+            gate: self.gate.as_ref().map(StackLayer::layer),
             up: self.up.layer(),
             down: self.down.layer(),
             activation: self.activation,

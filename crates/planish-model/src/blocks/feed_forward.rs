@@ -2,7 +2,7 @@
 
 use planish_ops::{Activation, Gate, Linear, Ops, Xielu};
 
-use super::{Block, BlockState, LinearLayer, Loader, Pass};
+use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass};
 use crate::workspace::TensorSize;
 use crate::{ActivationSpec, Error, FeedForwardSpec};
 
@@ -12,18 +12,23 @@ pub(super) struct FeedForwardBlock<O: Ops> {
     up: LinearLayer<O>,
     down: LinearLayer<O>,
     activation: Activation,
+    norm: Option<NormLayer<O>>,
 }
 
 impl<O: Ops> FeedForwardBlock<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &FeedForwardSpec) -> Result<FeedForwardBlock<O>, Error> {
-        let (gate, up, down, activation) = match spec {
+        let (gate, up, down, activation, norm) = match spec {
             FeedForwardSpec::Gated {
                 gate,
                 up,
                 down,
                 activation,
-            } => (Some(loader.linear(gate)?), up, down, ActivationSpec::Fixed(*activation)),
-            FeedForwardSpec::Plain { up, down, activation } => (None, up, down, activation.clone()),
+                norm,
+            } => {
+                let (gate, norm) = (loader.linear(gate)?, loader.optional_norm(norm)?);
+                (Some(gate), up, down, ActivationSpec::Fixed(*activation), norm)
+            }
+            FeedForwardSpec::Plain { up, down, activation } => (None, up, down, activation.clone(), None),
         };
         Ok(FeedForwardBlock {
             intermediate: down.cols,
@@ -34,6 +39,7 @@ impl<O: Ops> FeedForwardBlock<O> {
                 ActivationSpec::Fixed(activation) => activation,
                 ActivationSpec::Xielu(name) => Activation::Xielu(load_xielu(loader, &name)?),
             },
+            norm,
         })
     }
 }
@@ -102,6 +108,9 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
                 up
             }
         };
+        if let Some(norm) = &self.norm {
+            ops.norm(norm.of(0..rows, activated));
+        }
         self.down.run(pass, activated);
         Ok(())
     }

@@ -16,9 +16,9 @@ impl<O: Ops> LinearLayer<O> {
         if !spec.bias {
             return Ok(LinearLayer { weight, bias: None });
         }
-        let stored = loader
-            .source
-            .vector(&format!("{}.bias", spec.name), spec.stored_rows())?;
+        let usual = || format!("{}.bias", spec.name);
+        let name = spec.bias_name.clone().unwrap_or_else(usual);
+        let stored = loader.source.vector(&name, spec.stored_rows())?;
         let bias = match &spec.stored {
             Stored::Whole => stored,
             Stored::Rows { ranges, .. } => {

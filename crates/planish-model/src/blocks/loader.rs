@@ -3,7 +3,7 @@
 use planish_ops::{Ops, PlaceError, Use};
 
 use super::{LinearLayer, NormLayer, device_error};
-use crate::source::WeightSource;
+use crate::source::{PendingWeight, WeightSource};
 use crate::{Error, LinearSpec, NormSpec, StackSpec};
 
 /// Where weights come from and go to.
@@ -23,6 +23,12 @@ impl<O: Ops> Loader<'_, O> {
     /// A table whose rows are taken. // (rows, cols)
     pub(crate) fn table(&self, spec: &LinearSpec) -> Result<O::Weight, Error> {
         self.placed(spec, Use::Table)
+    }
+
+    /// A table that no checkpoint holds. // (values.len() / cols, cols)
+    pub(crate) fn made_table(&self, cols: usize, values: Vec<f32>) -> Result<O::Weight, Error> {
+        let matrix = PendingWeight::made(cols, &values);
+        self.ops.place(matrix, Use::Table).map_err(place_error)
     }
 
     fn placed(&self, spec: &LinearSpec, use_as: Use) -> Result<O::Weight, Error> {

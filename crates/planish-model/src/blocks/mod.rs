@@ -8,6 +8,7 @@ mod convolution;
 mod experts;
 mod feed_forward;
 mod latent_attention;
+mod layer_input;
 mod linear;
 mod loader;
 mod norm;
@@ -150,6 +151,10 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) places: Places<'a, O>,
     /// Those of each of the architecture's ropes.
     pub(crate) angles: &'a [Angles<O>],
+    /// The hidden state itself. // (rows, hidden)
+    pub(crate) hidden: &'a O::Tensor,
+    /// What all layers are given beside it. // (rows, layers * width)
+    pub(crate) layer_inputs: Option<&'a O::Tensor>,
     /// What the block reads. // (rows, hidden)
     pub(crate) input: &'a O::Tensor,
     /// What it leaves. // (rows, hidden)
@@ -173,6 +178,7 @@ pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Re
         BlockSpec::Experts(spec) => Box::new(experts::ExpertsBlock::load(loader, spec)?),
         BlockSpec::ShortConvolution(spec) => Box::new(convolution::ShortConvolutionBlock::load(loader, spec)?),
         BlockSpec::Recurrence(spec) => Box::new(recurrence::RecurrenceBlock::load(loader, spec)?),
+        BlockSpec::LayerInput(spec) => Box::new(layer_input::LayerInputBlock::load(loader, spec)?),
     })
 }
 

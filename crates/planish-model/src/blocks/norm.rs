@@ -22,6 +22,10 @@ impl<O: Ops> NormLayer<O> {
         let shapes: [&[usize]; 2] = [&[size], &[size / spec.width, spec.width]];
         let piece = |path: &str, part: &str| loader.source.values(&format!("{path}.{part}"), &shapes);
         let stored = |part: &str| match spec.pieces {
+            None if part == "weight" && spec.stored.is_some() => {
+                let name = spec.stored.as_deref().unwrap_or_default();
+                loader.source.values(name, &shapes)
+            }
             None => piece(&spec.name, part),
             Some(pieces) => {
                 let pieces = (0..pieces).map(|index| piece(&format!("{}.{index}", spec.name), part));

@@ -81,8 +81,8 @@ impl<O: Ops> Decoder<O> {
             },
         };
         self.embedding.run(&mut stream, tokens);
-        for (step, states) in self.steps.iter().zip(&mut self.states) {
-            step.run(&mut stream, states)?;
+        for (step, &of) in self.steps.iter().zip(&self.state_steps) {
+            step.run(&mut stream, &mut self.states[of])?;
         }
         Ok(stream.pending)
     }

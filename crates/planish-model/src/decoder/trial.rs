@@ -88,7 +88,11 @@ impl<O: Ops> Decoder<O> {
         source: &dyn WeightSource,
         each: &mut Each<'_>,
     ) -> Result<(), Error> {
-        let first = parts.first().copied().unwrap_or(0);
+        // Layers that read what others left begin where these do.
+        let first = match self.architecture.is_entangled() {
+            true => 0,
+            false => parts.first().copied().unwrap_or(0),
+        };
         if first < trials.part {
             trials.part = 0;
         }
@@ -215,8 +219,8 @@ impl<O: Ops> Decoder<O> {
                 rows: stream.rows,
             }),
         }
-        for (step, states) in self.steps[steps.clone()].iter().zip(&mut self.states[steps]) {
-            step.run(&mut stream, states)?;
+        for (step, &of) in self.steps[steps.clone()].iter().zip(&self.state_steps[steps]) {
+            step.run(&mut stream, &mut self.states[of])?;
         }
         if whole {
             stream.add_pending();

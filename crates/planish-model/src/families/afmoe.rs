@@ -9,7 +9,7 @@ use super::common_experts::{Paths, Routed};
 use super::gemma::scale_embedding;
 use super::parts::{linear, window_of_layer};
 use crate::config::Config;
-use crate::{Architecture, Error, ExpertsSpec, LinearSpec, ScoreCorrectionSpec};
+use crate::{Architecture, Error, ExpertsSpec, GateSpec, LinearSpec, ScoreCorrectionSpec};
 
 pub(super) const FAMILY: Family = Family {
     architecture: "AfmoeForCausalLM",
@@ -56,7 +56,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         attention.window = window_of_layer(config, window, |index| !(index + 1).is_multiple_of(every), index)?;
         attention.rope = attention.window.map(|_| 0);
         let gate = format!("model.layers.{index}.self_attn.gate_proj");
-        attention.gate = Some(linear(gate, attention.query.rows, sizes.hidden, false));
+        attention.gate = Some(GateSpec::new(linear(gate, attention.query.rows, sizes.hidden, false)));
         if index >= dense {
             let paths = Paths::usual(index);
             let path = &paths.hub;

@@ -96,15 +96,17 @@ impl Routed {
         };
         ExpertsSpec {
             router: vec![router(hub), router(module)],
+            router_norm: None,
+            factors: None,
             score_correction: None,
             routing: self.routing,
-            gate: stack(
+            gate: Some(stack(
                 names[0],
                 "gate_proj",
                 self.intermediate,
                 self.hidden,
                 fused(FusedRows::From(0)),
-            ),
+            )),
             up: stack(
                 names[1],
                 "up_proj",
@@ -116,6 +118,22 @@ impl Routed {
             activation: self.activation,
             shared: None,
         }
+    }
+
+    /// The same without gates.
+    pub(super) fn ungated_at(&self, paths: &Paths<'_>) -> ExpertsSpec {
+        let Paths { hub, names, module } = paths;
+        let mut spec = self.at(paths);
+        spec.gate = None;
+        let stacks = [(&mut spec.up, names[1], "fc1"), (&mut spec.down, names[2], "fc2")];
+        for (stack, name, mlx) in stacks {
+            stack.places = vec![
+                StackPlace::Each(format!("{hub}.experts.{{}}.{name}")),
+                StackPlace::Fused(FusedStack::whole(format!("{hub}.switch_mlp.{mlx}"), stack.rows)),
+                StackPlace::Fused(FusedStack::whole(format!("{module}.experts.{name}"), stack.rows)),
+            ];
+        }
+        spec
     }
 
     /// Shared experts with `intermediate` values between their products, without a gate.

@@ -1,6 +1,8 @@
 //! FalconForCausalLM: query, key and value in one layer, grouped by key head; rotation or linear biases of positions; one, two
 //! or shared layer norms; attention and feed-forward block side by side or one after the other.
 
+use planish_ops::AlibiRule;
+
 use super::Family;
 use super::parts::{Sizes, activation, epsilon, linear, only};
 use crate::config::Config;
@@ -33,8 +35,13 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let activation = activation(config, "activation", "gelu")?;
     let bias = config.flag("bias", false)?;
     let alibi = config.flag("alibi", false)?.then(|| AlibiSpec {
-        slopes: slopes(sizes.heads),
-        factor: (sizes.head_dim as f32).powf(-0.5),
+        slopes: slopes(sizes.heads)
+            .map(|slope| half::bf16::from_f32(slope).to_f32())
+            .collect(),
+        rule: AlibiRule {
+            factor: (sizes.head_dim as f32).powf(-0.5),
+            rounded: true,
+        },
     });
     let norm = |name: String| NormSpec::layer(name, sizes.hidden, epsilon, true);
     let layer = |index: usize| {
@@ -125,12 +132,11 @@ fn read_sizes(config: Config<'_>, grouped: bool) -> Result<Sizes, Error> {
     })
 }
 
-/// Powers of `2^(-8 / n)` for the power of two n at or below the number of heads, then odd powers of its root; as bf16.
-fn slopes(heads: usize) -> Vec<f32> {
+/// Powers of `2^(-8 / n)` for the power of two n at or below the number of heads, then odd powers of its root.
+pub(super) fn slopes(heads: usize) -> impl Iterator<Item = f32> {
     let below: i32 = 1 << heads.ilog2();
-    let base = |count: usize| (-8.0 / count as f64).exp2() as f32;
-    let first = (1..=below).map(|power| base(below as usize).powi(power));
-    let rest = (0..heads as i32 - below).map(|index| base(2 * below as usize).powi(2 * index + 1));
-    let rounded = |slope: f32| half::bf16::from_f32(slope).to_f32();
-    first.chain(rest).map(rounded).collect()
+    let base = move |count: usize| (-8.0 / count as f64).exp2() as f32;
+    let first = (1..=below).map(move |power| base(below as usize).powi(power));
+    let rest = (0..heads as i32 - below).map(move |index| base(2 * below as usize).powi(2 * index + 1));
+    first.chain(rest)
 }

@@ -4,8 +4,8 @@ use super::Family;
 use super::parts::{Sizes, activation, epsilon, only};
 use crate::config::Config;
 use crate::{
-    Architecture, AttentionSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec, LinearSpec, NormSpec,
-    PositionTable, PrefixAlias,
+    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, EmbeddingSpec, Error, FeedForwardSpec, LayerSpec,
+    LinearSpec, NormSpec, PositionTable, PrefixAlias,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -23,32 +23,16 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     let scaled_by_layer = config.flag("scale_attn_by_inverse_layer_idx", false)?;
     let norm = |name: String| NormSpec::layer(name, sizes.hidden, epsilon, true);
     let layer = |index: usize| {
-        let path = |part: &str| format!("transformer.h.{index}.{part}");
-        let linear = |part: &str, rows, cols| LinearSpec {
-            transposed: true,
-            bias: true,
-            ..LinearSpec::new(path(part), rows, cols)
-        };
-        let fused = linear("attn.c_attn", sizes.fused_rows(), sizes.hidden);
-        let mut attention = AttentionSpec {
-            rope: None,
-            ..sizes.attention_of(sizes.split(&fused), linear("attn.c_proj", sizes.hidden, sizes.hidden))
-        };
-        if !scaled {
-            attention.scale = 1.0;
+        let mut layer = gpt2_layer(&sizes, index, activation, norm);
+        if let BlockSpec::Attention(attention) = &mut layer.steps[0].branches[0].block {
+            if !scaled {
+                attention.scale = 1.0;
+            }
+            if scaled_by_layer {
+                attention.scale /= (index + 1) as f32;
+            }
         }
-        if scaled_by_layer {
-            attention.scale /= (index + 1) as f32;
-        }
-        let feed_forward = FeedForwardSpec::Plain {
-            up: linear("mlp.c_fc", sizes.intermediate, sizes.hidden),
-            down: linear("mlp.c_proj", sizes.hidden, sizes.intermediate),
-            activation: activation.into(),
-        };
-        Ok(LayerSpec::sequential([
-            BranchSpec::new(norm(path("ln_1")), attention.into()),
-            BranchSpec::new(norm(path("ln_2")), feed_forward.into()),
-        ]))
+        Ok(layer)
     };
     let final_norm = norm("transformer.ln_f".to_owned());
     let head = sizes.head(config, "lm_head", true)?;
@@ -64,12 +48,42 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
     })
 }
 
+/// A layer of the first and the second GPT.
+pub(super) fn gpt2_layer(
+    sizes: &Sizes,
+    index: usize,
+    activation: Activation,
+    norm: impl Fn(String) -> NormSpec,
+) -> LayerSpec {
+    let path = |part: &str| format!("transformer.h.{index}.{part}");
+    let linear = |part: &str, rows, cols| LinearSpec {
+        transposed: true,
+        bias: true,
+        ..LinearSpec::new(path(part), rows, cols)
+    };
+    let fused = linear("attn.c_attn", sizes.fused_rows(), sizes.hidden);
+    let attention = AttentionSpec {
+        rope: None,
+        ..sizes.attention_of(sizes.split(&fused), linear("attn.c_proj", sizes.hidden, sizes.hidden))
+    };
+    let feed_forward = FeedForwardSpec::Plain {
+        up: linear("mlp.c_fc", sizes.intermediate, sizes.hidden),
+        down: linear("mlp.c_proj", sizes.hidden, sizes.intermediate),
+        activation: activation.into(),
+    };
+    LayerSpec::sequential([
+        BranchSpec::new(norm(path("ln_1")), attention.into()),
+        BranchSpec::new(norm(path("ln_2")), feed_forward.into()),
+    ])
+}
+
 /// A learned vector for every position.
 pub(super) fn positions(sizes: &Sizes) -> PositionTable {
     PositionTable {
         name: "transformer.wpe".to_owned(),
         rows: sizes.context,
         offset: 0,
+        sinusoids: None,
     }
 }
 

@@ -76,10 +76,12 @@ fn experts(routed: &Routed, index: usize) -> ExpertsSpec {
     };
     let mut experts = routed.at(&paths);
     experts.router = vec![LinearSpec::new(format!("{path}.router"), routed.experts, routed.hidden).with_bias(true)];
-    for (stack, name, rows) in [
-        (&mut experts.gate, "gate_proj", FusedRows::EverySecond(0)),
-        (&mut experts.up, "up_proj", FusedRows::EverySecond(1)),
-    ] {
+    let gate = experts
+        .gate
+        .as_mut()
+        .map(|gate| (gate, "gate_proj", FusedRows::EverySecond(0)));
+    let up = (&mut experts.up, "up_proj", FusedRows::EverySecond(1));
+    for (stack, name, rows) in gate.into_iter().chain([up]) {
         places(
             stack,
             name,

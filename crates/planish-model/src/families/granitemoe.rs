@@ -50,8 +50,8 @@ pub(super) fn experts(routed: &Routed, index: usize) -> ExpertsSpec {
     });
     experts.router = vec![router("router.layer"), router("router")];
     let output = FusedStack::whole(format!("{path}.output_linear.weight"), routed.hidden);
-    let stacks = [&mut experts.gate, &mut experts.up, &mut experts.down];
-    for (stack, place) in stacks.into_iter().zip([fused(0), fused(routed.intermediate), output]) {
+    let stacks = experts.gate.iter_mut().chain([&mut experts.up, &mut experts.down]);
+    for (stack, place) in stacks.zip([fused(0), fused(routed.intermediate), output]) {
         stack.places.insert(0, StackPlace::Fused(place));
     }
     experts

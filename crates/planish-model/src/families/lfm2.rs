@@ -102,7 +102,7 @@ fn is_attention(config: Config<'_>, index: usize) -> Result<bool, Error> {
     }
 }
 
-fn convolution(path: &str, hidden: usize, taps: usize, bias: bool) -> ShortConvolutionSpec {
+pub(super) fn convolution(path: &str, hidden: usize, taps: usize, bias: bool) -> ShortConvolutionSpec {
     let inputs = linear(format!("{path}.in_proj"), 3 * hidden, hidden, bias);
     ShortConvolutionSpec {
         input_gate: inputs.cut_run(0, hidden),

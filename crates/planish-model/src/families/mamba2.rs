@@ -66,6 +66,13 @@ impl Keys {
         input_bias: "mamba_proj_bias",
         convolution_bias: "mamba_conv_bias",
     };
+    /// Of Nemotron.
+    pub(super) const NEMOTRON: Keys = Keys {
+        heads: "mamba_num_heads",
+        head_dim: "mamba_head_dim",
+        state: "ssm_state_size",
+        ..Keys::SHORT
+    };
     /// Of Mamba 2 alone.
     pub(super) const SHORT: Keys = Keys {
         heads: "num_heads",

@@ -4,16 +4,26 @@
 mod afmoe;
 mod apertus;
 mod arcee;
+mod aria_text;
+mod axk1;
 mod bamba;
+mod biogpt;
+mod bitnet;
+mod bloom;
 mod codegen;
 mod cohere;
 mod cohere2;
+mod cohere2_moe;
+mod cohere_compass;
 mod common;
 mod common_experts;
 mod common_latent;
+mod ctrl;
 mod cwm;
+mod dbrx;
 mod deepseek_v2;
 mod deepseek_v3;
+mod deepseek_v32;
 mod delta_net;
 mod dots1;
 mod ernie4_5;
@@ -23,9 +33,11 @@ mod exaone_moe;
 mod falcon;
 mod falcon_h1;
 mod flex_olmo;
+mod flint;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm;
 mod glm4;
 mod glm4_moe;
@@ -34,6 +46,7 @@ mod gpt2;
 mod gpt_bigcode;
 mod gpt_neo;
 mod gpt_neox;
+mod gpt_neox_japanese;
 mod gpt_oss;
 mod gptj;
 mod granite;
@@ -50,12 +63,15 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod laguna;
 mod lfm2;
 mod lfm2_moe;
+mod lfm3;
 mod llama;
 mod mamba2;
 mod mamba2_only;
 mod mellum;
+mod mimo_v2_flash;
 mod minicpm;
 mod minicpm3;
 mod minimax_m2;
@@ -64,11 +80,15 @@ mod ministral3;
 mod mistral;
 mod mistral4;
 mod mixtral;
+mod mpt;
+mod nanochat;
 mod nemotron;
+mod nemotron_h;
 mod olmo;
 mod olmo2;
 mod olmo3;
 mod olmoe;
+mod openai_gpt;
 mod opt;
 mod parts;
 mod persimmon;
@@ -116,12 +136,24 @@ static FAMILIES: &[Family] = &[
     afmoe::FAMILY,
     apertus::FAMILY,
     arcee::FAMILY,
+    aria_text::FAMILY,
+    axk1::FAMILY,
     bamba::FAMILY,
+    biogpt::FAMILY,
+    biogpt::XGLM_FAMILY,
+    bitnet::FAMILY,
+    bloom::FAMILY,
     codegen::FAMILY,
     cohere2::FAMILY,
+    cohere2_moe::FAMILY,
     cohere::FAMILY,
+    cohere_compass::FAMILY,
+    ctrl::FAMILY,
     cwm::FAMILY,
+    dbrx::FAMILY,
     deepseek_v2::FAMILY,
+    deepseek_v32::FAMILY,
+    deepseek_v32::GLM_FAMILY,
     deepseek_v3::FAMILY,
     dots1::FAMILY,
     ernie4_5::FAMILY,
@@ -131,8 +163,12 @@ static FAMILIES: &[Family] = &[
     falcon::FAMILY,
     falcon_h1::FAMILY,
     flex_olmo::FAMILY,
+    flint::FAMILY,
+    flint::KOLIBRI_FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    gemma4::FAMILY,
+    gemma4::UNIFIED_FAMILY,
     gemma::FAMILY,
     glm4::FAMILY,
     glm4_moe::FAMILY,
@@ -142,6 +178,7 @@ static FAMILIES: &[Family] = &[
     gpt_bigcode::FAMILY,
     gpt_neo::FAMILY,
     gpt_neox::FAMILY,
+    gpt_neox_japanese::FAMILY,
     gpt_oss::FAMILY,
     gptj::FAMILY,
     granite::FAMILY,
@@ -159,11 +196,14 @@ static FAMILIES: &[Family] = &[
     internlm3::FAMILY,
     iquestcoder::FAMILY,
     jais2::FAMILY,
+    laguna::FAMILY,
     lfm2::FAMILY,
     lfm2_moe::FAMILY,
+    lfm3::FAMILY,
     llama::FAMILY,
     mamba2_only::FAMILY,
     mellum::FAMILY,
+    mimo_v2_flash::FAMILY,
     minicpm3::FAMILY,
     minicpm::FAMILY,
     minimax_m2::FAMILY,
@@ -172,14 +212,19 @@ static FAMILIES: &[Family] = &[
     mistral4::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
+    mpt::FAMILY,
+    nanochat::FAMILY,
     nemotron::FAMILY,
+    nemotron_h::FAMILY,
     olmo2::FAMILY,
     olmo3::FAMILY,
     olmo::FAMILY,
     olmoe::FAMILY,
+    openai_gpt::FAMILY,
     opt::FAMILY,
     persimmon::FAMILY,
     phi3::FAMILY,
+    phi3::PHI4_FAMILY,
     phi::FAMILY,
     phimoe::FAMILY,
     qwen2::FAMILY,
@@ -195,7 +240,10 @@ static FAMILIES: &[Family] = &[
     stablelm::FAMILY,
     starcoder2::FAMILY,
     vaultgemma::FAMILY,
+    wrapped::ARIA_FAMILY,
     wrapped::GEMMA3_FAMILY,
+    wrapped::GEMMA4_FAMILY,
+    wrapped::GEMMA4_UNIFIED_FAMILY,
     wrapped::KIMI_K25_FAMILY,
     wrapped::MISTRAL3_FAMILY,
     wrapped::QWEN2_5_VL_FAMILY,
@@ -203,6 +251,7 @@ static FAMILIES: &[Family] = &[
     wrapped::QWEN3_5_FAMILY,
     wrapped::QWEN3_5_MOE_FAMILY,
     wrapped::QWEN3_VL_FAMILY,
+    wrapped::QWEN3_VL_MOE_FAMILY,
     youtu::FAMILY,
 ];
 

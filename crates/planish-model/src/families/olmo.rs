@@ -4,7 +4,7 @@ use planish_ops::NormKind;
 
 use super::Family;
 use super::common::{Differences, llama_like};
-use super::parts::refuse;
+use super::mpt::read_clip;
 use crate::config::Config;
 use crate::{Architecture, Error, LayerSpec, NormSpec};
 
@@ -15,14 +15,17 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn translate(config: Config<'_>) -> Result<Architecture, Error> {
-    refuse(config, "clip_qkv")?;
+    let clip = read_clip(config)?;
     let bias = config.flag("attention_bias", false)?;
     let differences = Differences {
         query_bias: bias,
         output_bias: bias,
         ..Differences::default()
     };
-    let mut architecture = llama_like(config, FAMILY.architecture, differences, |_, _| Ok(()))?;
+    let mut architecture = llama_like(config, FAMILY.architecture, differences, |_, attention| {
+        attention.clip = clip;
+        Ok(())
+    })?;
     let branches = architecture.layers.iter_mut().flat_map(LayerSpec::branches_mut);
     let norms = branches.filter_map(|branch| branch.norm.as_mut());
     norms.chain([&mut architecture.final_norm]).for_each(without_weight);

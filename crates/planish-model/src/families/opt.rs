@@ -72,6 +72,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
             name: "model.decoder.embed_positions".to_owned(),
             rows: sizes.context + OFFSET,
             offset: OFFSET,
+            sinusoids: None,
         }),
         ..decoder.embedding
     };
@@ -81,7 +82,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
 }
 
 /// The norms of the branches as norms of the sums. The last one of all is then the final norm.
-fn norms_last(layer: LayerSpec) -> LayerSpec {
+pub(super) fn norms_last(layer: LayerSpec) -> LayerSpec {
     let steps = layer.steps.into_iter().map(|mut step| {
         let norm = step.branches.iter_mut().find_map(|branch| branch.norm.take());
         StepSpec { norm, ..step }

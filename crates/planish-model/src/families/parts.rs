@@ -105,6 +105,7 @@ impl Sizes {
             up: linear(up, self.intermediate, self.hidden, bias),
             down: linear(down, self.hidden, self.intermediate, bias),
             activation,
+            norm: None,
         }
     }
 
@@ -147,6 +148,7 @@ impl Sizes {
             hidden: self.hidden,
             vocabulary: self.vocabulary,
             context: self.context,
+            limit: None,
             embedding: EmbeddingSpec::new(embedding),
             ropes: Vec::new(),
             layers: (0..self.layers).map(layer).collect::<Result<_, Error>>()?,

@@ -12,10 +12,17 @@ use crate::{Architecture, Error, RopeScaling};
 pub(super) const FAMILY: Family = Family {
     architecture: "Phi3ForCausalLM",
     model_type: "phi3",
-    translate,
+    translate: |config| decoder(config, FAMILY.architecture),
 };
 
-fn translate(config: Config<'_>) -> Result<Architecture, Error> {
+/// The text part: adapters for images and sound are not read.
+pub(super) const PHI4_FAMILY: Family = Family {
+    architecture: "Phi4MultimodalForCausalLM",
+    model_type: "phi4_multimodal",
+    translate: |config| decoder(config, PHI4_FAMILY.architecture),
+};
+
+fn decoder(config: Config<'_>, name: &str) -> Result<Architecture, Error> {
     let defaults =
         json!({"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0});
     let config = config.with_defaults(&defaults);
@@ -28,7 +35,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         ..Differences::default()
     };
     let window = config.optional_count("sliding_window")?;
-    let architecture = llama_like(config, FAMILY.architecture, differences, |index, attention| {
+    let architecture = llama_like(config, name, differences, |index, attention| {
         let (query_rows, key_rows) = (attention.query.rows, attention.key.rows);
         let path = format!("model.layers.{index}.self_attn.qkv_proj");
         let fused = linear(path, query_rows + 2 * key_rows, attention.query.cols, false);

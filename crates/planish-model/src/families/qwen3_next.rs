@@ -10,7 +10,7 @@ use super::qwen2_moe::{self, is_sparse};
 use crate::config::Config;
 use crate::rope::read_rope;
 use crate::{
-    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, ExpertsSpec, LayerSpec, NormSpec,
+    Activation, Architecture, AttentionSpec, BlockSpec, BranchSpec, Error, ExpertsSpec, GateSpec, LayerSpec, NormSpec,
     RecurrenceSpec,
 };
 
@@ -108,7 +108,11 @@ fn gated_attention(sizes: &Sizes, path: &str, bias: bool) -> AttentionSpec {
     let both = linear(format!("{path}.q_proj"), 2 * heads * head_dim, sizes.hidden, bias);
     AttentionSpec {
         query: both.cut_heads(heads, 2 * head_dim, 0..head_dim),
-        gate: Some(both.cut_heads(heads, 2 * head_dim, head_dim..2 * head_dim)),
+        gate: Some(GateSpec::new(both.cut_heads(
+            heads,
+            2 * head_dim,
+            head_dim..2 * head_dim,
+        ))),
         ..attention
     }
 }

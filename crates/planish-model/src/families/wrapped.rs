@@ -1,7 +1,9 @@
 //! Checkpoints that hold a decoder and encoders of images: `text_config` is the decoder's config.json, and its weights have
 //! names of their own. Only the decoder runs; tensors of the encoders are not read.
 
-use super::{Family, deepseek_v3, gemma3, ministral3, mistral, mistral4, qwen2, qwen3, qwen3_5};
+use super::{
+    Family, aria_text, deepseek_v3, gemma3, gemma4, ministral3, mistral, mistral4, qwen2, qwen3, qwen3_5, qwen3_moe,
+};
 use crate::config::Config;
 use crate::{Architecture, Error, HeadSpec, PrefixAlias};
 
@@ -9,6 +11,33 @@ pub(super) const GEMMA3_FAMILY: Family = Family {
     architecture: "Gemma3ForConditionalGeneration",
     model_type: "gemma3",
     translate: |config| Wrapper::new(GEMMA3_FAMILY, &[(gemma3::FAMILY.model_type, gemma3::FAMILY)]).read(config),
+};
+
+pub(super) const GEMMA4_FAMILY: Family = Family {
+    architecture: "Gemma4ForConditionalGeneration",
+    model_type: "gemma4",
+    translate: |config| Wrapper::new(GEMMA4_FAMILY, &[(gemma4::FAMILY.model_type, gemma4::FAMILY)]).read(config),
+};
+
+pub(super) const GEMMA4_UNIFIED_FAMILY: Family = Family {
+    architecture: "Gemma4UnifiedForConditionalGeneration",
+    model_type: "gemma4_unified",
+    translate: |config| {
+        let decoder = gemma4::UNIFIED_FAMILY;
+        Wrapper::new(GEMMA4_UNIFIED_FAMILY, &[(decoder.model_type, decoder)]).read(config)
+    },
+};
+
+pub(super) const ARIA_FAMILY: Family = Family {
+    architecture: "AriaForConditionalGeneration",
+    model_type: "aria",
+    translate: |config| {
+        let wrapper = Wrapper {
+            tied: false,
+            ..Wrapper::new(ARIA_FAMILY, &[(aria_text::FAMILY.model_type, aria_text::FAMILY)])
+        };
+        wrapper.read(config)
+    },
 };
 
 pub(super) const MISTRAL3_FAMILY: Family = Family {
@@ -46,6 +75,12 @@ pub(super) const QWEN3_VL_FAMILY: Family = Family {
     architecture: "Qwen3VLForConditionalGeneration",
     model_type: "qwen3_vl",
     translate: |config| qwen_vl(QWEN3_VL_FAMILY, ("qwen3_vl_text", qwen3::FAMILY), config),
+};
+
+pub(super) const QWEN3_VL_MOE_FAMILY: Family = Family {
+    architecture: "Qwen3VLMoeForConditionalGeneration",
+    model_type: "qwen3_vl_moe",
+    translate: |config| qwen_vl(QWEN3_VL_MOE_FAMILY, ("qwen3_vl_moe_text", qwen3_moe::VL_FAMILY), config),
 };
 
 pub(super) const QWEN3_5_FAMILY: Family = Family {

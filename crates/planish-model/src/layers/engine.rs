@@ -121,12 +121,7 @@ impl<O: Ops> LayerEngine for On<O> {
             if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
                 return Err(Error::Token { token, vocabulary });
             }
-            if let Some(positions) = &architecture.embedding.positions {
-                let (needed, known) = (tokens.len(), positions.rows.saturating_sub(positions.offset));
-                if needed > known {
-                    return Err(Error::UnknownPosition { needed, known });
-                }
-            }
+            architecture.check_positions(tokens.len())?;
             let mut hidden = memory::with_room("hidden states", tokens.len() * architecture.hidden);
             let mut done = 0;
             let mut sequences = self.0.sequences().map_err(device_error)?;

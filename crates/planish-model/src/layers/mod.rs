@@ -90,12 +90,16 @@ impl LayerRunner<'_> {
     /// An architecture that is not known; a `PLANISH_CPU` that is not here; a GPU that does not work.
     pub fn new(checkpoint: &Checkpoint, threads: Option<usize>, device: Device) -> Result<LayerRunner<'_>, Error> {
         let architecture = Architecture::of(checkpoint)?;
+        if architecture.is_entangled() {
+            return Err(Error::Entangled);
+        }
         let ear = Arc::new(Ear::default());
         let engine: Box<dyn LayerEngine> = match device {
             Device::Cuda if has_ears(&architecture) => crate::device::layers_on_cuda(ear.clone())?,
             _ => {
                 let cpu = Cpu::new(threads.unwrap_or(0)).map_err(|error| Error::Device(Box::new(error)))?;
-                Box::new(On(CpuOps::new(cpu.with_tap(ear.clone()), Precision::Exact)))
+                // A layer stays in the mapped file, where the system can take its memory back.
+                Box::new(On(CpuOps::new(cpu.with_tap(ear.clone()), Precision::Exact).in_place()))
             }
         };
         Ok(LayerRunner {

@@ -68,6 +68,7 @@ pub fn calibrate_part(
         Some(basis) => {
             let mut weights = memory::filled("weights", rows.len() * floats.cols, 0.0);
             scale_type.decode(&values, &mut weights);
+            drop(values);
             Some(basis.calibrate(&weights, &searched)?)
         }
         None => None,

@@ -70,7 +70,7 @@ pub struct InputBasis {
     /// `U^T U = H^-1` in that order, upper. // (cols, cols)
     pub(super) upper: Vec<f32>,
     /// `E[(a' - a) a^T] (H + soft)^-1`. // (cols, cols)
-    drift: Option<Vec<f32>>,
+    pub(super) drift: Option<Vec<f32>>,
 }
 
 impl InputBasis {
@@ -158,26 +158,36 @@ fn factor(
     None
 }
 
-/// `drift X^T X`, X being the inverse of a factor.
-fn solved(mut drift: Vec<f32>, inverse: Vec<f32>, cols: usize) -> Vec<f32> {
-    let mut transposed = memory::filled("sums of products", cols * cols, 0f32);
-    transposed
-        .par_chunks_exact_mut(cols)
-        .enumerate()
-        .for_each(|(row, values)| {
-            let column = inverse.iter().skip(row).step_by(cols);
-            values.iter_mut().zip(column).for_each(|(value, from)| *value = *from);
-        });
-    drift.par_chunks_mut(PANEL_ROWS * cols).for_each(|rows| {
-        let mut half = Panel::zeros(cols);
-        half.add_product(&Panel::of(rows, cols), 1.0, &transposed);
-        let mut whole = Panel::zeros(cols);
-        whole.add_product(&half, 1.0, &inverse);
-        rows.iter_mut()
-            .zip(whole.values())
-            .for_each(|(row, value)| *row = *value);
-    });
+/// `drift X^T X`, X being the inverse of a factor. All in place: a matrix of the widest inputs takes a good part of the memory.
+fn solved(mut drift: Vec<f32>, mut inverse: Vec<f32>, cols: usize) -> Vec<f32> {
+    transpose(&mut inverse, cols);
+    multiply(&mut drift, &inverse, cols);
+    transpose(&mut inverse, cols);
+    multiply(&mut drift, &inverse, cols);
     drift
+}
+
+/// `rows square`, in the place of the rows. // (rows, cols), (cols, cols)
+fn multiply(rows: &mut [f32], square: &[f32], cols: usize) {
+    rows.par_chunks_mut(PANEL_ROWS * cols).for_each(|rows| {
+        let mut product = Panel::zeros(cols);
+        product.add_product(&Panel::of(rows, cols), 1.0, square);
+        rows.copy_from_slice(&product.values()[..rows.len()]);
+    });
+}
+
+/// Columns as rows, block by block, so that both of what is exchanged are in a cache. // (cols, cols)
+fn transpose(square: &mut [f32], cols: usize) {
+    const BLOCK: usize = 64;
+    for first in (0..cols).step_by(BLOCK) {
+        for other in (0..=first).step_by(BLOCK) {
+            for row in first..(first + BLOCK).min(cols) {
+                for col in other..(other + BLOCK).min(row) {
+                    square.swap(row * cols + col, col * cols + row);
+                }
+            }
+        }
+    }
 }
 
 /// Groups by the sum of their diagonal, columns within a group by their own, largest first: the errors of the first are made up for

@@ -151,6 +151,27 @@ fn drift_moves_the_target_to_what_the_inputs_now_need() {
 }
 
 #[test]
+fn drift_is_the_solution_of_its_system() {
+    // More than two blocks, and a part of one.
+    let cols = 152;
+    let (now, original) = (inputs(12, 900, cols), inputs(13, 900, cols));
+    let seen = moments(&now, Some(&original), cols);
+    let (squares, expected) = seen.clone().means();
+    let expected = expected.unwrap();
+    let drift = InputBasis::new(seen, 8).unwrap().drift.unwrap();
+    let soft = 0.05 * (0..cols).map(|col| f64::from(squares[col * (cols + 1)])).sum::<f64>() / cols as f64;
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for row in 0..cols {
+        for col in 0..cols {
+            let products = (0..cols).map(|k| f64::from(drift[row * cols + k]) * f64::from(squares[k * cols + col]));
+            let product = products.sum::<f64>() + soft * f64::from(drift[row * cols + col]);
+            let off = (product - f64::from(expected[row * cols + col])).abs();
+            assert!(off < 1e-4 * f64::from(largest), "{row} {col}: {off}");
+        }
+    }
+}
+
+#[test]
 fn outputs_come_closer() {
     let cols = 128;
     let (seen, weights) = (inputs(6, 2000, cols), values(7, 48 * cols));

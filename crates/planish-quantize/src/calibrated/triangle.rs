@@ -13,12 +13,20 @@ const DEPTH: usize = 256;
 /// // (size, size)
 pub(super) fn inverse_factor(mut values: Vec<f32>, size: usize) -> Option<Vec<f32>> {
     let diagonals = factorize(&mut values, size)?;
-    let mut inverse = memory::filled("sums of products", size * size, 0f32);
+    // Rows of the inverse take the place of rows of L, of which only the next ones are still read.
     for (index, diagonal) in diagonals.iter().enumerate() {
         let start = index * BLOCK;
         let count = BLOCK.min(size - start);
-        let (before, own) = inverse.split_at_mut(start * size);
+        let (before, own) = values.split_at_mut(start * size);
         let own = &mut own[..count * size];
+        // The rows of L left of the block. // (start, BLOCK)
+        let mut left = vec![0.0f32; start * BLOCK];
+        for (col, left) in left.chunks_exact_mut(BLOCK).enumerate() {
+            left.iter_mut()
+                .zip(own.chunks_exact(size))
+                .for_each(|(left, own)| *left = own[col]);
+        }
+        own.fill(0.0);
         for (row, own) in own.chunks_exact_mut(size).enumerate() {
             let diagonal = &diagonal[row * BLOCK..][..=row];
             own[start..]
@@ -29,14 +37,7 @@ pub(super) fn inverse_factor(mut values: Vec<f32>, size: usize) -> Option<Vec<f3
         if start == 0 {
             continue;
         }
-        // The rows of L left of the block times the rows of the inverse that are there.
-        let mut left = vec![0.0f32; start * BLOCK]; // (start, BLOCK)
-        for (col, left) in left.chunks_exact_mut(BLOCK).enumerate() {
-            left[..count]
-                .iter_mut()
-                .enumerate()
-                .for_each(|(row, left)| *left = values[(start + row) * size + col]);
-        }
+        // Times the rows of the inverse that are there.
         let mut sums = vec![0.0f32; BLOCK * start];
         sums.par_chunks_exact_mut(TILE_ROWS * start)
             .enumerate()
@@ -64,7 +65,7 @@ pub(super) fn inverse_factor(mut values: Vec<f32>, size: usize) -> Option<Vec<f3
                 add_products(left, (&sums, start), (own, size), (count, start));
             });
     }
-    Some(inverse)
+    Some(values)
 }
 
 /// Puts L in the place of the lower triangle, except in blocks on the diagonal: the inverses of those are returned, a lower triangle

@@ -65,6 +65,13 @@ impl Known {
         }
         stages
     }
+
+    /// Gives back the inputs of weights that are not asked for again.
+    fn forget(&mut self, batch: &BTreeSet<Origin>) {
+        for heard in &mut self.heard {
+            heard.retain(|heard| !heard.origins.iter().any(|origin| batch.contains(origin)));
+        }
+    }
 }
 
 /// Codes of an entry while they come together.
@@ -85,7 +92,7 @@ impl LayerJob<'_> {
         let wanted = |origin: &Origin| named.contains(origin) && !twice.iter().any(|name| is_same(&origin.entry, name));
         let (mut calibrated, mut searched) = (HashMap::new(), HashMap::new());
         let mut outcomes = Vec::new();
-        let known = self.know(&mut plain, streams, &wanted)?;
+        let mut known = self.know(&mut plain, streams, &wanted)?;
         for stage in known.stages() {
             let of_stage: BTreeSet<&Origin> = named
                 .iter()
@@ -98,6 +105,7 @@ impl LayerJob<'_> {
             };
             for batch in self.batches(&of_stage) {
                 let shared = self.listen((&mut plain, &known), now.as_mut(), streams, &batch)?;
+                known.forget(&batch);
                 self.pack(shared, &mut parts)?;
             }
             for (entry, parts) in parts {
