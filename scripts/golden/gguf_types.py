@@ -30,6 +30,7 @@ OUT = HERE / "crates/planish-checkpoint/tests/golden/gguf"
 HALVES = {
     T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
     T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.IQ4_NL: [0], T.IQ4_XS: [0], T.TQ1_0: [52], T.TQ2_0: [64], T.MXFP4: [], T.NVFP4: [],
 }  # fmt: skip
 
 TEXT = """The quick brown fox jumps over the lazy dog. In 1984 there were 365 days, 12 months and 7 weekdays.
@@ -61,6 +62,8 @@ def random_tensor(rng, quantization, rows, cols):
     for place in HALVES[quantization]:
         half = (rng.standard_normal(len(stored)) * 0.01).astype(np.float16)
         stored[:, place : place + 2] = half.view(np.uint8).reshape(-1, 2)
+    if quantization == T.MXFP4:
+        stored[:, 0] = rng.integers(0, 252, len(stored))
     stored = stored.reshape(rows, -1)
     return stored, gguf.quants.dequantize(stored, quantization).reshape(rows, cols)
 
@@ -68,8 +71,8 @@ def random_tensor(rng, quantization, rows, cols):
 class File:
     """A GGUF writer that remembers what a reader must find."""
 
-    def __init__(self, name, rng, heads, key_value_heads, architecture="llama"):
-        self.writer = gguf.GGUFWriter(OUT / name, architecture)
+    def __init__(self, name, rng, heads, key_value_heads, architecture="llama", most_tensors=0):
+        self.writer = gguf.GGUFWriter(OUT / name, architecture, split_max_tensors=most_tensors)
         self.path = OUT / name
         self.rng = rng
         processor = LlamaTensorProcessor if architecture == "llama" else TensorProcessor
@@ -175,6 +178,38 @@ def types_file():
     return {"tensors": file.expected, "tokens": len(tokens), "encoded": ids}
 
 
+def coded_file():
+    """Types whose codes stand for numbers of a table, or for three; no tokenizer. Split over three files."""
+    rng = np.random.default_rng(SEED + 2)
+    hidden, heads, key_value_heads, head, feed_forward = 256, 4, 2, 8, 32
+    file = File("coded.gguf", rng, heads, key_value_heads, most_tensors=4)
+    w = file.writer
+    w.add_context_length(128)
+    w.add_embedding_length(hidden)
+    w.add_block_count(1)
+    w.add_feed_forward_length(feed_forward)
+    w.add_head_count(heads)
+    w.add_head_count_kv(key_value_heads)
+    w.add_key_length(head)
+    w.add_value_length(head)
+    w.add_rope_dimension_count(head)
+    w.add_layer_norm_rms_eps(1e-5)
+    file.add("token_embd.weight", "model.embed_tokens.weight", T.IQ4_NL, 16, hidden)
+    file.add("output_norm.weight", "model.norm.weight", T.F32, hidden)
+    mine, theirs = "blk.0.", "model.layers.0."
+    file.add(mine + "attn_norm.weight", theirs + "input_layernorm.weight", T.F32, hidden)
+    file.add(mine + "attn_q.weight", theirs + "self_attn.q_proj.weight", T.IQ4_XS, heads * head, hidden)
+    file.add(mine + "attn_k.weight", theirs + "self_attn.k_proj.weight", T.TQ1_0, key_value_heads * head, hidden)
+    file.add(mine + "attn_v.weight", theirs + "self_attn.v_proj.weight", T.TQ2_0, key_value_heads * head, hidden)
+    file.add(mine + "attn_output.weight", theirs + "self_attn.o_proj.weight", T.MXFP4, hidden, heads * head)
+    file.add(mine + "ffn_norm.weight", theirs + "post_attention_layernorm.weight", T.F32, hidden)
+    file.add(mine + "ffn_gate.weight", theirs + "mlp.gate_proj.weight", T.NVFP4, feed_forward, hidden)
+    file.add(mine + "ffn_up.weight", theirs + "mlp.up_proj.weight", T.IQ4_XS, feed_forward, hidden)
+    file.add(mine + "ffn_down.weight", theirs + "mlp.down_proj.weight", T.IQ4_NL, hidden, feed_forward)
+    file.close()
+    return {"tensors": file.expected}
+
+
 def llama3_factors(theta, head, factor, low, high, original):
     """The divisors of the rotation frequencies as llama.cpp's converter writes them."""
     factors = []
@@ -250,7 +285,7 @@ def sentencepiece_file():
 
 
 def qwen3_file():
-    """Rows of queries and keys as Hugging Face has them, norms of both, yarn rotation, no tokenizer."""
+    """Rows of queries and keys as Hugging Face has them, norms of both, yarn rotation, no tokenizer. Split over three files."""
     rng = np.random.default_rng(SEED + 2)
     vocabulary, hidden, heads, head, feed_forward = 24, 32, 2, 8, 32
     file = File("qwen3.gguf", rng, heads, 1, "qwen3")
@@ -297,6 +332,7 @@ def main():
         "types.gguf": types_file(),
         "sentencepiece.gguf": sentencepiece_file(),
         "qwen3.gguf": qwen3_file(),
+        "coded.gguf": coded_file(),
     }
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
 

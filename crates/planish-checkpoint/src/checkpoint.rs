@@ -6,13 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use planish_format::FloatType;
 use planish_format::memory::or_out_of_memory;
 use serde_json::{Map, Value};
 
+use crate::adapter::Adapter;
 use crate::assemble::{Part, PartsByName, assemble};
 use crate::folder::map::{MappedFile, Mapping};
 use crate::source::Source;
-use crate::{Checksum, Dialect, Entry, Error, Layout, Run, Tensor, Weight, folder, gguf, memory, mlx};
+use crate::{Checksum, Dialect, Entry, Error, Layout, Run, Tensor, Weight, dtype, folder, gguf, memory, mlx};
 
 /// A Hugging Face folder or a GGUF file, opened for reading.
 ///
@@ -26,6 +28,8 @@ pub struct Checkpoint {
     parts: PartsByName,
     /// Packed entries of the source that had to be unpacked to be parts of another, by their names.
     unpacked: HashMap<String, usize>,
+    /// What is merged into weights as they are read.
+    adapter: Option<Adapter>,
 }
 
 /// The files that weights are read from.
@@ -88,7 +92,7 @@ impl Checkpoint {
     /// Under Hugging Face names, where a source has those of mlx-lm.
     fn translated(source: Source) -> Checkpoint {
         let translated = match source.dialect {
-            Dialect::Metal { .. } => None,
+            Dialect::Metal { .. } | Dialect::Method(_) => None,
             Dialect::Plain | Dialect::Mlx { .. } => mlx::translate(&source.config, &source.entries),
         };
         Checkpoint::new(source, translated)
@@ -111,7 +115,30 @@ impl Checkpoint {
             entries,
             parts,
             unpacked,
+            adapter: None,
         }
+    }
+
+    /// The same checkpoint with the adapter in `folder` merged into its weights: PEFT's LoRA and DoRA, mlx-lm's. Weights that it changes
+    /// are plain, those that were packed of the type that config.json names, else bfloat16.
+    ///
+    /// # Errors
+    /// An adapter of another kind, or that is not for this model; a tensor that is missing or has another shape.
+    pub fn adapted(mut self, folder: &Path) -> Result<Checkpoint, Error> {
+        let float_type = self.float_type();
+        self.adapter = Some(Adapter::open(folder, &mut self.entries, float_type)?);
+        Ok(self)
+    }
+
+    /// Whether an adapter is merged into the weights.
+    pub fn is_adapted(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// The files of weights that are mapped, those of an adapter too.
+    fn mappings(&self) -> Vec<Arc<Mapping>> {
+        let adapter = self.adapter.iter().flat_map(Adapter::mappings);
+        self.source.storage.mappings().into_iter().chain(adapter).collect()
     }
 
     /// The folder or file.
@@ -124,6 +151,11 @@ impl Checkpoint {
         &self.source.config
     }
 
+    /// The float type that config.json names: that of plain weights, and of activations where the model was trained.
+    pub fn float_type(&self) -> Option<FloatType> {
+        dtype::of_config(self.config())
+    }
+
     /// How the packed modules of this checkpoint are stored.
     pub fn dialect(&self) -> &Dialect {
         &self.source.dialect
@@ -134,15 +166,22 @@ impl Checkpoint {
         &self.entries
     }
 
+    /// Names of the entries that mlx-lm stores under other names or in another order.
+    pub fn rearranged(&self) -> impl Iterator<Item = &str> {
+        let names = self.entries.iter().map(|entry| entry.name.as_str());
+        names.filter(|name| self.parts.contains_key(*name))
+    }
+
     /// The weight of this Hugging Face name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
-    /// A packed entry under mlx-lm's name that [`Checkpoint::entries`] has as part of a plain one only: mlx-lm packs the parts of a
-    /// matrix in ways that do not join. It can be read like any other.
+    /// An entry that [`Checkpoint::entries`] has as part of a plain one only, and that can be read like any other: a packed one under
+    /// mlx-lm's name, which packs the parts of a matrix in ways that do not join; blocks or scales of gpt-oss's 4-bit floats.
     pub fn packed_part(&self, name: &str) -> Option<&Entry> {
-        self.unpacked.get(name).map(|&index| &self.source.entries[index])
+        let unpacked = self.unpacked.get(name).map(|&index| &self.source.entries[index]);
+        unpacked.or_else(|| self.source.parts.iter().find(|part| part.name == name))
     }
 
     /// The data of an entry of this checkpoint, mapped from the file where the file holds it as such.
@@ -150,7 +189,13 @@ impl Checkpoint {
     /// # Errors
     /// A packing mode that is not read, or a file that cannot be; no memory for what must be rearranged.
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
-        or_out_of_memory(|| self.assembled(entry))?
+        or_out_of_memory(|| {
+            let adapted = self.adapter.as_ref().and_then(|adapter| adapter.change(entry));
+            match adapted {
+                Some(adapted) => adapted.applied(self.assembled(adapted.stored())?),
+                None => self.assembled(entry),
+            }
+        })?
     }
 
     fn assembled(&self, entry: &Entry) -> Result<Weight, Error> {
@@ -194,7 +239,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Changed`] names the file.
     pub fn check_unchanged(&self) -> Result<(), Error> {
-        let mappings = self.source.storage.mappings();
+        let mappings = self.mappings();
         mappings.iter().try_for_each(|mapping| mapping.check_unchanged())
     }
 
@@ -203,7 +248,7 @@ impl Checkpoint {
     /// # Errors
     /// config.json cannot be read again.
     pub fn identity(&self) -> Result<Run, Error> {
-        let mappings = self.source.storage.mappings();
+        let mappings = self.mappings();
         let mut identity: Run = mappings.iter().map(|mapping| mapping.identity()).collect();
         let mut config = Checksum::default();
         config.update(self.file("config.json")?.as_deref().unwrap_or_default());
@@ -211,12 +256,13 @@ impl Checkpoint {
             "config.json of the source".to_owned(),
             format!("{:016x}", config.value()),
         ));
+        identity.extend(self.adapter.as_ref().map(Adapter::identity));
         Ok(identity)
     }
 
     /// What tells whoever outlives this checkpoint, and still reads its weights, that a file was cut.
     pub fn files_read(&self) -> FilesRead {
-        FilesRead(self.source.storage.mappings())
+        FilesRead(self.mappings())
     }
 
     /// Names of the files that a conversion carries over: everything but weights in any format, their indexes, config.json,
@@ -243,7 +289,7 @@ impl Checkpoint {
             return false;
         };
         let is_inside = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&folder));
-        let mappings = self.source.storage.mappings();
+        let mappings = self.mappings();
         is_inside(self.path()) || mappings.iter().any(|mapping| is_inside(mapping.path()))
     }
 

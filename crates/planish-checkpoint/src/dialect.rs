@@ -5,10 +5,14 @@
 //! | transformers metal | `P.weight` u32, `P.scales`, `P.qbiases` | `quantization_config` with `quant_method: "metal"` |
 //! | MLX | `P.weight` u32, `P.scales`, `P.biases` | `quantization`, repeated as `quantization_config` without `quant_method` |
 
+mod keys;
 mod read;
 mod write;
 
 use planish_format::Packing;
+
+pub(crate) use self::keys::Keys;
+use crate::Method;
 
 /// The dialect of a checkpoint, with everything needed to write its part of config.json again.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,8 @@ pub enum Dialect {
         /// By module path, in the order of the file.
         overrides: Vec<(String, Override)>,
     },
+    /// As another quantizer stored it; read only.
+    Method(Method),
 }
 
 impl Dialect {
@@ -58,7 +64,7 @@ pub struct Scheme {
     pub group: usize,
 }
 
-/// How codes become weights. Only `Affine` can be read; the others are named in messages and listings.
+/// How codes become weights. Only `Affine` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `scale * code + bias`.
@@ -116,7 +122,7 @@ impl Dialect {
     /// What follows the module path in the name of the biases that belong to the scales; `None` without packed modules.
     pub fn biases_suffix(&self) -> Option<&'static str> {
         match self {
-            Dialect::Plain => None,
+            Dialect::Plain | Dialect::Method(_) => None,
             Dialect::Metal { .. } => Some(".qbiases"),
             Dialect::Mlx { .. } => Some(".biases"),
         }
@@ -125,7 +131,7 @@ impl Dialect {
     /// The `format` that peers expect in the metadata of safetensors files.
     pub fn safetensors_format(&self) -> &'static str {
         match self {
-            Dialect::Plain | Dialect::Metal { .. } => "pt",
+            Dialect::Plain | Dialect::Metal { .. } | Dialect::Method(_) => "pt",
             Dialect::Mlx { .. } => "mlx",
         }
     }
@@ -133,7 +139,7 @@ impl Dialect {
     /// The key of config.json that this dialect is read from, for messages.
     pub(crate) fn config_key(&self) -> &'static str {
         match self {
-            Dialect::Plain | Dialect::Metal { .. } => "quantization_config",
+            Dialect::Plain | Dialect::Metal { .. } | Dialect::Method(_) => "quantization_config",
             Dialect::Mlx { .. } => "quantization",
         }
     }
@@ -141,7 +147,7 @@ impl Dialect {
     /// The config's word on one module: an override by path (MLX only), and the scheme if it is packed.
     pub(crate) fn scheme(&self, module: &str) -> (Option<Override>, Option<Scheme>) {
         match self {
-            Dialect::Plain => (None, None),
+            Dialect::Plain | Dialect::Method(_) => (None, None),
             Dialect::Metal { packing, .. } => (None, Some(Scheme::affine(*packing))),
             Dialect::Mlx { default, overrides } => {
                 let found = overrides

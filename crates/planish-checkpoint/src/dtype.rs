@@ -1,6 +1,7 @@
 //! Element types of stored tensors, their sizes and their names in safetensors files.
 
 use planish_format::FloatType;
+use serde_json::{Map, Value};
 
 /// Element type of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,6 +103,21 @@ impl Dtype {
             Dtype::F4 => Stored::F4,
             Dtype::C64 => Stored::C64,
         }
+    }
+}
+
+/// The float type that config.json names, or its `text_config`: transformers 5 writes `dtype`, earlier versions `torch_dtype`.
+pub(crate) fn of_config(config: &Map<String, Value>) -> Option<FloatType> {
+    let text_config = config.get("text_config").and_then(Value::as_object);
+    let mut named = [Some(config), text_config]
+        .into_iter()
+        .flatten()
+        .flat_map(|level| [level.get("dtype"), level.get("torch_dtype")]);
+    match named.find_map(|name| name?.as_str())? {
+        "float32" => Some(FloatType::F32),
+        "float16" => Some(FloatType::F16),
+        "bfloat16" => Some(FloatType::BF16),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Names are always Hugging Face names (`model.layers.0.self_attn.q_proj.weight`); packed modules are one [`Entry`], whatever
 //! their dialect calls the parts. [`Checkpoint`] reads, [`Writer`] writes.
 
+mod adapter;
 mod assemble;
 mod checkpoint;
 mod checksum;
@@ -14,6 +15,7 @@ mod gguf;
 pub mod hub;
 mod memory;
 mod merges;
+mod methods;
 pub mod mlx;
 mod modules;
 mod order;
@@ -32,6 +34,7 @@ pub use folder::watch::watch_mappings;
 pub use gguf::{EntryInputs, Imatrix, classes as gguf_classes};
 pub use hub::resolve;
 pub use merges::{check_cuts, merges_by_score};
+pub use methods::Method;
 pub use tensor::{Entry, Layout, Tensor, Weight, cast, rows_cols};
 pub use view::{View, transpose_columns};
 pub use writer::{Planned, Run, Writer, WriterOptions};

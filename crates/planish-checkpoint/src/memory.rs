@@ -9,6 +9,7 @@ use crate::folder::paths::check_inside;
 use crate::folder::shards::{self, ModelFiles};
 use crate::folder::weights::Weights;
 use crate::folder::{files, read_config};
+use crate::methods::Listed;
 use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 
@@ -34,12 +35,17 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
     let config = read_config(&contents)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&contents)?;
-    let entries = modules::entries(&tensors, &dialect, &config_file)?;
+    let Listed {
+        entries,
+        respelled,
+        parts,
+    } = modules::entries(&tensors, &dialect, &config_file)?;
     let names = contents.files.iter().map(|(name, _)| name.clone());
     Ok(Source {
         path: contents.folder.clone(),
         config,
         entries,
+        parts,
         files: names.filter(|name| files::is_carried(name)).collect(),
         linked: Vec::new(),
         notices,
@@ -47,6 +53,7 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
             weights: Weights {
                 origin: contents.folder.clone(),
                 tensors,
+                respelled,
                 biases_suffix: dialect.biases_suffix().unwrap_or_default(),
             },
             contents,

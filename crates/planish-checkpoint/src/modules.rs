@@ -8,11 +8,15 @@ use planish_format::{FloatType, PackedShape, Packing};
 
 use crate::dialect::Override;
 use crate::folder::tensors::{Stored, Tensors};
+use crate::methods::{self, Listed, Respelled, RespelledByName, modes};
 use crate::order::natural_order;
 use crate::{Dialect, Dtype, Entry, Error, Layout, Scheme};
 
 /// Every weight once, in the natural order of names (layer 2 before layer 10).
-pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) -> Result<Vec<Entry>, Error> {
+pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) -> Result<Listed, Error> {
+    if let Dialect::Method(method) = dialect {
+        return methods::entries(tensors, method, config_file);
+    }
     let modules = Modules {
         tensors,
         dialect,
@@ -20,14 +24,16 @@ pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) 
     };
     let mut entries = Vec::new();
     let mut parts = Vec::new();
+    let mut respelled = RespelledByName::new();
     for (name, stored) in tensors.iter() {
         let packed = match name.strip_suffix(".weight") {
             Some(module) => modules.packed(module, stored)?,
             None => None,
         };
-        if let Some((entry, part_names)) = packed {
+        if let Some(Found { entry, others, mode }) = packed {
+            respelled.extend(mode.map(|mode| (entry.name.clone(), mode)));
             entries.push(entry);
-            parts.extend(part_names);
+            parts.extend(others);
         } else {
             entries.push(Entry {
                 name: name.to_string(),
@@ -40,7 +46,20 @@ pub(crate) fn entries(tensors: &Tensors, dialect: &Dialect, config_file: &Path) 
     let parts: HashSet<String> = parts.into_iter().collect();
     entries.retain(|entry| !parts.contains(&entry.name));
     entries.sort_by(|left, right| natural_order(&left.name, &right.name));
-    Ok(entries)
+    Ok(Listed {
+        entries,
+        respelled,
+        parts: Vec::new(),
+    })
+}
+
+/// A packed module.
+struct Found {
+    entry: Entry,
+    /// The names of its tensors beside `.weight`.
+    others: Vec<String>,
+    /// How it is read, if not as our own format.
+    mode: Option<Respelled>,
 }
 
 struct Modules<'a> {
@@ -50,8 +69,8 @@ struct Modules<'a> {
 }
 
 impl Modules<'_> {
-    /// The entry of a packed module and the names of its parts beside `.weight`; `None` if the module is plain.
-    fn packed(&self, module: &str, weight: &Stored) -> Result<Option<(Entry, Vec<String>)>, Error> {
+    /// A packed module; `None` if it is plain.
+    fn packed(&self, module: &str, weight: &Stored) -> Result<Option<Found>, Error> {
         let words = weight.dtype == Dtype::U32;
         match (
             self.tensors.get(&format!("{module}.scales")),
@@ -112,15 +131,14 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The entry, and the names of the parts beside `.weight`.
-    fn entry(&self) -> Result<(Entry, Vec<String>), Error> {
+    fn entry(&self) -> Result<Found, Error> {
         match self.scheme.packing() {
             Some(packing) => self.affine(packing),
-            None => Ok(self.unsupported()),
+            None => self.small_floats(),
         }
     }
 
-    fn affine(&self, packing: Packing) -> Result<(Entry, Vec<String>), Error> {
+    fn affine(&self, packing: Packing) -> Result<Found, Error> {
         let module = self.module;
         let suffix = self.modules.dialect.biases_suffix().unwrap_or(".biases");
         let biases_name = format!("{module}{suffix}");
@@ -151,7 +169,11 @@ impl Parts<'_> {
             layout,
             stored_bytes,
         };
-        Ok((entry, vec![format!("{module}.scales"), biases_name]))
+        Ok(Found {
+            entry,
+            others: vec![format!("{module}.scales"), biases_name],
+            mode: None,
+        })
     }
 
     /// That the format can hold the matrix at all.
@@ -224,21 +246,28 @@ impl Parts<'_> {
         self.modules.contradiction(self.scales, what)
     }
 
-    /// A listed entry of a mode that cannot be read.
-    fn unsupported(&self) -> (Entry, Vec<String>) {
-        let shape = match self.weight.shape.split_last() {
-            Some((&words, leading)) => {
-                let cols = words.saturating_mul(32) / self.scheme.bits as usize;
-                [leading, &[cols]].concat()
-            }
-            None => Vec::new(),
-        };
+    /// A mode without biases.
+    fn small_floats(&self) -> Result<Found, Error> {
+        let module = self.module;
+        if self.scales.dtype != Dtype::U8 {
+            let what = format!("tensor `{module}.scales`: expected U8, found {}", self.scales.dtype);
+            return Err(self.modules.contradiction(self.scales, what));
+        }
+        let shape = self.shape()?;
+        let (layout, mode) = modes::respelled(self.scheme.mode, module, &shape).map_err(|what| {
+            self.modules
+                .contradiction(self.weight, format!("tensor `{module}.weight`: {what}"))
+        })?;
         let entry = Entry {
-            name: format!("{}.weight", self.module),
+            name: format!("{module}.weight"),
             shape,
-            layout: Layout::Unsupported(self.scheme),
+            layout,
             stored_bytes: self.weight.size_bytes() + self.scales.size_bytes(),
         };
-        (entry, vec![format!("{}.scales", self.module)])
+        Ok(Found {
+            entry,
+            others: vec![format!("{module}.scales")],
+            mode: Some(mode),
+        })
     }
 }

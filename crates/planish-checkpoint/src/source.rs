@@ -21,6 +21,8 @@ pub(crate) struct Source {
     pub dialect: Dialect,
     /// Every weight once; names are unique.
     pub entries: Vec<Entry>,
+    /// Tensors that are parts of entries, and can be read by themselves.
+    pub parts: Vec<Entry>,
     /// Names of the files that a conversion carries over (tokenizer, templates, generation config, ..).
     pub files: Vec<String>,
     /// Names of such files that links bring from elsewhere.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use planish_format::{FloatType, PackedMatrix, Packing, dequantize, memory};
 
-use crate::{Dtype, Scheme};
+use crate::Dtype;
 
 /// A plain tensor: row-major, contiguous. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -80,8 +80,6 @@ pub enum Layout {
         /// Type of scales and biases.
         scale_type: FloatType,
     },
-    /// Packed in a mode that is listed but cannot be read (mxfp4, mxfp8, nvfp4).
-    Unsupported(Scheme),
 }
 
 /// One named weight of a checkpoint: known without reading its data.

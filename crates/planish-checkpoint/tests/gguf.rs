@@ -34,7 +34,7 @@ fn as_f32(weight: &Weight) -> Vec<f32> {
 /// Names, shapes, layouts, row order and every value of a file.
 fn check_weights(file: &str) {
     let checkpoint = Checkpoint::open(&golden(file)).unwrap();
-    let expected = expected(file);
+    let expected = expected(&file.replace("-00001-of-00003", ""));
     let tensors = expected["tensors"].as_object().unwrap();
     assert_eq!(checkpoint.entries().len(), tensors.len());
     for (name, tensor) in tensors {
@@ -69,6 +69,58 @@ fn check_weights(file: &str) {
 #[test]
 fn every_tensor_type_gives_the_values_of_gguf_py() {
     check_weights("types.gguf");
+}
+
+#[test]
+fn codes_of_tables_and_three_values_give_the_values_of_gguf_py() {
+    check_weights("coded-00001-of-00003.gguf");
+}
+
+/// Copies of some of the parts of a split model, with their names.
+fn parts(names: &[(usize, &str)]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    for (part, name) in names {
+        let from = golden(&format!("coded-{part:05}-of-00003.gguf"));
+        std::fs::copy(from, folder.path().join(name)).unwrap();
+    }
+    let first = folder.path().join(names[0].1);
+    (folder, first)
+}
+
+#[test]
+fn parts_that_are_missing_or_mixed_up_are_named() {
+    let [first, second, third] = [1, 2, 3].map(|part| {
+        (
+            part,
+            [
+                "a-00001-of-00003.gguf",
+                "a-00002-of-00003.gguf",
+                "a-00003-of-00003.gguf",
+            ][part - 1],
+        )
+    });
+    for (names, expected) in [
+        (
+            &[first, second][..],
+            "a-00003-of-00003.gguf: not found; part 3 of 3 of a split model",
+        ),
+        (
+            &[second, first, third],
+            "a-00002-of-00003.gguf: part 2 of 3 of a split model: give the first",
+        ),
+        (
+            &[(1, "model.gguf"), second, third],
+            "expected a name that ends in -00001-of-00003.gguf",
+        ),
+        (
+            &[first, (3, second.1), third],
+            "a-00002-of-00003.gguf: expected part 2 of 3, found part 3 of 3",
+        ),
+    ] {
+        let (_folder, path) = parts(names);
+        let error = Checkpoint::open(&path).err().unwrap().to_string();
+        assert!(error.ends_with(expected), "{error}");
+    }
 }
 
 #[test]
@@ -161,7 +213,7 @@ fn tokenizers_give_the_recorded_ids() {
         let checkpoint = Checkpoint::open(&golden(file)).unwrap();
         let content = checkpoint.file("tokenizer.json").unwrap().unwrap();
         let tokenizer = tokenizers::Tokenizer::from_bytes(&content).unwrap();
-        let expected = expected(file);
+        let expected = expected(&file.replace("-00001-of-00003", ""));
         for case in expected["encoded"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let encoding = tokenizer.encode(text, true).unwrap();

@@ -110,7 +110,6 @@ fn cure(remedy: Remedy) -> Option<String> {
         Remedy::ChangeType => ": --dtype would change the type of its tensors".to_owned(),
         Remedy::SameException => ": change --exclude or --override".to_owned(),
         Remedy::OtherRecipe => ": choose another --recipe, or widths by --override".to_owned(),
-        Remedy::PackWhileLoading => " (--bits packs its other layers while loading)".to_owned(),
         _ => return None,
     };
     Some(words)

@@ -186,8 +186,13 @@ fn configs_that_cannot_be() {
     );
     packed_config(
         "metal",
+        |section| section["quant_method"] = json!("aqlm"),
+        &["config.json", "aqlm"],
+    );
+    packed_config(
+        "metal",
         |section| section["quant_method"] = json!("awq"),
-        &["config.json", "awq"],
+        &["config.json", "AWQ", "no weight"],
     );
 }
 

@@ -26,7 +26,7 @@ pub use error::FormatError;
 pub use float::FloatType;
 pub use isa::{Isa, IsaError};
 pub use matrix::{FloatMatrix, PackedMatrix, PackedRow, PackedShape};
-pub use mxfp4::mxfp4_to_affine;
+pub use mxfp4::{FLOAT4_HALF_UNITS, float4_packing, float4_to_affine, mxfp4_to_affine};
 pub use packing::{Encoder, Packing, Rule};
 pub use products::{TILE_ROWS, add_products, dot_products};
 pub use quantize::{QuantizeOptions, first_non_finite, quantize, quantize_with};

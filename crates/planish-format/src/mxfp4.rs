@@ -1,7 +1,7 @@
-//! Microscaling 4-bit floats (OCP MX specification 1.0) as packed groups, without loss.
+//! 4-bit floats (OCP MX specification 1.0) as packed groups, without loss.
 //!
 //! A code is sign, 2 exponent bits and 1 mantissa bit: 0, .5, 1, 1.5, 2, 3, 4 or 6. Half-units of them are the whole numbers
-//! -12 to 12, so that 5-bit codes `12 + half-units` with a scale of half the block's power of two hold them exactly.
+//! -12 to 12, so that 5-bit codes `12 + half-units` with half the scale of a block hold them exactly.
 
 use bytes::Bytes;
 
@@ -10,11 +10,16 @@ use crate::{FloatType, FormatError, PackedMatrix, PackedShape, Packing, memory, 
 /// Weights that share an exponent.
 const BLOCK: usize = 32;
 const BITS: u32 = 5;
-/// Half-units of the magnitudes, by the low three bits of a code.
-const HALF_UNITS: [u8; 8] = [0, 1, 2, 3, 4, 6, 8, 12];
 const ZERO: u8 = 12;
+/// By code: half-units plus 12.
+pub const FLOAT4_HALF_UNITS: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 /// The largest exponent for which products of scale and code are finite.
 const LARGEST: u8 = 251;
+
+/// The packing that holds 4-bit floats whose scales stand for `group` of them; `None` if that is no group of the format.
+pub fn float4_packing(group: usize) -> Option<Packing> {
+    Packing::new(BITS, group)
+}
 
 /// `codes` hold two weights in a byte, the first in the low bits; `exponents` are powers of two over 127, one for 32 weights of a
 /// row. The result has 5 bits, groups of 32 and bf16 scales.
@@ -22,12 +27,31 @@ const LARGEST: u8 = 251;
 /// # Errors
 /// If 32 does not divide the columns, a length contradicts the shape, or an exponent stands for NaN or is too large for bf16.
 pub fn mxfp4_to_affine(rows: usize, cols: usize, codes: &[u8], exponents: &[u8]) -> Result<PackedMatrix, FormatError> {
-    let group = FormatError::GroupDoesNotDivide { cols, group: BLOCK };
-    let packing = Packing::new(BITS, BLOCK).ok_or_else(|| group.clone())?;
-    let shape = PackedShape::new(rows, cols, packing, FloatType::BF16)?;
+    let scale = |&exponent: &u8| match exponent {
+        0..=LARGEST => 2f64.powi(i32::from(exponent) - 127) as f32,
+        _ => f32::INFINITY,
+    };
+    let scales: Vec<f32> = exponents.iter().map(scale).collect();
+    float4_to_affine(rows, cols, codes, (BLOCK, &scales), FloatType::BF16)
+}
+
+/// As [`mxfp4_to_affine`], with a scale for each `group` weights of a row, and packed scales of a type that must hold half of it, and
+/// six times, exactly for a result without loss.
+///
+/// # Errors
+/// If the group does not divide the columns, a length contradicts the shape, or a scale is not finite.
+pub fn float4_to_affine(
+    rows: usize,
+    cols: usize,
+    codes: &[u8],
+    (group, scales): (usize, &[f32]),
+    scale_type: FloatType,
+) -> Result<PackedMatrix, FormatError> {
+    let packing = Packing::checked(BITS, group)?;
+    let shape = PackedShape::new(rows, cols, packing, scale_type)?;
     let lengths = [
         ("codes", rows * cols / 2, codes.len()),
-        ("scales", rows * shape.groups(), exponents.len()),
+        ("scales", rows * shape.groups(), scales.len()),
     ];
     for (part, expected, found) in lengths {
         if expected != found {
@@ -40,30 +64,25 @@ pub fn mxfp4_to_affine(rows: usize, cols: usize, codes: &[u8], exponents: &[u8])
             });
         }
     }
-    if let Some(index) = exponents.iter().position(|&exponent| exponent > LARGEST) {
+    if let Some(index) = scales.iter().position(|scale| !scale.is_finite()) {
         return Err(FormatError::NonFinite {
             row: index / shape.groups(),
-            col: index % shape.groups() * BLOCK,
-            value: f32::INFINITY,
+            col: index % shape.groups() * group,
+            value: scales[index],
         });
     }
-    let scale = |&exponent: &u8| 0.5 * 2f64.powi(i32::from(exponent) - 127);
-    let scales: Vec<f32> = exponents.iter().map(|exponent| scale(exponent) as f32).collect();
-    let biases: Vec<f32> = scales.iter().map(|scale| -f32::from(ZERO) * scale).collect();
-    let bf16 = |values: &[f32]| -> Bytes {
-        let mut bytes = memory::filled("weights", 2 * values.len(), 0);
-        FloatType::BF16.encode(values, &mut bytes);
+    let halves: Vec<f32> = scales.iter().map(|scale| 0.5 * scale).collect();
+    let biases: Vec<f32> = halves.iter().map(|half| -f32::from(ZERO) * half).collect();
+    let stored = |values: &[f32]| -> Bytes {
+        let mut bytes = memory::filled("weights", scale_type.size_bytes() * values.len(), 0);
+        scale_type.encode(values, &mut bytes);
         bytes.into()
     };
-    PackedMatrix::new(shape, repack(codes, shape).into(), bf16(&scales), bf16(&biases))
+    PackedMatrix::new(shape, repack(codes, shape).into(), stored(&halves), stored(&biases))
 }
 
 /// Codes of half-units.
 fn repack(codes: &[u8], shape: PackedShape) -> Vec<u8> {
-    let half_units = |code: u8| match code & 8 {
-        0 => ZERO + HALF_UNITS[usize::from(code & 7)],
-        _ => ZERO - HALF_UNITS[usize::from(code & 7)],
-    };
     let mut packed = memory::filled("weights", shape.code_bytes(), 0);
     if packed.is_empty() {
         return packed;
@@ -72,7 +91,7 @@ fn repack(codes: &[u8], shape: PackedShape) -> Vec<u8> {
     let packed_rows = packed.chunks_exact_mut(shape.code_row_bytes());
     for (row, packed) in codes.chunks_exact(shape.cols / 2).zip(packed_rows) {
         for (pair, &byte) in row_codes.chunks_exact_mut(2).zip(row) {
-            pair.copy_from_slice(&[half_units(byte & 15), half_units(byte >> 4)]);
+            pair.copy_from_slice(&[byte & 15, byte >> 4].map(|code| FLOAT4_HALF_UNITS[usize::from(code)]));
         }
         pack_codes(&row_codes, BITS, packed);
     }

@@ -4,8 +4,8 @@
 //! become plain, and what differs between linear layers is refused.
 
 use planish_checkpoint::mlx::{self, Arranged};
-use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Mode, Override, Scheme};
-use planish_format::Packing;
+use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Override, Scheme};
+use planish_format::{FloatType, Packing};
 
 use crate::card::{self, Card};
 use crate::layers::{Classifier, Role};
@@ -16,7 +16,7 @@ use crate::tied::StoredHead;
 use crate::transfer::{OnProgress, Output, Transfer};
 use crate::{Error, Remedy, Target, source};
 
-/// Writes `checkpoint` in the dialect `target`; packed words are moved untouched.
+/// Writes `checkpoint` in the dialect `target`; packed words are moved untouched, those of other quantizers in our order.
 ///
 /// # Errors
 /// A source that is not packed or is in that dialect already; what the target cannot hold; an output that exists or cannot be
@@ -43,15 +43,36 @@ pub fn convert(
         recipe: None,
         check_finite: false,
     };
-    let report = transfer.report(converted.unpacked, Vec::new(), output)?;
+    let notes = wide_scales(checkpoint).into_iter().collect();
+    let report = transfer.report(converted.unpacked, notes, output)?;
     transfer.run(&card(checkpoint, target, &report, output), output, on_progress)?;
     Ok(report)
 }
 
+/// What is to be known of scales in f32.
+fn wide_scales(checkpoint: &Checkpoint) -> Option<String> {
+    let is_wide = |entry: &Entry| {
+        matches!(
+            entry.layout,
+            Layout::Packed {
+                scale_type: FloatType::F32,
+                ..
+            }
+        )
+    };
+    let wide = checkpoint.entries().iter().any(is_wide) && source::method(checkpoint).is_some();
+    wide.then(|| {
+        "scales and biases are float32, which alone holds the products of scales and zero points exactly: MLX computes in float32 \
+         with them, transformers rounds them"
+            .to_owned()
+    })
+}
+
 fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
     let path = checkpoint.path().display();
+    let is_packed = |entry: &Entry| matches!(entry.layout, Layout::Packed { .. });
     let same = match (checkpoint.dialect(), target) {
-        (Dialect::Plain, _) => {
+        (Dialect::Plain | Dialect::Method(_), _) if !checkpoint.entries().iter().any(is_packed) => {
             return Err(Error::source(format!("{path} is not packed"), Remedy::Quantize(target)));
         }
         (Dialect::Metal { .. }, Target::Metal) | (Dialect::Mlx { .. }, Target::Mlx) => true,
@@ -73,42 +94,60 @@ struct Converted {
 }
 
 fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
-    let Dialect::Metal { packing, .. } = checkpoint.dialect() else {
-        unreachable!("checked before")
-    };
-    check_mlx_group(packing.group()).map_err(|_| {
-        let what = format!(
-            "MLX has kernels for groups of 32, 64 and 128, and this checkpoint has groups of {}",
-            packing.group()
-        );
-        Error::inexpressible(what, Remedy::Requantize(Target::Mlx))
-    })?;
+    let default = commonest_packing(checkpoint)?;
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
     let tensors = mlx::arrange(checkpoint.config(), checkpoint.entries()).map_err(|what| Error::source(what, None))?;
     let entry_of = |tensor: &Arranged| &checkpoint.entries()[tensor.parts[0].entry];
-    let is_plain_layer = |tensor: &&Arranged| {
+    let exception = |tensor: &Arranged| {
         let entry = entry_of(tensor);
-        matches!(entry.layout, Layout::Plain(_)) && classifier.role(entry).is_layer()
+        let exception = match entry.layout {
+            Layout::Packed { packing, .. } if packing == default => return None,
+            Layout::Packed { packing, .. } => Override::Packed(Scheme::affine(packing)),
+            _ if classifier.role(entry).is_layer() => Override::Plain,
+            _ => return None,
+        };
+        Some((tensor.name.strip_suffix(".weight")?.to_owned(), exception))
     };
-    let plain = tensors.iter().filter(is_plain_layer);
-    let overrides = plain
-        .filter_map(|tensor| Some((tensor.name.strip_suffix(".weight")?.to_owned(), Override::Plain)))
-        .collect();
+    let overrides = tensors.iter().filter_map(exception).collect();
     let moved = |tensor: Arranged| {
         let fate = match entry_of(&tensor).layout {
             Layout::Packed { .. } => Fate::Move,
-            Layout::Plain(_) | Layout::Unsupported(_) => Fate::Copy,
+            Layout::Plain(_) => Fate::Copy,
         };
         OutputTensor::new(tensor, fate)
     };
     Ok(Converted {
         tensors: tensors.into_iter().map(moved).collect(),
         dialect: Dialect::Mlx {
-            default: Scheme::affine(*packing),
+            default: Scheme::affine(default),
             overrides,
         },
         unpacked: Vec::new(),
     })
+}
+
+/// The packing that most weights have, all being such as MLX has kernels for.
+fn commonest_packing(checkpoint: &Checkpoint) -> Result<Packing, Error> {
+    let mut counts: Vec<(Packing, usize)> = Vec::new();
+    for entry in checkpoint.entries() {
+        let Layout::Packed { packing, .. } = entry.layout else {
+            continue;
+        };
+        check_mlx_group(packing.group()).map_err(|_| {
+            let what = format!(
+                "MLX has kernels for groups of 32, 64 and 128, and this checkpoint has groups of {}",
+                packing.group()
+            );
+            Error::inexpressible(what, Remedy::Requantize(Target::Mlx))
+        })?;
+        match counts.iter_mut().find(|(known, _)| *known == packing) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((packing, 1)),
+        }
+    }
+    let commonest = counts.into_iter().max_by_key(|(_, count)| *count);
+    let (packing, _) = commonest.ok_or_else(|| Error::source("no weight is packed", Remedy::Quantize(Target::Mlx)))?;
+    Ok(packing)
 }
 
 fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
@@ -163,7 +202,6 @@ fn shared_packing(checkpoint: &Checkpoint, classifier: &Classifier) -> Result<Pa
     for entry in checkpoint.entries() {
         let packing = match &entry.layout {
             Layout::Packed { packing, .. } => *packing,
-            Layout::Unsupported(scheme) => return Err(unsupported_mode(entry, scheme.mode)),
             Layout::Plain(_) => continue,
         };
         match classifier.role(entry) {
@@ -204,15 +242,6 @@ fn words(packing: Packing) -> String {
     format!("{} bits in groups of {}", packing.bits(), packing.group())
 }
 
-fn unsupported_mode(entry: &Entry, mode: Mode) -> Error {
-    let what = format!(
-        "{}: the metal format has no {} mode, only affine",
-        entry.name,
-        mode.name()
-    );
-    Error::inexpressible(what, None)
-}
-
 fn is_mlx_stack(entry: &Entry) -> bool {
     let projections = [".gate_proj.weight", ".up_proj.weight", ".down_proj.weight"];
     projections.iter().any(|end| entry.name.ends_with(end))
@@ -233,6 +262,10 @@ fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Outpu
         Layout::Packed { packing, .. } => Some(packing.bits()),
         _ => None,
     });
+    let same = match source::method(checkpoint) {
+        None => "Packed words, scales and biases are those of the source, bit for bit.",
+        Some(_) => "Packed codes are those of the source, and every weight is the same number in float32.",
+    };
     let bit_tag = bits.map(|bits| format!("{bits}-bit"));
     Card {
         library: target.library(),
@@ -242,12 +275,11 @@ fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Outpu
             .collect(),
         relation: Some("quantized"),
         made: format!(
-            "Converted from {source} ({packed_as}) to the format of {} by planish {version}. Packed words, scales and \
-             biases are those of the source, bit for bit.",
+            "Converted from {source} ({packed_as}) to the format of {} by planish {version}. {same}",
             target.description()
         ),
         facts: card::sizes(report).into(),
-        notes: Vec::new(),
+        notes: report.notes.clone(),
         unseen: Vec::new(),
         plain: report.plain.clone(),
         usage: card::usage(target, output),

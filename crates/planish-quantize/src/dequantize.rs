@@ -25,13 +25,12 @@ pub fn dequantize(
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
-    source::check_plain(checkpoint)?;
     let packed = checkpoint
         .entries()
         .iter()
         .filter(|entry| matches!(entry.layout, Layout::Packed { .. }))
         .count();
-    if packed == 0 && float_type.is_none() && !source::is_gguf(checkpoint) {
+    if packed == 0 && float_type.is_none() && !checkpoint.is_adapted() && !source::is_respelled(checkpoint) {
         let what = format!("{} is plain already", checkpoint.path().display());
         return Err(Error::source(what, Remedy::ChangeType));
     }

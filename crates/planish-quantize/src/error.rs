@@ -167,8 +167,6 @@ pub enum Remedy {
     SameException,
     /// Choose another recipe, or exceptions by name.
     OtherRecipe,
-    /// Run it as it is; its other layers can be packed while it is loaded.
-    PackWhileLoading,
 }
 
 impl Error {

@@ -134,7 +134,6 @@ fn row(entry: &Entry, cost: Option<Cost>) -> TensorRow {
             planish_checkpoint::Dtype::from(*scale_type).to_string(),
             Some((packing.bits(), packing.group())),
         ),
-        Layout::Unsupported(scheme) => (scheme.mode.name().to_owned(), Some((scheme.bits, scheme.group))),
     };
     TensorRow {
         name: entry.name.clone(),

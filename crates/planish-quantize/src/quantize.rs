@@ -57,8 +57,8 @@ pub(crate) struct Planned {
 /// Decides everything, and refuses what cannot be packed.
 pub(crate) fn planned(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Planned, Error> {
     recipe.check()?;
-    source::check_plain(checkpoint)?;
-    if let Some(packed) = source::packed_as(checkpoint.dialect()) {
+    let packed = source::packed_as(checkpoint.dialect()).filter(|_| !source::is_respelled(checkpoint));
+    if let Some(packed) = packed {
         let what = format!("{} is packed already ({packed})", checkpoint.path().display());
         return Err(Error::source(what, Remedy::StartFromPlain));
     }
@@ -141,9 +141,10 @@ fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan, unseen: &[String
     if let Method::Chosen(codes) = &recipe.method {
         notes.extend(codes.notes());
     }
-    if let Some(float_type) = recipe.dtype.filter(|_| source::is_gguf(checkpoint)) {
+    if let Some(float_type) = recipe.dtype.filter(|_| source::is_respelled(checkpoint)) {
+        let weights = source::method(checkpoint).map_or("GGUF".to_owned(), |method| method.to_string());
         notes.push(format!(
-            "the GGUF weights are decoded and stored as {} where they stay plain",
+            "the {weights} weights are decoded, and stored as {} where they stay plain",
             type_name(float_type)
         ));
     }

@@ -1,17 +1,20 @@
 //! Facts about a source checkpoint that every conversion asks for.
 
-use planish_checkpoint::{Checkpoint, Dialect, Layout};
+use planish_checkpoint::{Checkpoint, Dialect, Layout, Method};
 use planish_format::FloatType;
 use serde_json::{Map, Value};
 
 use crate::pack::{default_type, type_name};
-use crate::{Error, Remedy};
 
 /// The float type of everything that a conversion writes, or `None` to leave each tensor's own. A GGUF file mixes types (norms
-/// in F32, scales in F16), so its tensors get one: that of its scales.
+/// in F32, scales in F16), so its tensors get one: that of its scales. Those of other quantizers get the one that config.json names,
+/// as scales may be f32 there only to hold products exactly.
 pub(crate) fn float_type(checkpoint: &Checkpoint, asked: Option<FloatType>) -> Option<FloatType> {
-    if asked.is_some() || !is_gguf(checkpoint) {
+    if asked.is_some() || !is_respelled(checkpoint) {
         return asked;
+    }
+    if method(checkpoint).is_some() {
+        return checkpoint.float_type();
     }
     let scale_type = checkpoint.entries().iter().find_map(|entry| match entry.layout {
         Layout::Packed { scale_type, .. } => Some(scale_type),
@@ -30,31 +33,22 @@ fn from_name(name: &str) -> Option<FloatType> {
         .find(|float_type| type_name(*float_type) == name)
 }
 
-/// Refuses gpt-oss with experts of 4-bit floats: no dialect holds them, and their config says that they are so.
-///
-/// # Errors
-/// [`Error::Source`].
-pub(crate) fn check_plain(checkpoint: &Checkpoint) -> Result<(), Error> {
-    let method = checkpoint
-        .config()
-        .get("quantization_config")
-        .and_then(|section| section.get("quant_method"));
-    match method.and_then(|method| method.as_str()) {
-        Some("mxfp4") => {
-            let what = format!(
-                "the experts of {} are 4-bit floats (mxfp4), which cannot be written in another way: begin with a bfloat16 \
-                 version of it, or run it as it is",
-                checkpoint.path().display()
-            );
-            Err(Error::source(what, Remedy::PackWhileLoading))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Whether the checkpoint is a single file: its packed weights are then GGUF blocks and not a dialect's modules.
 pub(crate) fn is_gguf(checkpoint: &Checkpoint) -> bool {
     checkpoint.path().is_file()
+}
+
+/// The quantizer whose tensors the checkpoint has.
+pub(crate) fn method(checkpoint: &Checkpoint) -> Option<&Method> {
+    match checkpoint.dialect() {
+        Dialect::Method(method) => Some(method),
+        _ => None,
+    }
+}
+
+/// Whether weights are stored in a form that is read and not written: their floats are what one begins with.
+pub(crate) fn is_respelled(checkpoint: &Checkpoint) -> bool {
+    is_gguf(checkpoint) || method(checkpoint).is_some()
 }
 
 /// The config for the output: in the output's dialect, with the type that its plain tensors now have.
@@ -87,5 +81,6 @@ pub(crate) fn packed_as(dialect: &Dialect) -> Option<String> {
             default.group,
             default.mode.name()
         )),
+        Dialect::Method(method) => Some(method.to_string()),
     }
 }

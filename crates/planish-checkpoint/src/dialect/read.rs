@@ -5,16 +5,10 @@ use std::path::Path;
 use planish_format::Packing;
 use serde_json::{Map, Value};
 
+use super::keys::{Keys, malformed};
 use super::{Dialect, Mode, Override, Scheme};
-use crate::Error;
-
-/// A section of config.json and where it was found, for messages.
-#[derive(Clone, Copy)]
-struct Section<'a> {
-    file: &'a Path,
-    key: &'a str,
-    values: &'a Map<String, Value>,
-}
+use crate::methods::{self, Method};
+use crate::{Error, dtype};
 
 impl Dialect {
     /// The dialect of a config.json. As in mlx-lm `quantization` goes before `quantization_config`, but
@@ -36,7 +30,7 @@ impl Dialect {
         let sections = sections
             .iter()
             .map(|(key, value)| match value {
-                Value::Object(values) => Ok(Section { file, key, values }),
+                Value::Object(values) => Ok(Keys { file, key, values }),
                 other => Err(malformed(file, key, "an object", other)),
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -49,9 +43,10 @@ impl Dialect {
         if let Some(metal) = metal {
             return metal.metal();
         }
-        // gpt-oss: 4-bit floats in tensors of other names, which the model crate reads. Modules are plain.
-        if first.values.get("quant_method") == Some(&Value::from("mxfp4")) {
-            return Ok(Dialect::Plain);
+        if !first.is_mlx()
+            && let Some(method) = Method::read(first, dtype::of_config(config))?
+        {
+            return Ok(Dialect::Method(method));
         }
         if let Some(method) = first
             .values
@@ -60,8 +55,9 @@ impl Dialect {
         {
             let what = format!(
                 "`{}.quant_method` is {method}, which planish does not read; \
-                 it reads \"metal\" (transformers), MLX, \"mxfp4\" of gpt-oss and plain checkpoints",
-                first.key
+                 it reads \"metal\" (transformers), MLX, {} and plain checkpoints",
+                first.key,
+                methods::NAMES
             );
             return Err(Error::unsupported(file, what));
         }
@@ -69,7 +65,7 @@ impl Dialect {
     }
 }
 
-impl Section<'_> {
+impl Keys<'_> {
     /// mlx-lm looks at `quantization` without asking for a method.
     fn is_mlx(&self) -> bool {
         self.key.ends_with("quantization")
@@ -114,7 +110,7 @@ impl Section<'_> {
                 Value::Object(values) => {
                     let key = format!("{}.{path}", self.key);
                     Override::Packed(
-                        Section {
+                        Keys {
                             file: self.file,
                             key: &key,
                             values,
@@ -168,25 +164,6 @@ impl Section<'_> {
         let packing = usize::try_from(group).ok().and_then(|group| Packing::new(bits, group));
         packing.ok_or_else(|| self.malformed("group_size", "a positive multiple of 8", &group.into()))
     }
-
-    /// A key's non-negative integer; `None` if it is absent or null.
-    fn integer(&self, key: &str) -> Result<Option<u64>, Error> {
-        match self.values.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_u64() {
-                Some(number) => Ok(Some(number)),
-                None => Err(self.malformed(key, "a positive integer", value)),
-            },
-        }
-    }
-
-    fn malformed(&self, key: &str, expected: &str, found: &Value) -> Error {
-        malformed(self.file, &format!("{}.{key}", self.key), expected, found)
-    }
-}
-
-fn malformed(file: &Path, key: &str, expected: &str, found: &Value) -> Error {
-    Error::malformed(file, format!("`{key}`: expected {expected}, found {found}"))
 }
 
 fn as_string(value: &Value) -> Option<String> {

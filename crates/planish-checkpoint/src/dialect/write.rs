@@ -7,14 +7,14 @@ use super::{Dialect, Override, Scheme};
 impl Dialect {
     /// Replaces what `config` says about packing by this dialect's words.
     pub fn write_config(&self, config: &mut Map<String, Value>) {
-        for key in ["quantization", "quantization_config"] {
+        for key in ["quantization", "quantization_config", "compression_config"] {
             config.shift_remove(key);
             if let Some(Value::Object(text_config)) = config.get_mut("text_config") {
                 text_config.shift_remove(key);
             }
         }
         match self {
-            Dialect::Plain => {}
+            Dialect::Plain | Dialect::Method(_) => {}
             Dialect::Metal {
                 packing,
                 modules_to_not_convert,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::methods::Listed;
 use crate::source::{Source, Storage};
 use crate::{Dialect, Entry, Error, Tensor, Weight, modules};
 use map::Mapping;
@@ -37,12 +38,17 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
     let config = read_config(&root)?;
     let dialect = Dialect::from_config(&config, &config_file)?;
     let (tensors, notices) = shards::open(&root)?;
-    let entries = modules::entries(&tensors, &dialect, &config_file)?;
+    let Listed {
+        entries,
+        respelled,
+        parts,
+    } = modules::entries(&tensors, &dialect, &config_file)?;
     let (files, linked) = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {
         origin: folder.to_path_buf(),
         tensors,
+        respelled,
         biases_suffix,
     };
     Ok(Source {
@@ -50,6 +56,7 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         config,
         dialect,
         entries,
+        parts,
         files,
         linked,
         notices,

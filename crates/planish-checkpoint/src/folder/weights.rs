@@ -6,6 +6,7 @@ use bytes::Bytes;
 use planish_format::{PackedMatrix, PackedShape, memory};
 
 use super::tensors::Tensors;
+use crate::methods::RespelledByName;
 use crate::{Entry, Error, Layout, Tensor, Weight};
 
 /// The tensors of a checkpoint and how its dialect calls the parts of a packed module.
@@ -14,6 +15,8 @@ pub(crate) struct Weights {
     pub origin: PathBuf,
     /// All tensors.
     pub tensors: Tensors,
+    /// Those that must be respelled, by the names of entries.
+    pub respelled: RespelledByName,
     /// What follows a module's path in the name of its biases.
     pub biases_suffix: &'static str,
 }
@@ -21,6 +24,11 @@ pub(crate) struct Weights {
 impl Weights {
     /// The data of an entry.
     pub fn read(&self, entry: &Entry) -> Result<Weight, Error> {
+        if let Some(respelled) = self.respelled.get(&entry.name) {
+            let parts: Result<Vec<Tensor>, Error> = respelled.parts.iter().map(|part| self.part(part)).collect();
+            let wrong = |what| Error::malformed(&self.origin, format!("tensor `{}`: {what}", entry.name));
+            return (respelled.decode)(&parts?).map_err(wrong);
+        }
         match &entry.layout {
             Layout::Plain(_) => Ok(Weight::Plain(self.part(&entry.name)?)),
             Layout::Packed { packing, scale_type } => {
@@ -35,19 +43,14 @@ impl Weights {
                     .map(Weight::Packed)
                     .map_err(invalid)
             }
-            Layout::Unsupported(scheme) => {
-                let what = format!(
-                    "tensor `{}` is packed with mode {}, which planish does not read; it reads affine",
-                    entry.name,
-                    scheme.mode.name()
-                );
-                Err(Error::unsupported(&self.origin, what))
-            }
         }
     }
 
     /// Tells the system that the pages of an entry are not needed for now.
     pub fn release(&self, entry: &Entry) {
+        if let Some(respelled) = self.respelled.get(&entry.name) {
+            return respelled.parts.iter().for_each(|part| self.tensors.release(part));
+        }
         let mut names = vec![entry.name.clone()];
         if let (Some(module), false) = (entry.module(), matches!(entry.layout, Layout::Plain(_))) {
             names.push(format!("{module}.scales"));

@@ -38,6 +38,8 @@ pub(super) struct TensorInfo {
     /// Sizes, outermost first (the file has them innermost first).
     pub shape: Vec<usize>,
     pub tensor_type: &'static TensorType,
+    /// Which file of a split model it is in, from 0.
+    pub part: usize,
     /// Where its data lies in the file.
     pub range: Range<usize>,
 }
@@ -49,7 +51,6 @@ pub(super) fn parse(file: &Bytes) -> Result<Header, Fault> {
     let tensor_count = cursor.u64("the number of tensors")?;
     let key_count = cursor.u64("the number of metadata keys")?;
     let metadata = parse_metadata(&mut cursor, key_count)?;
-    refuse_parts(&metadata)?;
 
     let mut unplaced = Vec::new();
     let mut names = HashSet::new();
@@ -100,16 +101,6 @@ fn parse_metadata(cursor: &mut Cursor, key_count: u64) -> Result<Metadata, Fault
         metadata.insert(key, value)?;
     }
     Ok(metadata)
-}
-
-/// A model split over several files has only some of its tensors in each.
-fn refuse_parts(metadata: &Metadata) -> Result<(), Fault> {
-    match metadata.count("split.count")? {
-        Some(parts) if parts > 1 => Err(Fault::unsupported(format!(
-            "one of the {parts} parts of a split model; join them with `llama-gguf-split --merge` first"
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn alignment(metadata: &Metadata) -> Result<usize, Fault> {
@@ -205,6 +196,7 @@ fn place(listed: Vec<Listed>, data: &Data) -> Result<Vec<TensorInfo>, Fault> {
             name,
             shape,
             tensor_type,
+            part: 0,
             range,
         });
     }

@@ -16,6 +16,7 @@ use super::architecture::{self, Architecture, Role};
 use super::cursor::Cursor;
 use super::fault::Fault;
 use super::header;
+use super::parts;
 use super::tensor_type::Encoding;
 use crate::folder::map::MappedFile;
 use crate::{Entry, Error, Layout};
@@ -118,6 +119,7 @@ impl File {
 
 fn parse_gguf(file: &Bytes) -> Result<File, Fault> {
     let header = header::parse(file)?;
+    parts::refuse(&header)?;
     let mut parts: BTreeMap<&str, [Option<&header::TensorInfo>; 2]> = BTreeMap::new();
     for tensor in &header.tensors {
         for (index, suffix) in [SUMS, COUNTS].into_iter().enumerate() {

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod architectures;
+mod coded_blocks;
 mod config;
 mod cursor;
 mod fault;
@@ -12,6 +13,7 @@ mod header;
 mod imatrix;
 mod k_blocks;
 mod metadata;
+mod parts;
 mod rope;
 mod row_order;
 mod simple_blocks;
@@ -45,7 +47,8 @@ use crate::{Dialect, Entry, Error, Layout, Tensor, View, Weight};
 /// The data of a GGUF file.
 struct GgufFile {
     path: PathBuf,
-    file: MappedFile,
+    /// The first has the metadata.
+    files: Vec<MappedFile>,
     header: Header,
     /// Hugging Face name to tensor.
     places: HashMap<String, Place>,
@@ -67,11 +70,13 @@ struct Place {
 /// # Errors
 /// A file that cannot be read, that is cut or damaged, or that holds what planish does not read.
 pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
-    let opened = open_bytes(file.bytes()).map_err(|fault| fault.at(path))?;
+    let mut header = header::parse(file.bytes()).map_err(|fault| fault.at(path))?;
+    let mapped = parts::open(path, file, &mut header)?;
+    let opened = opened(&mapped, header).map_err(|fault| fault.at(path))?;
     let files = tokenizer::files(&opened.header.metadata);
     let storage = GgufFile {
         path: path.to_path_buf(),
-        file,
+        files: mapped,
         header: opened.header,
         places: opened.places,
         config: opened.config.clone(),
@@ -81,6 +86,7 @@ pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
         config: opened.config,
         dialect: Dialect::Plain,
         entries: opened.entries,
+        parts: Vec::new(),
         files,
         linked: Vec::new(),
         notices: Vec::new(),
@@ -96,8 +102,7 @@ struct Opened {
     config: Map<String, Value>,
 }
 
-fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
-    let header = header::parse(file)?;
+fn opened(files: &[MappedFile], header: Header) -> Result<Opened, Fault> {
     let architecture = architecture::of(&header.metadata)?;
     let sizes = Sizes::read(architecture, &header.metadata)?;
     if sizes.layers > header.tensors.len() {
@@ -119,15 +124,15 @@ fn open_bytes(file: &Bytes) -> Result<Opened, Fault> {
             Role::Weight(name) => vec![(name, tensor.clone())],
             Role::Experts { before, after } => experts(tensor, &before, &after)?,
             Role::RopeFactors => {
-                factors[0] = Some(read_factors(file, tensor)?);
+                factors[0] = Some(read_factors(files, tensor)?);
                 continue;
             }
             Role::ShortFactors => {
-                factors[1] = Some(read_factors(file, tensor)?);
+                factors[1] = Some(read_factors(files, tensor)?);
                 continue;
             }
             Role::LongFactors => {
-                factors[2] = Some(read_factors(file, tensor)?);
+                factors[2] = Some(read_factors(files, tensor)?);
                 continue;
             }
         };
@@ -292,7 +297,6 @@ fn dtype_of(entries: &[Entry]) -> &'static str {
     let mut float_types = matrices.map(|entry| match entry.layout {
         Layout::Packed { scale_type, .. } => Some(scale_type),
         Layout::Plain(dtype) => dtype.float_type(),
-        Layout::Unsupported(_) => None,
     });
     let first = float_types.next().flatten();
     match first.filter(|first| float_types.all(|other| other == Some(*first))) {
@@ -302,7 +306,7 @@ fn dtype_of(entries: &[Entry]) -> &'static str {
     }
 }
 
-fn read_factors(file: &Bytes, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
+fn read_factors(files: &[MappedFile], tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
     let Encoding::Floats(FloatType::F32) = tensor.tensor_type.storage else {
         let what = format!(
             "tensor `{}`: expected type F32, found {}",
@@ -310,7 +314,7 @@ fn read_factors(file: &Bytes, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
         );
         return Err(Fault::unsupported(what));
     };
-    let bytes = &file[tensor.range.clone()];
+    let bytes = &files[tensor.part].bytes()[tensor.range.clone()];
     let mut factors = vec![0.0; bytes.len() / 4];
     FloatType::F32.decode(bytes, &mut factors);
     Ok(factors)
@@ -318,7 +322,7 @@ fn read_factors(file: &Bytes, tensor: &TensorInfo) -> Result<Vec<f32>, Fault> {
 
 impl GgufFile {
     fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Weight, Error> {
-        let weight = transcode::read(self.file.bytes(), &place.tensor, place.order);
+        let weight = transcode::read(self.files[place.tensor.part].bytes(), &place.tensor, place.order);
         let weight = weight.map_err(|fault| fault.at(&self.path))?;
         Ok(match weight {
             Weight::Plain(tensor) => Weight::Plain(place.view.apply(tensor, shape)),
@@ -360,18 +364,18 @@ impl Storage for GgufFile {
     }
 
     fn mappings(&self) -> Vec<Arc<Mapping>> {
-        self.file.mapping().cloned().into_iter().collect()
+        self.files.iter().filter_map(|file| file.mapping().cloned()).collect()
     }
 
     /// Gives the mapped pages of an entry back to the system.
     fn release(&self, entry: &Entry) {
         if let Some(place) = self.places.get(&entry.name) {
-            self.file.release(place.tensor.range.clone());
+            self.files[place.tensor.part].release(place.tensor.range.clone());
         }
     }
 
     /// Gives all mapped pages back to the system.
     fn release_all(&self) {
-        self.file.release(0..self.file.bytes().len());
+        self.files.iter().for_each(|file| file.release(0..file.bytes().len()));
     }
 }

@@ -6,7 +6,7 @@
 
 use planish_format::{FloatType, Packing};
 
-use super::{k_blocks, simple_blocks};
+use super::{coded_blocks, k_blocks, simple_blocks};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -114,7 +114,31 @@ const fn k(
     }
 }
 
-static TYPES: [TensorType; 13] = [
+/// Blocks of any kind.
+const fn coded(
+    id: u32,
+    name: &'static str,
+    (block, block_bytes): (usize, usize),
+    (bits, group): (u32, usize),
+    scale_type: FloatType,
+    unpack: fn(&[u8], &mut Unpacked),
+) -> TensorType {
+    let codes = BlockCodes {
+        bits,
+        group,
+        scale_type,
+        unpack,
+    };
+    TensorType {
+        id,
+        name,
+        block,
+        block_bytes,
+        storage: Encoding::Codes(codes),
+    }
+}
+
+static TYPES: [TensorType; 19] = [
     floats(0, "F32", FloatType::F32),
     floats(1, "F16", FloatType::F16),
     floats(30, "BF16", FloatType::BF16),
@@ -128,30 +152,30 @@ static TYPES: [TensorType; 13] = [
     k(12, "Q4_K", 144, (4, 32), k_blocks::q4_k),
     k(13, "Q5_K", 176, (5, 32), k_blocks::q5_k),
     k(14, "Q6_K", 210, (6, 16), k_blocks::q6_k),
+    simple(20, "IQ4_NL", 18, 8, coded_blocks::iq4_nl),
+    k(23, "IQ4_XS", 136, (8, 32), coded_blocks::iq4_xs),
+    coded(34, "TQ1_0", (256, 54), (2, 128), FloatType::F16, coded_blocks::tq1_0),
+    coded(35, "TQ2_0", (256, 66), (2, 128), FloatType::F16, coded_blocks::tq2_0),
+    coded(39, "MXFP4", (32, 17), (5, 32), FloatType::BF16, coded_blocks::mxfp4),
+    coded(40, "NVFP4", (64, 36), (5, 16), FloatType::BF16, coded_blocks::nvfp4),
 ];
 
 /// Names of types that files may hold and planish does not read, for the message.
-const OTHERS: [(u32, &str); 21] = [
+const OTHERS: [(u32, &str); 15] = [
     (9, "Q8_1"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
     (27, "I64"),
     (28, "F64"),
     (29, "IQ1_M"),
-    (34, "TQ1_0"),
-    (35, "TQ2_0"),
-    (39, "MXFP4"),
-    (40, "NVFP4"),
     (4, "Q4_2"),
 ];
 

@@ -104,8 +104,8 @@ impl<'a> Stored<'a> {
             .reduce(|| true, |all, one| all && one);
         if !fits {
             let what = format!(
-                "tensor `{}`: its scales are too large for half precision",
-                self.tensor.name
+                "tensor `{}`: its scales are too large for {:?}",
+                self.tensor.name, block_codes.scale_type
             );
             return Err(Fault::unsupported(what));
         }
@@ -143,11 +143,15 @@ impl Row {
         }
     }
 
-    /// False if a bias made from a finite scale overflows: weights beyond 65504, which no real model has.
+    /// False if a bias made from a finite scale overflows: weights beyond 65504 in half precision, which no real model has.
     fn biases_fit(&self, scale_type: FloatType) -> bool {
-        let overflows =
-            |(&scale, &bias): (&f32, &f32)| scale.is_finite() && f16::from_f32(bias).is_infinite() && bias.is_finite();
-        scale_type != FloatType::F16 || !self.scales.iter().zip(&self.biases).any(overflows)
+        let infinite = |bias: f32| match scale_type {
+            FloatType::F16 => bias.is_finite() && f16::from_f32(bias).is_infinite(),
+            FloatType::BF16 => bias.is_infinite(),
+            FloatType::F32 => false,
+        };
+        let overflows = |(&scale, &bias): (&f32, &f32)| scale.is_finite() && infinite(bias);
+        !self.scales.iter().zip(&self.biases).any(overflows)
     }
 }
 

@@ -181,7 +181,6 @@ fn unpacked_type(layout: &Layout) -> Option<FloatType> {
     match layout {
         Layout::Plain(dtype) => dtype.float_type(),
         Layout::Packed { scale_type, .. } => Some(*scale_type),
-        Layout::Unsupported(_) => None,
     }
 }
 
@@ -193,7 +192,7 @@ fn unstacked(index: usize, entry: &Entry, rule: &Rule, parts: &[(&str, &str)]) -
     });
     let (part, fit) = fits.filter(|(_, fit)| !fit.suffix.is_empty())?;
     let sizes = if fit.suffix == ".bias" { 2 } else { 3 };
-    if entry.shape.len() != sizes || matches!(entry.layout, Layout::Unsupported(_)) {
+    if entry.shape.len() != sizes {
         return None;
     }
     let (experts, shape) = (entry.shape[0], &entry.shape[1..]);

@@ -135,12 +135,13 @@ fn keys() {
 
 #[test]
 fn other_methods_are_named() {
-    for method in ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors"] {
+    for method in ["aqlm", "quip", "eetq", "vptq", "quanto"] {
         assert_eq!(
             refusal(json!({"quantization_config": {"quant_method": method, "bits": 4}})),
             format!(
                 "`quantization_config.quant_method` is \"{method}\", which planish does not read; \
-                 it reads \"metal\" (transformers), MLX, \"mxfp4\" of gpt-oss and plain checkpoints"
+                 it reads \"metal\" (transformers), MLX, \"auto-round\", \"awq\", \"bitsandbytes\", \"compressed-tensors\", \
+                 \"fbgemm_fp8\", \"fp8\", \"gptq\", \"hqq\", \"modelopt\", \"mxfp4\", \"torchao\" and plain checkpoints"
             )
         );
     }

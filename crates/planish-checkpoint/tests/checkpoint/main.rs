@@ -5,6 +5,7 @@ mod bad_folder;
 mod bad_packing;
 mod bad_safetensors;
 mod golden;
+mod methods;
 mod mutations;
 mod read;
 mod sample;

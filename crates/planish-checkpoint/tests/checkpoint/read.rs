@@ -1,6 +1,6 @@
 //! What valid folders give.
 
-use planish_checkpoint::{Checkpoint, Dialect, Dtype, Layout, Mode, Override, Scheme, Weight};
+use planish_checkpoint::{Checkpoint, Dialect, Dtype, Layout, Override, Scheme, Weight};
 use planish_format::{FloatType, Packing};
 use serde_json::json;
 
@@ -242,29 +242,42 @@ fn stacked_experts_keep_their_leading_sizes() {
     assert_eq!(matrix.rows, 15);
 }
 
+/// By the definition: two 4-bit floats in a byte, the first low, times a power of two for each 32.
 #[test]
-fn other_modes_are_listed_and_refused_when_read() {
+fn floats_of_four_bits_become_codes_of_five() {
     let sample = Sample::new();
     sample.config(json!({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}));
-    sample.tensors(&[given("a.weight", "U32", &[2, 8]), given("a.scales", "U8", &[2, 2])]);
+    let tensors = [given("a.weight", "U32", &[2, 8]), given("a.scales", "U8", &[2, 2])];
+    sample.tensors(&tensors);
     let checkpoint = sample.open();
     let entry = &checkpoint.entries()[0];
+    assert_eq!((&entry.shape[..], checkpoint.entries().len()), (&[2, 64][..], 1));
+    let Weight::Packed(matrix) = checkpoint.read(entry).unwrap() else {
+        panic!("plain")
+    };
+    assert_eq!((matrix.packing.bits(), matrix.packing.group()), (5, 32));
+    for row in 0..2 {
+        let mut found = vec![0.0; 64];
+        matrix.dequantize_row(row, &mut found);
+        for (col, found) in found.into_iter().enumerate() {
+            let byte = tensors[0].data[row * 32 + col / 2];
+            let code = byte >> (4 * (col % 2)) & 15;
+            let size = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][usize::from(code & 7)];
+            let sign = if code < 8 { 1.0 } else { -1.0 };
+            let scale = 2f64.powi(i32::from(tensors[1].data[row * 2 + col / 32]) - 127);
+            assert_eq!(f64::from(found), sign * size * scale, "row {row}, column {col}");
+        }
+    }
+}
+
+#[test]
+fn scales_of_small_floats_are_bytes() {
+    let sample = Sample::new();
+    sample.config(json!({"quantization": {"bits": 4, "group_size": 16, "mode": "nvfp4"}}));
+    sample.tensors(&[given("a.weight", "U32", &[2, 8]), given("a.scales", "BF16", &[2, 4])]);
     assert_eq!(
-        (&entry.name[..], &entry.shape[..], checkpoint.entries().len()),
-        ("a.weight", &[2, 64][..], 1)
-    );
-    assert_eq!(
-        entry.layout,
-        Layout::Unsupported(Scheme {
-            mode: Mode::Mxfp4,
-            bits: 4,
-            group: 32
-        })
-    );
-    let error = checkpoint.read(entry).unwrap_err();
-    assert_eq!(
-        sample.message(&error),
-        "DIR: tensor `a.weight` is packed with mode mxfp4, which planish does not read; it reads affine"
+        sample.refusal(),
+        "DIR/model.safetensors: tensor `a.scales`: expected U8, found BF16"
     );
 }
 

@@ -23,7 +23,7 @@ pub struct Given {
 /// A tensor of counting bytes.
 pub fn given(name: &str, dtype: &'static str, shape: &[usize]) -> Given {
     let size = match dtype {
-        "F32" | "U32" => 4,
+        "F32" | "U32" | "I32" => 4,
         "U8" => 1,
         _ => 2,
     };

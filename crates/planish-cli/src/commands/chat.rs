@@ -10,7 +10,6 @@ use super::chat_input::{Input, Line};
 use super::interrupt;
 use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
-use super::source::open_or_demo;
 use super::template_flags::TemplateFlags;
 use crate::SUCCESS;
 use crate::hints::describe;
@@ -54,7 +53,7 @@ const NEW_TOKENS: usize = 2048;
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let options = arguments.run.load_options()?;
     let template = arguments.template.template()?;
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let model = load_with(&source, options, template)?;
     let suggested = || model.suggested_max_new_tokens(0).unwrap_or(NEW_TOKENS);
     let config = arguments

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::evaluate_tasks;
 use super::run_flags::{RunFlags, load};
-use super::source::{open, open_or_demo};
+use super::source::open;
 use super::texts::read_text;
 
 /// Flags of `planish evaluate`.
@@ -65,10 +65,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         [] => vec![None],
         models => models.iter().map(|model| Some(model.as_os_str())).collect(),
     };
-    let revision = arguments.flags.revision.as_deref();
     let mut models = Vec::new();
     for name in &names {
-        models.push(load(&open_or_demo(*name, revision)?, options.clone())?);
+        models.push(load(&arguments.flags.open(*name)?, options.clone())?);
     }
     let model = &models[0];
     let reference = load_reference(arguments, options)?;

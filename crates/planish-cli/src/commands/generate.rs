@@ -14,7 +14,6 @@ use super::interrupt;
 use super::prompts::{Options, Prompts};
 use super::run_flags::{RunFlags, load_with};
 use super::sampling_flags::{SamplingFlags, new_tokens};
-use super::source::open_or_demo;
 use super::template_flags::TemplateFlags;
 use super::texts::read_standard_input;
 use crate::SUCCESS;
@@ -84,7 +83,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let prompt = prompt_text(arguments.prompt.as_deref().unwrap_or_default())?;
     let options = arguments.run.load_options()?;
     let template = arguments.template.template()?;
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let start = Instant::now();
     let model = load_with(&source, options, template)?;
     let load = start.elapsed();
@@ -168,7 +167,7 @@ fn answer_file(arguments: &Arguments, file: &Path) -> anyhow::Result<u8> {
     };
     let mut prompts = Prompts::read(file, &config)?;
     let options = arguments.run.load_options()?;
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let model = load_with(&source, options, template)?;
     arguments.sampling.print_idle(&model.plan(&config)?);
     if !arguments.raw && arguments.model.is_some() && !model.tokenizer()?.has_chat_template() {

@@ -73,6 +73,9 @@ pub struct OutputFlags {
     /// Write the largest value that a type holds in place of a larger one, where a value is too large for the type it is given
     #[arg(long)]
     pub clamp: bool,
+    /// A folder of an adapter of PEFT (LoRA, DoRA) or mlx-lm, merged into the weights first
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
@@ -84,7 +87,10 @@ impl OutputFlags {
         &self,
         convert: impl FnOnce(&Source, &Output, &mut OnProgress) -> Result<Report, Error>,
     ) -> anyhow::Result<()> {
-        let source = open(&self.model, self.revision.as_deref())?;
+        let mut source = open(&self.model, self.revision.as_deref())?;
+        if let Some(adapter) = &self.adapter {
+            source = source.adapted(adapter)?;
+        }
         let watch = interrupt::watch();
         let output = Output {
             force: self.force,

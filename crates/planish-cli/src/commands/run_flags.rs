@@ -1,6 +1,7 @@
 //! Flags shared by every command that runs a model: device, threads, quantizing while loading, precision.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use planish::{AutoModelForCausalLM, CacheType, CausalLM, Device, LoadOptions, Recipe, Source};
 
@@ -74,6 +75,9 @@ pub struct RunFlags {
     /// How keys and values are stored, on the CPU [default: float16, with --exact float32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub cache: Option<CacheFlag>,
+    /// A folder of an adapter of PEFT (LoRA, DoRA) or mlx-lm, merged into the weights while loading
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Branch, tag or commit of a Hub model
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
@@ -113,8 +117,17 @@ impl RunFlags {
     pub fn load(&self, model: Option<&OsStr>) -> anyhow::Result<CausalLM> {
         // Bad flags are told before anything is fetched.
         let options = self.load_options()?;
-        let source = open_or_demo(model, self.revision.as_deref())?;
+        let source = self.open(model)?;
         load(&source, options)
+    }
+
+    /// Opens MODEL, or the demo model, with the adapter.
+    pub fn open(&self, model: Option<&OsStr>) -> anyhow::Result<Source> {
+        let source = open_or_demo(model, self.revision.as_deref())?;
+        Ok(match &self.adapter {
+            Some(adapter) => source.adapted(adapter)?,
+            None => source,
+        })
     }
 }
 

@@ -9,7 +9,6 @@ use planish_server::{ServerOptions, serve};
 
 use super::interrupt;
 use super::run_flags::{RunFlags, load_with};
-use super::source::open_or_demo;
 use super::texts::read_text;
 
 /// Flags of `planish serve`.
@@ -79,7 +78,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         most_body: (arguments.max_body as usize) << 20,
         grace: Duration::from_secs(arguments.grace.into()),
     };
-    let source = open_or_demo(arguments.model.as_deref(), arguments.run.revision.as_deref())?;
+    let source = arguments.run.open(arguments.model.as_deref())?;
     let model = load_with(&source, options, template)?;
     // Without it nothing that is asked could be answered.
     model.tokenizer()?;

@@ -85,7 +85,6 @@ fn scale_type(entry: &Entry) -> FloatType {
     match &entry.layout {
         Layout::Plain(dtype) => dtype.float_type().unwrap_or(FloatType::F32),
         Layout::Packed { scale_type, .. } => *scale_type,
-        Layout::Unsupported(_) => FloatType::F32,
     }
 }
 
@@ -273,7 +272,6 @@ fn fit(entry: &Entry, shape: &[usize], packing: Packing) -> Result<Packing, Reas
     let float = match entry.layout {
         Layout::Plain(dtype) => dtype.float_type().is_some(),
         Layout::Packed { .. } => true,
-        Layout::Unsupported(_) => false,
     };
     match () {
         () if !float => Err(Reason::NotFloat),
