@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING
 
 from models import OUT
 
-NOT_READ = ("architectures", "dtype", "model_type", "quantization_config", "transformers_version")
+NOT_READ = ("architectures", "audio_config", "dtype", "model_type", "quantization_config", "transformers_version", "vision_config")
 # Every config says them, and planish refuses those that do not.
 SIZES = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 # Names that GPT-NeoX had for two keys.

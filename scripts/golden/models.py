@@ -128,7 +128,8 @@ def write_metal(model, folder, case):
 
 def edit_config(folder, changes):
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=2) + "\n")
+    config = {key: value for key, value in (json.loads(path.read_text()) | changes).items() if changes.get(key, 0) is not None}
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def write_case(name, case):

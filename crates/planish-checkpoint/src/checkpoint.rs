@@ -277,6 +277,11 @@ impl Checkpoint {
         &self.source.linked
     }
 
+    /// Names of files as [`Checkpoint::files`] of more than 512 MiB: a conversion does not copy them.
+    pub fn large_files(&self) -> &[String] {
+        &self.source.large
+    }
+
     /// What is odd about the checkpoint, though it can be read: an index that does not fit its files.
     pub fn notices(&self) -> &[String] {
         &self.source.notices

@@ -48,6 +48,7 @@ pub(crate) fn open(name: &str, files: Vec<(String, Bytes)>) -> Result<Source, Er
         parts,
         files: names.filter(|name| files::is_carried(name)).collect(),
         linked: Vec::new(),
+        large: Vec::new(),
         notices,
         storage: Box::new(Memory {
             weights: Weights {

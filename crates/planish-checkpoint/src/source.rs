@@ -27,6 +27,8 @@ pub(crate) struct Source {
     pub files: Vec<String>,
     /// Names of such files that links bring from elsewhere.
     pub linked: Vec<String>,
+    /// Those that it does not, since they are too large.
+    pub large: Vec<String>,
     /// What is odd about the checkpoint, though it can be read.
     pub notices: Vec<String>,
     /// Where data comes from.

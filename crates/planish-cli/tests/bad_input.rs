@@ -2,8 +2,9 @@
 
 mod support;
 
+use planish_format::FloatType;
 use serde_json::{Value, json};
-use support::{Scratch, safetensors};
+use support::{Scratch, plain, safetensors};
 
 /// Every command that only needs a checkpoint to start with names the fault.
 fn refused(scratch: &Scratch, model: &str, parts: &[&str]) {
@@ -206,19 +207,61 @@ fn a_config_that_is_not_json() {
     }
 }
 
-/// `inspect` lists no checkpoint as if it were whole that says more than it holds.
+/// `inspect` lists no checkpoint as if it were whole that says more than it holds, and conversions write none.
 #[test]
-fn layers_that_are_not_there_are_refused_by_inspect_too() {
+fn layers_that_are_not_there_are_refused_by_all_commands() {
     let scratch = Scratch::new();
     scratch.llama("m");
+    scratch.succeed(&["quantize", "m", "--out", "packed"]);
     for layers in [3usize, 1_000_000_000] {
-        scratch.edit_config("m", |config| config["num_hidden_layers"] = json!(layers));
-        let message = scratch.fail(&["inspect", "m"]);
-        assert_eq!(
-            message,
-            format!(
-                "error: config.json: num_hidden_layers: expected 2 layers, of which there are tensors, found {layers}"
-            )
-        );
+        for model in ["m", "packed"] {
+            scratch.edit_config(model, |config| config["num_hidden_layers"] = json!(layers));
+        }
+        for command in [
+            &["inspect", "m"][..],
+            &["quantize", "m", "--out", "out"],
+            &["dequantize", "packed", "--out", "out"],
+            &["convert", "packed", "--to", "mlx", "--out", "out"],
+        ] {
+            let message = scratch.fail(command);
+            assert_eq!(
+                message,
+                format!(
+                    "error: config.json: num_hidden_layers: expected 2 layers, of which there are tensors, found {layers}"
+                )
+            );
+        }
+        assert!(!scratch.path("out").exists());
     }
+}
+
+/// A name that is wider than any table.
+#[test]
+fn names_without_bound_are_listed() {
+    let scratch = Scratch::new();
+    let name = "n".repeat(100_000);
+    let tensors = [plain(&name, &[8, 64], &mut 5)];
+    scratch.write("m", &json!({"model_type": "llama"}), FloatType::F32, &tensors);
+    let listed = String::from_utf8(scratch.run(&["inspect", "m"]).stdout).unwrap();
+    assert!(
+        listed.contains(&name) && listed.len() < 200_000,
+        "{} bytes",
+        listed.len()
+    );
+}
+
+/// A sparse file takes no room, its copy would take all that it says.
+#[test]
+fn files_without_bound_are_not_copied() {
+    let scratch = Scratch::new();
+    scratch.llama("m");
+    std::fs::write(scratch.path("m/notes.txt"), "x").unwrap();
+    let large = std::fs::File::create(scratch.path("m/large.txt")).unwrap();
+    large.set_len(64 << 30).unwrap();
+    let told = scratch.succeed(&["quantize", "m", "--out", "out"]);
+    assert!(
+        told.contains("note: not copied, since they have more than 512 MiB: large.txt\n"),
+        "{told}"
+    );
+    assert!(scratch.path("out/notes.txt").exists() && !scratch.path("out/large.txt").exists());
 }

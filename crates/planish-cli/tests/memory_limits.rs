@@ -102,3 +102,14 @@ fn a_model_that_is_too_large_is_told_with_its_size() {
         "{error}"
     );
 }
+
+/// `bench` takes a gigabyte to find out how fast memory is.
+#[test]
+fn bench_that_runs_out_of_memory_says_so() {
+    let scratch = Scratch::new();
+    let arguments = ["bench", "-p", "4", "-n", "1", "-r", "1", "--threads", "2"];
+    let output = limited(&scratch, 600_000, &arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("error: out of memory: "), "{error}");
+}

@@ -139,7 +139,12 @@ fn mlx_packs_embeddings_too_and_holds_overrides() {
 fn a_weight_longer_than_one_chunk_is_packed_as_if_whole() {
     let scratch = Scratch::new();
     let long = plain("model.layers.0.self_attn.q_proj.weight", &[70_000, 64], &mut 7);
-    scratch.write("source", &llama_config(), FloatType::F32, std::slice::from_ref(&long));
+    scratch.write(
+        "source",
+        &json!({"model_type": "llama"}),
+        FloatType::F32,
+        std::slice::from_ref(&long),
+    );
     let bytes: Vec<u8> = long.values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let matrix = FloatMatrix::new(70_000, 64, FloatType::F32, &bytes).unwrap();
     let whole = |rule| {

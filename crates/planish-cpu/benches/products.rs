@@ -101,6 +101,7 @@ fn measure(cpu: &Cpu, name: &str, weights: &[CpuMatrix], m: usize, precision: Pr
                     weights: &[weight],
                     input: &input,
                     m,
+                    whole: m,
                     outputs,
                     precision,
                 });

@@ -25,6 +25,7 @@ use crate::table::{
     Output, PlainProduct,
 };
 use crate::vector::VectorFunctions;
+use smallvec::SmallVec;
 
 pub use each::MatmulEach;
 pub use linear::{Backward, Linear};
@@ -71,6 +72,8 @@ pub struct Matmul<'a, 'b> {
     pub input: &'a [f32],
     /// Rows of x.
     pub m: usize,
+    /// Rows of a whole of which these may be a piece: x is rounded, and products are summed, as for the larger of both.
+    pub whole: usize,
     /// Row-major, overwritten. // (m, rows_i) each
     pub outputs: &'a mut [&'b mut [f32]],
     /// How packed weights are multiplied.
@@ -92,6 +95,8 @@ pub(crate) struct Scratch {
     input: InputBuffers,
     /// Rows gathered from heads, and their products.
     pub heads: [Buffer; 2],
+    /// A row and its copy, and their products.
+    copies: [Buffer; 2],
     /// One for each slot of the pool.
     workers: Vec<Mutex<WorkerScratch>>,
 }
@@ -206,6 +211,15 @@ impl Cpu {
         }
     }
 
+    /// Whether so many rows of x are rounded alike, whatever the weights.
+    pub(crate) fn rounds_alike(&self, left: usize, right: usize) -> bool {
+        let packings = [2, 3, 4, 5, 6, 8].map(|bits| Packing::new(bits, 64));
+        packings.into_iter().flatten().all(|packing| {
+            self.rounding(left, packing) == self.rounding(right, packing)
+                && self.interleaved_rounding(left, packing) == self.interleaved_rounding(right, packing)
+        })
+    }
+
     /// Multiplies x with every weight. Neighbouring weights of one packing and arrangement share the prepared input and the dispatch.
     ///
     /// Panics when shapes and lengths contradict each other.
@@ -214,6 +228,7 @@ impl Cpu {
             weights,
             input,
             m,
+            whole,
             outputs,
             precision,
         } = problem;
@@ -238,19 +253,55 @@ impl Cpu {
             for weights in alike.chunks(MAX_WEIGHTS) {
                 let outputs = &mut outputs[start..start + weights.len()];
                 start += weights.len();
-                let parts = Parts::new(weights, outputs, m);
-                self.multiply(
-                    &parts,
-                    &Input {
-                        values: Floats::F32(input),
-                        m,
-                        precision,
-                    },
-                    &mut scratch,
-                );
+                let whole = whole.max(m);
+                if m == 1 && whole > BATCH_ROWS && !self.set.rows_alike {
+                    self.multiply_twice(weights, outputs, (input, whole, precision), &mut scratch);
+                    continue;
+                }
+                let input = Input {
+                    values: Floats::F32(input),
+                    m,
+                    whole,
+                    precision,
+                };
+                self.multiply(&Parts::new(weights, outputs, m), &input, &mut scratch);
             }
         }
         self.return_scratch(scratch);
+    }
+
+    /// One row of many: the kernels for one sum otherwise, so it comes to those for many with a copy of itself.
+    fn multiply_twice(
+        &self,
+        weights: &[&CpuMatrix],
+        outputs: &mut [&mut [f32]],
+        (x, whole, precision): (&[f32], usize, Precision),
+        scratch: &mut Scratch,
+    ) {
+        let [mut values, mut products] = std::mem::take(&mut scratch.copies);
+        let rows = weights.iter().map(|weight| weight.rows());
+        let twice = values.take::<f32>(2 * x.len());
+        twice.chunks_exact_mut(x.len()).for_each(|row| row.copy_from_slice(x));
+        let mut rest = products.take::<f32>(2 * rows.sum::<usize>());
+        let mut pairs = SmallVec::<[&mut [f32]; MAX_WEIGHTS]>::new();
+        for weight in weights {
+            let (pair, after) = rest.split_at_mut(2 * weight.rows());
+            pairs.push(pair);
+            rest = after;
+        }
+        let parts = Parts::new(weights, &mut pairs, 2);
+        let input = Input {
+            values: Floats::F32(twice),
+            m: 2,
+            whole,
+            precision,
+        };
+        self.multiply(&parts, &input, scratch);
+        for (output, pair) in outputs.iter_mut().zip(&pairs) {
+            output.copy_from_slice(&pair[..output.len()]);
+        }
+        drop(pairs);
+        scratch.copies = [values, products];
     }
 
     /// Rows of a matrix: the lookup of an embedding.
@@ -292,9 +343,9 @@ impl Cpu {
     }
 
     fn multiply(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
-        let few = (2..=BATCH_ROWS).contains(&input.m);
+        let few = input.m >= 2 && input.whole <= BATCH_ROWS;
         let interleaved =
-            matches!(input.precision, Precision::Rounded) && parts.interleaved_kernels(self.set, input.m).is_some();
+            matches!(input.precision, Precision::Rounded) && parts.interleaved_kernels(self.set, input.whole).is_some();
         if few && !self.set.rows_alike && !interleaved {
             return self.multiply_each_row(parts, input, scratch);
         }
@@ -316,13 +367,13 @@ impl Cpu {
                 }
             }),
             (Some(packing), Precision::Rounded) => {
-                if let Some(kernels) = parts.interleaved_kernels(self.set, input.m) {
+                if let Some(kernels) = parts.interleaved_kernels(self.set, input.whole) {
                     return self.multiply_interleaved(kernels, parts, input, scratch);
                 }
-                if let Some(kernels) = self.bf16_kernels(input.m, packing) {
+                if let Some(kernels) = self.bf16_kernels(input.whole, packing) {
                     return self.multiply_bf16(kernels, parts, input, scratch);
                 }
-                let block = (self.set.block)(packing, input.m);
+                let block = (self.set.block)(packing, input.whole);
                 let prepared = self.round_input(input.shape(packing, block), input.values, buffers);
                 self.each_packed_chunk(parts, input.m, workers, |matrix, output, rows, scratch| {
                     (self.set.int8)(
@@ -504,6 +555,7 @@ impl Cpu {
         spare.unwrap_or_else(|| Scratch {
             input: InputBuffers::default(),
             heads: Default::default(),
+            copies: Default::default(),
             workers: (0..self.pool.threads()).map(|_| Mutex::default()).collect(),
         })
     }
@@ -526,6 +578,8 @@ struct Input<'a> {
     /// f32 where weights are plain.
     values: Floats<'a>,
     m: usize,
+    /// Rows that they are rounded as.
+    whole: usize,
     precision: Precision,
 }
 

@@ -10,14 +10,13 @@ use planish_ops::{ExpertLayer, Experts, Shape, StackShape};
 use smallvec::SmallVec;
 
 use crate::activation::activate_values;
+use crate::cpu::BATCH_ROWS;
 use crate::ops::CpuOps;
 use crate::share::{SharedSlice, share_rows};
 use crate::{Choices, Cpu, CpuMatrix, Matmul, MatmulEach, Precision};
 
 /// Experts of a row for which no memory is taken: as many as most models choose.
 const FEW: usize = 16;
-/// Rows up to which results are added up best expert first, as for one row, so that a row is the same alone and in a batch.
-const RANKED_ROWS: usize = 16;
 
 /// Memory that calls reuse.
 #[derive(Default)]
@@ -37,6 +36,9 @@ pub(crate) struct Run<'a, 'b> {
     pub cpu: &'a Cpu,
     /// How packed weights are multiplied.
     pub precision: Precision,
+    /// Rows that they are rounded as, at least as many as there are. Results of few are added up best expert first, as for one row, so
+    /// that a row is the same alone and in a batch; those of many expert by expert.
+    pub whole: usize,
     /// Who computes which row.
     pub choices: &'a Choices,
     /// The results are added to its output.
@@ -65,9 +67,13 @@ impl<'b> Run<'_, 'b> {
     pub fn run(&mut self, workspace: &mut ExpertsWorkspace) {
         match self.problem.rows {
             0 => {}
-            1 => self.one_row(workspace),
+            1 if self.is_ranked() => self.one_row(workspace),
             _ => self.grouped_rows(workspace),
         }
+    }
+
+    fn is_ranked(&self) -> bool {
+        self.whole <= BATCH_ROWS
     }
 
     /// All chosen experts read the same row: their first products are one dispatch.
@@ -96,6 +102,7 @@ impl<'b> Run<'_, 'b> {
             weights: &weights,
             input: problem.input.first(1),
             m: 1,
+            whole: 1,
             outputs: &mut outputs,
             precision,
         });
@@ -135,7 +142,7 @@ impl<'b> Run<'_, 'b> {
             }
             start = end;
         }
-        if self.problem.rows <= RANKED_ROWS {
+        if self.is_ranked() {
             self.add_ranked(&workspace.ranked);
         }
     }
@@ -154,6 +161,7 @@ impl<'b> Run<'_, 'b> {
         let Run {
             cpu,
             precision,
+            whole,
             choices,
             ..
         } = *self;
@@ -176,6 +184,7 @@ impl<'b> Run<'_, 'b> {
                 weights: &[of_expert(layer), of_expert(&problem.up)],
                 input,
                 m: places.len(),
+                whole,
                 outputs: &mut [&mut *gate, &mut *up],
                 precision,
             }),
@@ -185,7 +194,7 @@ impl<'b> Run<'_, 'b> {
         let activated = self.activate(gate, up);
         self.product(of_expert(&problem.down), activated, output);
         add_bias(&problem.down, expert, output);
-        if rows <= RANKED_ROWS {
+        if self.is_ranked() {
             grow(ranked, choices.experts.len() * hidden);
             for (&place, values) in places.iter().zip(output.chunks_exact(hidden)) {
                 ranked[place as usize * hidden..][..hidden].copy_from_slice(values);
@@ -213,6 +222,7 @@ impl<'b> Run<'_, 'b> {
             weights: &[weight],
             input,
             m: input.len() / weight.cols(),
+            whole: self.whole,
             outputs: &mut [output],
             precision: self.precision,
         });

@@ -3,6 +3,7 @@
 use planish_ops::{CopyHeads, HeadLinear, HeadPart};
 use smallvec::SmallVec;
 
+use crate::cpu::BATCH_ROWS;
 use crate::share::{SharedSlice, share_rows};
 use crate::{Cpu, CpuMatrix, CpuOps, Matmul, MatmulEach, Pool, Precision};
 
@@ -11,7 +12,7 @@ const MOST_HEADS: usize = 128;
 
 impl Cpu {
     /// Computes every row and head.
-    pub(crate) fn head_linear(&self, problem: HeadLinear<'_, CpuOps>, precision: Precision) {
+    pub(crate) fn head_linear(&self, problem: HeadLinear<'_, CpuOps>, whole: usize, precision: Precision) {
         let HeadLinear {
             rows,
             weights,
@@ -22,7 +23,7 @@ impl Cpu {
         } = problem;
         let (weights, input, output) = (weights.matrices(), input.first(rows), output.first_mut(rows));
         let heads = weights.len();
-        if rows == 1 {
+        if rows == 1 && whole <= BATCH_ROWS {
             return self.heads_of_one_row(weights, (input, from), (output, to), precision);
         }
         let mut scratch = self.take_scratch();
@@ -39,6 +40,7 @@ impl Cpu {
                 weights: &[weight],
                 input: gathered,
                 m: rows,
+                whole,
                 outputs: &mut [&mut *products],
                 precision,
             });

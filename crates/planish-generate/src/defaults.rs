@@ -105,7 +105,7 @@ impl GenerationDefaults {
             match token_ids(map.get("eos_token_id")) {
                 Some(ids) => eos_token_id.extend(ids),
                 None => {
-                    let found = map.get("eos_token_id").map_or(String::new(), Value::to_string);
+                    let found = map.get("eos_token_id").map_or(String::new(), shown);
                     wrong_end = Some((file, found));
                 }
             }
@@ -120,7 +120,7 @@ impl GenerationDefaults {
             if let Some(value) = config.get(key).filter(|value| !value.is_null())
                 && !idle.contains(&value.to_string().as_str())
             {
-                notices.push(format!("{FILE}: {key} is {value}, which is not obeyed"));
+                notices.push(format!("{FILE}: {key} is {}, which is not obeyed", shown(value)));
             }
         }
         Ok(GenerationDefaults {
@@ -209,8 +209,18 @@ fn read<T>(
         None | Some(Value::Null) => Suggested::Nothing,
         Some(value) => match parse(value) {
             Some(parsed) => Suggested::Value(parsed),
-            None => Suggested::Wrong(key, value.to_string(), expected),
+            None => Suggested::Wrong(key, shown(value), expected),
         },
+    }
+}
+
+/// A value for a message, which need not hold all of a long list.
+fn shown(value: &Value) -> String {
+    const MOST: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} ..", &text[..end]),
+        None => text,
     }
 }
 

@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// Logits that are all NaN or minus infinity.
     #[error(
-        "the model's output holds no number to choose a token by (all NaN or -inf): the weights are damaged, or the architecture is misread"
+        "the model's output holds no number to choose a token by (all NaN or -inf): every token is forbidden, the weights are damaged, or the architecture is misread"
     )]
     NoFiniteLogit,
     /// A file of the checkpoint that cannot be read.

@@ -60,7 +60,12 @@ impl Files {
         let tokenizer = read("tokenizer.json")?;
         let mut other_tokenizers = Vec::new();
         if tokenizer.is_none() {
-            for name in checkpoint.files().iter().chain(checkpoint.linked_files()) {
+            for name in checkpoint
+                .files()
+                .iter()
+                .chain(checkpoint.linked_files())
+                .chain(checkpoint.large_files())
+            {
                 if is_tokenizer(name)
                     && let Some(bytes) = read(name)?
                 {

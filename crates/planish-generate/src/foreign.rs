@@ -4,7 +4,9 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 /// For recursion in parsers and in the destructors of nested values; taken from the system as it is touched.
 const STACK_BYTES: usize = 256 << 20;
@@ -35,6 +37,22 @@ pub(crate) fn on_own_stack<T: Send>(call: impl FnOnce() -> T + Send) -> Result<T
             Err(error) => Err(format!("no thread for it: {error}")),
         }
     })
+}
+
+/// As [`on_own_stack`], for so long; `None` when it has not ended then. Its thread cannot be stopped: it goes on until the program ends.
+pub(crate) fn within<T: Send + 'static>(
+    time: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Option<Result<T, String>> {
+    let (sender, receiver) = mpsc::channel();
+    let run = move || {
+        // Nobody waits any more where this fails.
+        let _ = sender.send(guarded(call));
+    };
+    match thread::Builder::new().stack_size(STACK_BYTES).spawn(run) {
+        Ok(_) => receiver.recv_timeout(time).ok(),
+        Err(error) => Some(Err(format!("no thread for it: {error}"))),
+    }
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

@@ -20,6 +20,10 @@ pub struct Session {
     /// All tokens that are known. The cache holds the first of them; ahead of them, at most one that is not known yet. // (tokens)
     tokens: Vec<u32>,
     lineage: Lineage,
+    /// Tokens of the prompt that was answered last: the first of those that are known.
+    prompt: usize,
+    /// Where a piece of the prompt ends.
+    mark: Option<usize>,
     run: Option<Run>,
 }
 
@@ -69,6 +73,8 @@ impl Session {
             cache: model.cache(capacity),
             tokens: Vec::new(),
             lineage: Lineage::new(),
+            prompt: 0,
+            mark: None,
             run: None,
         }
     }
@@ -76,6 +82,16 @@ impl Session {
     /// Whether the last tokens alone can be forgotten; a model with states of fixed size forgets all or none.
     pub fn can_go_back(&self) -> bool {
         self.cache.can_truncate()
+    }
+
+    /// Lets a piece of the prompt end at a position before its end, so that the session can be forked there.
+    pub fn mark(&mut self, position: usize) {
+        self.mark = Some(position.min(self.prompt));
+    }
+
+    /// Tokens of the prompt that was answered last. Those of its answer, if any are remembered, come after them.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt
     }
 
     /// All tokens of the prompt and the answer so far, computed or not.
@@ -116,6 +132,8 @@ impl Session {
             cache,
             lineage: self.lineage.fork(kept),
             tokens: self.tokens[..kept].to_vec(),
+            prompt: self.prompt,
+            mark: None,
             run: None,
         })
     }
@@ -137,6 +155,7 @@ impl Session {
         let reused_tokens = self.keep_common(model, prompt);
         self.tokens.clear();
         self.tokens.extend_from_slice(prompt);
+        (self.prompt, self.mark) = (prompt.len(), None);
         let answer = Answer {
             tokens: Vec::new(),
             logprobs: Vec::new(),
@@ -205,7 +224,7 @@ impl Session {
     /// token is taken. `ahead` lets the pass begin before the token of the last is known.
     pub fn next(&self, ahead: bool, piece: usize) -> Option<Next> {
         let run = self.run.as_ref().filter(|run| run.outcome.is_none())?;
-        match self.tokens.len() - self.cache.len().min(self.tokens.len()) {
+        match self.rest().len() {
             0 => {
                 let (tokens, positions) = (run.answer.tokens.len() + 1, self.tokens.len() + 1);
                 let goes_on = run.is_full(tokens, positions, &self.cache).is_none();
@@ -214,6 +233,15 @@ impl Session {
             1 => Some(Next::Decode),
             rest => Some(Next::Prefill(rest.min(piece))),
         }
+    }
+
+    /// Tokens that the next chunk may take: the rest of the prompt, then what was answered before memory was given back, which is
+    /// computed as it was the first time.
+    fn rest(&self) -> &[u32] {
+        let begin = self.cache.len();
+        let ends = [self.mark.unwrap_or(0), self.prompt, self.tokens.len()];
+        let end = ends.into_iter().find(|&end| begin < end);
+        end.map_or(&[], |end| &self.tokens[begin..end])
     }
 
     /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token or logits are waited
@@ -229,18 +257,20 @@ impl Session {
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
     pub fn chunk(&mut self, piece: usize) -> Chunk<'_> {
+        let (count, prompt) = (self.rest().len().min(piece), self.prompt);
         let Session { cache, tokens, run, .. } = self;
         let run = run.as_mut().expect("an answer on its way");
-        let rest = tokens.get(cache.len()..).unwrap_or_default();
-        let piece = &rest[..rest.len().min(piece)];
-        let whole = piece.len() == rest.len();
-        let input = match piece {
-            [] => Input::Chosen,
-            _ => Input::Tokens(piece),
+        let begin = cache.len();
+        let input = match count {
+            0 => Input::Chosen,
+            _ => Input::Piece {
+                tokens: &tokens[begin..begin + count],
+                whole: if begin < prompt { prompt } else { 1 },
+            },
         };
-        let want = match whole {
-            false => Want::Nothing,
-            true => {
+        let want = match begin + count < tokens.len() {
+            true => Want::Nothing,
+            false => {
                 run.expected += 1;
                 let choice = run.sampler.next_choice(tokens);
                 match run.plan.by_logits || run.sampler.reads_logits(tokens) {

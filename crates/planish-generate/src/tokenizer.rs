@@ -17,6 +17,7 @@ use crate::spelling::Spelling;
 use crate::{Detokenizer, Error};
 
 const FILE: &str = "tokenizer.json";
+const MOST_GROWTH: usize = 1000;
 /// A private character that no word has.
 const BEFORE: char = '\u{10FFFD}';
 
@@ -295,7 +296,13 @@ fn from_json(bytes: &[u8]) -> Result<Converted, Error> {
         .with_truncation(None)
         .map_err(|error| Error::bad_file(FILE, error))?;
     inner.with_padding(None);
-    mend_decoder(bytes, &mut inner);
+    let file: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let growth = growth(&file["normalizer"]);
+    if growth > MOST_GROWTH {
+        let found = format!("normalizer makes {growth} letters of one, expected at most {MOST_GROWTH}");
+        return Err(Error::bad_file(FILE, found));
+    }
+    mend_decoder(&file, &mut inner);
     Ok(Converted {
         file: FILE.into(),
         inner,
@@ -304,9 +311,21 @@ fn from_json(bytes: &[u8]) -> Result<Converted, Error> {
     })
 }
 
+/// How many letters a normalizer may make of one: each that is known makes three at most, but many one after the other, or a long text for
+/// each letter, fill the memory.
+fn growth(normalizer: &Value) -> usize {
+    let text = match normalizer["type"].as_str() {
+        Some("Replace") => &normalizer["content"],
+        Some("Prepend") => &normalizer["prepend"],
+        _ => &Value::Null,
+    };
+    let own = text.as_str().map_or(1, |text| text.chars().count().max(1));
+    let inner = normalizer["normalizers"].as_array().into_iter().flatten();
+    inner.map(growth).fold(own, usize::saturating_mul)
+}
+
 /// Some conversions of byte-level tokenizers carry a decoder of SentencePiece's, which leaves the letters that stand for bytes.
-fn mend_decoder(bytes: &[u8], inner: &mut tokenizers::Tokenizer) {
-    let file: Value = serde_json::from_slice(bytes).unwrap_or_default();
+fn mend_decoder(file: &Value, inner: &mut tokenizers::Tokenizer) {
     let has = |part: &str| mentions_bytes(&file[part]);
     if (has("pre_tokenizer") || has("normalizer")) && !has("decoder") {
         inner.with_decoder(Some(ByteLevel::default()));

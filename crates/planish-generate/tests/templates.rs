@@ -213,6 +213,37 @@ fn hostile_templates_end() {
     assert!(refused.contains("the template engine failed on it"), "{refused}");
 }
 
+/// Comparing values that hold another many times over has no price in fuel: the clock ends it, and the template is not run again.
+#[test]
+fn endless_comparisons_end() {
+    let source = "{% set ns = namespace(x=[], y=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}\
+                  {% endfor %}{{ ns.x == ns.y }}";
+    let template = ChatTemplate::compile(vec![("default".to_owned(), source.to_owned())], Vec::new()).unwrap();
+    for seconds in [10, 3] {
+        let start = std::time::Instant::now();
+        let error = template
+            .render(&[Message::new("user", "x")], &TemplateInput::default())
+            .unwrap_err();
+        assert!(error.to_string().contains("computes too much"), "{error}");
+        assert!(start.elapsed().as_secs() < seconds, "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn namespaces_do_not_hold_themselves() {
+    for source in [
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
+        "{% set ns = namespace() %}{% set ns.x = [{'a': (1, ns)}] %}{{ ns ~ '' }}",
+        "{% set a = namespace() %}{% set b = namespace(a=a) %}{% set a.x, c = b, 1 %}{{ a == b }}",
+        "{% set ns = namespace() %}{% set ns.x | default(ns, true) %}{% endset %}{{ ns }}",
+    ] {
+        let refused = render(source).unwrap_err();
+        assert!(refused.contains("a namespace would hold itself"), "{source}: {refused}");
+    }
+    let nested = "{% set ns = namespace() %}{% set ns.x = namespace(y=1) %}{% set ns.x.y = [ns.x.y, 2] %}{% set ns.z, q = 3, 4 -%} {{ ns.x.y }}{{ ns.z }}{{ q }}";
+    assert_eq!(render(nested).unwrap(), "[1, 2]34");
+}
+
 /// What a long conversation takes is paid for by its length.
 #[test]
 fn long_conversations_are_rendered() {

@@ -264,11 +264,11 @@ fn the_checkpoint_suggests_and_the_caller_decides() {
     assert_eq!((bare.do_sample, bare.temperature, bare.top_k), (false, 1.0, 50));
 }
 
-/// What the tokenizer library panics on, while it reads a file or later.
+/// What the tokenizer library panics on, while it reads a file or later, and what it would not end with.
 #[test]
 fn files_that_the_library_panics_on_are_named() {
     type Edit = fn(&mut Value);
-    let hostile: [(&str, Edit); 7] = [
+    let hostile: [(&str, Edit); 8] = [
         ("replace an empty pattern", |file| {
             file["normalizer"] = json!({"type": "Replace", "pattern": {"String": ""}, "content": "abc"});
         }),
@@ -288,6 +288,10 @@ fn files_that_the_library_panics_on_are_named() {
         }),
         ("a prefix longer than tokens", |file| {
             file["model"]["continuing_subword_prefix"] = json!("##########");
+        }),
+        ("letters that become billions", |file| {
+            let ten = json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "a".repeat(10)});
+            file["normalizer"] = json!({"type": "Sequence", "normalizers": vec![ten; 9]});
         }),
         ("pieces of no length", |file| {
             file["pre_tokenizer"] = json!({"type": "FixedLength", "length": 0});

@@ -1,6 +1,6 @@
 //! What goes through the layers together: chunks of several sequences, and what is wanted of each.
 
-use planish_ops::{Adjustment, Choice};
+use planish_ops::{Adjustment, Choice, Ops};
 use smallvec::SmallVec;
 
 use crate::Cache;
@@ -23,17 +23,42 @@ pub struct Chunk<'a> {
 pub enum Input<'a> {
     /// These, at least one.
     Tokens(&'a [u32]),
+    /// Some tokens of a prompt, at least one. On the CPU a prompt gives the same bits however it is cut into pieces.
+    Piece {
+        /// The piece.
+        tokens: &'a [u32],
+        /// Tokens of the whole prompt; 1 for tokens of an answer that are computed once more.
+        whole: usize,
+    },
     /// The token that was chosen last for this sequence, whether it is known yet or not.
     Chosen,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// Those that are known here.
+    pub(crate) fn tokens(&self) -> Option<&'a [u32]> {
+        match *self {
+            Input::Tokens(tokens) | Input::Piece { tokens, .. } => Some(tokens),
+            Input::Chosen => None,
+        }
+    }
+
     /// Tokens.
     pub(crate) fn count(&self) -> usize {
-        match self {
-            Input::Tokens(tokens) => tokens.len(),
-            Input::Chosen => 1,
+        self.tokens().map_or(1, <[u32]>::len)
+    }
+
+    /// Tokens of the whole that these are a piece of.
+    pub(crate) fn whole(&self) -> usize {
+        match *self {
+            Input::Piece { whole, .. } => whole,
+            _ => self.count(),
         }
+    }
+
+    /// Whether they go through the layers without those of others.
+    pub(crate) fn is_alone<O: Ops>(&self) -> bool {
+        self.count() > 1 || O::PASS.few.is_some_and(|few| self.whole() > few)
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) trait Engine: Send {
     fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error>;
     fn announce_length(&self, cache: &mut Cache, length: usize) -> usize;
     fn batch(&self) -> usize;
+    fn reads_alike(&self, left: usize, right: usize) -> bool;
     fn runs_ahead(&self) -> bool;
     fn memory(&self) -> Option<DeviceMemory>;
     fn free_bytes(&self) -> Option<u64>;
@@ -177,7 +178,7 @@ impl<O: Ops> Decoder<O> {
                 .iter()
                 .any(|other| other.cache.slot_of(&self.slots) == slot);
             assert!(!earlier, "a cache stands in one chunk");
-            if let Input::Tokens(tokens) = chunk.input {
+            if let Some(tokens) = chunk.input.tokens() {
                 if tokens.is_empty() {
                     return Err(Error::NoTokens);
                 }
@@ -274,6 +275,10 @@ impl<O: Ops> Engine for Decoder<O> {
 
     fn batch(&self) -> usize {
         O::PASS.batch
+    }
+
+    fn reads_alike(&self, left: usize, right: usize) -> bool {
+        self.ops.reads_alike(left, right)
     }
 
     fn runs_ahead(&self) -> bool {

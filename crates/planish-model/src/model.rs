@@ -243,6 +243,12 @@ impl Model {
         self.engine.batch()
     }
 
+    /// Whether prompts of so many tokens each are computed alike, so that what they begin with in common can be taken from one for the
+    /// other without changing a bit: on the CPU short ones are rounded as tokens of answers are, longer ones otherwise.
+    pub fn reads_alike(&self, left: usize, right: usize) -> bool {
+        self.engine.reads_alike(left, right)
+    }
+
     /// Whether the device works by itself, so that it has something to do while a token is on its way here: a pass that begins with
     /// [`crate::Input::Chosen`] pays, though the pass after the last token of an answer is in vain.
     pub fn runs_ahead(&self) -> bool {

@@ -61,6 +61,9 @@ pub struct PassSize {
     pub rows: usize,
     /// Rows of one position each of several sequences, at most. On the CPU so many rows equal each row alone, bit for bit.
     pub batch: usize,
+    /// Tokens of a prompt up to which it is computed as the tokens of answers are, where longer ones are computed otherwise, see
+    /// [`Ops::read_as`].
+    pub few: Option<usize>,
     /// Fewer where the tensors between the operations would take more than this together, counted as f32.
     pub bytes: usize,
 }
@@ -154,6 +157,16 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// # Errors
     /// The device is out of memory.
     fn begin_pass(&self, spans: &[Span], sequences: &mut Self::Sequences) -> Result<(), Self::Error>;
+
+    /// Says what the rows are that follow: of a prompt of so many tokens, or of answers (1), or of neither (0). Where a device rounds by
+    /// the number of rows, it rounds by the larger of this and the rows of the operation, so that a prompt gives the same however it is
+    /// cut into pieces. GPUs take no notice.
+    fn read_as(&self, _tokens: usize) {}
+
+    /// Whether a token is computed alike in prompts of so many tokens each.
+    fn reads_alike(&self, _left: usize, _right: usize) -> bool {
+        true
+    }
 
     /// The pass that began last has failed: its sequences have the blocks again that they had before.
     fn abandon_pass(&self, _sequences: &mut Self::Sequences) {}

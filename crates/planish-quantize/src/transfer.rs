@@ -123,6 +123,10 @@ impl Transfer<'_> {
             let names = linked.join(", ");
             notes.push(format!("not copied, since they are links to files elsewhere: {names}"));
         }
+        if !self.checkpoint.large_files().is_empty() {
+            let names = self.checkpoint.large_files().join(", ");
+            notes.push(format!("not copied, since they have more than 512 MiB: {names}"));
+        }
         let size = |tensor: &Planned| {
             let elements = tensor.shape.iter().product::<usize>();
             tensor.dtype.bytes_of(elements).unwrap_or(0) as u64

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use planish_cpu::{Cpu, MEMORY_BYTES, operation_rate, read_rate};
+use planish_format::memory::or_out_of_memory;
 use planish_generate::{Cutoffs, Sampler, Sampling};
 use planish_model::{Cache, Choice, Chunk, Input, Model, Phases, Ticket, Want};
 
@@ -261,10 +262,10 @@ fn profile(model: &mut Model, tokens: &Tokens) -> Result<Profile, Error> {
 impl Limits {
     fn measure(threads: usize, token_bytes: usize) -> Result<Limits, Error> {
         let cpu = Cpu::new(threads).map_err(|error| planish_model::Error::Device(Box::new(error)))?;
-        Ok(Limits {
+        Ok(or_out_of_memory(|| Limits {
             memory: read_rate(cpu.pool(), MEMORY_BYTES),
             weights: read_rate(cpu.pool(), token_bytes),
             operations: operation_rate(&cpu),
-        })
+        })?)
     }
 }

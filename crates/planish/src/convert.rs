@@ -25,14 +25,15 @@ use crate::{Error, Source};
 /// ```
 ///
 /// # Errors
-/// A source that is packed already; what the dialect cannot hold; NaN or infinity in the weights; an output that exists or
-/// cannot be written.
+/// A source that is packed already, or has fewer layers than it says; what the dialect cannot hold; NaN or infinity in the weights;
+/// an output that exists or cannot be written.
 pub fn quantize(
     source: &Source,
     recipe: &Recipe,
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
+    source.check_layers()?;
     let output = from(source, output);
     Ok(planish_quantize::quantize(
         source.checkpoint(),
@@ -45,14 +46,15 @@ pub fn quantize(
 /// Writes a packed model or a GGUF file as plain floats: of `float_type`, else of the type of its scales.
 ///
 /// # Errors
-/// A source that is plain already and of the type asked for; a value that the type cannot hold; an output that exists or
-/// cannot be written.
+/// A source that is plain already and of the type asked for, or has fewer layers than it says; a value that the type cannot hold;
+/// an output that exists or cannot be written.
 pub fn dequantize(
     source: &Source,
     float_type: Option<FloatType>,
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
+    source.check_layers()?;
     let output = from(source, output);
     Ok(planish_quantize::dequantize(
         source.checkpoint(),
@@ -65,14 +67,15 @@ pub fn dequantize(
 /// Moves a packed model to another dialect; codes, scales and biases stay as they are.
 ///
 /// # Errors
-/// A source that is not packed or is in that dialect already; what the target cannot hold; an output that exists or cannot be
-/// written.
+/// A source that is not packed, is in that dialect already or has fewer layers than it says; what the target cannot hold; an output
+/// that exists or cannot be written.
 pub fn convert(
     source: &Source,
     target: Target,
     output: &Output,
     on_progress: &mut OnProgress,
 ) -> Result<Report, Error> {
+    source.check_layers()?;
     let output = from(source, output);
     Ok(planish_quantize::convert(
         source.checkpoint(),

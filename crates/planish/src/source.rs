@@ -125,4 +125,15 @@ impl Source {
     pub fn architecture(&self) -> Result<Architecture, Error> {
         Ok(Architecture::of(&self.checkpoint)?)
     }
+
+    /// Refuses a model that says more layers than it holds tensors of; one of another family, or none, passes.
+    ///
+    /// # Errors
+    /// [`planish_model::Error::Layers`].
+    pub fn check_layers(&self) -> Result<(), Error> {
+        match self.architecture() {
+            Err(error @ Error::Model(planish_model::Error::Layers { .. })) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }

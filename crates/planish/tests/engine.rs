@@ -1,19 +1,47 @@
 //! The engine: many clients on one model get the answers that they get alone, whatever memory there is and whoever leaves.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use planish::{
-    AutoModelForCausalLM, CausalLM, Client, Engine, EngineEvent, EngineOptions, EngineRequest, Error, Finish,
+    AutoModelForCausalLM, CausalLM, Client, Device, Engine, EngineEvent, EngineOptions, EngineRequest, Error, Finish,
     GenerationConfig, Refusal, Request, TextAnswer,
 };
 
 fn model() -> &'static CausalLM {
     static MODEL: OnceLock<CausalLM> = OnceLock::new();
     MODEL.get_or_init(|| AutoModelForCausalLM::demo().exact(true).load().unwrap())
+}
+
+/// As it is by default.
+fn rounded() -> &'static CausalLM {
+    static MODEL: OnceLock<CausalLM> = OnceLock::new();
+    MODEL.get_or_init(|| AutoModelForCausalLM::demo().device(Device::Cpu).load().unwrap())
+}
+
+/// A golden model with states that cannot go back, for prompts of `context` tokens. What it says means nothing.
+fn recurrent(family: &str, context: usize) -> (CausalLM, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let golden = root.join("planish-model/tests/golden").join(family).join("metal");
+    let demo = root.join("../models/demo");
+    for (from, name) in [
+        (&golden, "model.safetensors"),
+        (&demo, "tokenizer.json"),
+        (&demo, "tokenizer_config.json"),
+    ] {
+        std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(golden.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["max_position_embeddings"] = context.into();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let builder = AutoModelForCausalLM::from_pretrained(folder.path().to_str().unwrap()).device(Device::Cpu);
+    (builder.load().unwrap(), folder)
 }
 
 /// What a client heard.
@@ -40,7 +68,7 @@ impl Client for Listener {
                 prompt_tokens,
                 cached_tokens,
             } => Heard::Begun(prompt_tokens, cached_tokens),
-            EngineEvent::Logprobs(logprobs) => panic!("not asked for: {logprobs:?}"),
+            EngineEvent::Logprobs(_) => return ControlFlow::Continue(()),
             EngineEvent::Text(text) => Heard::Text(text.to_owned()),
             EngineEvent::Reasoning(text) | EngineEvent::Call(text) | EngineEvent::Arguments(text) => {
                 panic!("no such part here: {text}")
@@ -135,8 +163,146 @@ const OPENINGS: [&str; 6] = [
     "In a forest far away",
 ];
 
+/// The answer that a session of its own gives.
+fn alone(model: &CausalLM, prompt: &[u32], config: &GenerationConfig) -> TextAnswer {
+    let silent = &mut |_: planish::TextStep<'_>| ControlFlow::Continue(());
+    model.session().continue_text(prompt, config, silent).unwrap()
+}
+
 #[test]
 fn clients_get_the_answers_that_they_get_alone() {
+    clients_get_their_own_answers(model());
+}
+
+#[test]
+fn clients_get_the_answers_that_they_get_alone_from_rounded_products() {
+    clients_get_their_own_answers(rounded());
+}
+
+/// Prompts come in pieces as they come, and answers pause and are computed once more: nothing of it changes a bit.
+#[test]
+fn answers_are_the_same_bits_however_prompts_are_cut() {
+    for model in [model(), rounded()] {
+        let likely = GenerationConfig {
+            logprobs: Some(3),
+            eos_token_id: Some(Vec::new()),
+            ..config(24, None)
+        };
+        let shared = prompt(&"Once upon a time there was a little dog who liked to run. ".repeat(8));
+        let asked: Vec<Vec<u32>> = (0..16)
+            .map(|index| {
+                let own = prompt(&format!(
+                    "{} {}",
+                    OPENINGS[index % 6],
+                    "and then they saw a bird ".repeat(3 * index)
+                ));
+                let shared = &shared[..shared.len() * (index % 4) / 4];
+                let both = [shared, &own].concat();
+                both[..both.len().min(450)].to_vec()
+            })
+            .collect();
+        let lengths: Vec<usize> = asked.iter().map(Vec::len).collect();
+        assert!(
+            lengths.iter().any(|length| *length <= 16) && lengths.iter().any(|length| *length > 300),
+            "{lengths:?}"
+        );
+        let alone: Vec<TextAnswer> = asked.iter().map(|prompt| alone(model, prompt, &likely)).collect();
+        let position = position_bytes(model);
+        for blocks in [1000, 14] {
+            let options = EngineOptions {
+                cache_bytes: Some(blocks * 64 * position),
+                longest_wait: Duration::from_micros(1),
+                ..EngineOptions::default()
+            };
+            let engine = Engine::start(model, options);
+            let (requests, receivers): (Vec<_>, Vec<_>) = asked.iter().map(|prompt| request(prompt, &likely)).unzip();
+            engine.submit(requests).unwrap();
+            let mut cached = 0;
+            for (receiver, alone) in receivers.iter().zip(&alone) {
+                let (answer, found) = answer(receiver);
+                cached += found;
+                assert_eq!(answer.answer.tokens, alone.answer.tokens);
+                let bits = |answer: &TextAnswer| -> Vec<u32> {
+                    let logprobs = answer.answer.logprobs.iter();
+                    let likeliest =
+                        logprobs.flat_map(|token| token.likeliest.iter().map(|(_, logprob)| logprob.to_bits()));
+                    likeliest.collect()
+                };
+                assert_eq!(bits(&answer).len(), 72);
+                assert_eq!(bits(&answer), bits(alone), "{} blocks", blocks);
+            }
+            assert!(cached > 0);
+        }
+    }
+}
+
+/// A state remembers one position: the one before an answer's opening, for the next turn, and now and then one on the way.
+#[test]
+fn turns_of_models_with_states_go_on_where_the_last_prompt_ended() {
+    for family in ["lfm2", "granitemoehybrid"] {
+        let (model, _folder) = recurrent(family, 2048);
+        let tokens = |count: usize, step: usize| -> Vec<u32> {
+            (0..count).map(|at| ((at * step + at / 7) % 60) as u32).collect()
+        };
+        let endless = GenerationConfig {
+            eos_token_id: Some(Vec::new()),
+            ..config(9, None)
+        };
+        let (first, other) = (tokens(150, 7), tokens(60, 11));
+        // The opening of the answer is not repeated in the next turn, which has an answer of its own.
+        let turn = [&first[..146], &other].concat();
+        let long = tokens(1100, 13);
+        let ask = |engine: &Engine, prompts: &[&Vec<u32>], cached: &[usize]| {
+            let (requests, receivers): (Vec<_>, Vec<_>) =
+                prompts.iter().map(|prompt| request(prompt, &endless)).unzip();
+            engine.submit(requests).unwrap();
+            for (index, (receiver, prompt)) in receivers.iter().zip(prompts).enumerate() {
+                let (answer, found) = answer(receiver);
+                assert_eq!(
+                    answer.answer.tokens,
+                    alone(&model, prompt, &endless).answer.tokens,
+                    "{family}"
+                );
+                assert!(
+                    cached.is_empty() || found == cached[index],
+                    "{family}: {found} of {cached:?}, {index}"
+                );
+            }
+            wait_until_idle(engine)
+        };
+        let engine = Engine::start(&model, EngineOptions::default());
+        // All answers to one prompt come from one reading of it, but for its end.
+        ask(&engine, &[&first; 3], &[0, 128, 128]);
+        ask(&engine, &[&turn], &[128]);
+        ask(&engine, &[&turn], &[192]);
+        let status = ask(&engine, &[&long, &first], &[0, 128]);
+        let whole = [&long[..1060], &other].concat();
+        ask(&engine, &[&whole], &[1024]);
+        // Bytes are bounded: what was not used for the longest time goes.
+        let limit = status.cache_bytes / 2;
+        let options = EngineOptions {
+            cache_bytes: Some(limit),
+            ..EngineOptions::default()
+        };
+        let small = Engine::start(&model, options);
+        for prompt in [&first, &turn, &long, &whole, &first, &turn] {
+            ask(&small, &[prompt], &[]);
+            // It is forgotten once the answer has ended.
+            let start = Instant::now();
+            while small.status().cache_bytes > limit {
+                assert!(
+                    start.elapsed() < Duration::from_secs(20),
+                    "{family}: {:?}",
+                    small.status()
+                );
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        ask(&small, &[&turn, &first, &turn, &long], &[]);
+    }
+}
+
+fn clients_get_their_own_answers(model: &CausalLM) {
     let stop = GenerationConfig {
         stop_strings: Some(vec![" the".to_owned()]),
         ..config(40, None)
@@ -160,19 +326,18 @@ fn clients_get_the_answers_that_they_get_alone() {
         asked.push((long, endless(drawn)));
         asked.push((prompt(opening), stop.clone()));
     }
-    let alone = asked.iter().map(|(prompt, config)| {
-        let silent = &mut |_: planish::TextStep<'_>| ControlFlow::Continue(());
-        model().session().continue_text(prompt, config, silent).unwrap()
-    });
-    let alone: Vec<TextAnswer> = alone.collect();
+    let alone: Vec<TextAnswer> = asked
+        .iter()
+        .map(|(prompt, config)| alone(model, prompt, config))
+        .collect();
     assert!(alone.iter().any(|answer| answer.answer.finish == Finish::StopString));
     for (blocks, pauses) in [(1000, false), (4, true)] {
         let options = EngineOptions {
-            cache_bytes: Some(blocks * 64 * position_bytes()),
+            cache_bytes: Some(blocks * 64 * position_bytes(model)),
             longest_wait: Duration::from_micros(1),
             ..EngineOptions::default()
         };
-        let engine = Engine::start(model(), options);
+        let engine = Engine::start(model, options);
         let (requests, receivers): (Vec<_>, Vec<_>) =
             asked.iter().map(|(prompt, config)| request(prompt, config)).unzip();
         engine.submit(requests).unwrap();
@@ -189,9 +354,9 @@ fn clients_get_the_answers_that_they_get_alone() {
     }
 }
 
-/// Of the demo model with its cache in f32: keys and values of every layer.
-fn position_bytes() -> u64 {
-    let before = Engine::start(model(), EngineOptions::default());
+/// Of the demo model: keys and values of every layer.
+fn position_bytes(model: &CausalLM) -> u64 {
+    let before = Engine::start(model, EngineOptions::default());
     let (request, receiver) = request(&prompt(OPENINGS[3]), &config(20, None));
     before.submit(vec![request]).unwrap();
     let (answer, _) = answer(&receiver);
@@ -230,12 +395,10 @@ fn one_reading_of_a_prompt_serves_all_its_answers() {
     engine.submit(vec![next]).unwrap();
     let (after, cached) = answer(&receiver);
     assert_eq!(cached, long.len() + first.len() - 1);
-    let silent = &mut |_: planish::TextStep<'_>| ControlFlow::Continue(());
-    let alone = model()
-        .session()
-        .continue_text(&turn, &config(5, None), silent)
-        .unwrap();
-    assert_eq!(after.answer.tokens, alone.answer.tokens);
+    assert_eq!(
+        after.answer.tokens,
+        alone(model(), &turn, &config(5, None)).answer.tokens
+    );
     let status = wait_until_idle(&engine);
     assert_eq!(status.prompt_tokens as usize, 4 * long.len() + turn.len());
     assert_eq!(status.cached_tokens as usize, 3 * (long.len() - 1) + cached);

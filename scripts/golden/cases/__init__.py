@@ -17,7 +17,7 @@ class Case:
     group: int = 16  # of the 4-bit version
     stored: torch.dtype = torch.bfloat16
     spread: float = 0.2  # standard deviation of the weights
-    published: dict = field(default_factory=dict)  # keys of config.json that published checkpoints write otherwise
+    published: dict = field(default_factory=dict)  # keys of config.json that published checkpoints write otherwise, or, where None, not at all
     whole: bool = False  # steps by whole passes: those of transformers' cache differ from its own whole passes
     wrapper: bool = False  # the class with images, where transformers has one without for the same model type, too
     module_layout: bool = False  # 4-bit version as in the modules of transformers (fused experts), not as on the Hub

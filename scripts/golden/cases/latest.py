@@ -101,7 +101,7 @@ CASES = {
         NAMELESS, max_position_embeddings=64, d_model=16, ffn_dim=16, num_layers=1, attention_heads=2), group=8),
     "ctrl": Case("ctrl", dict(NAMELESS, n_positions=64, n_embd=24, dff=16, n_layer=1, n_head=3), group=8),
     "dbrx": Case("dbrx", dict(
-        NAMELESS, d_model=16, n_heads=2, n_layers=1, max_seq_len=64, attn_config=dict(clip_qkv=0.5, kv_n_heads=1, rope_theta=1000.0),
+        NAMELESS, d_model=16, n_heads=2, n_layers=1, max_seq_len=64, attn_config=dict(clip_qkv=0.5, kv_n_heads=1, rope_theta=10000.0),
         ffn_config=dict(ffn_hidden_size=8, moe_num_experts=4, moe_top_k=2, hidden_size=16)), group=8),
     "olmo_clipped": Case("olmo", {**DENSE, **ONE, **dict(clip_qkv=0.5)}, group=8),
 }

@@ -57,7 +57,7 @@ pub(crate) fn is_carried(name: &str) -> bool {
     !is_weights(name) && name != "config.json" && name != "README.md"
 }
 
-/// Bytes of a file that is read as a whole; the largest that are known, tokenizers, have 40 million.
+/// Bytes of a file that is read as a whole, or copied; the largest that are known, tokenizers, have 40 million.
 const MOST_BYTES: u64 = 512 << 20;
 
 /// The content of a file; `None` if there is none of that name.
@@ -96,9 +96,19 @@ pub(crate) fn names(root: &Root) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The names of the files that a conversion carries over, sorted: those that lie in the folder, and those that links bring from
-/// elsewhere.
-pub(crate) fn carried(root: &Root) -> Result<(Vec<String>, Vec<String>), Error> {
+/// The names of the files that a conversion carries over, sorted.
+pub(crate) struct Carried {
+    /// Those that lie in the folder.
+    pub own: Vec<String>,
+    /// Those that links bring from elsewhere.
+    pub linked: Vec<String>,
+    /// Those that are not carried, since they are larger than any that belongs to a model: a sparse one, which takes no room, would take
+    /// all that it says as a copy.
+    pub large: Vec<String>,
+}
+
+/// Looks for them.
+pub(crate) fn carried(root: &Root) -> Result<Carried, Error> {
     let mut carried = Vec::new();
     let mut folders = vec![String::new()];
     for _ in 0..MAX_DEPTH {
@@ -111,8 +121,11 @@ pub(crate) fn carried(root: &Root) -> Result<(Vec<String>, Vec<String>), Error> 
     }
     carried.retain(|name| is_carried(name));
     carried.sort();
+    let is_large =
+        |name: &String| std::fs::metadata(root.folder().join(name)).is_ok_and(|file| file.len() > MOST_BYTES);
+    let (large, carried): (Vec<String>, Vec<String>) = carried.into_iter().partition(is_large);
     let (linked, own) = carried.into_iter().partition(|name| root.is_elsewhere(name));
-    Ok((own, linked))
+    Ok(Carried { own, linked, large })
 }
 
 /// Adds the files and folders of one folder (`""` is the root), with their names from the root; not the hidden ones.

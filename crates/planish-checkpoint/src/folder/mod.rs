@@ -43,7 +43,7 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         respelled,
         parts,
     } = modules::entries(&tensors, &dialect, &config_file)?;
-    let (files, linked) = files::carried(&root)?;
+    let files::Carried { own, linked, large } = files::carried(&root)?;
     let biases_suffix = dialect.biases_suffix().unwrap_or_default();
     let weights = Weights {
         origin: folder.to_path_buf(),
@@ -57,8 +57,9 @@ pub(crate) fn open(folder: &Path) -> Result<Source, Error> {
         dialect,
         entries,
         parts,
-        files,
+        files: own,
         linked,
+        large,
         notices,
         storage: Box::new(Folder { root, weights }),
     })

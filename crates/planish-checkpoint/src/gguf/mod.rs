@@ -89,6 +89,7 @@ pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
         parts: Vec::new(),
         files,
         linked: Vec::new(),
+        large: Vec::new(),
         notices: Vec::new(),
         storage: Box::new(storage),
     })

@@ -37,9 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let group = packing(WIDTHS[0], arguments.group_size)?.group();
     let source = open(&arguments.model, arguments.revision.as_deref())?;
     // What says more than it holds is not listed as if it were whole.
-    if let Err(error @ Error::Model(ModelError::Layers { .. })) = source.architecture() {
-        return Err(error.into());
-    }
+    source.check_layers()?;
     let bar = Bar::new();
     let inspection = inspect(&source, group, &mut |progress| bar.conversion(progress))?;
     drop(bar);
@@ -211,6 +209,9 @@ fn percentages(cost: &Cost) -> impl Iterator<Item = String> {
     cost.relative_rms.into_iter().map(|rms| format!("{:.2} %", rms * 100.0))
 }
 
+/// Columns are as wide as their widest cell, or so; the library's limit is 65,535.
+const WIDEST: usize = 250;
+
 /// Names and shapes to the left, everything else to the right.
 fn align(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
@@ -221,6 +222,7 @@ fn align(lines: &[Vec<String>]) -> String {
             .map(String::len)
             .max()
             .unwrap_or(0)
+            .min(WIDEST)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();

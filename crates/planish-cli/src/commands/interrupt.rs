@@ -1,5 +1,6 @@
 //! Signals that ask the program to end (Ctrl-C, TERM, HUP). While it answers or writes they are only noted, so that it can end by
-//! itself with nothing left behind; a second one ends it at once. Elsewhere they end it as usual.
+//! itself with nothing left behind. A second Ctrl-C ends it at once; TERM and HUP, which systems send twice, do not. Elsewhere they end
+//! it as usual.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -13,8 +14,10 @@ const EXIT_BASE: u8 = 128;
 static STATE: LazyLock<State> = LazyLock::new(State::new);
 
 struct State {
-    /// Whether a signal ends the program: nobody watches, or one has come already.
+    /// Whether Ctrl-C ends the program: nobody watches, or a signal has come already.
     ends: Arc<AtomicBool>,
+    /// Whether nobody watches.
+    unwatched: Arc<AtomicBool>,
     /// The signal that came last while somebody watched; 0 if none did.
     signal: Arc<AtomicUsize>,
 }
@@ -23,6 +26,7 @@ impl State {
     fn new() -> State {
         let state = State {
             ends: Arc::new(AtomicBool::new(true)),
+            unwatched: Arc::new(AtomicBool::new(true)),
             signal: Arc::default(),
         };
         #[cfg(unix)]
@@ -32,7 +36,12 @@ impl State {
         for signal in signals {
             // Without a handler the signal ends the program, as it does everywhere: nothing to report. In this order.
             let code = i32::from(EXIT_BASE) + signal;
-            let _ = flag::register_conditional_shutdown(signal, code, state.ends.clone());
+            let at_once = if signal == SIGINT {
+                &state.ends
+            } else {
+                &state.unwatched
+            };
+            let _ = flag::register_conditional_shutdown(signal, code, at_once.clone());
             let _ = flag::register_usize(signal, state.signal.clone(), signal as usize);
             let _ = flag::register(signal, state.ends.clone());
         }
@@ -47,6 +56,7 @@ pub struct Watch(());
 pub fn watch() -> Watch {
     STATE.signal.store(0, Ordering::SeqCst);
     STATE.ends.store(false, Ordering::SeqCst);
+    STATE.unwatched.store(false, Ordering::SeqCst);
     Watch(())
 }
 
@@ -65,6 +75,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         STATE.ends.store(true, Ordering::SeqCst);
+        STATE.unwatched.store(true, Ordering::SeqCst);
     }
 }
 

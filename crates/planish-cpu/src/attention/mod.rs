@@ -20,9 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
 use planish_format::memory;
-use planish_ops::{Attention, Shape};
+use planish_ops::{Attention, Shape, Span};
 use smallvec::SmallVec;
 
+use crate::cpu::BATCH_ROWS;
 use crate::key_values::{Block, Sequences, Stored};
 use crate::scratch::Buffer;
 use crate::share::SharedSlice;
@@ -79,8 +80,9 @@ struct Part<'a> {
     first_partial: usize,
 }
 
-/// Computes every row: the tasks of all spans in one dispatch.
-pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, workspace: &mut AttentionWorkspace) {
+/// Computes every row: the tasks of all spans in one dispatch. The rows are those of a prompt of `whole` tokens, or of answers: the
+/// latter are computed one by one, as they are when they come one by one.
+pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, whole: usize, workspace: &mut AttentionWorkspace) {
     // Tasks share the problem, and the output in parts.
     let mut nothing = CpuTensor::default();
     let output = problem.output;
@@ -91,8 +93,22 @@ pub(crate) fn attention(cpu: &Cpu, problem: Attention<'_, CpuOps>, workspace: &m
     let output_cols = output.cols();
     let pool = cpu.pool();
     let (mut tasks, mut partials, mut multiply_adds) = (0, 0, 0);
-    let parts = problem.places.spans.iter().map(|&span| {
-        let plan = Plan::new(&problem, output_cols, span, cpu);
+    let spans = problem.places.spans.iter();
+    let spans = spans.flat_map(|&span| {
+        let rows = if whole.max(span.rows) <= BATCH_ROWS {
+            1
+        } else {
+            span.rows
+        };
+        (0..span.rows).step_by(rows).map(move |row| Span {
+            first_row: span.first_row + row,
+            rows,
+            first_position: span.first_position + row,
+            ..span
+        })
+    });
+    let parts = spans.map(|span| {
+        let plan = Plan::new(&problem, output_cols, span, whole, cpu);
         let (first_task, first_partial) = (tasks, partials);
         tasks += plan.tasks();
         partials += plan.partials();

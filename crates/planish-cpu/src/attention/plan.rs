@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use planish_ops::{Attention, CacheType, Shape, Span};
 
+use crate::cpu::BATCH_ROWS;
 use crate::key_values::BLOCK;
 use crate::share::SharedSlice;
 use crate::vector::VectorFunctions;
@@ -15,14 +16,17 @@ use super::{RoundedTask, Scratch, WORTH_SHARING};
 const TILE_ROWS: usize = 48;
 /// As above where keys and values are rounded first, which many rows should share.
 const ROUNDED_ROWS: usize = 192;
-/// Rows of the call from which on rounding pays.
-const LEAST_ROUNDED: usize = 16;
+/// Rows that pass through a block together where keys and values are rounded first: a smaller tile does not pay.
+const LEAST_ROUNDED: usize = 32;
+/// Rows of a head from which on rounding pays, where they are those of one position.
+const LEAST_GROUP: usize = 16;
 /// Tasks for each thread where a sequence is split, so that threads that run at different speeds finish together.
 const TASKS_PER_THREAD: usize = 8;
 /// Blocks below which a sequence is not split further.
 const LEAST_BLOCKS: usize = 2;
 
-/// How the rows of one span are computed. It depends on the span alone: a sequence gives the same bits in any batch.
+/// How the rows of one span are computed. It depends on the span alone: a sequence gives the same bits in any batch. Of a prompt, each
+/// row gives the same bits in any span.
 pub(crate) struct Plan<'a> {
     pub problem: &'a Attention<'a, CpuOps>,
     pub span: Span,
@@ -60,16 +64,27 @@ pub(crate) struct Task {
 }
 
 impl Plan<'_> {
-    pub fn new<'a>(problem: &'a Attention<'a, CpuOps>, output_cols: usize, span: Span, cpu: &Cpu) -> Plan<'a> {
+    pub fn new<'a>(
+        problem: &'a Attention<'a, CpuOps>,
+        output_cols: usize,
+        span: Span,
+        whole: usize,
+        cpu: &Cpu,
+    ) -> Plan<'a> {
         let shape = problem.key_values.shape();
         let (head_dim, rows, threads) = (shape.head_dim, span.rows, cpu.pool().threads());
         assert!(problem.heads.is_multiple_of(shape.heads) && problem.queries.cols() == problem.heads * head_dim);
         assert!(output_cols == problem.heads * shape.value_dim);
         let group = problem.heads / shape.heads;
         let rounded = cpu.rounded_attention();
-        let rounded = rounded.filter(|_| shape.cache != CacheType::Float32 && rows * group >= LEAST_ROUNDED);
-        let tile_rows = if rounded.is_some() { ROUNDED_ROWS } else { TILE_ROWS };
-        let tile = (tile_rows / group).clamp(1, rows.max(1));
+        let many = whole.max(rows) > BATCH_ROWS;
+        let rounded = rounded.filter(|_| shape.cache != CacheType::Float32 && (many || group >= LEAST_GROUP));
+        let (tile_rows, least) = match rounded {
+            Some(_) => (ROUNDED_ROWS, LEAST_ROUNDED),
+            None => (TILE_ROWS, 1),
+        };
+        let wanted = rows.div_ceil((2 * threads).div_ceil(shape.heads));
+        let tile = (tile_rows / group).min(wanted).max(least / group).clamp(1, rows.max(1));
         let tiles = rows.div_ceil(tile);
         let mut plan = Plan {
             problem,
@@ -92,7 +107,8 @@ impl Plan<'_> {
             rounded,
         };
         let units = shape.heads * tiles;
-        if threads > 1 && units < 2 * threads && plan.multiply_adds() >= WORTH_SHARING {
+        // How many rows of a prompt come together must not decide how a row is summed.
+        if !many && threads > 1 && units < 2 * threads && plan.multiply_adds() >= WORTH_SHARING {
             let blocks = plan.blocks(0..rows).len();
             plan.splits = (TASKS_PER_THREAD * threads)
                 .div_ceil(units)

@@ -78,6 +78,7 @@ impl Cpu {
                 weights: &[weight],
                 input,
                 m,
+                whole: m,
                 outputs: &mut [output],
                 precision,
             }),
@@ -91,7 +92,12 @@ impl Cpu {
                     narrow.fill_zeros(&mut WorkerScratch::default());
                 } else {
                     let values = input;
-                    let input = Input { values, m, precision };
+                    let input = Input {
+                        values,
+                        m,
+                        whole: m,
+                        precision,
+                    };
                     self.multiply(&Parts::of_one(&[weight], narrow), &input, &mut scratch);
                 }
                 self.return_scratch(scratch);

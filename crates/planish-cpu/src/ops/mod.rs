@@ -5,6 +5,7 @@ mod routed;
 mod tensor;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_format::memory;
@@ -47,6 +48,8 @@ pub struct CpuOps {
     tokens: Mutex<Vec<u32>>,
     experts: Mutex<RoutedWorkspace>,
     meter: Meter,
+    /// See [`Ops::read_as`].
+    whole: AtomicUsize,
 }
 
 impl CpuOps {
@@ -64,6 +67,7 @@ impl CpuOps {
             tokens: Mutex::default(),
             experts: Mutex::default(),
             meter: Meter::default(),
+            whole: AtomicUsize::new(0),
         }
     }
 
@@ -80,6 +84,11 @@ impl CpuOps {
     /// Threads and instruction set.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
+    }
+
+    /// Rows that those of the operations are rounded as.
+    fn whole(&self) -> usize {
+        self.whole.load(Ordering::Relaxed)
     }
 
     /// In huge pages, where there are some, unless weights stay in place.
@@ -124,6 +133,7 @@ impl Ops for CpuOps {
     const PASS: PassSize = PassSize {
         rows: 512,
         batch: BATCH_ROWS,
+        few: Some(BATCH_ROWS),
         bytes: 24 << 20,
     };
     const SYNCHRONOUS: bool = true;
@@ -179,6 +189,15 @@ impl Ops for CpuOps {
         check_spans(spans);
         self.meter.skip();
         Ok(())
+    }
+
+    fn read_as(&self, tokens: usize) {
+        self.whole.store(tokens, Ordering::Relaxed);
+    }
+
+    fn reads_alike(&self, left: usize, right: usize) -> bool {
+        let is_few = |tokens: usize| tokens <= BATCH_ROWS;
+        is_few(left) == is_few(right) && self.cpu.rounds_alike(left, right)
     }
 
     fn key_values(&self, sizes: KeyValueSizes) -> Result<KeyValues, OutOfMemory> {
@@ -300,6 +319,7 @@ impl Ops for CpuOps {
             weights,
             input: input.first(rows),
             m: rows,
+            whole: self.whole(),
             outputs: &mut targets[..weights.len()],
             precision: self.precision,
         });
@@ -357,7 +377,7 @@ impl Ops for CpuOps {
     fn attention(&self, problem: Attention<'_, CpuOps>) {
         problem.check();
         let work = self.meter.count(|| problem.work());
-        attention(&self.cpu, problem, &mut lock(&self.workspace));
+        attention(&self.cpu, problem, self.whole(), &mut lock(&self.workspace));
         self.meter.lap(ATTENTION, work);
     }
 
@@ -389,7 +409,7 @@ impl Ops for CpuOps {
     fn head_linear(&self, problem: HeadLinear<'_, CpuOps>) {
         problem.check();
         let work = self.meter.count(|| problem.work());
-        self.cpu.head_linear(problem, self.precision);
+        self.cpu.head_linear(problem, self.whole(), self.precision);
         self.meter.lap(MATMUL, work);
     }
 

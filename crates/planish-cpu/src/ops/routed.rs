@@ -64,6 +64,7 @@ impl CpuOps {
         Run {
             cpu: &self.cpu,
             precision: self.precision,
+            whole: self.whole().max(rows),
             choices,
             problem: &mut problem,
         }

@@ -135,6 +135,7 @@ pub fn multiply(cpu: &Cpu, matrix: &CpuMatrix, x: &[f32], m: usize, precision: P
         weights: &[matrix],
         input: x,
         m,
+        whole: m,
         outputs: &mut [&mut out],
         precision,
     });

@@ -120,11 +120,70 @@ fn several_weights_share_an_input() {
                 weights: &weights,
                 input: &x,
                 m,
+                whole: m,
                 outputs: &mut slices,
                 precision,
             });
             for (weight, output) in weights.iter().zip(&outputs) {
                 assert_eq!(output, &multiply(cpu, weight, &x, m, precision));
+            }
+        }
+    });
+}
+
+/// A row of many gives the same bits in whichever piece of them it comes.
+#[test]
+fn rows_are_the_same_in_any_piece() {
+    let mut random = Random(17);
+    let (rows, cols) = (48, 192);
+    let mut matrices = Vec::new();
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for group in [64, 16] {
+            let case = Case {
+                rows,
+                cols,
+                bits,
+                group,
+                ..BASE
+            };
+            let packed = packed(&case, &mut random).matrix;
+            if let CpuMatrix::Packed(matrix) = &packed {
+                matrices.extend(Interleaved::new(matrix).map(CpuMatrix::Interleaved));
+            }
+            matrices.push(packed);
+        }
+    }
+    let values: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
+    matrices.push(CpuMatrix::Plain(PlainMatrix {
+        rows,
+        cols,
+        float_type: FloatType::BF16,
+        data: stored(&values, FloatType::BF16).0,
+    }));
+    let x: Vec<f32> = (0..60 * cols).map(|_| random.float()).collect();
+    every_set(|cpu| {
+        for (index, matrix) in matrices.iter().enumerate() {
+            for precision in [Precision::Exact, Precision::Rounded] {
+                for whole in [17, 30, 60] {
+                    let expected = multiply(cpu, matrix, &x[..whole * cols], whole, precision);
+                    let (mut first, mut found) = (0, Vec::new());
+                    for size in [1, 2, 11, 1, 16, 19, 60] {
+                        let end = whole.min(first + size);
+                        let mut products = vec![f32::NAN; (end - first) * rows];
+                        cpu.matmul(Matmul {
+                            weights: &[matrix],
+                            input: &x[first * cols..end * cols],
+                            m: end - first,
+                            whole,
+                            outputs: &mut [&mut products],
+                            precision,
+                        });
+                        found.extend(products);
+                        first = end;
+                    }
+                    let name = cpu.instructions();
+                    assert_eq!(found, expected, "{name}, matrix {index}, {precision:?}, {whole} rows");
+                }
             }
         }
     });

@@ -44,6 +44,7 @@ fn products_of_nothing_are_nothing_or_zeros() {
                             weights: &[&matrix, &matrix],
                             input: &input,
                             m,
+                            whole: m,
                             outputs: &mut [&mut output, &mut vec![f32::NAN; m * rows]],
                             precision,
                         });

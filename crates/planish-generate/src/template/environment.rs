@@ -6,7 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use super::{iteration, json, limits, percent, python};
+use super::{held, iteration, json, limits, percent, python};
 
 /// Marks an error that the template raised itself.
 pub(super) const REFUSAL: &str = "raise_exception: ";
@@ -22,6 +22,7 @@ pub(super) fn new() -> Environment<'static> {
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
     environment.add_filter(percent::FILTER, percent::percent);
+    environment.add_filter(held::FILTER, held::held);
     iteration::add_filters(&mut environment);
     for name in ["e", "escape"] {
         environment.add_filter(name, python::escape);

@@ -1,6 +1,7 @@
 //! Chat templates: messages to the text that a model was trained on, rendered as transformers' `apply_chat_template` does.
 
 mod environment;
+mod held;
 mod iteration;
 mod json;
 mod limits;
@@ -8,11 +9,13 @@ mod percent;
 mod python;
 mod tags;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use minijinja::Environment;
 use serde_json::{Map, Value};
 
 use crate::files::{Files, parse_object, parse_text};
-use crate::foreign::on_own_stack;
+use crate::foreign::{on_own_stack, within};
 use crate::special::SpecialTokens;
 use crate::{Error, Message};
 
@@ -27,6 +30,8 @@ pub struct ChatTemplate {
     names: Vec<String>,
     text: String,
     special: Vec<(String, String)>,
+    /// It went on for too long once, and is not run again.
+    endless: AtomicBool,
 }
 
 /// What a template may use besides the messages.
@@ -74,7 +79,8 @@ impl ChatTemplate {
         let compile = || {
             let mut environment = environment::new();
             for (name, source) in sources {
-                let source = percent::rewrite(&iteration::rewrite(&environment::plain_blocks(&source)));
+                let source = held::rewrite(&iteration::rewrite(&environment::plain_blocks(&source)));
+                let source = percent::rewrite(&source);
                 environment.add_template_owned(name, source)?;
             }
             Ok(environment)
@@ -85,6 +91,7 @@ impl ChatTemplate {
             names,
             text,
             special,
+            endless: AtomicBool::new(false),
         })
     }
 
@@ -127,14 +134,24 @@ impl ChatTemplate {
             input.documents.clone().map_or(Value::Null, Value::Array),
         );
         variables.insert("add_generation_prompt".into(), Value::Bool(input.add_generation_prompt));
-        let name = self.choose(input.tools.is_some())?;
+        let name = self.choose(input.tools.is_some())?.to_owned();
+        if self.endless.load(Ordering::Relaxed) {
+            return Err(computes_too_much());
+        }
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(limits::fuel(size(&variables))));
-        let render = || {
-            let template = environment.get_template(name)?;
+        let input_bytes = size(&variables);
+        environment.set_fuel(Some(limits::fuel(input_bytes)));
+        let render = move || {
+            let template = environment.get_template(&name)?;
             template.render(minijinja::value::Serde(&variables))
         };
-        on_own_stack(|| render().map_err(template_error)).map_err(engine_failed)?
+        match within(limits::time(input_bytes), move || render().map_err(template_error)) {
+            Some(rendered) => rendered.map_err(engine_failed)?,
+            None => {
+                self.endless.store(true, Ordering::Relaxed);
+                Err(computes_too_much())
+            }
+        }
     }
 
     fn choose(&self, with_tools: bool) -> Result<&str, Error> {
@@ -240,6 +257,11 @@ fn value_size(value: &Value) -> usize {
     }
 }
 
+fn computes_too_much() -> Error {
+    let what = "it computes too much: a loop without end, or values that grow without bound";
+    Error::Template(what.to_owned())
+}
+
 /// A panic of the library that runs templates.
 fn engine_failed(panic: String) -> Error {
     Error::Template(format!("the template engine failed on it ({panic})"))
@@ -258,8 +280,7 @@ fn template_error(error: minijinja::Error) -> Error {
         return Error::Template(refusal.to_owned());
     }
     if root.kind() == minijinja::ErrorKind::OutOfFuel {
-        let what = "it computes too much: a loop without end, or values that grow without bound";
-        return Error::Template(what.to_owned());
+        return computes_too_much();
     }
     Error::Template(root.to_string())
 }

@@ -25,6 +25,7 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     const PASS: PassSize = PassSize {
         rows: 2048,
         batch: 64,
+        few: None,
         bytes: 1 << 30,
     };
     const SYNCHRONOUS: bool = false;

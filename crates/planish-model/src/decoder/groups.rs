@@ -1,12 +1,12 @@
-//! Which chunks of a call go through the layers together. A chunk of several tokens goes alone, in passes of some hundred rows;
-//! chunks of one token go together: a row equals itself alone where [`planish_ops::PassSize::batch`] says so.
+//! Which chunks of a call go through the layers together. A chunk of several tokens goes alone, in passes of some hundred rows, and
+//! so does one of a token of a longer prompt where that is computed otherwise; other chunks of one token go together: a row equals itself alone where [`planish_ops::PassSize::batch`] says so.
 
 use planish_ops::{Ops, Span};
 
 use super::pass::RowTokens;
 use super::{Decoder, Lists};
 use crate::Error;
-use crate::batch::{Chunk, Input, Row, Ticket, Want};
+use crate::batch::{Chunk, Row, Ticket, Want};
 
 /// Chunks that go through the layers together: a part of [`Lists::order`].
 struct Group {
@@ -18,13 +18,13 @@ impl<O: Ops> Decoder<O> {
     /// Chunks that want a choice first, then those that want logits; in each, several tokens before one. Few chunks: no sort that
     /// takes memory.
     fn order(chunks: &[Chunk<'_>], order: &mut Vec<usize>) {
-        let rank = |chunk: &Chunk<'_>| match (chunk.want, chunk.input.count()) {
-            (Want::Choice { .. }, 2..) => 0,
-            (Want::Choice { .. }, _) => 1,
-            (Want::Logits | Want::AllLogits, 0..=1) => 2,
-            (Want::Nothing, 0..=1) => 3,
-            (Want::Logits, _) => 4,
-            (Want::AllLogits | Want::Nothing, _) => 5,
+        let rank = |chunk: &Chunk<'_>| match (chunk.want, chunk.input.is_alone::<O>()) {
+            (Want::Choice { .. }, true) => 0,
+            (Want::Choice { .. }, false) => 1,
+            (Want::Logits | Want::AllLogits, false) => 2,
+            (Want::Nothing, false) => 3,
+            (Want::Logits, true) => 4,
+            (Want::AllLogits | Want::Nothing, true) => 5,
         };
         order.clear();
         for wanted in 0..=5 {
@@ -43,7 +43,7 @@ impl<O: Ops> Decoder<O> {
         Self::order(chunks, &mut lists.order);
         let mut done = 0;
         while done < chunks.len() {
-            let single = |&index: &usize| chunks[index].input.count() == 1;
+            let single = |&index: &usize| !chunks[index].input.is_alone::<O>();
             let run = lists.order[done..]
                 .iter()
                 .take(O::PASS.batch)
@@ -55,14 +55,14 @@ impl<O: Ops> Decoder<O> {
             let whole = group.count == chunks.len();
             done += group.count;
             match &chunks[lists.order[group.first]] {
-                chunk if chunk.input.count() > 1 => self.run_alone(lists, &group, chunks, whole, each)?,
+                chunk if chunk.input.is_alone::<O>() => self.run_alone(lists, &group, chunks, whole, each)?,
                 _ => self.run_together(lists, &group, chunks, whole)?,
             }
         }
         self.run_finals(lists, chunks, each)
     }
 
-    /// One chunk of several tokens, in passes.
+    /// One chunk of several tokens, or of one of a longer prompt, in passes.
     fn run_alone(
         &mut self,
         lists: &mut Lists,
@@ -73,13 +73,20 @@ impl<O: Ops> Decoder<O> {
     ) -> Result<(), Error> {
         let index = lists.order[group.first];
         let Chunk { cache, input, want } = &mut chunks[index];
-        let Input::Tokens(tokens) = *input else {
-            unreachable!("several tokens are known")
+        let Some(tokens) = input.tokens() else {
+            unreachable!("tokens of a prompt are known")
+        };
+        let of_prompt = input.whole();
+        // Tokens of an answer are computed as in a batch of steps.
+        let rows = match O::PASS.few.filter(|&few| of_prompt <= few) {
+            Some(few) => self.workspace.rows.min(few),
+            None => self.workspace.rows,
         };
         lists.lengths.clear();
         lists.lengths.push(cache.fix_rope_length(tokens.len()));
         let mut done = 0;
-        for pass in passes(tokens, cache.len(), self.workspace.rows, self.period) {
+        for pass in passes(tokens, cache.len(), rows, self.period) {
+            self.ops.read_as(of_prompt);
             lists.spans.clear();
             lists.spans.push(Span {
                 slot: cache.slot_of(&self.slots),
@@ -111,6 +118,7 @@ impl<O: Ops> Decoder<O> {
         chunks: &mut [Chunk<'_>],
         whole: bool,
     ) -> Result<(), Error> {
+        self.ops.read_as(1);
         let mut known = std::mem::take(&mut lists.known);
         let mut tokens = std::mem::take(&mut lists.tokens);
         known.clear();
@@ -121,13 +129,9 @@ impl<O: Ops> Decoder<O> {
         let mut wanted = 0;
         for (row, &index) in lists.order[members.clone()].iter().enumerate() {
             let Chunk { cache, input, want } = &mut chunks[index];
-            match *input {
-                Input::Tokens(token) => {
-                    known.push(Some(token[0]));
-                    tokens.push(token[0]);
-                }
-                Input::Chosen => known.push(None),
-            }
+            let token = input.tokens().map(|token| token[0]);
+            known.push(token);
+            tokens.extend(token);
             lists.lengths.push(cache.fix_rope_length(1));
             lists.spans.push(Span {
                 slot: cache.slot_of(&self.slots),

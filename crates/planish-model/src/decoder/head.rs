@@ -159,6 +159,7 @@ impl<O: Ops> Decoder<O> {
         let Decoder {
             ops, workspace, finals, ..
         } = self;
+        ops.read_as(0);
         finals.reserve_logits(ops, rows)?;
         let (weight, bias) = match &self.head {
             Some(head) => (&head.weight, head.bias.as_ref()),

@@ -154,6 +154,7 @@ impl<O: Ops> Decoder<O> {
             let runs = passes(&piece.tokens, 0, self.workspace.rows, self.period);
             let runs: Vec<&[u32]> = runs.collect();
             for (tokens, hidden) in runs.into_iter().zip(&mut piece.hidden) {
+                self.ops.read_as(piece.tokens.len());
                 lists.spans = vec![Span {
                     slot: cache.slot_of(&self.slots),
                     first_row: 0,

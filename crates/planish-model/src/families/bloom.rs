@@ -69,12 +69,12 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
 
 /// The first checkpoints have names of their own for some keys.
 fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
-    let first = |keys: [&'static str; 2]| match config.value(keys[0]) {
-        Some(_) => keys[0],
-        None => keys[1],
+    let either = |key: &'static str, other: &'static str| match config.value(other) {
+        Some(_) => other,
+        None => key,
     };
-    let hidden = config.count(first(["n_embed", "hidden_size"]))?;
-    let heads_key = first(["n_head", "num_attention_heads"]);
+    let hidden = config.count(either("hidden_size", "n_embed"))?;
+    let heads_key = either("n_head", "num_attention_heads");
     let heads = config.count(heads_key)?;
     if !hidden.is_multiple_of(heads) {
         return Err(config.error(heads_key, "a divisor of hidden_size"));
@@ -86,7 +86,7 @@ fn read_sizes(config: Config<'_>) -> Result<Sizes, Error> {
         heads,
         kv_heads: heads,
         head_dim: hidden / heads,
-        layers: config.layers(first(["n_layer", "num_hidden_layers"]))?,
+        layers: config.layers(either("n_layer", "num_hidden_layers"))?,
         context: config.optional_count("seq_length")?.unwrap_or(CONTEXT),
     })
 }

@@ -24,7 +24,7 @@ fn translate(config: Config<'_>) -> Result<Architecture, Error> {
         "shared_expert_intermediate_size": 1024, "num_experts_per_tok": 6, "decoder_sparse_step": 1, "mlp_only_layers": [0, 1]
     });
     let config = config.with_defaults(&defaults);
-    let routed = read(config, Scoring::Sigmoid)?;
+    let routed = read(config, Scoring::Sigmoid, true)?;
     let shared = config.count("shared_expert_intermediate_size")?;
     let bias = config.flag("attention_bias", false)?;
     let differences = Differences {
@@ -67,7 +67,7 @@ fn translate_kolibri(config: Config<'_>) -> Result<Architecture, Error> {
         "shared_expert_intermediate_size": 512, "num_experts_per_tok": 6, "intermediate_size": 512
     });
     let config = config.with_defaults(&defaults);
-    let routed = read(config, Scoring::SigmoidOfChosen)?;
+    let routed = read(config, Scoring::SigmoidOfChosen, false)?;
     let shared = config.count("shared_expert_intermediate_size")?;
     let differences = Differences {
         head_norms: HeadNorms::Shared,
@@ -110,13 +110,13 @@ fn translate_kolibri(config: Config<'_>) -> Result<Architecture, Error> {
     )
 }
 
-/// The routed experts of both.
-fn read(config: Config<'_>, scoring: Scoring) -> Result<Routed, Error> {
+/// The routed experts of both; `normalized` is for configs that do not say it.
+fn read(config: Config<'_>, scoring: Scoring, normalized: bool) -> Result<Routed, Error> {
     let routing = Routing {
         chosen: config.count("num_experts_per_tok")?,
         scoring,
         groups: None,
-        normalize: config.flag("norm_topk_prob", true)?.then_some(0.0),
+        normalize: config.flag("norm_topk_prob", normalized)?.then_some(0.0),
         scale: 1.0,
     };
     let experts_key = match config.value("num_local_experts") {

@@ -12,20 +12,28 @@ use crate::{Architecture, Error, RopeScaling};
 pub(super) const FAMILY: Family = Family {
     architecture: "Phi3ForCausalLM",
     model_type: "phi3",
-    translate: |config| decoder(config, FAMILY.architecture),
+    translate: |config| {
+        let defaults = json!({
+            "rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0
+        });
+        decoder(config.with_defaults(&defaults), FAMILY.architecture)
+    },
 };
 
 /// The text part: adapters for images and sound are not read.
 pub(super) const PHI4_FAMILY: Family = Family {
     architecture: "Phi4MultimodalForCausalLM",
     model_type: "phi4_multimodal",
-    translate: |config| decoder(config, PHI4_FAMILY.architecture),
+    translate: |config| {
+        let defaults = json!({
+            "rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
+            "num_key_value_heads": 8
+        });
+        decoder(config.with_defaults(&defaults), PHI4_FAMILY.architecture)
+    },
 };
 
 fn decoder(config: Config<'_>, name: &str) -> Result<Architecture, Error> {
-    let defaults =
-        json!({"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0});
-    let config = config.with_defaults(&defaults);
     // Switches of the family's own code, which transformers does not read: no released checkpoint has them on.
     for key in ["attention_bias", "mlp_bias", "lm_head_bias"] {
         only(config, key, false)?;

@@ -5,10 +5,14 @@ use planish_model::{Cache, Chunk, Input, Model, Want};
 /// Sequences at once, at most: with rounded activations up to 16 rows are rounded as one.
 const MOST_SEQUENCES: usize = 16;
 /// Numbers that are the same in every run.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, count: usize) -> usize {
+    pub fn new(seed: u64) -> Random {
+        Random(0x9e37_79b9_7f4a_7c15 ^ seed)
+    }
+
+    pub fn below(&mut self, count: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -79,7 +83,7 @@ fn run(model: &mut Model, sequences: &mut [Sequence], random: &mut Random) {
 
 /// So many calls. What happened to each sequence, from its beginning on, forks included.
 pub fn schedule(model: &mut Model, capacity: usize, calls: usize, seed: u64) -> Vec<Vec<Event>> {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed);
+    let mut random = Random::new(seed);
     let new = |model: &Model| Sequence {
         cache: model.cache(capacity),
         events: Vec::new(),

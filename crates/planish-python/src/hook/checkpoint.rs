@@ -53,9 +53,6 @@ impl PackedCheckpoint {
                 let packing = (packing.bits(), packing.group());
                 (entry.shape.clone(), float_name(scale_type).to_owned(), Some(packing))
             }
-            Layout::Unsupported(ref scheme) => {
-                return Err(unsupported(py, format!("{name}: packed as {:?}", scheme.mode)));
-            }
         })
     }
 

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 
 /// Alternatives of a token, at most.
-const MOST: u64 = 20;
+pub(crate) const MOST: u64 = 20;
 /// In place of what no JSON can say.
 const LEAST: f32 = -9999.0;
 
@@ -32,6 +32,11 @@ fn text(tokenizer: &AutoTokenizer, token: u32) -> (String, Vec<u8>) {
 
 /// Of a chat's choice.
 pub(super) fn content(tokenizer: &AutoTokenizer, tokens: &[TokenLogprobs]) -> Value {
+    json!({"content": entries(tokenizer, tokens), "refusal": null})
+}
+
+/// One for each token.
+pub(crate) fn entries(tokenizer: &AutoTokenizer, tokens: &[TokenLogprobs]) -> Vec<Value> {
     let entry = |token: u32, logprob: f32| {
         let (text, bytes) = text(tokenizer, token);
         json!({"token": text, "logprob": logprob.max(LEAST), "bytes": bytes})
@@ -42,7 +47,7 @@ pub(super) fn content(tokenizer: &AutoTokenizer, tokens: &[TokenLogprobs]) -> Va
         of_token["top_logprobs"] = likeliest.collect();
         of_token
     });
-    json!({"content": entries.collect::<Vec<_>>(), "refusal": null})
+    entries.collect()
 }
 
 /// Of a completion's choice, whose text before these tokens has so many characters. Moves on by theirs.

@@ -3,7 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 mod format;
-mod logprobs;
+pub(crate) mod logprobs;
 mod messages;
 pub(crate) mod sampling;
 mod stream;

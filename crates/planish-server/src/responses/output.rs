@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use planish::Finish;
+use planish::{Finish, TokenLogprobs};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::events::{Writer, named};
+use crate::openai::logprobs;
 use crate::replies::{Reply, Usage};
 use crate::state::{State, now};
 
@@ -20,6 +21,8 @@ pub(super) struct Stream {
     /// Items that are whole.
     output: Vec<Value>,
     open: Option<Open>,
+    /// How likely tokens were whose text is still to be told.
+    likely: Vec<TokenLogprobs>,
     status: &'static str,
     error: Value,
     events: u64,
@@ -31,6 +34,8 @@ struct Open {
     id: String,
     /// What it says, or the arguments of a call.
     text: String,
+    /// Of the tokens of a message, where that was asked for.
+    logprobs: Vec<Value>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -55,7 +60,9 @@ impl Open {
     /// The part that holds the text, unless the item holds it itself.
     fn part(&self) -> Option<Value> {
         match self.kind {
-            Kind::Message => Some(json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})),
+            Kind::Message => Some(json!({
+                "type": "output_text", "text": self.text, "annotations": [], "logprobs": self.logprobs,
+            })),
             Kind::Reasoning => Some(json!({"type": "reasoning_text", "text": self.text})),
             Kind::Call { .. } => None,
         }
@@ -82,9 +89,6 @@ impl Open {
         if self.part().is_some() {
             place["content_index"] = json!(0);
         }
-        if self.kind == Kind::Message {
-            place["logprobs"] = json!([]);
-        }
         place
     }
 }
@@ -98,6 +102,7 @@ impl Stream {
             told,
             output: Vec::new(),
             open: None,
+            likely: Vec::new(),
             status: "in_progress",
             error: Value::Null,
             events: 0,
@@ -160,14 +165,27 @@ impl Stream {
         begun + &self.more(piece)
     }
 
+    /// How likely the tokens were that were told of since the last text.
+    fn take_likely(&mut self) -> Vec<Value> {
+        let tokens = std::mem::take(&mut self.likely);
+        match self.state.engine.model().tokenizer() {
+            Ok(tokenizer) if !tokens.is_empty() => logprobs::entries(tokenizer, &tokens),
+            _ => Vec::new(),
+        }
+    }
+
     /// More of the open item.
     fn more(&mut self, piece: &str) -> String {
-        let index = self.output.len();
+        let (index, likely) = (self.output.len(), self.take_likely());
         let Some(open) = &mut self.open else {
             return String::new();
         };
         open.text.push_str(piece);
         let mut fields = open.place(index);
+        if open.kind == Kind::Message {
+            open.logprobs.extend_from_slice(&likely);
+            fields["logprobs"] = Value::from(likely);
+        }
         fields["delta"] = Value::from(piece);
         let kind = format!("{}.delta", open.kind.events());
         self.event(&kind, fields)
@@ -186,6 +204,7 @@ impl Stream {
             kind,
             id: format!("{prefix}-{}-{index}", self.id),
             text: String::new(),
+            logprobs: Vec::new(),
         };
         let item = open.item("in_progress", json!([]));
         text += &self.event("output_item.added", json!({"output_index": index, "item": item}));
@@ -199,11 +218,16 @@ impl Stream {
 
     /// Ends the open item.
     fn close(&mut self, status: &str) -> String {
-        let Some(open) = self.open.take() else {
+        let Some(mut open) = self.open.take() else {
             return String::new();
         };
         let index = self.output.len();
         let mut done = open.place(index);
+        if open.kind == Kind::Message {
+            // The last tokens may have had no text.
+            open.logprobs.extend(self.take_likely());
+            done["logprobs"] = Value::from(open.logprobs.clone());
+        }
         let name = if matches!(open.kind, Kind::Call { .. }) {
             "arguments"
         } else {
@@ -243,11 +267,17 @@ impl Writer for Stream {
                 self.close(self.status)
             }
             Reply::Call(name) => {
+                // What calls are written with is no text.
+                self.likely.clear();
                 let (name, call_id) = (name.clone(), format!("call_{}", self.state.call_id()));
                 self.begin_item(Kind::Call { name, call_id })
             }
             Reply::Arguments(piece) => self.more(piece),
-            Reply::Begun { .. } | Reply::Logprobs(_) | Reply::Failed(_) => String::new(),
+            Reply::Logprobs(token) => {
+                self.likely.push(token.clone());
+                String::new()
+            }
+            Reply::Begun { .. } | Reply::Failed(_) => String::new(),
         }
     }
 

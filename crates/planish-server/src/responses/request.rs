@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::input;
 use crate::error::ApiError;
 use crate::fields::{Fields, kind};
+use crate::openai::logprobs;
 
 /// A request that was understood.
 pub(super) struct Translated {
@@ -63,6 +64,15 @@ pub(super) fn translate(mut fields: Fields) -> Result<Translated, ApiError> {
         json!({"effort": null, "summary": null}),
     );
     tell("metadata", fields.object("metadata")?.map(Value::from), json!({}));
+    let likely = include(&mut fields)?;
+    put("logprobs", likely.then_some(json!(true)));
+    let likeliest = fields.count("top_logprobs", 0..=logprobs::MOST)?;
+    if likeliest.is_some_and(|count| count > 0) && !likely {
+        let message = format!("top_logprobs needs {LOGPROBS} in include");
+        return Err(ApiError::field("top_logprobs", message));
+    }
+    put("top_logprobs", likeliest.filter(|_| likely).map(Value::from));
+    tell("top_logprobs", likeliest.map(Value::from), json!(0));
     let stream = fields.flag("stream")?.unwrap_or(false);
     let instructions = fields.text("instructions")?;
     tell("instructions", instructions.clone().map(Value::from), Value::Null);
@@ -76,6 +86,26 @@ pub(super) fn translate(mut fields: Fields) -> Result<Translated, ApiError> {
     })
 }
 
+/// What `include` asks for with the text of an answer.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
+/// Whether `include` asks how likely tokens were. Reasoning is not encrypted: it comes as it is.
+fn include(fields: &mut Fields) -> Result<bool, ApiError> {
+    let asked = match fields.take("include") {
+        None => return Ok(false),
+        Some(Value::Array(asked)) => asked,
+        Some(other) => {
+            let message = format!("include is {}, expected a list", kind(&other));
+            return Err(ApiError::field("include", message));
+        }
+    };
+    let known = [LOGPROBS, "reasoning.encrypted_content"].map(Value::from);
+    match asked.iter().find(|name| !known.contains(name)) {
+        Some(_) => Err(ApiError::unsupported("include")),
+        None => Ok(asked.contains(&known[0])),
+    }
+}
+
 /// What is understood and not done, unless it asks for nothing.
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     for (name, idle) in [
@@ -85,13 +115,11 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         ("store", vec![json!(false)]),
         ("background", vec![json!(false)]),
         ("prompt", vec![]),
-        ("include", vec![json!([]), json!(["reasoning.encrypted_content"])]),
         ("max_tool_calls", vec![]),
         ("moderation", vec![]),
         ("context_management", vec![json!([])]),
         ("service_tier", vec![json!("auto"), json!("default")]),
         ("stream_options", vec![json!({}), json!({"include_obfuscation": false})]),
-        ("top_logprobs", vec![json!(0)]),
         ("truncation", vec![json!("disabled")]),
     ] {
         fields.refuse(name, &idle)?;

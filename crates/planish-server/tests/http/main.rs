@@ -2,6 +2,7 @@
 
 mod answers;
 mod anthropic;
+mod calls;
 mod gate;
 mod page;
 mod responses;

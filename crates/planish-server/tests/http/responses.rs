@@ -83,6 +83,47 @@ fn responses_come_whole_and_in_events() {
 }
 
 #[test]
+fn responses_tell_how_likely_tokens_were() {
+    let server = Running::usual();
+    let mut body = json!({
+        "input": "Once", "max_output_tokens": 20, "temperature": 0, "top_logprobs": 2,
+        "include": ["message.output_text.logprobs"],
+    });
+    let chat = json!({
+        "messages": [{"role": "user", "content": "Once"}], "max_tokens": 20, "temperature": 0, "logprobs": true, "top_logprobs": 2,
+    });
+    let (_, expected) = server.post("/v1/chat/completions", &chat);
+    let expected = &expected["choices"][0]["logprobs"]["content"];
+    assert!(expected.as_array().unwrap().len() > 10, "{expected}");
+    let (status, whole) = server.post("/v1/responses", &body);
+    assert_eq!((status, &whole["output"][0]["content"][0]["logprobs"]), (200, expected));
+    assert_eq!(whole["top_logprobs"], 2);
+
+    body["stream"] = json!(true);
+    let mut response = agent().post(server.url("/v1/responses")).send_json(&body).unwrap();
+    let text = response.body_mut().read_to_string().unwrap();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+    let of_kind = |kind: &'static str| events.iter().filter(move |event| event["type"] == kind);
+    let pieces = of_kind("response.output_text.delta").flat_map(|event| event["logprobs"].as_array().unwrap().clone());
+    let pieces: Vec<Value> = pieces.collect();
+    assert_eq!(pieces, expected.as_array().unwrap()[..pieces.len()]);
+    assert!(
+        pieces.len() + 2 > expected.as_array().unwrap().len(),
+        "only the last may have no text"
+    );
+    let done = of_kind("response.output_text.done").next().unwrap();
+    assert_eq!(&done["logprobs"], expected);
+
+    // Without being asked for, nothing is told.
+    body["include"] = json!([]);
+    body["top_logprobs"] = json!(0);
+    body["stream"] = json!(false);
+    let (_, silent) = server.post("/v1/responses", &body);
+    assert_eq!(silent["output"][0]["content"][0]["logprobs"], json!([]));
+}
+
+#[test]
 fn what_responses_cannot_do_is_refused_by_name() {
     let server = Running::usual();
     for (changes, param) in [
@@ -92,7 +133,12 @@ fn what_responses_cannot_do_is_refused_by_name() {
         (json!({"conversation": "c"}), "conversation"),
         (json!({"truncation": "auto"}), "truncation"),
         (json!({"top_logprobs": 2}), "top_logprobs"),
-        (json!({"include": ["message.output_text.logprobs"]}), "include"),
+        (json!({"include": ["file_search_call.results"]}), "include"),
+        (json!({"include": "all"}), "include"),
+        (
+            json!({"include": ["message.output_text.logprobs"], "top_logprobs": 21}),
+            "top_logprobs",
+        ),
         (json!({"text": {"verbosity": "low"}}), "text.verbosity"),
         (json!({"tool_choice": {"type": "web_search"}}), "tool_choice"),
         (json!({"max_output_tokens": 0}), "max_output_tokens"),

@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 use crate::server::{Running, options};
 
 /// As Hermes' models have it.
-const TEMPLATE: &str = "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}{% for m in messages %}{{ m.role }}: \
+pub const TEMPLATE: &str = "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}{% for m in messages %}{{ m.role }}: \
 {{ m.content or '' }}{% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}\n\
 {% endfor %}assistant:";
 
-fn server(template: &str) -> Running {
+pub fn server(template: &str) -> Running {
     let builder = AutoModelForCausalLM::demo()
         .exact(true)
         .chat_template(template.to_owned());
     Running::with(builder.load().unwrap(), options(), EngineOptions::default())
 }
 
-fn tools() -> Value {
+pub fn tools() -> Value {
     let weather = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 10},
         "days": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["city", "days"], "additionalProperties": false});
     let nothing = json!({"type": "object", "properties": {}, "additionalProperties": false});

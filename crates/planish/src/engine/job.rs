@@ -19,6 +19,8 @@ pub(super) struct Job<'a> {
     pub gone: bool,
     /// Tokens of its prompt that were remembered for others last, or that it began with.
     pub remembered: usize,
+    /// Where the prompt is remembered for the next turn, if it cannot go back.
+    pub mark: Option<usize>,
 }
 
 impl Job<'_> {

@@ -74,10 +74,13 @@ impl Load {
     }
 }
 
-/// Tokens of a prompt in a pass that takes about `seconds`, by the rate at which prompts were read; whole blocks.
+/// Tokens of a prompt in a pass, at least, and what more come in: fewer would take almost as long.
+pub(super) const LEAST_PIECE: usize = 32;
+
+/// Tokens of a prompt in a pass that takes about `seconds`, by the rate at which prompts were read.
 pub(super) fn piece(tokens_per_s: f64, seconds: f64, most: usize) -> usize {
-    let tokens = (tokens_per_s * seconds) as usize / BLOCK * BLOCK;
-    tokens.clamp(BLOCK, most)
+    let tokens = (tokens_per_s * seconds) as usize / LEAST_PIECE * LEAST_PIECE;
+    tokens.clamp(LEAST_PIECE, most)
 }
 
 #[cfg(test)]
@@ -171,7 +174,7 @@ mod tests {
         assert_eq!(load.action(), Action::Wait);
         assert_eq!(
             (piece(1000.0, 0.1, 512), piece(1e9, 0.1, 512), piece(1.0, 0.1, 512)),
-            (64, 512, 64)
+            (96, 512, 32)
         );
     }
 }

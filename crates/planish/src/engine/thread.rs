@@ -11,8 +11,8 @@ use planish_model::Model;
 use super::client::{Client, EngineEvent};
 use super::job::Job;
 use super::memory::{Costs, default_cache};
-use super::prefixes::{Prefixes, common};
-use super::schedule::{Action, BLOCK, Load, piece};
+use super::prefixes::{Prefixes, begins, common};
+use super::schedule::{Action, BLOCK, LEAST_PIECE, Load, piece};
 use super::{EngineRequest, Shared};
 use crate::told::Told;
 use crate::{CausalLM, Error, TextAnswer};
@@ -21,6 +21,8 @@ use crate::{CausalLM, Error, TextAnswer};
 const MOST_PIECE: usize = 512;
 /// Tokens of a prompt between two states that are remembered, where states cannot go back.
 const BETWEEN_STATES: usize = 1024;
+/// Last tokens of a prompt that the next turn of a conversation may not have: those that open the answer.
+const OPENING: usize = 8;
 /// Share of the last pass in the rate at which prompts are read.
 const NEWEST: f64 = 0.5;
 
@@ -133,9 +135,10 @@ impl<'a> Worker<'a> {
             _ if self.jobs.len() >= self.answers => None,
             Some((session, _)) => Some(session.known_tokens().len() + self.costs.state()),
             None => {
+                let model = self.model.lock();
                 let queue = self.shared.queue();
                 let first = queue.waiting.front().map(|submitted| submitted.prompt.as_slice());
-                first.and_then(|prompt| match self.source(prompt) {
+                first.and_then(|prompt| match self.source(prompt, &model) {
                     // Who will find its prompt read in a moment waits for that.
                     (Source::Soon, _) => None,
                     (_, shared) => Some(prompt.len() - shared + self.costs.state()),
@@ -242,7 +245,7 @@ impl<'a> Worker<'a> {
         let context = if continues { prompt.as_slice() } else { &[] };
         let told = Told::new(self.model, &plan, context);
         let began = told.and_then(|told| Ok((told, self.session(&prompt, &plan)?)));
-        let (told, session) = match began {
+        let (told, mut session) = match began {
             Ok(began) => began,
             Err(error) => {
                 let _ = client.on_event(EngineEvent::Failed(&error));
@@ -260,6 +263,8 @@ impl<'a> Worker<'a> {
         if flow.is_break() {
             return;
         }
+        let mark = mark(&session, cached);
+        mark.into_iter().for_each(|position| session.mark(position));
         let job = Job {
             number: self.begun,
             client,
@@ -267,6 +272,7 @@ impl<'a> Worker<'a> {
             failure: None,
             gone: false,
             remembered: cached,
+            mark,
         };
         self.begun += 1;
         self.jobs.push((self.batch.add(session), job));
@@ -274,8 +280,8 @@ impl<'a> Worker<'a> {
 
     /// A session that has begun to answer the prompt, with as much of it as is remembered.
     fn session(&mut self, prompt: &[u32], plan: &GenerationPlan) -> Result<Session, Error> {
-        let (source, _) = self.source(prompt);
         let model = &mut self.model.lock();
+        let (source, _) = self.source(prompt, model);
         let mut session = match source {
             Source::Kept(index, length) => match self.prefixes.take(index, length) {
                 Some(session) => session,
@@ -292,25 +298,30 @@ impl<'a> Worker<'a> {
     }
 
     /// Where the prompt's beginning is, and how long that is.
-    fn source(&self, prompt: &[u32]) -> (Source, usize) {
-        let kept = self.prefixes.best(prompt);
+    fn source(&self, prompt: &[u32], model: &Model) -> (Source, usize) {
+        let kept = self.prefixes.best(prompt, model);
         let mut best = kept.map_or((0, Source::Nowhere), |(index, length)| {
             (length, Source::Kept(index, length))
         });
-        for (member, _) in &self.jobs {
+        for (member, job) in &self.jobs {
             let Some(session) = self.batch.get(*member) else {
                 continue;
             };
-            let now = common(session, prompt);
+            let now = common(session, prompt, model);
             if now > best.0 {
                 best = (now, Source::Running(*member));
             }
-            if session.can_go_back() {
-                let known = session.known_tokens().iter().zip(&prompt[..prompt.len() - 1]);
-                let soon = known.take_while(|(known, token)| known == token).count();
-                if soon >= best.0 + BLOCK {
-                    best = (soon, Source::Soon);
-                }
+            if !model.reads_alike(session.prompt_tokens(), prompt.len()) {
+                continue;
+            }
+            let known = begins(session.known_tokens(), prompt);
+            let marked = |mark: &usize| (session.tokens().len() + 1..=known).contains(mark);
+            let soon = match session.can_go_back() {
+                true => known,
+                false => job.mark.filter(marked).unwrap_or(0),
+            };
+            if soon >= best.0 + BLOCK {
+                best = (soon, Source::Soon);
             }
         }
         (best.1, best.0)
@@ -321,7 +332,7 @@ impl<'a> Worker<'a> {
         let most = match alone {
             true => MOST_PIECE,
             // The first piece tells how long others take.
-            false if self.prompt_tokens_per_s == 0.0 => BLOCK,
+            false if self.prompt_tokens_per_s == 0.0 => LEAST_PIECE,
             false => piece(
                 self.prompt_tokens_per_s,
                 self.shared.options.longest_wait.as_secs_f64(),
@@ -337,7 +348,7 @@ impl<'a> Worker<'a> {
         let read = read.max().unwrap_or(0);
         let start = Instant::now();
         self.work(Batch::step);
-        if read >= BLOCK {
+        if read >= LEAST_PIECE {
             let rate = read as f64 / start.elapsed().as_secs_f64();
             self.prompt_tokens_per_s = match self.prompt_tokens_per_s {
                 0.0 => rate,
@@ -380,7 +391,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// States cannot go back: of a long prompt they are remembered now and then, for others that begin alike.
+    /// States cannot go back: they are remembered near the end of a prompt for the next turn, and of a long one now and then, for others
+    /// that begin alike.
     fn remember(&mut self, member: Member, done: usize) {
         let Some(session) = self.batch.get(member).filter(|session| !session.can_go_back()) else {
             return;
@@ -388,7 +400,7 @@ impl<'a> Worker<'a> {
         let Some((_, job)) = self.jobs.iter_mut().find(|(other, _)| *other == member) else {
             return;
         };
-        if done >= job.remembered + BETWEEN_STATES {
+        if job.mark == Some(done) || done >= job.remembered + BETWEEN_STATES {
             job.remembered = done;
             // Without memory for it, nothing is remembered.
             if let Ok(snapshot) = session.fork(&mut self.model.lock()) {
@@ -452,6 +464,13 @@ impl<'a> Worker<'a> {
         store(&counts.cache_bytes, bytes);
         counts.last_pass.store(self.shared.milliseconds(), Ordering::Relaxed);
     }
+}
+
+/// Where a session that cannot go back, of whose prompt so much is remembered, is to be remembered before it answers: at the last
+/// whole block that the next turn begins with.
+fn mark(session: &Session, cached: usize) -> Option<usize> {
+    let position = session.prompt_tokens().saturating_sub(OPENING) / BLOCK * BLOCK;
+    (!session.can_go_back() && position > cached).then_some(position)
 }
 
 /// What a batch does with a model: a step, or to settle.

@@ -47,6 +47,7 @@ impl CausalLM {
             failure: None,
             gone: flow.is_break(),
             remembered: 0,
+            mark: None,
         };
         let answer = self.weighed_steps(&mut session, &mut job, weigh);
         job.finish(answer.and_then(|()| Ok(session.take_answer()?)));
