@@ -105,7 +105,7 @@ class PlanishLM(TemplateLM):
             options["max_tokens"] = options.pop("max_gen_toks")
             if not options.get("do_sample"):
                 options = {"max_tokens": options["max_tokens"], "do_sample": False}
-            prompts = [(self.tok_encode(requests[index].args[0])[-room:], False) for index in indices]
+            prompts = [(self.tok_encode(requests[index].args[0])[-room:], True) for index in indices]
             answers = generation.collected(self.model, prompts, {**options, "stop": [stop for stop in until if stop]})
             for index, answer in zip(indices, answers):
                 text = answer.text
