@@ -1,6 +1,6 @@
 //! What valid folders give.
 
-use planish_checkpoint::{Checkpoint, Dialect, Dtype, Layout, Mode, Override, Scheme, Weight};
+use planish_checkpoint::{Checkpoint, Dialect, Dtype, Layout, Override, Scheme, Weight};
 use planish_format::{FloatType, Packing};
 use serde_json::json;
 
