@@ -166,6 +166,12 @@ impl Checkpoint {
         &self.entries
     }
 
+    /// Names of the entries that mlx-lm stores under other names or in another order.
+    pub fn rearranged(&self) -> impl Iterator<Item = &str> {
+        let names = self.entries.iter().map(|entry| entry.name.as_str());
+        names.filter(|name| self.parts.contains_key(*name))
+    }
+
     /// The weight of this Hugging Face name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.by_name.get(name).map(|&index| &self.entries[index])

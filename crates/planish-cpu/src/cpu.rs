@@ -1,22 +1,25 @@
 //! The front door: matrix products and row lookups, spread over the pool.
 
 mod each;
+mod linear;
+mod narrow;
 mod parts;
 mod prepare;
 
-use planish_ops::{PlainMatrix, Tap};
+use planish_ops::Tap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use planish_format::{Isa, IsaError, PackedMatrix, Packing};
 
 use crate::attention::RoundedTask;
+use crate::floats::{self, Floats, FloatsMut};
 use crate::input::{InputBuffers, Shape};
 use crate::interleaved::{self, DeinterleaveWords};
 use crate::matrix::CpuMatrix;
-use crate::pool::Pool;
-use crate::scalar::packed_row;
+use crate::pool::{Crew, Pool};
 use crate::scratch::{Buffer, WorkerScratch};
+use crate::share::SharedSlice;
 use crate::table::{
     self, Bf16Kernels, Bf16Product, ExactProduct, InstructionSet, Int8Product, InterleavedKernels, InterleavedProduct,
     Output, PlainProduct,
@@ -24,6 +27,7 @@ use crate::table::{
 use crate::vector::VectorFunctions;
 
 pub use each::MatmulEach;
+pub use linear::{Backward, Linear};
 
 use parts::{CHUNK_ROWS, MAX_WEIGHTS, MIN_CHUNK_BYTES, Parts, alike, packing};
 
@@ -99,7 +103,15 @@ impl Cpu {
     /// # Errors
     /// If `PLANISH_CPU` names no instruction set of this machine.
     pub fn new(threads: usize) -> Result<Cpu, IsaError> {
-        Ok(Cpu::of(threads, Isa::chosen()?))
+        Ok(Cpu::of(Pool::new(threads), Isa::chosen()?))
+    }
+
+    /// As [`Cpu::new`] on threads of another library.
+    ///
+    /// # Errors
+    /// As [`Cpu::new`].
+    pub fn with_crew(threads: usize, crew: Box<dyn Crew>) -> Result<Cpu, IsaError> {
+        Ok(Cpu::of(Pool::of_crew(threads, crew), Isa::chosen()?))
     }
 
     /// As [`Cpu::new`] with the instruction set given by name, or the best.
@@ -107,13 +119,13 @@ impl Cpu {
     /// # Errors
     /// If this machine has none of that name.
     pub fn with_instructions(threads: usize, name: Option<&str>) -> Result<Cpu, IsaError> {
-        Ok(Cpu::of(threads, name.map_or(Ok(Isa::best()), Isa::named)?))
+        Ok(Cpu::of(Pool::new(threads), name.map_or(Ok(Isa::best()), Isa::named)?))
     }
 
     /// Only callers that know the machine to have the instruction set may come here.
-    fn of(threads: usize, isa: Isa) -> Cpu {
+    fn of(pool: Pool, isa: Isa) -> Cpu {
         Cpu {
-            pool: Pool::new(threads),
+            pool,
             set: table::row(isa),
             tap: None,
             scratch: Mutex::new(Vec::new()),
@@ -172,6 +184,14 @@ impl Cpu {
         }
     }
 
+    /// Whether rounded products are faster, and nearer, once a matrix is interleaved.
+    pub fn interleaves(&self, matrix: &PackedMatrix) -> bool {
+        self.set
+            .interleaved
+            .as_ref()
+            .is_some_and(|kernels| (kernels.fits)(matrix))
+    }
+
     fn bf16_kernels(&self, m: usize, packing: Packing) -> Option<&'static Bf16Kernels> {
         self.set.bf16.as_ref().filter(|kernels| (kernels.fits)(packing, m))
     }
@@ -222,7 +242,7 @@ impl Cpu {
                 self.multiply(
                     &parts,
                     &Input {
-                        values: input,
+                        values: Floats::F32(input),
                         m,
                         precision,
                     },
@@ -233,36 +253,42 @@ impl Cpu {
         self.return_scratch(scratch);
     }
 
-    /// Rows of a matrix as f32: the lookup of an embedding.
+    /// Rows of a matrix: the lookup of an embedding.
     ///
     /// `out` is (ids, cols). Panics when an id is not below the matrix's rows.
-    pub fn rows(&self, matrix: &CpuMatrix, ids: &[u32], out: &mut [f32]) {
+    pub fn rows(&self, matrix: &CpuMatrix, ids: &[u32], out: FloatsMut<'_>) {
         matrix.check();
         let cols = matrix.cols();
+        assert_eq!(out.len(), ids.len() * cols, "values of {} rows of {cols}", ids.len());
+        let known = |index: usize| {
+            let (row, rows) = (ids[index] as usize, matrix.rows());
+            assert!(row < rows, "row {row} of a matrix of {rows} rows");
+            row
+        };
         if cols == 0 {
-            let known = |&id: &u32| (id as usize) < matrix.rows();
-            assert!(
-                out.is_empty() && ids.iter().all(known),
-                "rows of a matrix of {}",
-                matrix.rows()
-            );
-            return;
+            return (0..ids.len()).for_each(|index| _ = known(index));
         }
-        let output = Output::new(out, ids.len(), cols);
-        self.pool.chunks(ids.len(), |_, index| {
-            let row = ids[index] as usize;
-            assert!(row < matrix.rows(), "row {row} of a matrix of {} rows", matrix.rows());
-            // SAFETY: every index is given to one call, and a row of the output has `cols` values.
-            let into = unsafe { std::slice::from_raw_parts_mut(output.at(index, 0), cols) };
-            match matrix {
-                CpuMatrix::Packed(matrix) => packed_row(matrix, row, into),
-                CpuMatrix::Interleaved(matrix) => matrix.row(row, into),
-                CpuMatrix::Plain(PlainMatrix { float_type, data, .. }) => {
-                    let row_bytes = cols * float_type.size_bytes();
-                    float_type.decode(&data[row * row_bytes..][..row_bytes], into);
-                }
+        match out {
+            FloatsMut::F32(values) => {
+                let into = SharedSlice::new(values);
+                self.pool.chunks(ids.len(), |_, index| {
+                    // SAFETY: every index is given to one call.
+                    let into = unsafe { into.part(index, cols) };
+                    matrix.row(known(index), into);
+                });
             }
-        });
+            FloatsMut::Bytes(float_type, bytes) => {
+                let (into, row_bytes) = (SharedSlice::new(bytes), cols * float_type.size_bytes());
+                self.pool.chunks(ids.len(), |_, index| {
+                    floats::with_room(cols, |wide| {
+                        matrix.row(known(index), wide);
+                        // SAFETY: as above.
+                        let into = unsafe { into.part(index, row_bytes) };
+                        float_type.encode(wide, into);
+                    });
+                });
+            }
+        }
     }
 
     fn multiply(&self, parts: &Parts<'_>, input: &Input<'_>, scratch: &mut Scratch) {
@@ -279,10 +305,10 @@ impl Cpu {
         } = scratch;
         match (parts.packing(), input.precision) {
             (None, _) => self.each_chunk(parts, input.m, workers, |weight, output, rows, scratch| {
-                if let CpuMatrix::Plain(matrix) = weight {
+                if let (CpuMatrix::Plain(matrix), Floats::F32(values)) = (weight, input.values) {
                     let product = PlainProduct {
                         matrix,
-                        input: input.values,
+                        input: values,
                         m: input.m,
                         output,
                     };
@@ -341,8 +367,10 @@ impl Cpu {
         };
         match (parts.packing(), input.precision) {
             (None, _) => self.each_chunk(parts, m, workers, |weight, output, rows, scratch| {
-                let CpuMatrix::Plain(matrix) = weight else { return };
-                for (row, values) in input.values.chunks_exact(cols).enumerate() {
+                let (CpuMatrix::Plain(matrix), Floats::F32(values)) = (weight, input.values) else {
+                    return;
+                };
+                for (row, values) in values.chunks_exact(cols).enumerate() {
                     let product = PlainProduct {
                         matrix,
                         input: values,
@@ -458,7 +486,16 @@ impl Cpu {
         self.pool.chunks(chunks, |slot, chunk| {
             let (part, rows) = parts.locate(chunk, chunk_rows);
             let mut scratch = workers[slot].lock().unwrap_or_else(PoisonError::into_inner);
-            job(parts.weights[part], parts.outputs[part], rows, &mut scratch);
+            let weight = parts.weights[part];
+            match &parts.narrow {
+                // SAFETY: rows are given to one call.
+                Some(narrow) => unsafe {
+                    narrow.fill(rows.clone(), &mut scratch, |output, scratch| {
+                        job(weight, output, rows, scratch)
+                    });
+                },
+                None => job(weight, parts.outputs[part], rows, &mut scratch),
+            }
         });
     }
 
@@ -486,7 +523,8 @@ pub fn instruction_sets() -> Vec<&'static str> {
 
 /// The rows of x as the caller gave them.
 struct Input<'a> {
-    values: &'a [f32],
+    /// f32 where weights are plain.
+    values: Floats<'a>,
     m: usize,
     precision: Precision,
 }

@@ -19,6 +19,13 @@ pub fn huge_vec(count: usize) -> Vec<u8> {
     vec
 }
 
+/// Asks for huge pages under memory of others that was not written yet: where it is written first, whole pages come.
+pub fn advise_huge(memory: &mut [u8]) {
+    let (start, len) = (memory.as_mut_ptr(), memory.len());
+    // SAFETY: the same bytes; none is written.
+    advise(unsafe { std::slice::from_raw_parts_mut(start.cast(), len) });
+}
+
 /// Asks for huge pages.
 #[cfg(target_os = "linux")]
 pub(crate) fn advise(memory: &mut [std::mem::MaybeUninit<u8>]) {

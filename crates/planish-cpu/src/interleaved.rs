@@ -29,11 +29,15 @@ pub(crate) type DeinterleaveWords = fn(&[u8], &mut [u8], usize);
 
 /// Whether a matrix can be interleaved: whole words of codes, whole blocks, scales of 16 bits.
 pub(crate) fn fits(matrix: &PackedMatrix) -> bool {
-    matches!(matrix.packing.bits(), 2 | 4 | 8)
-        && matrix.packing.group().is_multiple_of(32)
-        && matrix.rows.is_multiple_of(LANES)
-        && matrix.rows > 0
-        && matrix.scale_type.size_bytes() == 2
+    fits_shape(shape(matrix))
+}
+
+fn fits_shape(shape: PackedShape) -> bool {
+    matches!(shape.packing.bits(), 2 | 4 | 8)
+        && shape.packing.group().is_multiple_of(32)
+        && shape.rows.is_multiple_of(LANES)
+        && shape.rows > 0
+        && shape.scale_type.size_bytes() == 2
 }
 
 /// Values of x that share a scale: what a tile unit sums up at once, in groups of 96 values and the like a half of it.
@@ -103,6 +107,28 @@ impl Interleaved {
         Some(Interleaved { shape, data })
     }
 
+    /// Over bytes that [`Interleaved::data`] gave; `None` if they cannot be those of the shape.
+    pub fn of_data(shape: PackedShape, data: Bytes) -> Option<Interleaved> {
+        let matrix = Interleaved { shape, data };
+        let whole = fits_shape(shape) && matrix.data.len() == shape.rows / LANES * matrix.block_bytes();
+        whole.then_some(matrix)
+    }
+
+    /// Shape of the weights.
+    pub fn shape(&self) -> PackedShape {
+        self.shape
+    }
+
+    /// The weights' bytes, as many as those of codes, scales and biases together.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// The same weights in the format's own order.
+    pub fn in_order(&self) -> PackedMatrix {
+        self.strip(0..self.shape.rows, deinterleave_words)
+    }
+
     /// Panics unless the length is what the shape says: the kernels read by address and rely on it.
     pub(crate) fn check(&self) {
         let expected = self.shape.rows / LANES * self.block_bytes();
@@ -164,14 +190,16 @@ impl Interleaved {
         }
     }
 
-    /// One row as f32. // (cols)
-    pub(crate) fn row(&self, row: usize, into: &mut [f32]) {
+    /// Columns of one row as f32, whole groups. // (columns)
+    pub(crate) fn part_of_row(&self, row: usize, columns: std::ops::Range<usize>, into: &mut [f32]) {
         let PackedShape {
             packing, scale_type, ..
         } = self.shape;
         let (bits, lane) = (packing.bits(), row % LANES);
         let block = &self.data[row / LANES * self.block_bytes()..][..self.block_bytes()];
-        let groups = block.chunks_exact(group_bytes(packing));
+        let groups = block
+            .chunks_exact(group_bytes(packing))
+            .skip(columns.start / packing.group());
         for (group, into) in groups.zip(into.chunks_exact_mut(packing.group())) {
             let (words, scales) = group.split_at(group.len() - SCALE_BYTES);
             let scale = float_at(scales, scale_type, lane);

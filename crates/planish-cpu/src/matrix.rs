@@ -4,6 +4,7 @@ use planish_format::PackedMatrix;
 use planish_ops::{Matrix, PlainMatrix, Resident, Shape};
 
 use crate::interleaved::Interleaved;
+use crate::scalar::packed_row;
 
 /// The weight of a linear layer or an embedding.
 #[derive(Clone, Debug)]
@@ -66,6 +67,29 @@ impl CpuMatrix {
             CpuMatrix::Packed(matrix) => matrix.codes.len() + matrix.scales.len() + matrix.biases.len(),
             CpuMatrix::Interleaved(matrix) => matrix.data.len(),
             CpuMatrix::Plain(matrix) => matrix.data.len(),
+        }
+    }
+
+    /// Columns that only come together: those of a group of packed ones.
+    pub(crate) fn group(&self) -> usize {
+        match self {
+            CpuMatrix::Packed(matrix) => matrix.packing.group(),
+            CpuMatrix::Interleaved(matrix) => matrix.shape.packing.group(),
+            CpuMatrix::Plain(_) => 1,
+        }
+    }
+
+    /// One row as f32. // (cols)
+    pub(crate) fn row(&self, row: usize, into: &mut [f32]) {
+        match self {
+            CpuMatrix::Packed(matrix) => packed_row(matrix, row, into),
+            CpuMatrix::Interleaved(matrix) => matrix.part_of_row(row, 0..matrix.shape.cols, into),
+            CpuMatrix::Plain(PlainMatrix {
+                cols, float_type, data, ..
+            }) => {
+                let row_bytes = cols * float_type.size_bytes();
+                float_type.decode(&data[row * row_bytes..][..row_bytes], into);
+            }
         }
     }
 

@@ -68,15 +68,19 @@ impl Shared {
     fn execute(&self, slot: usize) {
         // SAFETY: this slot is claimed and not done, so `run` waits for it: the job is set and its closure is alive.
         let job = unsafe { (*self.job.get()).map(|job| &*job) };
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        self.guard(|| {
             if let Some(job) = job {
                 job(slot, self.slots as usize);
             }
-        }));
-        if let Err(payload) = outcome {
+        });
+        self.done.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// Keeps a panic for the caller of the job.
+    fn guard(&self, work: impl FnOnce()) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
         }
-        self.done.0.fetch_add(1, Ordering::Release);
     }
 
     fn work(&self, worker: usize) {
@@ -119,10 +123,18 @@ impl Shared {
     }
 }
 
+/// Threads of another library, which run jobs in place of a pool's own: two crews on the same cores get in each other's way.
+pub trait Crew: Send + Sync {
+    /// Calls `job` once for every slot in 0..`slots`, in parallel if that can be, and returns when all are done. `job` does not unwind.
+    fn run(&self, slots: usize, job: &(dyn Fn(usize) + Sync));
+}
+
 /// Threads that share short jobs with the thread that calls [`Pool::run`].
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Who runs jobs instead of the workers.
+    crew: Option<Box<dyn Crew>>,
     /// Held while a job runs; who finds it taken runs its job alone.
     turn: Mutex<()>,
     /// The next chunk of each slot's share.
@@ -133,7 +145,15 @@ impl Pool {
     /// A pool of `threads` threads, the caller's included; 0 means one per physical core.
     pub fn new(threads: usize) -> Pool {
         let threads = if threads == 0 { physical_cores() } else { threads };
-        let workers = threads - 1;
+        Pool::of(threads, threads - 1, None)
+    }
+
+    /// A pool without threads of its own, whose jobs have so many slots.
+    pub fn of_crew(threads: usize, crew: Box<dyn Crew>) -> Pool {
+        Pool::of(threads.max(1), 0, Some(crew))
+    }
+
+    fn of(threads: usize, workers: usize, crew: Option<Box<dyn Crew>>) -> Pool {
         let shared = Arc::new(Shared {
             ticket: Padded(AtomicU64::new(threads as u64)),
             done: Padded(AtomicU32::new(0)),
@@ -154,6 +174,7 @@ impl Pool {
         Pool {
             shared,
             workers,
+            crew,
             turn: Mutex::new(()),
             next: (0..threads).map(|_| Padded(AtomicUsize::new(0))).collect(),
         }
@@ -212,12 +233,17 @@ impl Pool {
     }
 
     fn share(&self, turn: MutexGuard<'_, ()>, job: &(dyn Fn(usize, usize) + Sync)) {
-        self.publish(job);
-        self.shared.execute(0);
-        while let Some(slot) = self.shared.claim() {
-            self.shared.execute(slot);
+        match &self.crew {
+            Some(crew) => crew.run(self.threads(), &|slot| self.shared.guard(|| job(slot, self.threads()))),
+            None => {
+                self.publish(job);
+                self.shared.execute(0);
+                while let Some(slot) = self.shared.claim() {
+                    self.shared.execute(slot);
+                }
+                self.wait();
+            }
         }
-        self.wait();
         let panicked = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(turn);
         if let Some(payload) = panicked {
@@ -328,6 +354,45 @@ mod tests {
             }
         });
         assert_eq!(count.into_inner(), 4 * 100 * 4);
+    }
+
+    /// Fresh threads for every job, fewer than slots.
+    struct Fresh;
+
+    impl Crew for Fresh {
+        fn run(&self, slots: usize, job: &(dyn Fn(usize) + Sync)) {
+            let next = AtomicUsize::new(0);
+            let work = || {
+                loop {
+                    let slot = next.fetch_add(1, Ordering::Relaxed);
+                    if slot >= slots {
+                        break;
+                    }
+                    job(slot);
+                }
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(work);
+                work();
+            });
+        }
+    }
+
+    #[test]
+    fn a_crew_runs_every_slot_and_its_panics_are_passed_on() {
+        let pool = Pool::of_crew(3, Box::new(Fresh));
+        let chunks: Vec<AtomicU32> = (0..50).map(|_| AtomicU32::new(0)).collect();
+        pool.chunks(50, |_, chunk| {
+            chunks[chunk].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(chunks.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        let slots = AtomicU32::new(0);
+        pool.run(|_, _| {
+            slots.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(slots.into_inner(), 3);
+        let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(|slot, _| assert!(slot != 1, "guilty"))));
+        assert!(outcome.is_err());
     }
 
     #[test]

@@ -49,4 +49,6 @@ pub(crate) struct WorkerScratch {
     pub floats: Buffer,
     /// Sums that are not finished.
     pub sums: Buffer,
+    /// Products that are not narrowed yet.
+    pub products: Buffer,
 }

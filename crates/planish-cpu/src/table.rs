@@ -38,6 +38,22 @@ impl Output {
         }
     }
 
+    /// Only those of some rows. // data (m, rows)
+    pub fn of_rows(data: &mut [f32], m: usize, rows: Range<usize>) -> Output {
+        assert_eq!(
+            data.len(),
+            m * rows.len(),
+            "values of an output of {m} x {}",
+            rows.len()
+        );
+        Output {
+            data: data.as_mut_ptr().wrapping_sub(rows.start),
+            m,
+            rows: rows.end,
+            stride: rows.len(),
+        }
+    }
+
     /// Only the products of one row of x.
     pub fn of_row(&self, input_row: usize) -> Output {
         assert!(input_row < self.m);
@@ -73,8 +89,7 @@ impl Output {
     /// Only the thread that was given the rows may write there.
     pub unsafe fn at(&self, input_row: usize, row: usize) -> *mut f32 {
         assert!(input_row < self.m && row < self.rows);
-        // SAFETY: inside the output by the assertion above.
-        unsafe { self.data.add(input_row * self.stride + row) }
+        self.data.wrapping_add(input_row * self.stride + row)
     }
 }
 

@@ -139,6 +139,8 @@ pub struct GenerationPlan {
     pub logprobs: Option<usize>,
     /// How what the model writes is told apart.
     pub reading: Reading,
+    /// Every token is chosen by its logits, which whoever drives the session may change before.
+    pub by_logits: bool,
     /// What the answer is made to be: the constraint of the config, which whoever knows the vocabulary compiles.
     pub grammar: Option<Grammar>,
 }
@@ -262,6 +264,7 @@ impl GenerationConfig {
             max_time: time_limit(defaults.max_time.under(self.max_time)?)?,
             logprobs: self.logprobs,
             reading: self.reading.clone(),
+            by_logits: false,
             grammar: None,
         })
     }

@@ -14,12 +14,17 @@ const LONGEST_WAIT_TOKENS: usize = 4;
 /// Tokens of the text before that the first new ones are decoded with.
 const CONTEXT_TOKENS: usize = 8;
 
-/// The state of one stream of tokens.
+/// One stream of tokens.
 #[derive(Clone, Debug)]
 pub struct Detokenizer<'a> {
     tokenizer: &'a Tokenizer,
-    /// Tokens of the window.
-    window: Vec<u32>,
+    window: Window,
+}
+
+/// The state of one stream of tokens, for whoever hands in the tokenizer each time.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    tokens: Vec<u32>,
     /// How many tokens at the window's start are shown in full.
     context: usize,
     /// The part of the window's text that is shown.
@@ -30,26 +35,14 @@ impl<'a> Detokenizer<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer) -> Detokenizer<'a> {
         Detokenizer {
             tokenizer,
-            window: Vec::new(),
-            context: 0,
-            shown: String::new(),
+            window: Window::default(),
         }
     }
 
     /// One that goes on with a text: a space before the first new word is part of what is new.
     pub(crate) fn after(tokenizer: &'a Tokenizer, context: &[u32]) -> Result<Detokenizer<'a>, Error> {
-        let window = context[context.len().saturating_sub(CONTEXT_TOKENS)..].to_vec();
-        let shown = tokenizer.decode(&window)?;
-        // A text that ends within a character is not taken up.
-        if shown.ends_with(REPLACEMENT) {
-            return Ok(Detokenizer::new(tokenizer));
-        }
-        Ok(Detokenizer {
-            tokenizer,
-            context: window.len(),
-            window,
-            shown,
-        })
+        let window = Window::after(tokenizer, context)?;
+        Ok(Detokenizer { tokenizer, window })
     }
 
     /// Takes one token; returns the text that is now certain, often empty.
@@ -57,9 +50,45 @@ impl<'a> Detokenizer<'a> {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn push(&mut self, token: u32) -> Result<String, Error> {
-        self.window.push(token);
-        let text = self.tokenizer.decode(&self.window)?;
-        let pending = self.window.len() - self.context;
+        self.window.push(self.tokenizer, token)
+    }
+
+    /// The end of the stream: the text of what was still waiting, broken characters shown as U+FFFD.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn finish(&mut self) -> Result<String, Error> {
+        self.window.finish(self.tokenizer)
+    }
+}
+
+impl Window {
+    /// Goes on with the text of `context`.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn after(tokenizer: &Tokenizer, context: &[u32]) -> Result<Window, Error> {
+        let tokens = context[context.len().saturating_sub(CONTEXT_TOKENS)..].to_vec();
+        let shown = tokenizer.decode(&tokens)?;
+        // A text that ends within a character is not taken up.
+        if shown.ends_with(REPLACEMENT) {
+            return Ok(Window::default());
+        }
+        Ok(Window {
+            context: tokens.len(),
+            tokens,
+            shown,
+        })
+    }
+
+    /// As [`Detokenizer::push`].
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> Result<String, Error> {
+        self.tokens.push(token);
+        let text = tokenizer.decode(&self.tokens)?;
+        let pending = self.tokens.len() - self.context;
         let certain = match text.strip_suffix(REPLACEMENT) {
             None => text.as_str(),
             Some(_) if pending <= LONGEST_WAIT_TOKENS => return Ok(String::new()),
@@ -70,33 +99,33 @@ impl<'a> Detokenizer<'a> {
         let news = match certain.strip_prefix(self.shown.as_str()) {
             Some(news) => news.to_owned(),
             // A decoder that shows a whole run of bytes as broken if its end is: what is shown stays, the rest follows.
-            None if complete => self.tokenizer.decode(&self.window[self.context..])?,
+            None if complete => tokenizer.decode(&self.tokens[self.context..])?,
             None => String::new(),
         };
         if news.is_empty() {
             return Ok(news);
         }
         if complete {
-            self.window.drain(..self.context);
-            self.context = self.window.len();
-            self.shown = self.tokenizer.decode(&self.window)?;
+            self.tokens.drain(..self.context);
+            self.context = self.tokens.len();
+            self.shown = tokenizer.decode(&self.tokens)?;
         } else {
             self.shown = certain.to_owned();
         }
         Ok(news)
     }
 
-    /// The end of the stream: the text of what was still waiting, broken characters shown as U+FFFD.
+    /// As [`Detokenizer::finish`].
     ///
     /// # Errors
     /// When the tokenizer's decoder fails.
-    pub fn finish(&mut self) -> Result<String, Error> {
-        let text = self.tokenizer.decode(&self.window)?;
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, Error> {
+        let text = tokenizer.decode(&self.tokens)?;
         let news = match text.strip_prefix(self.shown.as_str()) {
             Some(news) => news.to_owned(),
-            None => self.tokenizer.decode(&self.window[self.context..])?,
+            None => tokenizer.decode(&self.tokens[self.context..])?,
         };
-        *self = Detokenizer::new(self.tokenizer);
+        *self = Window::default();
         Ok(news)
     }
 }

@@ -46,7 +46,7 @@ pub use channels::AnswerText;
 pub use config::{GenerationConfig, GenerationPlan};
 pub use constraint::Constraint;
 pub use defaults::GenerationDefaults;
-pub use detokenizer::Detokenizer;
+pub use detokenizer::{Detokenizer, Window};
 pub use error::Error;
 pub use files::{Files, OtherTokenizer};
 pub use foreign::in_foreign_code;

@@ -219,7 +219,7 @@ impl Session {
     /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token or logits are waited
     /// for, nor where the state could not go back if it is the last.
     pub fn may_run_ahead(&self) -> bool {
-        let depends = |run: &Run| run.sampler.depends_on_tokens() || run.plan.logprobs.is_some();
+        let depends = |run: &Run| run.sampler.depends_on_tokens() || run.plan.by_logits || run.plan.logprobs.is_some();
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
     }
 
@@ -243,7 +243,7 @@ impl Session {
             true => {
                 run.expected += 1;
                 let choice = run.sampler.next_choice(tokens);
-                match run.sampler.reads_logits(tokens) {
+                match run.plan.by_logits || run.sampler.reads_logits(tokens) {
                     true => {
                         run.choice = Some(choice);
                         Want::Logits

@@ -43,6 +43,7 @@ fn answer(session: &mut Session, model: &mut Model, prompt: &[u32]) -> Answer {
         max_time: None,
         logprobs: None,
         reading: Reading::default(),
+        by_logits: false,
         grammar: None,
     };
     session
@@ -126,6 +127,7 @@ fn tasks(vocabulary: u32, count: usize, longest: usize) -> Vec<(Vec<u32>, Genera
             max_time: None,
             logprobs: None,
             reading: Reading::default(),
+            by_logits: false,
             grammar: None,
         };
         (prompt, plan)

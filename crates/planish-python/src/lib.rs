@@ -1,11 +1,20 @@
 //! The package `planish` of Python: the library's functions and classes with Python's types, errors and names. What they do is done by
-//! the library.
+//! the library; what Python's users see is in `python/planish`, made of what is here.
 
 #![cfg(feature = "extension")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod array;
+mod checkpoints;
 mod errors;
+mod hook;
+mod memory;
+mod model;
+mod options;
 mod program;
+mod progress;
+mod serving;
+mod stream;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -15,6 +24,12 @@ use pyo3::prelude::*;
 fn _planish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::keep_panics();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    array::register(module)?;
+    checkpoints::register(module)?;
+    hook::register(module)?;
+    model::register(module)?;
     program::register(module)?;
+    serving::register(module)?;
+    stream::register(module)?;
     tokenizer::register(module)
 }

@@ -70,6 +70,7 @@ impl Client for Sender {
             EngineEvent::Reasoning(text) => Reply::Reasoning(text.to_owned()),
             EngineEvent::Call(name) => Reply::Call(name.to_owned()),
             EngineEvent::Arguments(text) => Reply::Arguments(text.to_owned()),
+            EngineEvent::Token(_) => return ControlFlow::Continue(()),
             EngineEvent::Finished(answer) => Reply::Finished(answer.clone()),
             EngineEvent::Failed(error) => Reply::Failed(ApiError::failed(error)),
         };

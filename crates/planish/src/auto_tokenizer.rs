@@ -84,13 +84,35 @@ impl AutoTokenizer {
         messages: &[Message],
         variables: &Map<String, Value>,
     ) -> Result<Vec<u32>, Error> {
-        let template = self.template.as_ref().ok_or(Error::NoChatTemplate)?;
         let input = TemplateInput {
             add_generation_prompt: true,
             variables: variables.clone(),
             ..TemplateInput::default()
         };
-        Ok(self.tokenizer.encode_conversation(template, messages, &input)?)
+        self.encode_conversation(messages, &input)
+    }
+
+    /// The tokens of a conversation with all that its template may use.
+    ///
+    /// # Errors
+    /// As [`AutoTokenizer::apply_chat_template`].
+    pub fn encode_conversation(&self, messages: &[Message], input: &TemplateInput) -> Result<Vec<u32>, Error> {
+        let template = self.template.as_ref().ok_or(Error::NoChatTemplate)?;
+        Ok(self.tokenizer.encode_conversation(template, messages, input)?)
+    }
+
+    /// The text of a conversation. Special tokens that stand in a message's text cannot be told from those of the template in it.
+    ///
+    /// # Errors
+    /// As [`AutoTokenizer::apply_chat_template`].
+    pub fn render_conversation(&self, messages: &[Message], input: &TemplateInput) -> Result<String, Error> {
+        let template = self.template.as_ref().ok_or(Error::NoChatTemplate)?;
+        Ok(template.render(messages, input)?)
+    }
+
+    /// What the chat templates are written as, if there are some.
+    pub fn chat_template_text(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::text)
     }
 
     /// The ids of `text`, with the special tokens that the model expects around a text.

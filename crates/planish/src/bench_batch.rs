@@ -92,6 +92,7 @@ fn run(model: &mut Model, options: &BatchBenchOptions, rates: &mut BatchRates) -
         max_time: None,
         logprobs: None,
         reading: Reading::default(),
+        by_logits: false,
         grammar: None,
     };
     let mut batch = Batch::default();

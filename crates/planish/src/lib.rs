@@ -59,6 +59,7 @@ mod error;
 mod error_kind;
 mod evaluate;
 mod imatrix;
+mod likelihood;
 mod many;
 mod metal_config;
 mod own_writing;
@@ -84,11 +85,12 @@ pub use conversation::{Conversation, Prepared};
 pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
-pub use engine::{Client, Engine, EngineEvent, EngineOptions, EngineRequest, EngineStatus, Refusal};
+pub use engine::{Client, Engine, EngineEvent, EngineOptions, EngineRequest, EngineStatus, Refusal, Weigh};
 pub use error::Error;
 pub use error_kind::ErrorKind;
 pub use evaluate::{EvaluationOptions, EvaluationProgress, evaluate_all};
 pub use imatrix::read_imatrix;
+pub use likelihood::Likelihood;
 pub use many::{ManyStep, Request};
 pub use metal_config::MetalConfig;
 pub use scores::{Comparison, Evaluation, Interval};
@@ -103,7 +105,8 @@ pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mapping
 pub use planish_format::{Encoder, FloatType, FormatError, Isa, IsaError, Packing};
 pub use planish_generate::{
     Answer, Call, Constraint, Error as GenerateError, Family, Finish, GenerationConfig, GenerationPlan, Message,
-    Reading, Reasoning, Step, StopStrings, TokenLogprobs, Tokenizer, Tool, ToolChoice, in_foreign_code,
+    Reading, Reasoning, Step, StopStrings, TemplateInput, TokenLogprobs, Tokenizer, Tool, ToolChoice, Window,
+    in_foreign_code,
 };
 pub use planish_gpu::Error as DeviceError;
 pub use planish_model::{

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
-use planish_checkpoint::hub::{self, Download};
-use planish_checkpoint::{Checkpoint, resolve};
+use planish_checkpoint::Checkpoint;
+use planish_checkpoint::hub::{self, Download, Settings, resolve_with};
 use planish_model::Architecture;
 
 use crate::Error;
@@ -44,12 +44,29 @@ impl Source {
         revision: Option<&str>,
         on_download: &mut dyn FnMut(Download),
     ) -> Result<Source, Error> {
+        Source::open_as(model, revision, None, on_download)
+    }
+
+    /// The same for who has this token of the Hub, in place of the one that the environment names.
+    ///
+    /// # Errors
+    /// As [`Source::open_revision`].
+    pub fn open_as(
+        model: impl AsRef<OsStr>,
+        revision: Option<&str>,
+        token: Option<&str>,
+        on_download: &mut dyn FnMut(Download),
+    ) -> Result<Source, Error> {
         let Some(model) = model.as_ref().to_str() else {
             // No name of the Hub.
             return Source::open_path(Path::new(model.as_ref()));
         };
         let hub_id = hub::repository(model);
-        let path = resolve(model, revision, on_download)?;
+        let mut settings = Settings::from_environment();
+        if let Some(token) = token {
+            settings.token = Some(token.to_owned());
+        }
+        let path = resolve_with(&settings, model, revision, on_download)?;
         Ok(Source {
             checkpoint: Checkpoint::open(&path)?,
             hub_id,

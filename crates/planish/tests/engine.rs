@@ -30,6 +30,7 @@ struct Listener {
     heard: Sender<Heard>,
     pieces: usize,
     gone: Arc<AtomicBool>,
+    tokens: Vec<u32>,
 }
 
 impl Client for Listener {
@@ -44,7 +45,14 @@ impl Client for Listener {
             EngineEvent::Reasoning(text) | EngineEvent::Call(text) | EngineEvent::Arguments(text) => {
                 panic!("no such part here: {text}")
             }
-            EngineEvent::Finished(answer) => Heard::Finished(answer.clone()),
+            EngineEvent::Token(token) => {
+                self.tokens.push(token);
+                return ControlFlow::Continue(());
+            }
+            EngineEvent::Finished(answer) => {
+                assert_eq!(answer.answer.tokens, self.tokens, "each token is told");
+                Heard::Finished(answer.clone())
+            }
             EngineEvent::Failed(error) => Heard::Failed(error.to_string()),
         };
         let is_text = matches!(heard, Heard::Text(_));
@@ -82,6 +90,7 @@ fn listener(pieces: usize) -> (Listener, Receiver<Heard>, Arc<AtomicBool>) {
         heard,
         pieces,
         gone: Arc::clone(&gone),
+        tokens: Vec::new(),
     };
     (client, receiver, gone)
 }
@@ -327,4 +336,62 @@ fn what_cannot_be_answered_is_refused_at_once() {
     };
     assert!(refuse(&[1], &wrong).to_string().contains("top_p"));
     assert_eq!(engine.status().passes, 0);
+}
+
+#[test]
+fn logits_may_be_weighed() -> Result<(), Error> {
+    let model = model();
+    let asked = prompt(OPENINGS[0]);
+    for seed in [None, Some(3)] {
+        let config = config(24, seed);
+        let alone = model
+            .session()
+            .continue_text(&asked, &config, &mut |_| ControlFlow::Continue(()))?;
+        // Looked at and left as they are, they give the same answer.
+        let (one, heard) = request(&asked, &config);
+        let mut seen = Vec::new();
+        model.answer_weighed(one, &mut |ids, logits| {
+            assert_eq!(logits.len(), model.architecture().vocabulary);
+            seen.push(ids.len());
+            ControlFlow::Continue(())
+        })?;
+        let (told, _) = answer(&heard);
+        assert_eq!(
+            (told.answer.tokens, told.text),
+            (alone.answer.tokens.clone(), alone.text)
+        );
+        assert_eq!(seen[..3], [asked.len(), asked.len() + 1, asked.len() + 2]);
+
+        // A token that is made impossible does not come.
+        let banned = alone.answer.tokens[1] as usize;
+        let (one, heard) = request(&asked, &config);
+        model.answer_weighed(one, &mut |_, logits| {
+            logits[banned] = f32::NEG_INFINITY;
+            ControlFlow::Continue(())
+        })?;
+        let (told, _) = answer(&heard);
+        assert!(!told.answer.tokens.contains(&(banned as u32)), "{told:?}");
+        if seed.is_none() {
+            assert_eq!(told.answer.tokens[0], alone.answer.tokens[0]);
+        }
+    }
+    let (one, heard) = request(&asked, &config(24, None));
+    let mut left = 3;
+    model.answer_weighed(one, &mut |_, _| {
+        left -= 1;
+        if left == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    let (told, _) = answer(&heard);
+    assert_eq!((told.answer.finish, told.answer.tokens.len()), (Finish::Interrupted, 2));
+    let (empty, _) = request(&[], &config(24, None));
+    assert!(
+        model
+            .answer_weighed(empty, &mut |_, _| ControlFlow::Continue(()))
+            .is_err()
+    );
+    Ok(())
 }

@@ -113,7 +113,7 @@ fn digits(bytes: &[u8], codes: &mut [u8]) {
     let mut shift = 1u8;
     for codes in codes.chunks_exact_mut(bytes.len()) {
         for (code, byte) in codes.iter_mut().zip(bytes) {
-            *code = (u16::from(byte.wrapping_mul(shift)) * 3 >> 8) as u8;
+            *code = ((u16::from(byte.wrapping_mul(shift)) * 3) >> 8) as u8;
         }
         shift = shift.wrapping_mul(3);
     }

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 
 use super::{CHUNK_ROWS, MIN_CHUNK_BYTES, Precision, Scratch, alike, packing};
 use crate::Cpu;
+use crate::floats::Floats;
 use crate::input::Shape;
 use crate::interleaved;
 use crate::matrix::CpuMatrix;
@@ -111,7 +112,7 @@ impl Cpu {
             (Some(packing), Precision::Rounded) => {
                 if let (Some(kernels), CpuMatrix::Interleaved(_)) = (&self.set.interleaved, run.weights[0]) {
                     let shape = one_row(packing, interleaved::block(packing));
-                    let prepared = self.round_to_int16(kernels, shape, run.inputs, buffers);
+                    let prepared = self.round_to_int16(kernels, shape, Floats::F32(run.inputs), buffers);
                     return each(&|part, rows, scratch| {
                         if let CpuMatrix::Interleaved(matrix) = run.weights[part] {
                             let (input, output) = (prepared.of_tile(part), run.outputs.of_row(part));
@@ -120,7 +121,7 @@ impl Cpu {
                     });
                 }
                 let block = (self.set.block)(packing, 1);
-                let prepared = self.round_input(one_row(packing, block), run.inputs, buffers);
+                let prepared = self.round_input(one_row(packing, block), Floats::F32(run.inputs), buffers);
                 each(&|part, rows, scratch| {
                     let input = prepared.of_row(part);
                     self.in_order(
@@ -134,7 +135,7 @@ impl Cpu {
                 });
             }
             (Some(packing), Precision::Exact) => {
-                let prepared = self.arrange_input(one_row(packing, packing.group()), run.inputs, buffers);
+                let prepared = self.arrange_input(one_row(packing, packing.group()), Floats::F32(run.inputs), buffers);
                 each(&|part, rows, scratch| {
                     let input = prepared.of_row(part);
                     self.in_order(

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use planish_format::Packing;
 
+use super::narrow::Narrow;
 use crate::matrix::CpuMatrix;
 use crate::table::{InstructionSet, InterleavedKernels, Output};
 
@@ -18,6 +19,8 @@ pub(super) const CHUNK_ROWS: usize = 32;
 pub(super) struct Parts<'a> {
     pub weights: &'a [&'a CpuMatrix],
     pub outputs: [Output; MAX_WEIGHTS],
+    /// Where the products of the only weight go instead.
+    pub narrow: Option<Narrow<'a>>,
 }
 
 impl<'a> Parts<'a> {
@@ -29,6 +32,16 @@ impl<'a> Parts<'a> {
         Parts {
             weights,
             outputs: std::array::from_fn(output),
+            narrow: None,
+        }
+    }
+
+    /// One weight whose products are not f32 in the end, or get a bias.
+    pub fn of_one(weights: &'a [&'a CpuMatrix; 1], narrow: Narrow<'a>) -> Parts<'a> {
+        Parts {
+            weights,
+            outputs: std::array::from_fn(|_| Output::new(&mut [], 0, 0)),
+            narrow: Some(narrow),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Input;
 use crate::Cpu;
+use crate::floats::Floats;
 use crate::input::{
     BF16_COLS, BF16_ROWS, Bf16Input, ExactInput, ExactRow, InputBuffers, Int8Input, Int8Row, Int16Input, Int16Tile,
     Shape,
@@ -16,7 +17,12 @@ const SERIAL_VALUES: usize = 16 * 1024;
 
 impl Cpu {
     /// As many rows of x as `input` holds, each in the form that the kernels want for `shape.m` rows.
-    pub(super) fn round_input<'a>(&self, shape: Shape, input: &[f32], buffers: &'a mut InputBuffers) -> Int8Input<'a> {
+    pub(super) fn round_input<'a>(
+        &self,
+        shape: Shape,
+        input: Floats<'_>,
+        buffers: &'a mut InputBuffers,
+    ) -> Int8Input<'a> {
         let rows = input.len() / shape.cols;
         let (stride, block_stride, group_stride) = (shape.stride(), shape.block_stride(), shape.group_stride());
         let codes = SharedSlice::new(buffers.values.take::<i8>(rows * stride));
@@ -31,7 +37,9 @@ impl Cpu {
                     sums: sums.part(row, group_stride),
                 }
             };
-            (self.set.arrange_int8)(&input[row * shape.cols..][..shape.cols], &shape, into);
+            input.with(row * shape.cols..(row + 1) * shape.cols, |x| {
+                (self.set.arrange_int8)(x, &shape, into)
+            });
         });
         Int8Input {
             shape,
@@ -46,7 +54,7 @@ impl Cpu {
         &self,
         kernels: &InterleavedKernels,
         shape: Shape,
-        input: &[f32],
+        input: Floats<'_>,
         buffers: &'a mut InputBuffers,
     ) -> Int16Input<'a> {
         let (cols, tile_rows, group) = (shape.cols, shape.tile_rows(), shape.packing.group());
@@ -73,7 +81,9 @@ impl Cpu {
                 }
             };
             let rows = tile * tile_rows..((tile + 1) * tile_rows).min(rows);
-            (kernels.round)(&input[rows.start * cols..rows.end * cols], &shape, of_tile, into);
+            input.with(rows.start * cols..rows.end * cols, |x| {
+                (kernels.round)(x, &shape, of_tile, into)
+            });
         });
         Int16Input {
             shape,
@@ -87,7 +97,7 @@ impl Cpu {
     pub(super) fn arrange_input<'a>(
         &self,
         shape: Shape,
-        input: &[f32],
+        input: Floats<'_>,
         buffers: &'a mut InputBuffers,
     ) -> ExactInput<'a> {
         let rows = input.len() / shape.cols;
@@ -102,7 +112,9 @@ impl Cpu {
                     sums: sums.part(row, group_stride),
                 }
             };
-            (self.set.arrange_exact)(&input[row * shape.cols..][..shape.cols], &shape, into);
+            input.with(row * shape.cols..(row + 1) * shape.cols, |x| {
+                (self.set.arrange_exact)(x, &shape, into)
+            });
         });
         let values = buffers.values.get(rows * stride);
         ExactInput {
@@ -128,7 +140,8 @@ impl Cpu {
             let rows = block * BF16_ROWS..m.min((block + 1) * BF16_ROWS);
             // SAFETY: every block is given to one call.
             let into = unsafe { tiles.part(block, block_len) };
-            (kernels.arrange)(&input.values[rows.start * cols..rows.end * cols], cols, into);
+            let range = rows.start * cols..rows.end * cols;
+            input.values.with(range, |x| (kernels.arrange)(x, cols, into));
         });
         let tiles = buffers.values.get(blocks * block_len);
         Bf16Input { m, steps, tiles }

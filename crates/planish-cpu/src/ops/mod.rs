@@ -24,7 +24,7 @@ use crate::heads::copy_heads;
 use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
-use crate::{Arena, Cpu, CpuMatrix, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
+use crate::{Arena, Cpu, CpuMatrix, FloatsMut, KeyValueShape, KeyValues, Matmul, OutOfMemory, Precision};
 use planish_format::memory::available_memory;
 
 use meter::{Meter, Phase};
@@ -262,7 +262,7 @@ impl Ops for CpuOps {
                 rows.extend(all.map(|position| (position + offset) as u32));
             }
         }
-        self.cpu.rows(table, &rows, output);
+        self.cpu.rows(table, &rows, FloatsMut::F32(output));
         if scale != 1.0 {
             output.iter_mut().for_each(|value| *value *= scale);
         }

@@ -2,11 +2,12 @@
 //! shapes and counts (`matrix.rs`, which prints a table), all float types, extreme codes, unaligned bytes.
 
 mod case;
+mod linear;
 mod matrix;
 mod table;
 
 use case::{BASE, Case, Codes, FLOAT_TYPES, Random, check, every_set, input, multiply, packed, stored};
-use planish_cpu::{Cpu, CpuMatrix, Interleaved, Matmul, Precision};
+use planish_cpu::{Cpu, CpuMatrix, FloatsMut, Interleaved, Matmul, Precision};
 use planish_format::FloatType;
 use planish_ops::PlainMatrix;
 
@@ -23,6 +24,26 @@ fn what_cannot_be_interleaved() {
     assert!(!fits(Case { group: 16, ..case }));
     let float_type = FloatType::F32;
     assert!(!fits(Case { float_type, ..case }));
+}
+
+#[test]
+fn interleaved_bytes_are_the_same_weights() {
+    for bits in [2, 4, 8] {
+        let case = Case { rows: 48, bits, ..BASE };
+        let CpuMatrix::Packed(matrix) = packed(&case, &mut Random(2)).matrix else {
+            panic!("packed")
+        };
+        let interleaved = Interleaved::new(&matrix).unwrap();
+        let same = Interleaved::of_data(interleaved.shape(), interleaved.data().clone()).unwrap();
+        let back = same.in_order();
+        assert!(back.codes == matrix.codes && back.scales == matrix.scales && back.biases == matrix.biases);
+        assert_eq!(
+            same.data().len(),
+            matrix.codes.len() + matrix.scales.len() + matrix.biases.len()
+        );
+        let short = interleaved.data().slice(1..);
+        assert!(Interleaved::of_data(interleaved.shape(), short).is_none());
+    }
 }
 
 #[test]
@@ -124,7 +145,7 @@ fn rows_of_an_embedding() {
         let mut out = vec![0.0; ids.len() * case.cols];
         Cpu::with_instructions(2, None)
             .unwrap()
-            .rows(&packed.matrix, &ids, &mut out);
+            .rows(&packed.matrix, &ids, FloatsMut::F32(&mut out));
         for (index, got) in out.iter().enumerate() {
             let at = ids[index / case.cols] as usize * case.cols + index % case.cols;
             let expected = packed.scales[at / 32] * packed.codes[at] as f32 + packed.biases[at / 32];
@@ -145,7 +166,9 @@ fn rows_of_an_embedding() {
         data,
     });
     let mut out = vec![0.0; ids.len() * case.cols];
-    Cpu::with_instructions(1, None).unwrap().rows(&matrix, &ids, &mut out);
+    Cpu::with_instructions(1, None)
+        .unwrap()
+        .rows(&matrix, &ids, FloatsMut::F32(&mut out));
     let expected = ids
         .iter()
         .flat_map(|&id| &values[id as usize * case.cols..][..case.cols]);

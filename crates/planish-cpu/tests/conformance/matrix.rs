@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::env;
 
 use bytes::Bytes;
-use planish_cpu::{Cpu, CpuMatrix, Interleaved, MatmulEach, Precision, Rounding, instruction_sets};
+use planish_cpu::{Cpu, CpuMatrix, FloatsMut, Interleaved, MatmulEach, Precision, Rounding, instruction_sets};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::PlainMatrix;
 
@@ -260,7 +260,7 @@ fn check_lookup(setting: &Setting, matrix: &CpuMatrix) {
     let mut row = vec![f32::NAN; cols];
     Cpu::with_instructions(1, None)
         .unwrap()
-        .rows(matrix, &[last as u32], &mut row);
+        .rows(matrix, &[last as u32], FloatsMut::F32(&mut row));
     for (col, (value, expected)) in row.iter().zip(&setting.weights[last * cols..]).enumerate() {
         let difference = (f64::from(*value) - expected).abs();
         assert!(

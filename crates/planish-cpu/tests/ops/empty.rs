@@ -1,7 +1,7 @@
 //! Matrices without rows or without columns: products are no values, or sums of nothing.
 
 use bytes::Bytes;
-use planish_cpu::{Cpu, CpuMatrix, Matmul, MatmulEach, Precision, instruction_sets};
+use planish_cpu::{Cpu, CpuMatrix, FloatsMut, Matmul, MatmulEach, Precision, instruction_sets};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing};
 use planish_ops::PlainMatrix;
 
@@ -59,7 +59,7 @@ fn products_of_nothing_are_nothing_or_zeros() {
                     assert!(output.iter().all(|value| *value == 0.0), "{set} {rows} x {cols} each");
                 }
                 if rows > 0 {
-                    cpu.rows(&matrix, &[0, rows as u32 - 1], &mut []);
+                    cpu.rows(&matrix, &[0, rows as u32 - 1], FloatsMut::F32(&mut []));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::{Error, TextAnswer, TokenLogprobs};
 
-/// What an engine tells a client, in this order: `Begun` once, pieces of text, then `Finished` or `Failed` once, which may also be
+/// What an engine tells a client, in this order: `Begun` once, tokens and pieces of text, then `Finished` or `Failed` once, which may also be
 /// all there is.
 #[derive(Clone, Copy, Debug)]
 pub enum EngineEvent<'a> {
@@ -25,6 +25,8 @@ pub enum EngineEvent<'a> {
     Call(&'a str),
     /// More of the arguments of the call that began last.
     Arguments(&'a str),
+    /// A token of the answer is taken. What it makes certain of the text was told before.
+    Token(u32),
     /// The answer is finished: by itself, or [`Finish::Interrupted`](crate::Finish::Interrupted) because the engine stops.
     Finished(&'a TextAnswer),
     /// The answer cannot be given, or not to its end.

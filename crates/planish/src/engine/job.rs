@@ -34,11 +34,16 @@ impl Job<'_> {
             Step::Logprobs(_) => return ControlFlow::Continue(()),
             Step::Token(token) => token,
         };
-        let flow = self.told.take(token, &mut |piece| tell(client, gone, piece));
-        flow.unwrap_or_else(|error| {
-            self.failure = Some(error);
-            ControlFlow::Break(())
-        })
+        match self.told.take(token, &mut |piece| tell(client, gone, piece)) {
+            Ok(flow) => match tell_event(client, gone, EngineEvent::Token(token)) {
+                ControlFlow::Continue(()) => flow,
+                ControlFlow::Break(()) => ControlFlow::Break(()),
+            },
+            Err(error) => {
+                self.failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
     }
 
     /// The last event.

@@ -11,6 +11,7 @@ mod memory;
 mod prefixes;
 mod schedule;
 mod thread;
+mod weighed;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, EngineEvent};
 use thread::Submitted;
+pub use weighed::Weigh;
 
 use crate::{CausalLM, Error, Request};
 

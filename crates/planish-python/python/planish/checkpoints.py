@@ -1,0 +1,118 @@
+"""Whole checkpoints: quantize, convert, dequantize, inspect."""
+
+import os
+
+from planish import _planish
+from planish.progress import Progress
+from planish.records import Record
+
+
+class Report(Record):
+    """What was written: `bits_per_weight`, how many weights are `packed`, `plain` (layers that one would expect to be packed, and why
+    they are not), `notes`, `source_bytes`, `output_bytes`, `weights`."""
+
+
+class Inspection(Record):
+    """What a checkpoint holds: `format`, `model_type`, `tensors` (name, shape, type, bits, group_size, bytes, cost), `weights`, `bytes`,
+    `bits_per_weight`, and `cost`, the relative errors of packing a plain model at 2, 3, 4, 5, 6 and 8 bits."""
+
+
+def _write(write, src, out, told, revision, token, force, resume, *arguments) -> Report:
+    files = {
+        "src": src,
+        "out": out,
+        "force": force,
+        "resume": resume,
+        "revision": revision,
+        "token": token,
+        "progress": told,
+    }
+    return Report(write(files, *arguments))
+
+
+def quantize(
+    src: str | os.PathLike | None,
+    out: str | os.PathLike,
+    *,
+    bits: int = 4,
+    group_size: int = 64,
+    format: str = "metal",
+    include=(),
+    exclude=(),
+    overrides=None,
+    dtype: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    progress=None,
+) -> Report:
+    """Packs a plain model into the folder `out`, which appears when it is whole.
+
+    `format` is metal (transformers) or mlx. `include` may name head and experts, `exclude` modules that stay plain. `overrides` of MLX
+    give other bits to modules that match: `{"down_proj": 6, "lm_head": (8, 32), "embed": None}`, None being plain. `src` may be a
+    Hub model."""
+
+    def written(choice):
+        if choice is None:
+            return "none"
+        return ",".join(map(str, choice)) if isinstance(choice, (tuple, list)) else str(choice)
+
+    packed = {
+        "bits": bits,
+        "group_size": group_size,
+        "format": format,
+        "include": list(include),
+        "exclude": list(exclude),
+        "overrides": [f"{pattern}={written(choice)}" for pattern, choice in (overrides or {}).items()],
+        "dtype": dtype,
+    }
+    with Progress(progress) as told:
+        return _write(_planish.quantize, src, out, told, revision, token, force, resume, packed)
+
+
+def convert(
+    src: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    to: str,
+    force: bool = False,
+    resume: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    progress=None,
+) -> Report:
+    """Moves a packed model to another dialect, `to` metal or mlx; codes stay as they are."""
+    with Progress(progress) as told:
+        return _write(_planish.convert, src, out, told, revision, token, force, resume, to)
+
+
+def dequantize(
+    src: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    force: bool = False,
+    resume: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    progress=None,
+) -> Report:
+    """Writes a packed model or a GGUF file as plain floats of `dtype` (bfloat16, float16, float32), else of the type of its scales."""
+    with Progress(progress) as told:
+        return _write(_planish.dequantize, src, out, told, revision, token, force, resume, dtype)
+
+
+def inspect(
+    src: str | os.PathLike | None = None,
+    *,
+    group_size: int = 64,
+    revision: str | None = None,
+    token: str | None = None,
+    progress=None,
+) -> Inspection:
+    """Lists every tensor; of a plain model, measures the error of packing its layers at each width."""
+    import json
+
+    with Progress(progress) as told:
+        return Inspection(json.loads(_planish.inspect(src, group_size, revision, token, told)))

@@ -1,0 +1,145 @@
+"""planish's products over PyTorch's tensors: one function for eager code, the same as operators for graphs and gradients.
+
+A weight is a list of tensors: codes (uint32 words), scales and biases; or one of bytes that holds all three with 16 rows side by side.
+"""
+
+import ctypes
+from functools import lru_cache
+
+import torch
+from planish._planish import PackedLayout, advise_huge, use_openmp
+
+TYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+#: Whether products are computed in f32 throughout; else their inputs are rounded to 8 or 16 bits or bf16. See `enable`.
+exact = False
+
+
+def _share_threads():
+    """Products run on the threads that PyTorch has already, where those are OpenMP's."""
+    if torch.backends.openmp.is_available():
+        parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+        if parallel is not None:
+            use_openmp(ctypes.cast(parallel, ctypes.c_void_p).value)
+
+
+@lru_cache(maxsize=None)
+def layout(rows: int, cols: int, bits: int, group_size: int, scale_type: torch.dtype) -> PackedLayout:
+    """The description of a weight by which Rust finds its way."""
+    return PackedLayout(rows, cols, bits, group_size, TYPES.get(scale_type, str(scale_type)))
+
+
+def words(cols: int, bits: int) -> int:
+    """The uint32 words of a row of codes."""
+    return cols * bits // 32
+
+
+def _place(tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_cpu:
+        raise RuntimeError(
+            f"planish computes packed weights of transformers on the CPU, found a tensor on {tensor.device}; for another device load the "
+            "model with quantization_config=MetalConfig(dequantize=True)"
+        )
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+
+def _described(x: torch.Tensor) -> str:
+    name = TYPES.get(x.dtype)
+    if name is None:
+        raise TypeError(f"packed weights compute with float32, float16 and bfloat16, found {x.dtype}")
+    return name
+
+
+def _addresses(parts) -> list[int]:
+    return [_place(part).data_ptr() for part in parts]
+
+
+def linear(x, parts, bias, rows: int, bits: int, group_size: int, scale_type: torch.dtype, exact: bool):
+    """`x @ weight.T + bias` in the type of x. // x (..., cols) -> (..., rows)"""
+    *outer, cols = x.shape
+    weight = layout(rows, cols, bits, group_size, scale_type)
+    name = _described(x)
+    x = _place(x)
+    output = x.new_empty((*outer, rows))
+    address, bias_type = 0, name
+    if bias is not None:
+        bias = _place(bias)
+        address, bias_type = bias.data_ptr(), _described(bias)
+    threads, m = torch.get_num_threads(), x.numel() // cols
+    weight.linear(_addresses(parts), x.data_ptr(), name, m, output.data_ptr(), address, bias_type, exact, threads)
+    return output
+
+
+def backward(grad, parts, cols: int, bits: int, group_size: int, scale_type: torch.dtype):
+    """`grad @ weight` in f32, in the type of grad. // grad (..., rows) -> (..., cols)"""
+    rows = grad.shape[-1]
+    weight = layout(rows, cols, bits, group_size, scale_type)
+    name = _described(grad)
+    grad = _place(grad)
+    output = torch.empty((*grad.shape[:-1], cols), dtype=grad.dtype)
+    weight.backward(
+        _addresses(parts), grad.data_ptr(), name, grad.numel() // rows, output.data_ptr(), torch.get_num_threads()
+    )
+    return output
+
+
+def lookup(ids, parts, rows: int, cols: int, bits: int, group_size: int, scale_type: torch.dtype, dtype: torch.dtype):
+    """Rows of a packed table in a type. // ids (...) -> (..., cols)"""
+    weight = layout(rows, cols, bits, group_size, scale_type)
+    ids = _place(ids.to(torch.int64))
+    output = torch.empty((*ids.shape, cols), dtype=dtype)
+    weight.rows(
+        _addresses(parts), ids.data_ptr(), ids.numel(), output.data_ptr(), _described(output), torch.get_num_threads()
+    )
+    return output
+
+
+_share_threads()
+
+_library = torch.library.Library("planish", "DEF")
+_library.define(
+    "linear(Tensor x, Tensor[] parts, Tensor? bias, int rows, int bits, int group_size, ScalarType scale_type, bool exact) -> Tensor"
+)
+_library.define(
+    "backward(Tensor grad, Tensor[] parts, int cols, int bits, int group_size, ScalarType scale_type) -> Tensor"
+)
+_library.define(
+    "lookup(Tensor ids, Tensor[] parts, int rows, int cols, int bits, int group_size, ScalarType scale_type, ScalarType dtype) -> Tensor"
+)
+_library.impl("linear", linear, "CPU")
+_library.impl("backward", backward, "CPU")
+_library.impl("lookup", lookup, "CPU")
+
+
+@torch.library.register_fake("planish::linear", lib=_library)
+def _(x, parts, bias, rows, bits, group_size, scale_type, exact):
+    return x.new_empty((*x.shape[:-1], rows))
+
+
+@torch.library.register_fake("planish::backward", lib=_library)
+def _(grad, parts, cols, bits, group_size, scale_type):
+    return grad.new_empty((*grad.shape[:-1], cols))
+
+
+@torch.library.register_fake("planish::lookup", lib=_library)
+def _(ids, parts, rows, cols, bits, group_size, scale_type, dtype):
+    return ids.new_empty((*ids.shape, cols), dtype=dtype)
+
+
+def _keep(ctx, inputs, output):
+    x, parts, bias, _, bits, group_size, scale_type, _ = inputs
+    ctx.save_for_backward(*parts)
+    ctx.weight = (x.shape[-1], bits, group_size, scale_type)
+    ctx.bias_type = None if bias is None else bias.dtype
+
+
+def _gradients(ctx, grad):
+    of_x = of_bias = None
+    if ctx.needs_input_grad[0]:
+        of_x = torch.ops.planish.backward(grad, list(ctx.saved_tensors), *ctx.weight)
+    if ctx.bias_type is not None and ctx.needs_input_grad[2]:
+        of_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_type)
+    return of_x, [None] * len(ctx.saved_tensors), of_bias, None, None, None, None, None
+
+
+torch.library.register_autograd("planish::linear", _gradients, setup_context=_keep, lib=_library)
