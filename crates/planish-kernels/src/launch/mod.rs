@@ -74,7 +74,7 @@ pub use search::SearchGroups;
 pub use stack::{StackMatmul, StackRouting};
 pub use stack_tensor::StackTensor;
 pub use stack_variants::{STACK_VARIANTS, StackBuffer, StackProduct, StackVariant};
-pub use states::{Convolve, Recur};
+pub use states::{Convolve, Recur, ScanChannels};
 pub use tensor::TensorMatmul;
 pub use tiles::TensorWeight;
 pub use triangle::{FactorBlock, PlaceBlocks};

@@ -63,11 +63,13 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jamba;
 mod laguna;
 mod lfm2;
 mod lfm2_moe;
 mod lfm3;
 mod llama;
+mod mamba;
 mod mamba2;
 mod mamba2_only;
 mod mellum;
@@ -196,12 +198,15 @@ static FAMILIES: &[Family] = &[
     internlm3::FAMILY,
     iquestcoder::FAMILY,
     jais2::FAMILY,
+    jamba::FAMILY,
     laguna::FAMILY,
     lfm2::FAMILY,
     lfm2_moe::FAMILY,
     lfm3::FAMILY,
     llama::FAMILY,
     mamba2_only::FAMILY,
+    mamba::FALCON_FAMILY,
+    mamba::FAMILY,
     mellum::FAMILY,
     mimo_v2_flash::FAMILY,
     minicpm3::FAMILY,
