@@ -50,7 +50,7 @@ pub use attention_variants::{
     ATTENTION_VARIANTS, AttentionBuffer, AttentionPlan, AttentionStep, AttentionVariant, LEAST_TILE_ROWS,
 };
 pub use choose::{Choose, SETTING_WORDS, Search, settings_of};
-pub use elementwise::{Add, Gate};
+pub use elementwise::{Add, Gate, ScaleRows};
 pub use experts::{ExpertsInner, ExpertsOuter, SumBase};
 pub use feedback::Feedback;
 pub use heads::{CopyHeads, HeadMatvec, TransposeHeads};

@@ -69,6 +69,7 @@ mod lfm2;
 mod lfm2_moe;
 mod lfm3;
 mod llama;
+mod llama4;
 mod mamba;
 mod mamba2;
 mod mamba2_only;
@@ -203,6 +204,7 @@ static FAMILIES: &[Family] = &[
     lfm2::FAMILY,
     lfm2_moe::FAMILY,
     lfm3::FAMILY,
+    llama4::FAMILY,
     llama::FAMILY,
     mamba2_only::FAMILY,
     mamba::FALCON_FAMILY,
@@ -250,6 +252,7 @@ static FAMILIES: &[Family] = &[
     wrapped::GEMMA4_FAMILY,
     wrapped::GEMMA4_UNIFIED_FAMILY,
     wrapped::KIMI_K25_FAMILY,
+    wrapped::LLAMA4_FAMILY,
     wrapped::MISTRAL3_FAMILY,
     wrapped::QWEN2_5_VL_FAMILY,
     wrapped::QWEN2_VL_FAMILY,
