@@ -1,5 +1,6 @@
 //! Activations and sums.
 
+use planish_format::FloatType;
 use planish_kernels::launch::{Add, Gate, Launch, ScaleRows};
 use planish_ops::{Activation, Xielu, gate_reference};
 

@@ -57,8 +57,9 @@ fn linear<O: Ops, const N: usize>(
     pass: &Pass<'_, O>,
     input: &O::Tensor,
     layers: [&LinearLayer<O>; N],
-    mut outputs: [&mut O::Tensor; N],
+    outputs: [&mut O::Tensor; N],
 ) {
+    let mut outputs = outputs;
     pass.ops.linear(Linear {
         rows: pass.rows,
         input,

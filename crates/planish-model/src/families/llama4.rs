@@ -104,6 +104,9 @@ fn limit(config: Config<'_>, rotates: &[bool]) -> Result<Option<PositionLimit>, 
         positions: config.count("floor_scale")? - 1,
         key: "floor_scale",
     };
+    if grows && growth.positions == 0 {
+        return Err(config.error(growth.key, "at least 2"));
+    }
     let limits = chunk.into_iter().chain(grows.then_some(growth));
     Ok(limits.min_by_key(|limit| limit.positions))
 }
