@@ -74,6 +74,6 @@ KERNEL(scale_rows)(
     launch_dependents();
     wait_for_previous();
     const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
-    for (ulong i = first; i < min(first + 8, ulong(problem.count)); i++)
+    for (ulong i = first; i < first + 8 && i < problem.count; i++)
         values[i] = narrow<value_t>(widen(values[i]) * factors[i / problem.cols]);
 }
