@@ -1,11 +1,13 @@
 """What a server costs besides tokens a second, on `planish serve` with any model:
 
-    python scripts/bench_serving.py PROGRAM [MODEL] [--prompt-tokens 4096] [--rounds 3] [--only gap,warm,form,http]
+    python scripts/bench_serving.py PROGRAM [MODEL] [--prompt-tokens 4096] [--rounds 3] [--threads 1] [--only gap,warm,form,one,http]
 
 gap   the longest silence of a running stream while a long prompt comes in
 warm  time to the first token of a long prompt that was read before, over that of one that was not
 form  rate of answers by a JSON schema over that of free ones, for one client and for 16
-http  time of a step of 64 streams over HTTP, less that of `planish bench --batch 64`
+one   rate of one stream over HTTP, over that of `planish bench --batch 1`
+http  time of a step of 64 streams over HTTP, less that of `planish bench --batch 64`; the client runs on this machine too, so that on one
+      of few cores it needs a core that does not compute: --threads
 
 One JSON object for each round; what is compared is measured one right after the other. On a machine that does other things too, run all of it
 with `nice -n -19`: in real time (chrt) the threads that compute would keep those of HTTP from running.
@@ -134,12 +136,17 @@ def form(server, numbers, clients):
     return {"free_tokens_per_s": free, "formed_tokens_per_s": formed, "formed_over_free": formed / free}
 
 
-def http_step(program, model, numbers):
-    with Server(program, model, "--parallel", "64") as server:
-        served = 64e3 / rate(server, numbers, 64)
-    command = [program, "bench", *([model] if model else []), "--batch", "64", "--prompt-tokens", "16", "--generate-tokens", str(TOKENS), "--repeat", "1", "--json"]
+def beside_bench(program, model, numbers, clients, threads):
+    with Server(program, model, "--parallel", str(clients), *threads) as server:
+        server.first(drawn(numbers, 16))
+        served = rate(server, numbers, clients)
+    command = [program, "bench", *([model] if model else []), "--batch", str(clients), "--prompt-tokens", "16",
+               "--generate-tokens", str(TOKENS), "--repeat", "1", "--json", *threads]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"served_step_ms": served, "bench": found}
+    bench = found["batch"][0]["decode_tokens_per_s"]
+    steps = [1e3 * clients / found for found in (served, bench)]
+    return {"served_tokens_per_s": served, "bench_tokens_per_s": bench, "served_over_bench": served / bench,
+            "served_step_ms": steps[0], "bench_step_ms": steps[1], "difference_ms": steps[0] - steps[1]}
 
 
 def main():
@@ -148,10 +155,12 @@ def main():
     parser.add_argument("model", nargs="?")
     parser.add_argument("--prompt-tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="gap,warm,form,http")
+    parser.add_argument("--threads", help="that compute")
+    parser.add_argument("--only", default="gap,warm,form,one,http")
     arguments = parser.parse_args()
     only, numbers = arguments.only.split(","), random.Random(1)
-    with Server(arguments.program, arguments.model) as server:
+    threads = ["--threads", arguments.threads] if arguments.threads else []
+    with Server(arguments.program, arguments.model, *threads) as server:
         server.first(drawn(numbers, min(600, arguments.prompt_tokens)))
         for _ in range(arguments.rounds):
             found = {}
@@ -161,9 +170,11 @@ def main():
                 found["warm"] = warm(server, numbers, arguments.prompt_tokens)
             if "form" in only:
                 found["form"] = {clients: form(server, numbers, clients) for clients in (1, 16)}
-            print(json.dumps(found), flush=True)
-    if "http" in only:
-        print(json.dumps({"http": http_step(arguments.program, arguments.model, numbers)}))
+            if found:
+                print(json.dumps(found), flush=True)
+    for name, clients in (("one", 1), ("http", 64)):
+        for _ in range(arguments.rounds if name in only else 0):
+            print(json.dumps({name: beside_bench(arguments.program, arguments.model, numbers, clients, threads)}), flush=True)
 
 
 if __name__ == "__main__":

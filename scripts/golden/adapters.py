@@ -66,7 +66,9 @@ def mlx(name, kind):
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model, _ = load_model(BASE)
+    # mlx-lm does not know transformers 5's `rope_parameters`.
+    rope = json.loads((BASE / "config.json").read_text())["rope_parameters"]
+    model, _ = load_model(BASE, model_config={"rope_theta": rope["rope_theta"], "rope_scaling": rope})
     model.set_dtype(mx.float32)
     model.freeze()
     parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "mlp.down_proj"]}

@@ -9,7 +9,7 @@ mod keys;
 mod read;
 mod write;
 
-use planish_format::Packing;
+use planish_format::{FloatMode, Packing};
 
 pub(crate) use self::keys::Keys;
 use crate::Method;
@@ -64,7 +64,7 @@ pub struct Scheme {
     pub group: usize,
 }
 
-/// How codes become weights. Only `Affine` is written.
+/// How codes become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `scale * code + bias`.
@@ -88,6 +88,15 @@ impl Mode {
         }
     }
 
+    /// The mode whose codes are these floats.
+    pub fn of_floats(mode: FloatMode) -> Mode {
+        match mode {
+            FloatMode::Mxfp4 => Mode::Mxfp4,
+            FloatMode::Mxfp8 => Mode::Mxfp8,
+            FloatMode::Nvfp4 => Mode::Nvfp4,
+        }
+    }
+
     /// Bits and group where the config gives none, as MLX has them.
     fn defaults(self) -> (u32, usize) {
         match self {
@@ -106,6 +115,15 @@ impl Scheme {
             mode: Mode::Affine,
             bits: packing.bits(),
             group: packing.group(),
+        }
+    }
+
+    /// Codes that are floats.
+    pub fn floats(mode: FloatMode) -> Scheme {
+        Scheme {
+            mode: Mode::of_floats(mode),
+            bits: mode.bits(),
+            group: mode.group(),
         }
     }
 

@@ -31,7 +31,7 @@ pub use dialect::{Dialect, Mode, Override, Scheme};
 pub use dtype::Dtype;
 pub use error::Error;
 pub use folder::watch::watch_mappings;
-pub use gguf::{EntryInputs, Imatrix, classes as gguf_classes};
+pub use gguf::{EntryInputs, GgufWritten, Imatrix, classes as gguf_classes, write_gguf};
 pub use hub::resolve;
 pub use merges::{check_cuts, merges_by_score};
 pub use methods::Method;

@@ -272,3 +272,68 @@ fn inspect_measures_what_each_width_would_cost() {
         .find(|tensor| tensor["name"] == "model.norm.weight");
     assert_eq!(norm.unwrap()["cost"], Value::Null);
 }
+
+/// Blocks of 4-bit floats are moved: rounding weights to such floats again would choose other scales.
+#[test]
+fn experts_of_4_bit_floats_are_moved_to_mlx() {
+    let scratch = Scratch::new();
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../planish-model/tests/golden_mxfp4/gpt_oss"
+    );
+    scratch.succeed(&["convert", source, "--to", "mlx", "--out", "moved"]);
+    let config = scratch.config("moved");
+    let quantization = &config["quantization"];
+    assert_eq!(
+        [
+            &quantization["mode"],
+            &quantization["bits"],
+            &quantization["group_size"]
+        ],
+        [&json!("mxfp4"), &json!(4), &json!(32)]
+    );
+    assert_eq!(quantization["model.layers.0.self_attn.q_proj"], json!(false));
+    let modes = ["--format", "mlx", "--mode", "mxfp4"];
+    scratch.succeed(&[&["quantize", source, "--out", "packed"], &modes[..]].concat());
+    assert!(
+        scratch.config("packed")["quantization"]
+            .get("model.layers.0.self_attn.q_proj")
+            .is_none()
+    );
+    let floats = |model: &str, out: &str| {
+        scratch.succeed(&["dequantize", model, "--dtype", "float32", "--out", out]);
+        scratch.open(out)
+    };
+    let original = floats(source, "a");
+    for copy in [floats("moved", "b"), floats("packed", "c")] {
+        // MLX has gate and up apart, and outputs before inputs.
+        for (part, whole, first, step) in [
+            ("gate_proj", "gate_up_proj", 0, 2),
+            ("up_proj", "gate_up_proj", 1, 2),
+            ("down_proj", "down_proj", 0, 1),
+        ] {
+            let experts = "model.layers.1.mlp.experts";
+            let stored = original.tensor(&format!("{experts}.{whole}")).unwrap();
+            let found = copy.tensor(&format!("{experts}.{part}.weight")).unwrap();
+            let [stored_values, values] = [&stored.data, &found.data].map(|data| data.as_chunks::<4>().0);
+            let &[count, cols, all_rows] = &stored.shape[..] else {
+                panic!("a stack")
+            };
+            let rows = all_rows / step;
+            assert_eq!(found.shape, [count, rows, cols]);
+            for (index, value) in values.iter().enumerate() {
+                let (expert, row, col) = (index / cols / rows, index / cols % rows, index % cols);
+                let expected = stored_values[(expert * cols + col) * all_rows + first + row * step];
+                assert_eq!(*value, expected, "{part}: expert {expert}, row {row}, column {col}");
+            }
+        }
+    }
+    let stored = scratch
+        .open("moved")
+        .tensor("model.layers.1.mlp.experts.up_proj.weight")
+        .unwrap();
+    assert_eq!(
+        (stored.dtype, stored.shape),
+        (planish_checkpoint::Dtype::U32, vec![5, 32, 8])
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use planish::{FloatType, Output, Override, Packing, Recipe, Report, Source, Target};
+use planish::{Encoder, FloatType, Method, Output, Override, Packing, Recipe, Report, Source, Target};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::Value;
@@ -87,6 +87,23 @@ impl MetalConfig {
     }
 }
 
+/// The rules that need no run of the model; the others are the program's.
+fn method(name: &str) -> PyResult<Method> {
+    Ok(match name {
+        "search" => Method::Search,
+        "transformers" => Method::Peer(Encoder::Transformers),
+        "mlx" => Method::Peer(Encoder::MlxMetal),
+        "mlx-cpu" => Method::Peer(Encoder::MlxCpu),
+        "weighted" | "calibrated" => {
+            let only = format!(
+                "search, transformers, mlx or mlx-cpu (`planish quantize --method {name}` runs the model over a text)"
+            );
+            return Err(wrong_value("method", &only, name));
+        }
+        _ => return Err(wrong_value("method", "search, transformers, mlx or mlx-cpu", name)),
+    })
+}
+
 /// Where a checkpoint comes from and goes to.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -106,6 +123,7 @@ struct Packed {
     bits: u32,
     group_size: usize,
     format: String,
+    method: String,
     include: Vec<String>,
     exclude: Vec<String>,
     overrides: Vec<String>,
@@ -124,6 +142,7 @@ impl Packed {
             exclude: self.exclude.clone(),
             overrides,
             dtype: self.dtype.as_deref().map(float_type).transpose()?,
+            method: method(&self.method)?,
             ..Recipe::new(target("format", &self.format)?, packing)
         };
         for part in &self.include {

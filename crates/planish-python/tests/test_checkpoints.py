@@ -41,6 +41,14 @@ def test_quantize_is_the_programs(packed):
     assert done == sorted(done) and told[-1][0] <= told[-1][1] == report.source_bytes and isinstance(told[0][2], str)
 
 
+def test_rules_of_peers_are_the_programs(packed, plain_folder, tmp_path):
+    for method in ("transformers", "mlx", "mlx-cpu"):
+        planish.quantize(plain_folder, tmp_path / method, format="mlx", method=method, progress=False)
+        program("quantize", plain_folder, "--format", "mlx", "--method", method, "--out", tmp_path / f"program-{method}")
+        assert weights(tmp_path / method) == weights(tmp_path / f"program-{method}")
+    assert weights(tmp_path / "transformers") != weights(tmp_path / "mlx")
+
+
 def test_converted_and_back(packed, tmp_path, plain_folder):
     folder, _, _ = packed
     planish.convert(folder / "python", tmp_path / "mlx", to="mlx", progress=False)
@@ -88,15 +96,24 @@ def test_loading_packs_and_unpacks(packed, plain_folder):
     assert planish.generate(model, tokenizer, prompt, temperature=0, max_tokens=16) == by_transformers
 
 
-def test_metal_config_is_transformers():
+def test_metal_config_is_transformers(plain_folder):
     ours = planish.MetalConfig(bits=8, group_size=32, modules_to_not_convert=["lm_head"])
     assert ours == planish.MetalConfig.from_dict(ours.to_dict())
     with pytest.raises(ValueError, match="bits is 3"):
         planish.MetalConfig(bits=3)
-    theirs = pytest.importorskip("transformers").MetalConfig(bits=8, group_size=32, modules_to_not_convert=["lm_head"])
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.MetalConfig(bits=8, group_size=32, modules_to_not_convert=["lm_head"])
     # transformers' enumeration of methods is a str of Python.
     assert ours.to_dict() == json.loads(json.dumps(theirs.to_dict()))
     assert json.loads(ours.to_json_string()) == json.loads(theirs.to_json_string(use_diff=False))
+    # The other package's class is taken, too.
+    folder, prompt = plain_folder, "Once upon a time"
+
+    def text(config):
+        return planish.generate(*planish.load(folder, quantization_config=config), prompt, temperature=0, max_tokens=16)
+
+    assert text(transformers.MetalConfig(bits=2)) == text(planish.MetalConfig(bits=2)) != text(None)
+    assert text(transformers.MetalConfig(dequantize=True)) == text(planish.MetalConfig(dequantize=True)) == text(None)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +124,8 @@ def test_metal_config_is_transformers():
         (lambda a, b: planish.quantize(a, b, bits=3), ValueError, "2, 4 and 8"),
         (lambda a, b: planish.quantize(a, b, format="gguf"), ValueError, "format is gguf"),
         (lambda a, b: planish.quantize(a, b, include=["embeddings"]), ValueError, "include"),
+        (lambda a, b: planish.quantize(a, b, method="best"), ValueError, "method is best"),
+        (lambda a, b: planish.quantize(a, b, method="calibrated"), ValueError, "--method calibrated"),
         (lambda a, b: planish.quantize(a, b, dtype="int8"), ValueError, "dtype is int8"),
         (lambda a, b: planish.quantize(a, b, progress=3), TypeError, "progress"),
         (lambda a, b: planish.quantize(a, a.parent), ValueError, "holds the source"),

@@ -5,7 +5,7 @@
 
 use planish_checkpoint::mlx::{self, Arranged};
 use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Override, Scheme};
-use planish_format::{FloatType, Packing};
+use planish_format::{FloatMode, FloatType, Packing};
 
 use crate::card::{self, Card};
 use crate::layers::{Classifier, Role};
@@ -14,7 +14,7 @@ use crate::recipe::check_mlx_group;
 use crate::report::Report;
 use crate::tied::StoredHead;
 use crate::transfer::{OnProgress, Output, Transfer};
-use crate::{Error, Remedy, Target, source};
+use crate::{Error, Remedy, Target, blocks, source};
 
 /// Writes `checkpoint` in the dialect `target`; packed words are moved untouched, those of other quantizers in our order.
 ///
@@ -70,7 +70,11 @@ fn wide_scales(checkpoint: &Checkpoint) -> Option<String> {
 
 fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
     let path = checkpoint.path().display();
-    let is_packed = |entry: &Entry| matches!(entry.layout, Layout::Packed { .. });
+    let is_packed = |entry: &Entry| {
+        let blocks = || checkpoint.packed_part(&format!("{}{}", entry.name, blocks::PARTS[0]));
+        matches!(entry.layout, Layout::Packed { .. })
+            || (target == Target::Mlx && !checkpoint.is_adapted() && blocks().is_some())
+    };
     let same = match (checkpoint.dialect(), target) {
         (Dialect::Plain | Dialect::Method(_), _) if !checkpoint.entries().iter().any(is_packed) => {
             return Err(Error::source(format!("{path} is not packed"), Remedy::Quantize(target)));
@@ -94,14 +98,28 @@ struct Converted {
 }
 
 fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
-    let default = commonest_packing(checkpoint)?;
     let classifier = Classifier::new(checkpoint.config(), checkpoint.entries());
     let tensors = mlx::arrange(checkpoint.config(), checkpoint.entries()).map_err(|what| Error::source(what, None))?;
-    let entry_of = |tensor: &Arranged| &checkpoint.entries()[tensor.parts[0].entry];
-    let exception = |tensor: &Arranged| {
+    let moved = |tensor: Arranged| {
+        let layout = &checkpoint.entries()[tensor.parts[0].entry].layout;
+        let fate = match layout {
+            Layout::Packed { .. } => Fate::Move,
+            Layout::Plain(_) => Fate::Copy,
+        };
+        OutputTensor::new(tensor, fate)
+    };
+    let mut tensors: Vec<OutputTensor> = tensors.into_iter().map(moved).collect();
+    blocks::keep(checkpoint, &mut tensors, |_| true);
+    let default = match tensors.iter().any(|tensor| tensor.fate == Fate::Blocks) {
+        true => Scheme::floats(FloatMode::Mxfp4),
+        false => Scheme::affine(commonest_packing(checkpoint)?),
+    };
+    let entry_of = |tensor: &OutputTensor| &checkpoint.entries()[tensor.parts[0].entry];
+    let exception = |tensor: &OutputTensor| {
         let entry = entry_of(tensor);
         let exception = match entry.layout {
-            Layout::Packed { packing, .. } if packing == default => return None,
+            _ if tensor.fate == Fate::Blocks => return None,
+            Layout::Packed { packing, .. } if Scheme::affine(packing) == default => return None,
             Layout::Packed { packing, .. } => Override::Packed(Scheme::affine(packing)),
             _ if classifier.role(entry).is_layer() => Override::Plain,
             _ => return None,
@@ -109,19 +127,9 @@ fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         Some((tensor.name.strip_suffix(".weight")?.to_owned(), exception))
     };
     let overrides = tensors.iter().filter_map(exception).collect();
-    let moved = |tensor: Arranged| {
-        let fate = match entry_of(&tensor).layout {
-            Layout::Packed { .. } => Fate::Move,
-            Layout::Plain(_) => Fate::Copy,
-        };
-        OutputTensor::new(tensor, fate)
-    };
     Ok(Converted {
-        tensors: tensors.into_iter().map(moved).collect(),
-        dialect: Dialect::Mlx {
-            default: Scheme::affine(default),
-            overrides,
-        },
+        tensors,
+        dialect: Dialect::Mlx { default, overrides },
         unpacked: Vec::new(),
     })
 }

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod allocation;
+mod blocks;
 mod calibrated;
 mod card;
 mod choosable;
 mod compare;
 mod convert;
+mod convert_gguf;
 mod dequantize;
 mod error;
 mod importance;
@@ -41,6 +43,7 @@ pub use calibrated::{
 pub use choosable::{Choices, Choosable, choices};
 pub use compare::{relative_error, relative_errors};
 pub use convert::convert;
+pub use convert_gguf::convert_to_gguf;
 pub use dequantize::dequantize;
 pub use error::{Error, Remedy};
 pub use inputs::InputSquares;

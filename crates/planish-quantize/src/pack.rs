@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use planish_checkpoint::{View, Weight, cast};
 use planish_format::{
-    FloatMatrix, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, Rule, dequantize, first_non_finite,
-    memory, quantize_with,
+    FloatCodes, FloatMatrix, FloatMode, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, Rule,
+    dequantize, first_non_finite, memory, quantize_floats, quantize_with,
 };
 
 use crate::importance::ColumnSquares;
@@ -302,6 +302,24 @@ impl<'a> Floats<'a> {
             true => Ok(packed),
             false => self.check_scales(packed, rows.start),
         }
+    }
+
+    /// Packs some rows as floats of a mode of MLX.
+    pub fn pack_floats(&self, rows: Range<usize>, mode: FloatMode) -> Result<FloatCodes, Error> {
+        let bytes = match self.clamp {
+            true => self.narrowed(rows.clone())?,
+            false => self.rows(rows.clone()),
+        };
+        let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
+        matrix
+            .and_then(|matrix| quantize_floats(matrix, mode))
+            .map_err(|error| match error {
+                FormatError::NonFinite { row, col, value } => self.non_finite(rows.start + row, col, value),
+                other => Error::Weight {
+                    tensor: self.name.to_owned(),
+                    what: other.to_string(),
+                },
+            })
     }
 
     /// Refuses scales and biases that weights of finite values made infinite: a group spans more than its type.

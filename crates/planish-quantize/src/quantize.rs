@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use planish_checkpoint::{Checkpoint, Dialect, Override, Scheme};
-use planish_format::{FloatType, Packing};
+use planish_format::{FloatMode, FloatType, Packing};
 use serde_json::{Map, Value};
 
 use crate::card::{self, Card};
@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::tied::StoredHead;
 use crate::transfer::{self, OnProgress, Output, Transfer};
 use crate::unseen::{note, unseen};
-use crate::{Error, Method, Recipe, Remedy, Target, loaders, source};
+use crate::{Error, Method, Recipe, Remedy, Target, blocks, loaders, source};
 
 /// Packs `checkpoint` as `recipe` says, into a new folder, in memory that does not grow with the model.
 ///
@@ -71,6 +71,9 @@ pub(crate) fn planned(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Planne
     let config = head.config(checkpoint.config().clone(), recipe.target);
     let mut plan = recipe.plan(&config, checkpoint.entries())?;
     head.drop_copy(&mut plan.tensors);
+    blocks::keep(checkpoint, &mut plan.tensors, |fate| {
+        matches!(fate, Fate::Floats(FloatMode::Mxfp4, _))
+    });
     Ok(Planned { recipe, plan, config })
 }
 
@@ -120,7 +123,7 @@ fn dialect(recipe: &Recipe, plan: &Plan) -> Dialect {
                 .filter_map(|tensor| Some((tensor.module().to_owned(), exception(tensor)?)))
                 .collect();
             Dialect::Mlx {
-                default: Scheme::affine(recipe.packing),
+                default: recipe.floats.map_or(Scheme::affine(recipe.packing), Scheme::floats),
                 overrides,
             }
         }
@@ -154,14 +157,15 @@ fn notes(checkpoint: &Checkpoint, recipe: &Recipe, plan: &Plan, unseen: &[String
 fn card(recipe: &Recipe, report: &Report, output: &Output) -> Card {
     let (bits, group) = (recipe.packing.bits(), recipe.packing.group());
     let (source, version) = card::origin(output);
+    let codes = recipe.floats.map_or("codes", |_| "floats");
     let made = format!(
-        "Made from {source} by planish {version}: its layers are packed into {bits}-bit codes, by groups of {group}."
+        "Made from {source} by planish {version}: its layers are packed into {bits}-bit {codes}, by groups of {group}."
     );
     let mut facts = vec![
         ("format", recipe.target.description().to_owned()),
         ("bits", bits.to_string()),
         ("group size", group.to_string()),
-        ("codes chosen by", recipe.method.description()),
+        ("codes chosen by", recipe.rule()),
     ];
     facts.extend(card::sizes(report));
     if let Some(float_type) = recipe.dtype {

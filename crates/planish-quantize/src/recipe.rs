@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use fancy_regex::Regex;
-use planish_checkpoint::{Dialect, Run};
-use planish_format::{Encoder, FloatType, Packing, Rule, Searcher};
+use planish_checkpoint::{Dialect, Mode, Run};
+use planish_format::{Encoder, FloatMode, FloatType, Packing, Rule, Searcher};
 
 use crate::{Allocation, ChosenCodes, Error, InputSquares, Remedy};
 
@@ -152,6 +152,9 @@ pub struct Recipe {
     pub target: Target,
     /// Bits and group of every layer without an exception.
     pub packing: Packing,
+    /// Codes that are floats, in the layers whose bits and group are those of `packing`; the method does not choose them. Only MLX can
+    /// hold them. See [`Recipe::of_floats`].
+    pub floats: Option<FloatMode>,
     /// How codes are chosen.
     pub method: Method,
     /// Patterns of modules that stay plain, matched as transformers matches `modules_to_not_convert`.
@@ -178,6 +181,7 @@ impl Recipe {
         Recipe {
             target,
             packing,
+            floats: None,
             method: Method::Search,
             exclude: Vec::new(),
             include_head: false,
@@ -187,6 +191,29 @@ impl Recipe {
             dtype: None,
             allow_non_finite: false,
             searcher: None,
+        }
+    }
+
+    /// Codes that are floats of a mode of MLX, chosen as MLX does it.
+    ///
+    /// # Panics
+    /// Never: the modes have bits and groups that a packing can have.
+    pub fn of_floats(mode: FloatMode) -> Recipe {
+        let packing = Packing::new(mode.bits(), mode.group());
+        Recipe {
+            floats: Some(mode),
+            ..Recipe::new(
+                Target::Mlx,
+                packing.unwrap_or_else(|| unreachable!("a packing of {mode:?}")),
+            )
+        }
+    }
+
+    /// What a card says of how codes were chosen.
+    pub(crate) fn rule(&self) -> String {
+        match self.floats {
+            Some(mode) => format!("the rule of MLX for {}", Mode::of_floats(mode).name()),
+            None => self.method.description(),
         }
     }
 
@@ -218,7 +245,7 @@ impl Recipe {
         let overrides: Vec<String> = self.overrides.iter().map(exception).collect();
         say("the format", self.target.name().to_owned());
         say("the packing", packing(self.packing));
-        say("the method", self.method.description());
+        say("the method", self.rule());
         say("the list of plain modules", format!("{:?}", self.exclude));
         say("packing of the head", self.include_head.to_string());
         say("packing of the experts", self.include_experts.to_string());
@@ -248,7 +275,9 @@ impl Recipe {
     /// [`Error::Inexpressible`] or [`Error::MetalOverrides`].
     pub fn check(&self) -> Result<(), Error> {
         let bits = self.packing.bits();
-        let group = self.packing.group();
+        if let Some(mode) = self.floats {
+            self.check_floats(mode)?;
+        }
         match self.target {
             Target::Metal if !self.target.widths().contains(&bits) => Err(Error::inexpressible(
                 format!("the metal format holds 2, 4 and 8 bits, not {bits}: choose one of these"),
@@ -259,10 +288,33 @@ impl Recipe {
                 let overrides = self.overrides.iter().map(|exception| exception.packing);
                 let allocated = self.allocation.iter().flat_map(|allocation| allocation.layers());
                 let packings = overrides.chain(allocated.map(|(_, packing)| *packing));
-                let groups = packings.flatten().map(Packing::group);
-                std::iter::once(group).chain(groups).try_for_each(check_mlx_group)
+                let packings = std::iter::once(self.packing).chain(packings.flatten());
+                let affine = packings.filter(|&packing| self.floats.is_none() || packing != self.packing);
+                affine.map(Packing::group).try_for_each(check_mlx_group)
             }
             Target::Metal => Ok(()),
+        }
+    }
+}
+
+impl Recipe {
+    /// What goes with codes that are floats.
+    fn check_floats(&self, mode: FloatMode) -> Result<(), Error> {
+        let name = Mode::of_floats(mode).name();
+        let wrong = |what: &str| Err(Error::inexpressible(format!("{name}: {what}"), None));
+        match self.target {
+            Target::Metal => Err(Error::inexpressible(
+                format!("the metal format has no {name}: its codes are whole numbers"),
+                Remedy::Dialect(Target::Mlx),
+            )),
+            Target::Mlx if (self.packing.bits(), self.packing.group()) != (mode.bits(), mode.group()) => {
+                wrong(&format!("has {} bits in groups of {}", mode.bits(), mode.group()))
+            }
+            Target::Mlx if self.allocation.is_some() => {
+                wrong("bits of each layer are for codes that are whole numbers")
+            }
+            Target::Mlx if self.allow_non_finite => wrong("a group with NaN or infinity has no scale"),
+            Target::Mlx => Ok(()),
         }
     }
 }

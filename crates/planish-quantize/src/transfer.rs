@@ -10,9 +10,10 @@ use planish_checkpoint::{
     Checkpoint, Dialect, Dtype, Entry, Layout, Planned, Run, View, Weight, Writer, WriterOptions, rows_cols,
 };
 use planish_format::memory::or_out_of_memory;
-use planish_format::{FloatType, Isa, PackedMatrix, PackedShape, Packing};
+use planish_format::{FloatMode, FloatType, Isa, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
+use crate::blocks;
 use crate::card::Card;
 use crate::pack::Floats;
 use crate::plan::{Fate, OutputTensor};
@@ -58,8 +59,13 @@ impl Output {
         }
     }
 
+    /// Whether it is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn check_stop(&self) -> Result<(), Error> {
-        match self.stop.load(Ordering::Relaxed) {
+        match self.is_stopped() {
             true => Err(Error::Stopped {
                 folder: self.folder.clone(),
             }),
@@ -131,7 +137,7 @@ impl Transfer<'_> {
             let elements = tensor.shape.iter().product::<usize>();
             tensor.dtype.bytes_of(elements).unwrap_or(0) as u64
         };
-        let packed = |tensor: &&OutputTensor| matches!(tensor.fate, Fate::Quantize(..) | Fate::Move);
+        let packed = |tensor: &&OutputTensor| tensor.fate.is_packed();
         let entries = self.checkpoint.entries();
         Ok(Report {
             packed: self.tensors.iter().filter(packed).count(),
@@ -255,7 +261,7 @@ impl Transfer<'_> {
     fn check_part(&self, tensor: &OutputTensor, entry: &Entry, view: &View) -> Result<(), Error> {
         let first = tensor.parts.first().map(|part| &self.entry(part.entry).layout);
         match (tensor.fate, &entry.layout) {
-            (Fate::Cast(_) | Fate::Quantize(..), _) => {}
+            (Fate::Cast(_) | Fate::Quantize(..) | Fate::Floats(..) | Fate::Blocks, _) => {}
             (_, layout) if first != Some(layout) => {
                 let what = format!("is stored otherwise than the other parts of `{}`", tensor.name);
                 return Err(wrong(entry, what));
@@ -292,6 +298,8 @@ impl Transfer<'_> {
             (Fate::Cast(float_type), _) => return Ok(plain(float_type.into())),
             (Fate::Copy, Layout::Plain(dtype)) => return Ok(plain(*dtype)),
             (Fate::Quantize(packing, scale_type), _) => (packing, scale_type),
+            (Fate::Floats(mode, _), _) => return Ok(self.planned_floats(tensor, mode)),
+            (Fate::Blocks, _) => return Ok(self.planned_floats(tensor, FloatMode::Mxfp4)),
             (Fate::Move, Layout::Packed { packing, scale_type }) => (*packing, *scale_type),
             (Fate::Copy | Fate::Move, _) => return Ok(Vec::new()),
         };
@@ -310,6 +318,25 @@ impl Transfer<'_> {
             part(scales, scale_type.into(), shape.groups()),
             part(biases, scale_type.into(), shape.groups()),
         ])
+    }
+}
+
+impl Transfer<'_> {
+    fn planned_floats(&self, tensor: &OutputTensor, mode: FloatMode) -> Vec<Planned> {
+        let (cols, leading) = tensor
+            .shape
+            .split_last()
+            .map_or((1, &[][..]), |(cols, leading)| (*cols, leading));
+        let [codes, scales, _] = part_names(&tensor.name, &self.dialect);
+        let part = |name: String, dtype: Dtype, last: usize| Planned {
+            name,
+            dtype,
+            shape: [leading, &[last]].concat(),
+        };
+        vec![
+            part(codes, Dtype::U32, cols * mode.bits() as usize / 32),
+            part(scales, Dtype::U8, cols / mode.group()),
+        ]
     }
 }
 
@@ -341,6 +368,9 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// `report` takes the part of the entry that is done, 0 to 1.
     fn write(&mut self, fate: Fate, report: &mut dyn FnMut(f64)) -> Result<(), Error> {
+        if fate == Fate::Blocks {
+            return self.blocks();
+        }
         let weight = self.transfer.checkpoint.read(self.entry)?;
         match (fate, &weight) {
             (Fate::Copy, Weight::Plain(tensor)) if self.is_copied(tensor.dtype) => {
@@ -353,8 +383,9 @@ impl Stream<'_> {
             (Fate::Copy, Weight::Plain(_)) => self.floats(&weight, None, report)?,
             (Fate::Cast(float_type), _) => self.floats(&weight, Some(float_type), report)?,
             (Fate::Quantize(packing, scale_type), _) => self.pack(&weight, packing, scale_type, report)?,
+            (Fate::Floats(mode, float_type), _) => self.pack_floats(&weight, mode, float_type, report)?,
             (Fate::Move, Weight::Packed(matrix)) => self.moved(matrix)?,
-            (Fate::Copy | Fate::Move, _) => {
+            (Fate::Copy | Fate::Move | Fate::Blocks, _) => {
                 let what = "is stored otherwise than the checkpoint's header says".to_owned();
                 return Err(wrong(self.entry, what));
             }
@@ -418,6 +449,44 @@ impl Stream<'_> {
             report(rows.start as f64 / floats.rows as f64);
             let packed = floats.pack(rows, packing, recipe, columns)?;
             self.parts(&packed)?;
+        }
+        Ok(())
+    }
+
+    fn pack_floats(
+        &mut self,
+        weight: &Weight,
+        mode: FloatMode,
+        float_type: FloatType,
+        report: &mut dyn FnMut(f64),
+    ) -> Result<(), Error> {
+        let floats = Floats::new(&self.entry.name, weight, Some(float_type))?.viewed(self.view);
+        let floats = floats.clamped(self.output.clamp);
+        let [codes, scales, _] = part_names(self.name, &self.transfer.dialect);
+        for rows in floats.chunks(CHUNK_WEIGHTS) {
+            report(rows.start as f64 / floats.rows as f64);
+            let packed = floats.pack_floats(rows, mode)?;
+            self.append(&codes, &packed.codes)?;
+            self.append(&scales, &packed.scales)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of stored blocks, of which the view takes columns: as floats the stack is stored the other way round.
+    fn blocks(&mut self) -> Result<(), Error> {
+        let [codes, scales, _] = part_names(self.name, &self.transfer.dialect);
+        let (cols, view) = (self.entry.rows_cols().1, self.view);
+        for (part, name) in blocks::PARTS.iter().zip([codes, scales]) {
+            let tensor = self.transfer.checkpoint.tensor(&format!("{}{part}", self.entry.name))?;
+            let row_bytes = tensor.data.len() / (view.blocks(self.entry.rows_cols().0) * cols).max(1);
+            for expert in tensor.data.chunks((row_bytes * cols).max(1)) {
+                let rows = expert
+                    .chunks(row_bytes.max(1))
+                    .skip(view.first_col)
+                    .step_by(view.col_step);
+                let rows: Vec<&[u8]> = rows.collect();
+                self.append(&name, &rows.concat())?;
+            }
         }
         Ok(())
     }

@@ -85,6 +85,21 @@ pub fn convert(
     )?)
 }
 
+/// Writes a model as one GGUF file, `output.folder`, for llama.cpp: packed codes are moved where it has blocks for them.
+///
+/// # Errors
+/// A model, tokenizer or tensor that is not written to GGUF, or fewer layers than the model says; a file that exists or cannot be
+/// written.
+pub fn convert_to_gguf(source: &Source, output: &Output, on_progress: &mut OnProgress) -> Result<Report, Error> {
+    source.check_layers()?;
+    let output = from(source, output);
+    Ok(planish_quantize::convert_to_gguf(
+        source.checkpoint(),
+        &output,
+        on_progress,
+    )?)
+}
+
 /// Whether a conversion to `folder` that is no longer alive left something that another can go on with ([`Output::resume`]).
 pub fn is_unfinished(folder: &Path) -> bool {
     planish_checkpoint::Writer::is_unfinished(folder) || crate::calibrated::is_unfinished(folder)

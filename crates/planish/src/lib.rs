@@ -33,7 +33,7 @@
 //! | many prompts side by side | [`CausalLM::generate_many`] |
 //! | many clients, who come and go | [`Engine`] |
 //! | logits, perplexity, divergence from another model | [`CausalLM::logits_from`], [`CausalLM::evaluate`] |
-//! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`inspect`] |
+//! | whole checkpoints, with progress | [`Source`], [`quantize`], [`dequantize`], [`convert`], [`convert_to_gguf`], [`inspect`] |
 //! | rates | [`CausalLM::bench`], [`CausalLM::bench_batch`] |
 //!
 //! Without a network, [`AutoModelForCausalLM::demo`] and [`AutoTokenizer::demo`] open a small story model that the library
@@ -82,7 +82,9 @@ pub use calibrated::{CalibratedOptions, CalibratedProgress, quantize_calibrated}
 pub use causal_lm::CausalLM;
 pub use chart::{Chart, ChartCurve, ChartPoint};
 pub use conversation::{Conversation, Prepared};
-pub use convert::{convert, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors};
+pub use convert::{
+    convert, convert_to_gguf, dequantize, inspect, is_unfinished, quantize, relative_error, relative_errors,
+};
 #[cfg(feature = "demo-model")]
 pub use demo_model::{DEMO_HELD_OUT, demo_checkpoint};
 pub use engine::{Client, Engine, EngineEvent, EngineOptions, EngineRequest, EngineStatus, Refusal, Weigh};
@@ -102,7 +104,7 @@ pub use tasks::{Answered, Share, Task, TaskScores};
 
 pub use planish_checkpoint::hub::{Download, HubError};
 pub use planish_checkpoint::{Checkpoint, Error as CheckpointError, watch_mappings};
-pub use planish_format::{Encoder, FloatType, FormatError, Isa, IsaError, Packing};
+pub use planish_format::{Encoder, FloatMode, FloatType, FormatError, Isa, IsaError, Packing};
 pub use planish_generate::{
     Answer, Call, Constraint, Error as GenerateError, Family, Finish, GenerationConfig, GenerationPlan, Message,
     Reading, Reasoning, Step, StopStrings, TemplateInput, TokenLogprobs, Tokenizer, Tool, ToolChoice, Window,

@@ -90,14 +90,14 @@ pub(super) enum Literal {
 }
 
 /// Tensors outside the layers.
-const TOP: [(&str, &str); 3] = [
+pub(super) const TOP: [(&str, &str); 3] = [
     ("token_embd", "model.embed_tokens"),
     ("output_norm", "model.norm"),
     ("output", "lm_head"),
 ];
 
 /// Tensors of layer N: `blk.N.` and `model.layers.N.`.
-const LAYER: [(&str, &str); 11] = [
+pub(super) const LAYER: [(&str, &str); 11] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),

@@ -20,9 +20,11 @@ mod simple_blocks;
 mod tensor_type;
 mod tokenizer;
 mod transcode;
+mod write;
 
 pub use self::architecture::classes;
 pub use self::imatrix::{EntryInputs, Imatrix};
+pub use self::write::{GgufWritten, write_gguf};
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use planish::{
     Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Device, Encoder, Error,
-    InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source, calibrate,
-    quantize, quantize_calibrated, read_imatrix,
+    FloatMode, InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source,
+    calibrate, quantize, quantize_calibrated, read_imatrix,
 };
 
 use crate::hints::with_hint;
@@ -39,6 +39,30 @@ pub enum MethodFlag {
     MlxCpu,
 }
 
+/// What codes of MLX are.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeFlag {
+    /// Whole numbers with a scale and a bias
+    Affine,
+    /// 4-bit floats, a power of two over 32 of them
+    Mxfp4,
+    /// 8-bit floats, a power of two over 32 of them
+    Mxfp8,
+    /// 4-bit floats, an 8-bit float over 16 of them
+    Nvfp4,
+}
+
+impl ModeFlag {
+    fn floats(self) -> Option<FloatMode> {
+        match self {
+            ModeFlag::Affine => None,
+            ModeFlag::Mxfp4 => Some(FloatMode::Mxfp4),
+            ModeFlag::Mxfp8 => Some(FloatMode::Mxfp8),
+            ModeFlag::Nvfp4 => Some(FloatMode::Nvfp4),
+        }
+    }
+}
+
 /// Flags of `planish quantize`.
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
@@ -55,6 +79,9 @@ pub struct Arguments {
     /// Target format
     #[arg(long, value_enum, default_value = "metal")]
     format: FormatFlag,
+    /// For --format mlx: what codes are. The modes of floats have bits and groups of their own, and a rule for codes
+    #[arg(long, value_enum, default_value = "affine")]
+    mode: ModeFlag,
     /// How scales, biases and codes are chosen
     #[arg(long, value_enum, default_value = "search")]
     method: MethodFlag,
@@ -96,11 +123,33 @@ pub struct Arguments {
 
 impl Arguments {
     fn recipe(&self, widths: Option<&Widths>) -> anyhow::Result<Recipe> {
-        let packing = match widths {
-            Some(widths) => budget_flags::most(widths, self.group_size)?,
-            None => packing(self.bits, self.group_size)?,
+        let recipe = match (self.mode.floats(), widths) {
+            (Some(mode), widths) => {
+                anyhow::ensure!(
+                    self.method == MethodFlag::Search && widths.is_none(),
+                    "--mode: the codes of floats are chosen as MLX does it; --method, --mix, --budget and --allocation are for --mode affine"
+                );
+                let recipe = Recipe::of_floats(mode);
+                anyhow::ensure!(
+                    self.format == FormatFlag::Mlx,
+                    "--mode: the metal format holds whole numbers only: use --format mlx"
+                );
+                anyhow::ensure!(
+                    matches!(self.bits, 4) || self.bits == mode.bits(),
+                    "--bits: this mode has {} bits",
+                    mode.bits()
+                );
+                anyhow::ensure!(
+                    self.group_size.is_none_or(|group| group == mode.group()),
+                    "--group-size: this mode has groups of {}",
+                    mode.group()
+                );
+                recipe
+            }
+            (None, Some(widths)) => Recipe::new(self.format.target(), budget_flags::most(widths, self.group_size)?),
+            (None, None) => Recipe::new(self.format.target(), packing(self.bits, self.group_size)?),
         };
-        let recipe = Recipe::new(self.format.target(), packing);
+        let packing = recipe.packing;
         let recipe = Recipe {
             method: self.method.method(),
             exclude: self.exclude.clone(),

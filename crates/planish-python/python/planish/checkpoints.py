@@ -37,6 +37,7 @@ def quantize(
     bits: int = 4,
     group_size: int = 64,
     format: str = "metal",
+    method: str = "search",
     include=(),
     exclude=(),
     overrides=None,
@@ -49,7 +50,7 @@ def quantize(
 ) -> Report:
     """Packs a plain model into the folder `out`, which appears when it is whole.
 
-    `format` is metal (transformers) or mlx. `include` may name head and experts, `exclude` modules that stay plain. `overrides` of MLX
+    `format` is metal (transformers) or mlx, `method` search or the rule of a peer: transformers, mlx, mlx-cpu. `include` may name head and experts, `exclude` modules that stay plain. `overrides` of MLX
     give other bits to modules that match: `{"down_proj": 6, "lm_head": (8, 32), "embed": None}`, None being plain. `src` may be a
     Hub model."""
 
@@ -62,6 +63,7 @@ def quantize(
         "bits": bits,
         "group_size": group_size,
         "format": format,
+        "method": method,
         "include": list(include),
         "exclude": list(exclude),
         "overrides": [f"{pattern}={written(choice)}" for pattern, choice in (overrides or {}).items()],

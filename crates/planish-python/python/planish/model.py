@@ -156,6 +156,9 @@ def load(
     computes in float32 throughout. `bits` (2, 3, 4, 5, 6 or 8) or `quantization_config` pack plain weights while they are loaded,
     `dequantize` unpacks packed ones. `revision` and `token` are for the Hub. `progress` is a bar on a terminal, `False`, or a callable
     of (done, total, what)."""
+    if not isinstance(quantization_config, _planish.MetalConfig) and hasattr(quantization_config, "to_dict"):
+        # transformers' class of this name, which leaves `dequantize` out of its dict.
+        quantization_config = {**quantization_config.to_dict(), "dequantize": getattr(quantization_config, "dequantize", False)}
     if isinstance(quantization_config, dict):
         quantization_config = _planish.MetalConfig.from_dict(quantization_config)
     with Progress(progress) as told:

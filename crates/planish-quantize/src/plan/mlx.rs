@@ -57,7 +57,9 @@ impl Planner<'_> {
         }
         Ok(match chosen {
             None => Err(Reason::Excluded),
-            Some(packing) => fit(entry, &tensor.shape, packing),
+            Some(packing) => {
+                fit(entry, &tensor.shape, packing).and_then(|packing| self.fit_floats(&tensor.shape, packing))
+            }
         })
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use planish_checkpoint::mlx::Arranged;
 use planish_checkpoint::{Entry, Layout, Part};
-use planish_format::{FloatType, Packing};
+use planish_format::{FloatMode, FloatType, Packing};
 use serde_json::{Map, Value};
 
 pub(crate) use self::metal::{Listed, modules_to_not_convert};
@@ -63,11 +63,20 @@ pub enum Fate {
     Cast(FloatType),
     /// Packed, with scales of a type.
     Quantize(Packing, FloatType),
+    /// Packed as floats of a mode of MLX, from floats of a type.
+    Floats(FloatMode, FloatType),
     /// The codes, scales and biases of a packed weight as they are.
     Move,
+    /// Stored blocks of 4-bit floats with their powers of two, as MLX's mode mxfp4 has them.
+    Blocks,
 }
 
 impl Fate {
+    /// Whether it ends up packed.
+    pub fn is_packed(self) -> bool {
+        !matches!(self, Fate::Copy | Fate::Cast(_))
+    }
+
     /// An entry that ends up plain, with a float type asked for or each entry's own.
     pub(crate) fn plain(entry: &Entry, float_type: Option<FloatType>) -> Fate {
         match (&entry.layout, float_type) {
@@ -130,7 +139,7 @@ impl OutputTensor {
     pub fn packing(&self) -> Option<Packing> {
         match self.fate {
             Fate::Quantize(packing, _) => Some(packing),
-            Fate::Copy | Fate::Cast(_) | Fate::Move => None,
+            Fate::Copy | Fate::Cast(_) | Fate::Floats(..) | Fate::Move | Fate::Blocks => None,
         }
     }
 
@@ -161,7 +170,7 @@ impl Plan {
 
     /// How many tensors of the output are packed.
     pub fn packed_count(&self) -> usize {
-        self.tensors.iter().filter_map(OutputTensor::packing).count()
+        self.tensors.iter().filter(|tensor| tensor.fate.is_packed()).count()
     }
 
     /// Bits and group of the entries that are to be packed, by their indices.
@@ -248,7 +257,13 @@ impl Planner<'_> {
     fn decided(&self, tensor: Arranged, entry: &Entry, packing: Result<Packing, Reason>) -> OutputTensor {
         let float_type = self.recipe.dtype;
         let fate = match packing {
-            Ok(packing) => Fate::Quantize(packing, float_type.unwrap_or_else(|| scale_type(entry))),
+            Ok(packing) => {
+                let float_type = float_type.unwrap_or_else(|| scale_type(entry));
+                match self.recipe.floats {
+                    Some(mode) if packing == self.recipe.packing => Fate::Floats(mode, float_type),
+                    _ => Fate::Quantize(packing, float_type),
+                }
+            }
             Err(_) => Fate::plain(entry, float_type),
         };
         OutputTensor {
@@ -264,6 +279,23 @@ impl Planner<'_> {
         found.map(|exception| exception.packing)
     }
 }
+
+impl Planner<'_> {
+    /// That columns are right for codes that are floats, if they are to be.
+    fn fit_floats(&self, shape: &[usize], packing: Packing) -> Result<Packing, Reason> {
+        let cols = shape.last().copied().unwrap_or(0);
+        match self.recipe.floats.is_some() && packing == self.recipe.packing && !cols.is_multiple_of(FLOATS_COLS) {
+            true => Err(Reason::NotDivisible {
+                cols,
+                group: FLOATS_COLS,
+            }),
+            false => Ok(packing),
+        }
+    }
+}
+
+/// Columns of a layer whose codes are floats: our own form of them, in 5 bits, fills words only so.
+const FLOATS_COLS: usize = 32;
 
 /// The packing, if a tensor of this shape, made of this entry, can be packed so.
 fn fit(entry: &Entry, shape: &[usize], packing: Packing) -> Result<Packing, Reason> {

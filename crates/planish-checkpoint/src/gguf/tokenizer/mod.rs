@@ -20,6 +20,12 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 
+/// What llama.cpp calls the way in which a tokenizer.json cuts text, and bytes become letters; `None` if it has no name for that.
+pub(super) fn pre_tokenizer_name(tokenizer: &Value) -> Option<&'static str> {
+    let is_byte_level = tokenizer["model"]["type"] == "BPE" && tokenizer["model"]["byte_fallback"] != true;
+    is_byte_level.then(|| pre_tokenizers::name_of(tokenizer)).flatten()
+}
+
 /// The files that [`file`] can rebuild: none if there is no tokenizer.
 pub(super) fn files(metadata: &Metadata) -> Vec<String> {
     match metadata.get(vocabulary::MODEL) {

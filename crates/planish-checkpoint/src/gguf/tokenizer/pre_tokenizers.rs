@@ -160,6 +160,41 @@ pub(super) fn of(metadata: &Metadata) -> Result<&'static PreTokenizer, Fault> {
         })
 }
 
+/// The name of the row that a tokenizer.json is made as.
+pub(super) fn name_of(tokenizer: &Value) -> Option<&'static str> {
+    let (cuts, ignores) = (cuts(&tokenizer["pre_tokenizer"])?, &tokenizer["model"]["ignore_merges"]);
+    let normalized = match &tokenizer["normalizer"] {
+        Value::Null => false,
+        normalizer if normalizer["type"] == "NFC" => true,
+        _ => return None,
+    };
+    let fits = |row: &&PreTokenizer| {
+        self::cuts(&row.to_json()).as_ref() == Some(&cuts)
+            && row.composed == normalized
+            && row.ignore_merges == (*ignores == true)
+    };
+    PRE_TOKENIZERS.iter().find(fits).map(|row| row.names[0])
+}
+
+/// The patterns that cut, in order; `None` for other kinds of steps.
+fn cuts(pre_tokenizer: &Value) -> Option<Vec<&str>> {
+    match pre_tokenizer["type"].as_str()? {
+        "Sequence" => {
+            let steps = pre_tokenizer["pretokenizers"].as_array()?.iter().map(cuts);
+            Some(steps.collect::<Option<Vec<_>>>()?.concat())
+        }
+        "Split" if pre_tokenizer["behavior"] == "Isolated" && pre_tokenizer["invert"] != true => {
+            Some(vec![pre_tokenizer["pattern"]["Regex"].as_str()?])
+        }
+        "Digits" if pre_tokenizer["individual_digits"] == true => Some(vec!["digits"]),
+        "ByteLevel" if pre_tokenizer["add_prefix_space"] != true => Some(match pre_tokenizer["use_regex"] == false {
+            true => Vec::new(),
+            false => vec![GPT2],
+        }),
+        _ => None,
+    }
+}
+
 impl PreTokenizer {
     /// As tokenizer.json has it: the steps, then bytes to visible characters.
     pub fn to_json(&self) -> Value {
