@@ -284,6 +284,8 @@ def test_errors_name_what_is_wrong(story):
         model.generate([2**32 - 1])
     with pytest.raises(TypeError, match="prompt: expected a list of token ids"):
         model.generate([-1])
+    with pytest.raises(TypeError, match="input_ids: expected token ids, found dict"):
+        model.generate({"role": "user"})
     with pytest.raises(TypeError, match="there is no option temprature"):
         planish.generate(model, tokenizer, PROMPT, temprature=1)
     with pytest.raises(TypeError, match="temperature: expected a number, found str"):

@@ -83,6 +83,8 @@ def rows(input_ids, attention_mask):
     """Prompts out of what transformers' `generate` takes; tokens that the mask leaves out are padding."""
     if hasattr(input_ids, "tolist"):
         input_ids = input_ids.tolist()
+    if not isinstance(input_ids, (list, tuple)):
+        raise TypeError(f"input_ids: expected token ids, found {type(input_ids).__name__}")
     is_batch = len(input_ids) > 0 and isinstance(input_ids[0], (list, tuple))
     prompts = [list(row) for row in input_ids] if is_batch else [list(input_ids)]
     if attention_mask is None:
