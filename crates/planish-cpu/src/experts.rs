@@ -113,6 +113,7 @@ impl<'b> Run<'_, 'b> {
         ) {
             self.add_first_biases(expert, gate, up);
         }
+        self.weigh_gates(0..choices.experts.len(), gate);
         let activated = self.activate(gate, up);
         let hidden = problem.down.weights.rows();
         grow(output, choices.experts.len() * hidden);
@@ -191,6 +192,7 @@ impl<'b> Run<'_, 'b> {
             None => self.product(of_expert(&problem.up), input, up),
         }
         self.add_first_biases(expert, gate, up);
+        self.weigh_gates(places.iter().map(|&place| place as usize), gate);
         let activated = self.activate(gate, up);
         self.product(of_expert(&problem.down), activated, output);
         add_bias(&problem.down, expert, output);
@@ -233,6 +235,16 @@ impl<'b> Run<'_, 'b> {
             add_bias(layer, expert, gate);
         }
         add_bias(&self.problem.up, expert, up);
+    }
+
+    /// Of these places, where inputs are weighed. // (places, intermediate)
+    fn weigh_gates(&self, places: impl Iterator<Item = usize>, gate: &mut [f32]) {
+        if self.problem.route.weighs_inputs {
+            for (place, gate) in places.zip(gate.chunks_exact_mut(self.problem.up.weights.rows())) {
+                let weight = self.choices.weights[place];
+                gate.iter_mut().for_each(|value| *value *= weight);
+            }
+        }
     }
 
     /// Adds the results of every row's experts in the order of their ranks. // (rows, chosen, hidden)

@@ -1,7 +1,7 @@
 //! Every instruction set's kernels of layers with a state, against the same sums in f64.
 
 use planish_cpu::Coefficients;
-use planish_cpu::vector::{ConvolutionRow, STRIP, StateStep, VectorFunctions, vector_functions};
+use planish_cpu::vector::{ConvolutionRow, STRIP, ScanRow, StateStep, VectorFunctions, vector_functions};
 use planish_format::Isa;
 use planish_ops::Activation;
 
@@ -70,6 +70,51 @@ fn a_step_of_a_state() {
                 for (row, &key) in key.iter().enumerate() {
                     let at = row * STRIP + column;
                     states[at] = 0.9f32 as f64 * wide(before[at]) + 0.2f32 as f64 * wide(key) * written;
+                }
+            }
+            close(name, &output, &outputs);
+            close(name, &state, &states);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_scan() {
+    for (name, functions) in sets() {
+        for (channels, key_dim) in [(1, 1), (33, 16), (64, 5)] {
+            let [inputs, steps, step_bias, skip] = [1, 2, 3, 4].map(|seed| values(seed, channels));
+            let (key, query, stride) = (values(5, key_dim), values(6, key_dim), channels + 3);
+            let rates: Vec<f32> = values(7, key_dim * stride)
+                .iter()
+                .map(|rate| 3.0 * rate.abs())
+                .collect();
+            let before = values(8, key_dim * channels);
+            let (mut state, mut output) = (before.clone(), vec![0.0; channels]);
+            // SAFETY: the machine has the instruction set.
+            unsafe {
+                (functions.scan_row)(&mut ScanRow {
+                    values: &inputs,
+                    steps: &steps,
+                    step_bias: &step_bias,
+                    skip: &skip,
+                    key: &key,
+                    query: &query,
+                    rates: &rates,
+                    stride,
+                    state: &mut state,
+                    output: &mut output,
+                });
+            }
+            let wide = f64::from;
+            let (mut outputs, mut states) = (vec![0.0; channels], vec![0.0; state.len()]);
+            for channel in 0..channels {
+                let step = (wide(steps[channel]) + wide(step_bias[channel])).exp().ln_1p();
+                outputs[channel] = wide(skip[channel]) * wide(inputs[channel]);
+                for number in 0..key_dim {
+                    let at = number * channels + channel;
+                    let decay = (-wide(rates[number * stride + channel]) * step).exp();
+                    states[at] = decay * wide(before[at]) + wide(key[number]) * step * wide(inputs[channel]);
+                    outputs[channel] += wide(query[number]) * states[at];
                 }
             }
             close(name, &output, &outputs);

@@ -28,11 +28,11 @@ mod trials;
 mod workspace;
 
 pub use architecture::{
-    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ConvolutionSpec, EmbeddingSpec,
-    ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, GateSpec, HeadSizes, HeadSpec,
-    LatentAttentionSpec, LatentQuerySpec, LayerInputSpec, LayerInputsSpec, LayerSpec, LinearSpec, LogitsSpec, NormSpec,
-    PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec, ScoreCorrectionSpec, SharedExpertsSpec,
-    ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ChannelScanSpec, ConvolutionSpec,
+    EmbeddingSpec, ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, GateSpec, HeadSizes,
+    HeadSpec, LatentAttentionSpec, LatentQuerySpec, LayerInputSpec, LayerInputsSpec, LayerSpec, LinearSpec, LogitsSpec,
+    NormSpec, PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec, ScoreCorrectionSpec,
+    SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
 pub use batch::{Chunk, Input, Row, Ticket, Want};
 pub use cache::Cache;

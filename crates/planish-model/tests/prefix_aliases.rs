@@ -63,8 +63,13 @@ fn wrapped_decoders_have_two_prefixes() {
 #[test]
 fn a_family_is_found_by_its_model_type() {
     let without = |config: &mut Map<String, Value>| drop(config.remove("architectures"));
+    let unknown = |config: &mut Map<String, Value>| {
+        config.insert("architectures".to_owned(), vec!["UnheardForCausalLM"].into());
+    };
     for case in ["gemma3", "gemma3_text", "cohere2", "ministral3"] {
         let nameless = copy(case, without, str::to_owned);
         assert_eq!(logits(nameless.path()), logits(&golden(case)), "{case}");
+        let unheard = copy(case, unknown, str::to_owned);
+        assert_eq!(logits(unheard.path()), logits(&golden(case)), "{case}");
     }
 }

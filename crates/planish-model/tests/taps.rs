@@ -88,7 +88,8 @@ fn has_turned(architecture: &Architecture) -> bool {
 }
 
 /// What belongs to encoders of images and sound, or chooses what layers see: it does not run.
-const UNREAD: [&str; 8] = [
+const UNREAD: [&str; 9] = [
+    "vision_model.",
     "vision_tower.",
     "multi_modal_projector.",
     "visual.",

@@ -85,6 +85,9 @@ pub struct Route<'a, O: Ops> {
     pub factors: Option<&'a O::Tensor>,
     /// How to choose.
     pub rule: Routing,
+    /// Weights multiply what experts read, not what they give. Since products are linear, they multiply what the gates give, before the
+    /// activation, and the results: there are gates, and no biases.
+    pub weighs_inputs: bool,
 }
 
 /// The same projection of every expert.
@@ -122,6 +125,10 @@ impl<O: Ops> Experts<'_, O> {
             assert!((layer.weights.rows(), layer.weights.cols(), layer.weights.count()) == (features, cols, count));
             assert!(layer.biases.is_none_or(|biases| biases.cols() == count * features));
         }
+        let mut layers = [Some(&self.up), Some(&self.down), self.gate.as_ref()]
+            .into_iter()
+            .flatten();
+        assert!(!self.route.weighs_inputs || self.gate.is_some() && layers.all(|layer| layer.biases.is_none()));
         if let Base::Gated(gate) = self.base {
             assert!(gate.cols() == 1 && rows <= gate.rows());
         }

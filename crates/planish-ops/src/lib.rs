@@ -9,6 +9,7 @@ mod activation;
 mod add;
 mod append;
 mod attention;
+mod channel_scan;
 mod choose;
 mod convolution;
 mod embed;
@@ -32,6 +33,7 @@ pub use activation::{Activation, Gate, Xielu, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
 pub use attention::{Alibi, AlibiRule, Attention, AttentionHead, TemperatureTuning, attention_reference};
+pub use channel_scan::{ChannelRow, ChannelScan, channel_scan_reference};
 pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, adjust, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
 pub use embed::{Embed, Tokens};
@@ -112,7 +114,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor, Self::Error>;
 
     /// Zeros in f32 on every device: for the results of [`Ops::rope_angles`], of [`Ops::linear`] where they are read back, and
-    /// for what [`Ops::convolve`] and [`Ops::recur`] remember. // (rows, cols)
+    /// for what [`Ops::convolve`], [`Ops::recur`] and [`Ops::scan_channels`] remember. // (rows, cols)
     ///
     /// # Errors
     /// The device is out of memory.
@@ -271,6 +273,9 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// Linear recurrence of every head.
     fn recur(&self, problem: Recurrence<'_, Self>);
+
+    /// A state of its own for every channel.
+    fn scan_channels(&self, problem: ChannelScan<'_, Self>);
 
     /// Rows through the experts that a router chooses for them.
     fn experts(&self, problem: Experts<'_, Self>);

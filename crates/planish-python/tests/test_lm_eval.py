@@ -86,3 +86,24 @@ def test_texts_until(harness):
     assert whole.startswith(second) and second
     with pytest.raises(ValueError, match="max_gen_toks"):
         harness.generate_until(requests("generate_until", (context, {"max_gen_toks": 64})), disable_tqdm=True)
+
+
+def test_the_harness_own_class_over_packed_layers(plain_folder, tmp_path, request):
+    """`--model hf` after `import planish.transformers`, beside `--model planish`, on one folder."""
+    import planish.transformers
+    from lm_eval.models.huggingface import HFLM
+    from planish.transformers.modules import Packed
+
+    planish.quantize(plain_folder, tmp_path, bits=4, force=True, progress=False)
+    assert planish.transformers.enable(exact=True)
+    request.addfinalizer(planish.transformers.enable)
+    theirs = HFLM(pretrained=str(tmp_path), device="cpu", dtype="float32", batch_size=2)
+    assert sum(isinstance(module, Packed) for module in theirs.model.modules()) > 10
+    ours = PlanishLM(str(tmp_path), exact=True)
+    pairs = [("Once upon a time there was a little", " girl"), ("The cat sat on", " the mat."), ("Tom had a", " red ball.")]
+    found = [each.loglikelihood(requests("loglikelihood", *pairs), disable_tqdm=True) for each in (ours, theirs)]
+    for (mine, greedy), (other, other_greedy) in zip(*found):
+        assert mine == pytest.approx(other, abs=5e-3) and greedy == other_greedy
+    until = {"until": ["."], "max_gen_toks": 24, "do_sample": False}
+    texts = [each.generate_until(requests("generate_until", ("Tom had a", until)), disable_tqdm=True) for each in (ours, theirs)]
+    assert texts[0] == texts[1]

@@ -374,6 +374,32 @@ def test_layers_with_biases_and_odd_groups(tmp_path):
     assert not packed(load(tmp_path / "plain", quantization_config=MetalConfig(bits=8, group_size=64)))
 
 
+@pytest.mark.parametrize("device_map", [{"device_map": "cpu"}, {}], ids=["cpu", "none"])
+def test_a_program_of_transformers_needs_no_other_line(plain_folder, tmp_path, device_map):
+    """What the documents of transformers do for Apple machines: pack while loading, load what is packed, unpack, exclude layers."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(plain_folder)
+    inputs = tokenizer("Once upon a time", return_tensors="pt").to("cpu")
+
+    def text(model):
+        output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+        return tokenizer.decode(output[0], skip_special_tokens=True)
+
+    model = load(plain_folder, quantization_config=MetalConfig(bits=4, group_size=64), **device_map)
+    layers = 7 * model.config.num_hidden_layers
+    assert len(packed(model)) == layers
+    said = text(model)
+    assert said.startswith("Once upon a time") and len(said) > 40
+    model.save_pretrained(tmp_path)
+    again = load(tmp_path, **device_map)
+    assert len(packed(again)) == layers and text(again) == said
+    plain = load(tmp_path, quantization_config=MetalConfig(dequantize=True), **device_map)
+    assert not packed(plain) and text(plain).startswith("Once upon a time")
+    partly = MetalConfig(bits=4, group_size=64, modules_to_not_convert=["lm_head", "down_proj"])
+    assert len(packed(load(plain_folder, quantization_config=partly, **device_map))) == layers * 6 // 7
+
+
 def test_what_cannot_be_is_refused_in_words(metal, mlx, floats, tmp_path):
     with pytest.raises(ValueError, match="cuda"):
         load(floats, device_map="cuda", quantization_config=MetalConfig())

@@ -1,11 +1,12 @@
 //! Checkpoints of every family packed for MLX, where mlx-lm's names and stacks differ from Hugging Face's, and unpacked again:
 //! each tensor must be back under its name, in its shape and, but for 8-bit rounding, with its values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use planish_checkpoint::{Checkpoint, Layout, Weight};
 use planish_format::{FloatType, Packing, dequantize as unpack};
 use planish_quantize::{Output, Recipe, Target, convert, dequantize, quantize};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// The plain checkpoints of the families' golden files.
@@ -123,5 +124,70 @@ fn packed_experts_move_between_the_dialects() {
     for entry in metal.entries() {
         let [before, during, after] = [&metal, &mlx, &back].map(|checkpoint| values(checkpoint, &entry.name));
         assert!(before == during && before == after, "{}", entry.name);
+    }
+}
+
+/// The golden checkpoint of a case with a tensor more, in bf16.
+fn with_tensor(case: &str, folder: &Path, name: &str, [rows, cols]: [usize; 2]) -> Checkpoint {
+    let (_, source) = sources().into_iter().find(|(found, _)| found == case).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::copy(source.join("config.json"), folder.join("config.json")).unwrap();
+    let bytes = std::fs::read(source.join("model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let mut data = bytes[8 + length..].to_vec();
+    let start = data.len();
+    let value = |index: usize| (0x3e80 + (index * 37 % 200) as u16).to_le_bytes();
+    data.extend((0..rows * cols).flat_map(value));
+    let tensor = json!({"dtype": "BF16", "shape": [rows, cols], "data_offsets": [start, data.len()]});
+    header.insert(name.to_owned(), tensor);
+    let header = serde_json::to_vec(&header).unwrap();
+    let length = (header.len() as u64).to_le_bytes();
+    let whole = [&length[..], &header, &data].concat();
+    std::fs::write(folder.join("model.safetensors"), whole).unwrap();
+    Checkpoint::open(folder).unwrap()
+}
+
+/// Heads for tokens after the next stand beside the decoder, or as a layer after its last. mlx-lm stumbles over those of Qwen 3 Next, whose
+/// tensors it takes for the layout of Hugging Face.
+#[test]
+fn heads_for_further_tokens_are_kept() {
+    let scratch = TempDir::new().unwrap();
+    for (case, name, in_mlx) in [
+        ("qwen3_next", "mtp.fc.weight", false),
+        ("glm4_moe", "model.layers.9.eh_proj.weight", true),
+        ("qwen3_5", "mtp.layers.0.self_attn.q_proj.weight", true),
+    ] {
+        let source = with_tensor(case, &scratch.path().join(case), name, [32, 64]);
+        let before = values(&source, name);
+        for (target, kept) in [(Target::Metal, true), (Target::Mlx, in_mlx)] {
+            let recipe = Recipe::new(target, Packing::new(8, 32).unwrap());
+            quantize(&source, &recipe, &output(&scratch, "packed"), &mut |_| {}).unwrap();
+            let packed = open(&scratch, "packed");
+            assert_eq!(packed.entry(name).is_some(), kept, "{case}");
+            if !kept {
+                continue;
+            }
+            dequantize(&packed, None, &output(&scratch, "back"), &mut |_| {}).unwrap();
+            let other = if target == Target::Metal {
+                Target::Mlx
+            } else {
+                Target::Metal
+            };
+            convert(&packed, other, &output(&scratch, "other"), &mut |_| {}).unwrap();
+            let others: &[&str] = if in_mlx {
+                &["packed", "back", "other"]
+            } else {
+                &["packed", "back"]
+            };
+            for folder in others {
+                let after = values(&open(&scratch, folder), name);
+                let near = before
+                    .iter()
+                    .zip(&after)
+                    .all(|(before, after)| (before - after).abs() < 0.02 * before.abs());
+                assert!(near, "{case}: {folder}");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-"""Families with layers that remember a state of fixed size: short convolutions, gated delta nets, Mamba 2."""
+"""Families with layers that remember a state of fixed size: short convolutions, gated delta nets, Mamba 1 and 2."""
 
 import torch
 
@@ -51,6 +51,19 @@ CASES = {
         **{**MAMBA, "mamba_n_groups": 1}, num_attention_heads=4, num_key_value_heads=2, attn_layer_indices=[0]), whole=True),
     "mamba2": Case("mamba2", dict(
         NO_ATTENTION, vocab_size=64, hidden_size=32, num_heads=8, head_dim=8, state_size=8, n_groups=2, chunk_size=8, use_bias=True)),
+    "mamba": Case("mamba", dict(NO_ATTENTION, vocab_size=64, hidden_size=32, state_size=8, time_step_rank=16)),
+    "mamba_biases": Case("mamba", dict(
+        NO_ATTENTION, vocab_size=67, hidden_size=40, state_size=5, time_step_rank=8, conv_kernel=3, use_bias=True, use_conv_bias=False,
+        tie_word_embeddings=False), group=8, stored=torch.float16),
+    "falcon_mamba": Case("falcon_mamba", dict(
+        NO_ATTENTION, vocab_size=64, hidden_size=32, state_size=8, time_step_rank=16, mixer_rms_eps=1e-3)),
+    "jamba": Case("jamba", dict(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, attn_layer_period=3, attn_layer_offset=1,
+        expert_layer_period=2, expert_layer_offset=1, num_experts=4, num_experts_per_tok=2, mamba_d_state=8, mamba_dt_rank=16)),
+    "jamba_dense": Case("jamba", dict(
+        vocab_size=67, hidden_size=40, intermediate_size=72, num_key_value_heads=1, attn_layer_period=2, attn_layer_offset=0,
+        num_experts=1, mamba_d_state=6, mamba_dt_rank=8, mamba_d_conv=3, mamba_expand=1, mamba_conv_bias=False, mamba_proj_bias=True,
+        tie_word_embeddings=True), group=8, stored=torch.float16),
     "lfm2_moe": Case("lfm2_moe", dict(
         vocab_size=64, hidden_size=32, intermediate_size=40, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2,
         num_dense_layers=1, layer_types=["conv", "full_attention"]), group=8),

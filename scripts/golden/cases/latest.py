@@ -24,7 +24,21 @@ GEMMA4 = dict(DENSE, num_key_value_heads=2, head_dim=8, global_head_dim=16, num_
 GEMMA4_VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8,
                      global_head_dim=8, patch_size=4, position_embedding_size=4, pooling_kernel_size=1)
 
+LLAMA4 = dict(vocab_size=48, hidden_size=32, intermediate_size=16, intermediate_size_mlp=48, num_attention_heads=4, num_key_value_heads=2,
+              head_dim=8, num_local_experts=4, attention_chunk_size=64, floor_scale=64)
+
 CASES = {
+    "llama4": Case("llama4_text", dict(
+        LLAMA4, num_hidden_layers=3, num_experts_per_tok=1, no_rope_layers=[1, 0, 1], moe_layers=[0, 2],
+        rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                             original_max_position_embeddings=32))),
+    "llama4_two": Case("llama4_text", dict(
+        LLAMA4, num_hidden_layers=2, num_experts_per_tok=2, no_rope_layer_interval=2, interleave_moe_layer_step=1, use_qk_norm=False,
+        attention_bias=True), group=8),
+    "llama4_wrapped": Case("llama4", dict(
+        NESTED, text_config=dict(LLAMA4, num_hidden_layers=1, num_experts_per_tok=1), vision_config=dict(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4,
+            vision_output_dim=16, projector_input_dim=16, projector_output_dim=16, pixel_shuffle_ratio=1.0)), group=8, wrapper=True),
     "axk1": Case("axk1", dict(LATENT, n_group=2, topk_group=1, first_k_dense_replace=1, routed_scaling_factor=1.5), group=8),
     "deepseek_v32": Case("deepseek_v32", dict(INDEXED, n_group=2), group=8),
     "glm_moe_dsa": Case("glm_moe_dsa", dict(INDEXED, indexer_types=["full"]), group=8),

@@ -10,14 +10,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_format::memory;
 use planish_ops::{
-    Add, Append, Attention, CacheType, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
-    HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed, Recurrence,
-    Rope, RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
+    Add, Append, Attention, CacheType, ChannelScan, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate,
+    HeadLinear, HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed,
+    Recurrence, Rope, RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
 };
 
 use crate::activation::activate;
 use crate::add::{add, add_to_rows};
 use crate::attention::{AttentionWorkspace, attention};
+use crate::channel_scan::scan_channels;
 use crate::choose::{CpuChosen, choose};
 use crate::convolution::convolve;
 use crate::cpu::BATCH_ROWS;
@@ -396,6 +397,12 @@ impl Ops for CpuOps {
     fn recur(&self, problem: Recurrence<'_, CpuOps>) {
         problem.check();
         recur(&self.cpu, problem);
+        self.meter.lap(ATTENTION, Work::default());
+    }
+
+    fn scan_channels(&self, problem: ChannelScan<'_, CpuOps>) {
+        problem.check();
+        scan_channels(&self.cpu, problem);
         self.meter.lap(ATTENTION, Work::default());
     }
 

@@ -6,7 +6,7 @@ use super::lanes::{Lanes, Portable};
 use planish_ops::{Activation, RopePairs};
 
 use super::table::{NormRow, Product, SoftmaxBlock, VectorFunctions};
-use super::{ConvolutionRow, StateStep, bodies, states};
+use super::{ConvolutionRow, ScanRow, StateStep, bodies, states};
 
 /// A module with the bodies compiled for the register of some lanes, and for target features where some are named.
 macro_rules! compile_bodies {
@@ -26,6 +26,7 @@ macro_rules! compile_bodies {
                 to_i8,
                 convolve_row,
                 step_state,
+                scan_row,
             };
 
             $(#[target_feature(enable = $features)])?
@@ -86,6 +87,11 @@ macro_rules! compile_bodies {
             fn step_state(step: &mut StateStep<'_>) {
                 // SAFETY: what the lanes need is enabled here.
                 unsafe { states::step_state::<$lanes>(step) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            fn scan_row(row: &mut ScanRow<'_>) {
+                states::scan_row::<{ <$lanes>::FUSED }>(row)
             }
         }
     };

@@ -20,7 +20,7 @@ pub(crate) use entries::NEON;
 pub(crate) use entries::PORTABLE;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use entries::{AVX2, AVX512};
-pub use states::{ConvolutionRow, STRIP, StateStep};
+pub use states::{ConvolutionRow, SCAN_CHANNELS, STRIP, ScanRow, StateStep};
 pub(crate) use table::ProductElement;
 pub use table::{NormRow, PositionBias, Product, SoftmaxBlock, VectorFunctions};
 

@@ -1,13 +1,16 @@
-//! The bodies of the kernels of layers with a state: a row of a causal convolution, a step of a linear recurrence.
+//! The bodies of the kernels of layers with a state: a row of a causal convolution, a step of a linear recurrence, a row of the scan of
+//! channels.
 
 use super::bodies::activate;
-use super::exp::multiply_add;
+use super::exp::{exp, multiply_add};
 use super::lanes::Lanes;
 use crate::recurrence::Coefficients;
 use planish_ops::Activation;
 
 /// Columns of state that are computed together.
 pub const STRIP: usize = planish_ops::STATE_COLS;
+/// Channels of a scan that are computed together, at most.
+pub const SCAN_CHANNELS: usize = 64;
 
 /// One row of some channels.
 pub struct ConvolutionRow<'a> {
@@ -47,6 +50,60 @@ pub struct StateStep<'a> {
     pub coefficients: Coefficients,
     /// What the query reads after the step.
     pub output: &'a mut [f32; STRIP],
+}
+
+/// One row of some channels, at most [`SCAN_CHANNELS`].
+pub struct ScanRow<'a> {
+    /// (channels)
+    pub values: &'a [f32],
+    /// Before bias and softplus. // (channels)
+    pub steps: &'a [f32],
+    /// (channels)
+    pub step_bias: &'a [f32],
+    /// (channels)
+    pub skip: &'a [f32],
+    /// (key_dim)
+    pub key: &'a [f32],
+    /// (key_dim)
+    pub query: &'a [f32],
+    /// Rows lie `stride` apart. // (key_dim, channels)
+    pub rates: &'a [f32],
+    /// Distance between rows of `rates`.
+    pub stride: usize,
+    /// (key_dim, channels)
+    pub state: &'a mut [f32],
+    /// (channels)
+    pub output: &'a mut [f32],
+}
+
+#[inline(always)]
+pub(super) fn scan_row<const FUSED: bool>(row: &mut ScanRow<'_>) {
+    let width = row.values.len();
+    let (mut steps, mut written) = ([0.0f32; SCAN_CHANNELS], [0.0f32; SCAN_CHANNELS]);
+    let (steps, written, output) = (&mut steps[..width], &mut written[..width], &mut row.output[..width]);
+    for ((step, &x), &bias) in steps.iter_mut().zip(row.steps).zip(row.step_bias) {
+        let x = x + bias;
+        *step = x.max(0.0) + (-x.abs()).exp().ln_1p();
+    }
+    for ((written, &step), &value) in written.iter_mut().zip(&*steps).zip(row.values) {
+        *written = step * value;
+    }
+    for ((output, &skip), &value) in output.iter_mut().zip(row.skip).zip(row.values) {
+        *output = skip * value;
+    }
+    let numbers = row.key.iter().zip(row.query).zip(row.rates.chunks(row.stride));
+    for (state, ((&key, &query), rates)) in row.state.chunks_exact_mut(width).zip(numbers) {
+        let channels = state
+            .iter_mut()
+            .zip(rates)
+            .zip(&*steps)
+            .zip(&*written)
+            .zip(&mut *output);
+        for ((((state, &rate), &step), &written), output) in channels {
+            *state = multiply_add::<FUSED>(exp::<FUSED>(-rate * step), *state, key * written);
+            *output = multiply_add::<FUSED>(*state, query, *output);
+        }
+    }
 }
 
 #[inline(always)]

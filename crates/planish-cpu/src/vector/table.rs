@@ -8,7 +8,7 @@ use half::f16;
 use crate::piece::Plain;
 
 use super::lanes::Element;
-use super::states::{ConvolutionRow, StateStep};
+use super::states::{ConvolutionRow, ScanRow, StateStep};
 
 /// A small matrix product: `output (+)= left x right`.
 pub struct Product<'a, T> {
@@ -112,6 +112,8 @@ pub struct VectorFunctions {
     pub convolve_row: unsafe fn(&mut ConvolutionRow<'_>),
     /// A step of a linear recurrence.
     pub step_state: unsafe fn(&mut StateStep<'_>),
+    /// A row of the scan of channels.
+    pub scan_row: unsafe fn(&mut ScanRow<'_>),
 }
 
 /// Which kernels an element of the cache needs.

@@ -60,6 +60,7 @@ fn routes_choose_and_weigh_as_the_formulas_say() {
                 score_correction: (!uncorrected).then_some(&corrections),
                 factors: (threads == 3).then_some(&factors),
                 rule,
+                weighs_inputs: false,
             };
             planish_cpu::route(&pool, rows, &problem, &mut choices);
             for (row, logits) in logits.chunks_exact(experts).enumerate() {
@@ -132,6 +133,7 @@ struct Sizes {
     intermediate: usize,
     experts: usize,
     packed: bool,
+    weighs_inputs: bool,
     tolerance: f64,
 }
 
@@ -142,6 +144,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
         intermediate,
         experts,
         packed,
+        weighs_inputs,
         tolerance,
     } = sizes;
     let gate = layer(10, experts, intermediate, hidden, packed);
@@ -159,7 +162,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
     let rule = rule(Scoring::Softmax, 3);
     let layer = |weights, biases| ExpertLayer {
         weights,
-        biases: Some(biases),
+        biases: (!weighs_inputs).then_some(biases),
     };
     ops.experts(Experts {
         rows,
@@ -169,6 +172,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
             score_correction: None,
             factors: None,
             rule,
+            weighs_inputs,
         },
         gate: Some(layer(&gates, &gate_biases)),
         up: layer(&ups, &up_biases),
@@ -177,6 +181,7 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
         base: Base::Gated(&tensor(ops, rows, 1, &shared_gate)),
         output: &mut output,
     });
+    let zeros = vec![0.0; hidden.max(intermediate)];
     let mut expected = Vec::new();
     for row in 0..rows {
         let factor = 1.0 / (1.0 + (-f64::from(shared_gate[row])).exp());
@@ -189,16 +194,21 @@ fn check_experts(ops: &CpuOps, sizes: Sizes) {
                 gate: &gate.values[expert],
                 up: &up.values[expert],
                 down: &down.values[expert],
-                biases: [
-                    &gate.biases[expert * intermediate..][..intermediate],
-                    &up.biases[expert * intermediate..][..intermediate],
-                    &down.biases[expert * hidden..][..hidden],
-                ],
+                biases: [(&gate, intermediate), (&up, intermediate), (&down, hidden)].map(|(layer, features)| {
+                    let biases = &layer.biases[expert * features..][..features];
+                    if weighs_inputs { &zeros[..features] } else { biases }
+                }),
             };
-            let values = expert_reference(&input[row * hidden..][..hidden], &reference, Activation::Silu);
+            let (before, after) = if weighs_inputs {
+                (weight as f32, 1.0)
+            } else {
+                (1.0, weight)
+            };
+            let input = input[row * hidden..][..hidden].iter().map(|value| before * value);
+            let values = expert_reference(&input.collect::<Vec<f32>>(), &reference, Activation::Silu);
             sums.iter_mut()
                 .zip(values)
-                .for_each(|(sum, value)| *sum += weight * value);
+                .for_each(|(sum, value)| *sum += after * value);
         }
         expected.extend(sums);
     }
@@ -219,10 +229,23 @@ fn experts_sum_up_for_one_row_and_for_many() {
                         intermediate: 24,
                         experts: 7,
                         packed,
+                        weighs_inputs: false,
                         tolerance: 3e-6,
                     },
                 );
             }
+            check_experts(
+                &exact,
+                Sizes {
+                    rows,
+                    hidden: 40,
+                    intermediate: 24,
+                    experts: 7,
+                    packed: true,
+                    weighs_inputs: true,
+                    tolerance: 3e-6,
+                },
+            );
             check_experts(
                 &ops(threads, Precision::Rounded),
                 Sizes {
@@ -231,6 +254,7 @@ fn experts_sum_up_for_one_row_and_for_many() {
                     intermediate: 96,
                     experts: 5,
                     packed: true,
+                    weighs_inputs: false,
                     tolerance: 0.03,
                 },
             );

@@ -172,6 +172,69 @@ fn convolutions_see_only_what_was_before() {
     }
 }
 
+fn check_scan(rows: usize, channels: usize, key_dim: usize, threads: usize) {
+    let ops = ops(threads);
+    let [values, steps] = [1, 2].map(|seed| random(seed, rows * channels, 1.0));
+    let [keys, queries] = [3, 4].map(|seed| random(seed, rows * key_dim, 1.0));
+    let [step_bias, skip] = [5, 6].map(|seed| random(seed, channels, 0.5));
+    let rates: Vec<f32> = random(7, key_dim * channels, 2.0)
+        .iter()
+        .map(|rate| rate.abs())
+        .collect();
+    let mut expected = vec![0.0; rows * channels];
+    for channel in 0..channels {
+        let row = |row: usize| ChannelRow {
+            query: queries[row * key_dim..][..key_dim].to_vec(),
+            key: keys[row * key_dim..][..key_dim].to_vec(),
+            value: values[row * channels + channel],
+            step: steps[row * channels + channel] + step_bias[channel],
+        };
+        let all: Vec<ChannelRow> = (0..rows).map(row).collect();
+        let own_rates: Vec<f32> = rates.iter().skip(channel).step_by(channels).copied().collect();
+        for (row, output) in channel_scan_reference(&all, &own_rates, skip[channel])
+            .into_iter()
+            .enumerate()
+        {
+            expected[row * channels + channel] = output;
+        }
+    }
+    let [step_bias, skip, rates] = [step_bias, skip, rates].map(|values| ops.vector(&values).unwrap());
+    for passes in cuts(rows) {
+        // What is left of another sequence must not matter.
+        let mut state = tensor(&ops, key_dim, channels, &random(8, key_dim * channels, 1.0));
+        let (mut found, mut first_position) = (Vec::new(), 0);
+        for rows in passes {
+            let part =
+                |values: &[f32], cols: usize| tensor(&ops, rows, cols, &values[first_position * cols..][..rows * cols]);
+            let mut output = ops.tensor(rows, channels).unwrap();
+            ops.scan_channels(ChannelScan {
+                places: places(&span(rows, first_position)),
+                values: &part(&values, channels),
+                steps: &part(&steps, channels),
+                keys: &part(&keys, key_dim),
+                queries: &part(&queries, key_dim),
+                step_bias: &step_bias,
+                rates: &rates,
+                skip: &skip,
+                state: &mut state,
+                output: &mut output,
+            });
+            found.extend_from_slice(ops.read(&output, 0..rows, &mut Vec::new()).unwrap());
+            first_position += rows;
+        }
+        close(&found, &expected, 1e-5);
+    }
+}
+
+#[test]
+fn scans_of_channels() {
+    for (rows, channels, key_dim) in [(5, 1, 1), (33, 70, 5), (12, 200, 16), (1500, 3, 8)] {
+        for threads in [1, 3] {
+            check_scan(rows, channels, key_dim, threads);
+        }
+    }
+}
+
 fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: usize) {
     let ops = ops(threads);
     let RecurrenceShape {

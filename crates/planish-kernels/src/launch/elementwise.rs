@@ -37,6 +37,24 @@ pub struct Add {
     pub factor: f32,
 }
 
+/// `values[row] *= factors[row]`. Buffers: values (rows, cols) of `value`, factors (rows) of f32.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleRows {
+    /// Type of the values.
+    pub value: FloatType,
+    /// How many rows.
+    pub rows: u32,
+    /// Values of a row.
+    pub cols: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ScaleProblem {
+    count: u32,
+    cols: u32,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct GateProblem {
@@ -73,6 +91,18 @@ impl Add {
         };
         let program = program(self.value, 0, false);
         launch("add", program, self.count, bytemuck::bytes_of(&problem))
+    }
+}
+
+impl ScaleRows {
+    /// The launch.
+    pub fn launch(&self) -> Launch {
+        let problem = ScaleProblem {
+            count: self.rows * self.cols,
+            cols: self.cols,
+        };
+        let program = program(self.value, 0, false);
+        launch("scale_rows", program, problem.count, bytemuck::bytes_of(&problem))
     }
 }
 

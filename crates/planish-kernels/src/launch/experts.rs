@@ -23,7 +23,7 @@ const SUM_THREADS: u32 = 128;
 
 /// `inner[entry] = activation(gate(x)) * up(x)` by the entry's expert, or `activation(up(x))`. Buffers: codes, scales, biases of the
 /// gate's stack, those of up's, input (rows, cols) of `value`, bias vectors of gate and up (experts, inner) of f32, the chosen
-/// (entries) of u32, output (entries, inner) of `value`.
+/// (entries) of u32, output (entries, inner) of `value`, weights (entries) of f32.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertsInner {
     /// Both stacks.
@@ -42,6 +42,8 @@ pub struct ExpertsInner {
     pub gated: bool,
     /// Whether there are bias vectors.
     pub added: bool,
+    /// Whether the gate's products are multiplied by the entries' weights.
+    pub weighed: bool,
     /// The non-linearity.
     pub activation: Activation,
 }
@@ -106,7 +108,7 @@ struct Common {
 }
 
 impl Common {
-    fn program(&self, own: [(&'static str, u32); 3]) -> Program {
+    fn program(&self, own: [(&'static str, u32); 4]) -> Program {
         let mut defines = smallvec![
             ("THREADS", self.threads),
             ("ROWS_EACH", self.rows_each),
@@ -142,13 +144,14 @@ impl ExpertsInner {
             ("GATED", u32::from(self.gated)),
             ("ACTIVATION", activation),
             ("BASE", 0),
+            ("WEIGHED", u32::from(self.weighed)),
         ];
         Launch {
             program: common.program(own),
             kernel: "experts_inner",
             threadgroups: [self.inner.div_ceil(INNER_ROWS * INNER_THREADS / 32), self.entries, 1],
             threads: INNER_THREADS,
-            buffers: 11,
+            buffers: 12,
             constants: constants_of(&problem),
             shared_bytes: 0,
         }
@@ -208,6 +211,6 @@ impl ExpertsOuter {
             SumBase::Output => 1,
             SumBase::Gated => 2,
         };
-        common.program([("GATED", 0), ("ACTIVATION", 0), ("BASE", base)])
+        common.program([("GATED", 0), ("ACTIVATION", 0), ("BASE", base), ("WEIGHED", 0)])
     }
 }

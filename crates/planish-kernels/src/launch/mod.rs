@@ -50,7 +50,7 @@ pub use attention_variants::{
     ATTENTION_VARIANTS, AttentionBuffer, AttentionPlan, AttentionStep, AttentionVariant, LEAST_TILE_ROWS,
 };
 pub use choose::{Choose, SETTING_WORDS, Search, settings_of};
-pub use elementwise::{Add, Gate};
+pub use elementwise::{Add, Gate, ScaleRows};
 pub use experts::{ExpertsInner, ExpertsOuter, SumBase};
 pub use feedback::Feedback;
 pub use heads::{CopyHeads, HeadMatvec, TransposeHeads};
@@ -74,7 +74,7 @@ pub use search::SearchGroups;
 pub use stack::{StackMatmul, StackRouting};
 pub use stack_tensor::StackTensor;
 pub use stack_variants::{STACK_VARIANTS, StackBuffer, StackProduct, StackVariant};
-pub use states::{Convolve, Recur};
+pub use states::{Convolve, Recur, ScanChannels};
 pub use tensor::TensorMatmul;
 pub use tiles::TensorWeight;
 pub use triangle::{FactorBlock, PlaceBlocks};

@@ -54,6 +54,21 @@ pub struct Recur {
     pub limits: (f32, f32),
 }
 
+/// The scan of Mamba 1. Buffers: values and steps (rows, channels), keys and queries (rows, key_dim) of `value`, step biases (channels),
+/// rates (key_dim, channels) and skips (channels) of f32, spans (spans, 4) of u32, states (slots, key_dim, channels) of f32, output
+/// (rows, channels) of `value`.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanChannels {
+    /// Type of the values.
+    pub value: FloatType,
+    /// Sequences whose rows are taken in.
+    pub spans: u32,
+    /// Channels.
+    pub channels: u32,
+    /// Values of a key.
+    pub key_dim: u32,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ConvolveProblem {
@@ -143,6 +158,34 @@ impl Recur {
             ],
             threads: THREADS,
             buffers: 9,
+            constants: constants_of(&problem),
+            shared_bytes: 0,
+        }
+    }
+}
+
+impl ScanChannels {
+    /// The launch.
+    pub fn launch(&self) -> Launch {
+        let problem = ConvolveProblem {
+            channels: self.channels,
+        };
+        let mut defines = common(self.value);
+        defines.extend([
+            ("KEY_DIM", self.key_dim),
+            ("DELTA", 0),
+            ("TAPS", 2),
+            ("INPUT_GATED", 0),
+            ("BIASED", 0),
+            ("SILU", 0),
+            ("OUTPUT_GATED", 0),
+        ]);
+        Launch {
+            program: Program { file: FILE, defines },
+            kernel: "scan_channels",
+            threadgroups: [self.channels.div_ceil(THREADS), self.spans, 1],
+            threads: THREADS,
+            buffers: 10,
             constants: constants_of(&problem),
             shared_bytes: 0,
         }

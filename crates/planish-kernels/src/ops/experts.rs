@@ -125,10 +125,15 @@ impl<Q: Queue> GpuOps<Q> {
         let product_bytes = entries * problem.output.cols * size;
         let products = (products.at_least(queue, product_bytes)?, 0);
         match &problem.gate {
-            Some(gate) if alike(problem) && self.fits_paired(problem, gate, &sorted) => {
+            Some(gate)
+                if !problem.route.weighs_inputs && alike(problem) && self.fits_paired(problem, gate, &sorted) =>
+            {
                 self.run_paired(problem, gate, &sorted, inner);
             }
-            _ => self.run_apart(problem, &sorted, inner, (up.at_least(queue, inner_bytes)?, 0)),
+            _ => {
+                let up = (up.at_least(queue, inner_bytes)?, 0);
+                self.run_apart(problem, &sorted, choices.weights, [inner, up]);
+            }
         }
         let routing = StackRouting::Sorted {
             tiles: sorted.tiles_count,
@@ -157,6 +162,7 @@ impl<Q: Queue> GpuOps<Q> {
                 self.optional(problem.up.biases),
                 choices.experts,
                 inner,
+                choices.weights,
             ],
         );
         let [codes, scales, biases] = problem.down.weights.stored.buffers();
@@ -225,13 +231,13 @@ impl<Q: Queue> GpuOps<Q> {
         (sorted.variant.fits)(&self.paired(problem, gate, sorted), &self.queue.features())
     }
 
-    /// Gate and up one after the other, then the activation.
+    /// Gate and up one after the other, then the activation. `weights` are those of the entries.
     fn run_apart(
         &self,
         problem: &Experts<'_, GpuOps<Q>>,
         sorted: &Sorted<'_, Q>,
-        inner: Place<'_, Q>,
-        up: Place<'_, Q>,
+        weights: Place<'_, Q>,
+        [inner, up]: [Place<'_, Q>; 2],
     ) {
         let (input, routing) = (problem.input.all(), sorted.routing_of_rows());
         match &problem.gate {
@@ -242,6 +248,14 @@ impl<Q: Queue> GpuOps<Q> {
             None => self.run_layer(&problem.up, routing, sorted, [input, inner]),
         }
         let entries = problem.rows * problem.route.rule.chosen;
+        if problem.route.weighs_inputs {
+            let scale = launch::ScaleRows {
+                value: problem.input.float_type,
+                rows: entries as u32,
+                cols: problem.up.weights.rows() as u32,
+            };
+            self.run(&scale.launch(), &[inner, weights]);
+        }
         let gate = launch::Gate {
             activation: problem.activation,
             value: problem.input.float_type,
@@ -311,6 +325,7 @@ impl<Q: Queue> GpuOps<Q> {
             chosen: route.rule.chosen as u32,
             gated: problem.gate.is_some(),
             added: problem.up.biases.is_some(),
+            weighed: problem.route.weighs_inputs,
             activation: problem.activation,
         }
     }

@@ -4,7 +4,7 @@ use planish_gpu::Queue;
 
 use super::GpuOps;
 use crate::launch;
-use planish_ops::{Activation, Convolution, Recurrence, Rule};
+use planish_ops::{Activation, ChannelScan, Convolution, Recurrence, Rule};
 
 impl<Q: Queue> GpuOps<Q> {
     pub(super) fn run_convolve(&self, problem: &Convolution<'_, GpuOps<Q>>) {
@@ -56,6 +56,31 @@ impl<Q: Queue> GpuOps<Q> {
             .launch();
             self.run(&launch, &[output.all(), self.optional(*output_gate)]);
         }
+    }
+
+    pub(super) fn run_scan_channels(&self, problem: &ChannelScan<'_, GpuOps<Q>>) {
+        let launch = launch::ScanChannels {
+            value: problem.values.float_type,
+            spans: problem.places.spans.len() as u32,
+            channels: problem.values.cols as u32,
+            key_dim: problem.keys.cols as u32,
+        }
+        .launch();
+        self.run(
+            &launch,
+            &[
+                problem.values.all(),
+                problem.steps.all(),
+                problem.keys.all(),
+                problem.queries.all(),
+                problem.step_bias.all(),
+                problem.rates.all(),
+                problem.skip.all(),
+                self.spans_of(&problem.places),
+                problem.state.all(),
+                problem.output.all(),
+            ],
+        );
     }
 
     pub(super) fn run_recur(&self, problem: &Recurrence<'_, GpuOps<Q>>) {

@@ -8,8 +8,8 @@ use planish_gpu::{Error, Queue};
 
 use super::{GpuChosen, GpuKeyValues, GpuOps, GpuSequences, GpuStack, GpuTensor, GpuWeight};
 use planish_ops::{
-    Add, Append, Attention, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear, HostWeight,
-    KeyValueSizes, Linear, Norm, Ops, Origin, PassSize, Placed, Recurrence, Rope, RopeAngles, Span, Use,
+    Add, Append, Attention, ChannelScan, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
+    HostWeight, KeyValueSizes, Linear, Norm, Ops, Origin, PassSize, Placed, Recurrence, Rope, RopeAngles, Span, Use,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -196,6 +196,11 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     fn recur(&self, problem: Recurrence<'_, GpuOps<Q>>) {
         problem.check();
         self.run_recur(&problem);
+    }
+
+    fn scan_channels(&self, problem: ChannelScan<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_scan_channels(&problem);
     }
 
     fn experts(&self, problem: Experts<'_, GpuOps<Q>>) {

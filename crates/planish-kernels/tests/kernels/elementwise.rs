@@ -1,6 +1,7 @@
 //! Activations and sums.
 
-use planish_kernels::launch::{Add, Gate, Launch};
+use planish_format::FloatType;
+use planish_kernels::launch::{Add, Gate, Launch, ScaleRows};
 use planish_ops::{Activation, Xielu, gate_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, round_to, to_bytes};
@@ -54,11 +55,20 @@ fn sums() -> [Add; 3] {
     })
 }
 
+fn scales() -> [ScaleRows; 3] {
+    TYPES.map(|value| ScaleRows {
+        value,
+        rows: 5,
+        cols: 259,
+    })
+}
+
 /// What these tests run.
 pub fn launches() -> Vec<Launch> {
     let gates = gates().into_iter().map(|problem| problem.launch());
     let sums = sums().into_iter().map(|problem| problem.launch());
-    gates.chain(sums).collect()
+    let scales = scales().map(|problem| problem.launch());
+    gates.chain(sums).chain(scales).collect()
 }
 
 #[test]
@@ -106,6 +116,29 @@ fn sums_equal_the_formula() {
         let expected: Vec<f64> = pairs
             .map(|(&value, &other)| f64::from(value) - 0.75 * f64::from(other))
             .collect();
+        assert_close(
+            &from_bytes(&buffers[0], problem.value),
+            &expected,
+            problem.value,
+            problem,
+        );
+    }
+}
+
+#[test]
+fn scaled_rows_equal_the_reference() {
+    let problems = scales();
+    let device = Device::new(&problems.map(|problem| problem.launch()), Watch::Memory);
+    let mut random = Random(8);
+    for problem in &problems {
+        let (rows, cols) = (problem.rows as usize, problem.cols as usize);
+        let values = random.values(rows * cols, problem.value);
+        let factors = random.values(rows, FloatType::F32);
+        let mut buffers = [to_bytes(&values, problem.value), to_bytes(&factors, FloatType::F32)];
+        device.run(&problem.launch(), &mut buffers);
+        let scaled = values.iter().enumerate();
+        let scaled = scaled.map(|(index, &value)| f64::from(value) * f64::from(factors[index / cols]));
+        let expected: Vec<f64> = scaled.collect();
         assert_close(
             &from_bytes(&buffers[0], problem.value),
             &expected,

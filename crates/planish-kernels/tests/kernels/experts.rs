@@ -22,6 +22,7 @@ fn inners() -> Vec<ExpertsInner> {
         chosen: [1, 2, 3][index / 2 % 3],
         gated: index / 2 % 5 != 4,
         added: index / 2 % 2 == 0,
+        weighed: index / 2 % 5 == 1,
         activation: match index / 2 % 3 {
             0 => Activation::Silu,
             1 => Activation::GeluTanh,
@@ -81,6 +82,7 @@ fn check_inner(device: &Device, random: &mut Random, problem: &ExpertsInner) {
     let [gate_added, up_added] = [0, 1].map(|_| random.values(EXPERTS * inner, FloatType::F32));
     let input = random.values(entries / chosen * cols, problem.value);
     let (experts, expert_bytes) = choose(random, entries);
+    let weights = random.values(entries, FloatType::F32);
     let [gate_codes, gate_scales, gate_biases] = gate.buffers;
     let [up_codes, up_scales, up_biases] = up.buffers;
     let mut buffers = [
@@ -95,6 +97,7 @@ fn check_inner(device: &Device, random: &mut Random, problem: &ExpertsInner) {
         to_bytes(&up_added, FloatType::F32),
         expert_bytes,
         poison(entries * inner, problem.value),
+        to_bytes(&weights, FloatType::F32),
     ];
     device.run(&problem.launch(), &mut buffers);
     let mut expected = Vec::new();
@@ -109,7 +112,17 @@ fn check_inner(device: &Device, random: &mut Random, problem: &ExpertsInner) {
             true => product(&gate.values, &gate_added)
                 .iter()
                 .zip(ups)
-                .map(|(&gate, up)| gate_reference(problem.activation, gate as f32, up as f32))
+                .map(|(&gate, up)| {
+                    (
+                        if problem.weighed {
+                            gate * f64::from(weights[entry])
+                        } else {
+                            gate
+                        },
+                        up,
+                    )
+                })
+                .map(|(gate, up)| gate_reference(problem.activation, gate as f32, up as f32))
                 .collect::<Vec<f64>>(),
             false => ups.iter().map(|&up| activated(problem.activation, up as f32)).collect(),
         });

@@ -3,8 +3,11 @@
 use std::ops::Range;
 
 use planish_format::FloatType;
-use planish_kernels::launch::{Convolve, Launch, Recur};
-use planish_ops::{Activation, Order, RecurrenceRow, RecurrenceShape, convolution_reference, recurrence_reference};
+use planish_kernels::launch::{Convolve, Launch, Recur, ScanChannels};
+use planish_ops::{
+    Activation, ChannelRow, Order, RecurrenceRow, RecurrenceShape, channel_scan_reference, convolution_reference,
+    recurrence_reference,
+};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, poison, to_bytes};
 use crate::device::{Device, Watch};
@@ -88,7 +91,8 @@ fn convolutions() -> Vec<Convolve> {
 pub fn launches() -> Vec<Launch> {
     let convolutions = convolutions().into_iter().map(|problem| problem.launch());
     let recurrences = recurrences().into_iter().map(|problem| problem.launch());
-    convolutions.chain(recurrences).collect()
+    let scans = scans().into_iter().map(|problem| problem.launch());
+    convolutions.chain(recurrences).chain(scans).collect()
 }
 
 #[test]
@@ -252,5 +256,74 @@ fn recurrences_equal_the_formula() {
             state = buffers[7].clone();
         }
         assert_close(&found, &expected(problem, &given), value, problem);
+    }
+}
+
+fn scans() -> Vec<ScanChannels> {
+    let sizes = [(1, 1), (130, 16), (33, 5)];
+    let problem = |(index, (channels, key_dim)): (usize, (u32, u32))| ScanChannels {
+        value: TYPES[index % 3],
+        spans: 0,
+        channels,
+        key_dim,
+    };
+    sizes.into_iter().enumerate().map(problem).collect()
+}
+
+#[test]
+fn scans_of_channels_equal_the_formula() {
+    let problems = scans();
+    let launches: Vec<Launch> = problems.iter().map(ScanChannels::launch).collect();
+    let device = Device::new(&launches, Watch::Memory);
+    let mut random = Random(7);
+    for problem in &problems {
+        let (channels, key_dim, value) = (problem.channels as usize, problem.key_dim as usize, problem.value);
+        let [values, steps] = [(); 2].map(|()| random.values(ROWS * channels, value));
+        let [keys, queries] = [(); 2].map(|()| random.values(ROWS * key_dim, value));
+        let [step_bias, skip] = [(); 2].map(|()| random.values(channels, FloatType::F32));
+        let rates = random.values(key_dim * channels, FloatType::F32);
+        let rates: Vec<f32> = rates.into_iter().map(f32::abs).collect();
+        let mut expected = vec![0.0; ROWS * channels];
+        for channel in 0..channels {
+            let row = |row: usize| ChannelRow {
+                query: queries[row * key_dim..][..key_dim].to_vec(),
+                key: keys[row * key_dim..][..key_dim].to_vec(),
+                value: values[row * channels + channel],
+                step: steps[row * channels + channel] + step_bias[channel],
+            };
+            let own_rates: Vec<f32> = rates.iter().skip(channel).step_by(channels).copied().collect();
+            for rows in SEQUENCES {
+                let given: Vec<ChannelRow> = rows.clone().map(row).collect();
+                for (row, output) in rows.zip(channel_scan_reference(&given, &own_rates, skip[channel])) {
+                    expected[row * channels + channel] = output;
+                }
+            }
+        }
+        let f32_bytes = |values: &[f32]| to_bytes(values, FloatType::F32);
+        let mut state = poison(SLOTS * key_dim * channels, FloatType::F32);
+        let mut found = vec![f32::NAN; ROWS * channels];
+        for pass in PASSES {
+            let part = |values: &[f32], cols: usize| part(values, cols, pass, value);
+            let mut buffers = [
+                part(&values, channels),
+                part(&steps, channels),
+                part(&keys, key_dim),
+                part(&queries, key_dim),
+                f32_bytes(&step_bias),
+                f32_bytes(&rates),
+                f32_bytes(&skip),
+                spans(pass),
+                state,
+                poison(pass.iter().map(|piece| piece.rows.len() * channels).sum(), value),
+            ];
+            let launch = ScanChannels {
+                spans: pass.len() as u32,
+                ..*problem
+            };
+            device.run(&launch.launch(), &mut buffers);
+            collect(&mut found, &from_bytes(&buffers[9], value), channels, pass);
+            state = buffers[8].clone();
+        }
+        assert_close(&found, &expected, value, problem);
     }
 }

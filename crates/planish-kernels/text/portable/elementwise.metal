@@ -1,4 +1,5 @@
-// Value by value. `gate`: gate = activation(gate) * up (GATED) or activation(gate); `add`: values += factor * other.
+// Value by value. `gate`: gate = activation(gate) * up (GATED) or activation(gate); `add`: values += factor * other; `scale_rows`: values
+// of a row times its factor.
 // Grid: (count / (8 * THREADS), 1, 1), rounded up; a thread takes 8 neighbours.
 // Defines: THREADS, VALUE, ACTIVATION (activation.metal), GATED.
 
@@ -9,6 +10,10 @@ struct GateProblem {
 struct AddProblem {
     uint count;
     float factor;
+};
+struct ScaleProblem {
+    uint count;
+    uint cols;
 };
 
 KERNEL(gate)(
@@ -59,4 +64,16 @@ KERNEL(add)(
         for (ulong i = first; i < problem.count; i++)
             values[i] = narrow<value_t>(fma(problem.factor, widen(other[i]), widen(values[i])));
     }
+}
+
+KERNEL(scale_rows)(
+    device value_t* values [[buffer(0)]],       // (count / cols, cols)
+    device const float* factors [[buffer(1)]],  // (count / cols)
+    PROBLEM(ScaleProblem, 2))
+{
+    launch_dependents();
+    wait_for_previous();
+    const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
+    for (ulong i = first; i < first + 8 && i < problem.count; i++)
+        values[i] = narrow<value_t>(widen(values[i]) * factors[i / problem.cols]);
 }

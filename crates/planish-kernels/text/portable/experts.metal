@@ -3,7 +3,8 @@
 // over its entries of weight * down(inner[entry]). `experts_sum`: the same sum where the products are there already.
 // Grids: experts_inner (inner / (ROWS_EACH * simdgroups), rows * chosen, 1); experts_outer (hidden / ROWS_EACH, rows, 1); experts_sum (hidden / THREADS, rows, 1); rounded up. Sums are f32.
 // Defines: THREADS, ROWS_EACH, VALUE, WEIGHT, BITS, GROUP, WHOLE (cols is a multiple of 32), ADDED (there are bias vectors), GATED,
-// ACTIVATION, BASE (0 nothing, 1 what the output holds, 2 that times the logistic function of a value for each row).
+// ACTIVATION, BASE (0 nothing, 1 what the output holds, 2 that times the logistic function of a value for each row), WEIGHED (experts_inner: what the
+// gate gives is multiplied by the entry's weight before the activation).
 
 struct InnerProblem {
     uint rows; // of the matrices
@@ -75,7 +76,8 @@ KERNEL(experts_inner)(
     device const float* up_added [[buffer(8)]],       // (experts, rows)
     device const uint* experts [[buffer(9)]],         // (entries)
     device value_t* inner [[buffer(10)]],             // (entries, rows)
-    PROBLEM(InnerProblem, 11))
+    device const float* entry_weights [[buffer(11)]], // (entries), WEIGHED
+    PROBLEM(InnerProblem, 12))
 {
     launch_dependents();
     wait_for_previous();
@@ -115,7 +117,7 @@ KERNEL(experts_inner)(
         const uint row = first_row + r;
         if (lane_index == 0 && row < rows) {
             const float up = ADDED ? up_sum + up_added[expert * rows + row] : up_sum;
-            const float gate = GATED && ADDED ? gate_sum + gate_added[expert * rows + row] : gate_sum;
+            const float gate = (GATED && ADDED ? gate_sum + gate_added[expert * rows + row] : gate_sum) * (WEIGHED ? entry_weights[entry] : 1.0f);
             const float value = GATED ? activate(gate, problem.factors) * gate_factor(up, problem.factors)
                                       : activate(up, problem.factors);
             inner[ulong(entry) * rows + row] = narrow<value_t>(value);

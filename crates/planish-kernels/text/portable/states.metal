@@ -2,14 +2,15 @@
 // `convolve`: activation(bias + sum over TAPS of weight * x) channel by channel, x = input * input_gate, the
 // result times output_gate; `history` holds the last inputs. `recur`: the scan of Mamba 2 or (DELTA) the gated delta rule, formulas in
 // src/recurrence.rs; a thread keeps every PARTS-th row of one column of the state in registers while rows pass.
-// Grids: convolve (channels / THREADS, spans, 1); recur (value_dim / COLUMNS, heads, spans); rounded up.
-// Defines: THREADS, VALUE; convolve: TAPS, INPUT_GATED, BIASED, SILU, OUTPUT_GATED; recur: KEY_DIM, DELTA.
+// `scan_channels`: the scan of Mamba 1, formula in src/channel_scan.rs; a thread keeps the state of a channel.
+// Grids: convolve and scan_channels (channels / THREADS, spans, 1); recur (value_dim / COLUMNS, heads, spans); rounded up.
+// Defines: THREADS, VALUE; convolve: TAPS, INPUT_GATED, BIASED, SILU, OUTPUT_GATED; recur: KEY_DIM, DELTA; scan_channels: KEY_DIM.
 
 #define PARTS 4                        // threads that share a column: lanes 8 apart
 #define COLUMNS (THREADS / PARTS)      // of a threadgroup
 #define LENGTH ((KEY_DIM + PARTS - 1) / PARTS)
 
-struct ConvolveProblem {
+struct ConvolveProblem { // of scan_channels too
     uint channels;
 };
 struct RecurProblem {
@@ -150,5 +151,46 @@ KERNEL(recur)(
             if (i < KEY_DIM)
                 stored[ulong(i) * problem.state_cols] = column_state[n];
         }
+    }
+}
+
+KERNEL(scan_channels)(
+    device const value_t* values [[buffer(0)]],  // (rows, channels)
+    device const value_t* steps [[buffer(1)]],   // (rows, channels)
+    device const value_t* keys [[buffer(2)]],    // (rows, KEY_DIM)
+    device const value_t* queries [[buffer(3)]], // (rows, KEY_DIM)
+    device const float* step_bias [[buffer(4)]], // (channels)
+    device const float* rates [[buffer(5)]],     // (KEY_DIM, channels)
+    device const float* skip [[buffer(6)]],      // (channels)
+    device const uint4* spans [[buffer(7)]],     // (spans)
+    device float* state [[buffer(8)]],           // (slots, KEY_DIM, channels)
+    device value_t* output [[buffer(9)]],        // (rows, channels)
+    PROBLEM(ConvolveProblem, 10))
+{
+    const uint4 span = spans[group_position.y];
+    const uint channel = group_position.x * THREADS + thread_index, channels = problem.channels;
+    if (channel < channels) {
+        device float* stored = state + ulong(span.x) * KEY_DIM * channels + channel;
+        float kept[KEY_DIM], own_rates[KEY_DIM];
+#pragma unroll
+        for (uint i = 0; i < KEY_DIM; i++) {
+            own_rates[i] = rates[ulong(i) * channels + channel];
+            kept[i] = span.w == 0 ? 0.0f : stored[ulong(i) * channels];
+        }
+        const float bias = step_bias[channel], skipped = skip[channel];
+        for (uint row = span.y; row < span.y + span.z; row++) {
+            const ulong at = ulong(row) * channels + channel, from = ulong(row) * KEY_DIM;
+            const float step = softplus(widen(steps[at]) + bias), value = widen(values[at]), written = step * value;
+            float sum = skipped * value;
+#pragma unroll
+            for (uint i = 0; i < KEY_DIM; i++) {
+                kept[i] = fma(exp(-own_rates[i] * step), kept[i], widen(keys[from + i]) * written);
+                sum = fma(kept[i], widen(queries[from + i]), sum);
+            }
+            output[at] = narrow<value_t>(sum);
+        }
+#pragma unroll
+        for (uint i = 0; i < KEY_DIM; i++)
+            stored[ulong(i) * channels] = kept[i];
     }
 }

@@ -20,6 +20,8 @@ pub struct ExpertsSpec {
     pub score_correction: Option<ScoreCorrectionSpec>,
     /// From the router's logits to experts and weights.
     pub routing: Routing,
+    /// Weights multiply what experts read, not what they give.
+    pub weighs_inputs: bool,
     /// (experts, intermediate, hidden); without it `activation(up(x))`.
     pub gate: Option<StackSpec>,
     /// (experts, intermediate, hidden).

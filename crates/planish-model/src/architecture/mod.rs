@@ -3,6 +3,7 @@
 //! Weights are named by their Hugging Face module path; `.weight` and `.bias` follow it in the checkpoint.
 
 mod attention;
+mod channel_scan;
 mod convolution;
 mod experts;
 mod feed_forward;
@@ -13,6 +14,7 @@ mod norm;
 mod recurrence;
 
 pub use attention::{AlibiSpec, AttentionSpec, GateSpec, HeadSizes};
+pub use channel_scan::ChannelScanSpec;
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{ExpertsSpec, FusedRows, FusedStack, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
@@ -231,6 +233,8 @@ pub enum BlockSpec {
     ShortConvolution(Box<ShortConvolutionSpec>),
     /// A gated delta net or Mamba 2.
     Recurrence(Box<RecurrenceSpec>),
+    /// Mamba 1.
+    ChannelScan(Box<ChannelScanSpec>),
     /// The layer's own embedding of the token.
     LayerInput(Box<LayerInputSpec>),
 }
@@ -268,6 +272,12 @@ impl From<ShortConvolutionSpec> for BlockSpec {
 impl From<LayerInputSpec> for BlockSpec {
     fn from(spec: LayerInputSpec) -> BlockSpec {
         BlockSpec::LayerInput(Box::new(spec))
+    }
+}
+
+impl From<ChannelScanSpec> for BlockSpec {
+    fn from(spec: ChannelScanSpec) -> BlockSpec {
+        BlockSpec::ChannelScan(Box::new(spec))
     }
 }
 

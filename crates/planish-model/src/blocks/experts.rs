@@ -13,6 +13,7 @@ pub(super) struct ExpertsBlock<O: Ops> {
     factors: Option<O::Tensor>,          // (1, experts)
     score_correction: Option<O::Tensor>, // (1, experts)
     routing: Routing,
+    weighs_inputs: bool,
     gate: Option<StackLayer<O>>,
     up: StackLayer<O>,
     down: StackLayer<O>,
@@ -75,6 +76,7 @@ impl<O: Ops> ExpertsBlock<O> {
             },
             score_correction: score_correction.transpose()?.flatten(),
             routing: spec.routing,
+            weighs_inputs: spec.weighs_inputs,
             gate: match &spec.gate {
                 Some(gate) => Some(StackLayer::load(loader, gate)?),
                 None => None,
@@ -174,6 +176,7 @@ impl<O: Ops> Block<O> for ExpertsBlock<O> {
                 score_correction: self.score_correction.as_ref(),
                 factors: self.factors.as_ref(),
                 rule: self.routing,
+                weighs_inputs: self.weighs_inputs,
             },
             gate: self.gate.as_ref().map(StackLayer::layer),
             up: self.up.layer(),

@@ -4,6 +4,7 @@
 //! [`BlockState`] if it remembers anything.
 
 mod attention;
+mod channel_scan;
 mod convolution;
 mod experts;
 mod feed_forward;
@@ -178,6 +179,7 @@ pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Re
         BlockSpec::Experts(spec) => Box::new(experts::ExpertsBlock::load(loader, spec)?),
         BlockSpec::ShortConvolution(spec) => Box::new(convolution::ShortConvolutionBlock::load(loader, spec)?),
         BlockSpec::Recurrence(spec) => Box::new(recurrence::RecurrenceBlock::load(loader, spec)?),
+        BlockSpec::ChannelScan(spec) => Box::new(channel_scan::ChannelScanBlock::load(loader, spec)?),
         BlockSpec::LayerInput(spec) => Box::new(layer_input::LayerInputBlock::load(loader, spec)?),
     })
 }

@@ -100,6 +100,7 @@ impl Routed {
             factors: None,
             score_correction: None,
             routing: self.routing,
+            weighs_inputs: false,
             gate: Some(stack(
                 names[0],
                 "gate_proj",

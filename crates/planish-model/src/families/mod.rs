@@ -63,11 +63,14 @@ mod internlm2;
 mod internlm3;
 mod iquestcoder;
 mod jais2;
+mod jamba;
 mod laguna;
 mod lfm2;
 mod lfm2_moe;
 mod lfm3;
 mod llama;
+mod llama4;
+mod mamba;
 mod mamba2;
 mod mamba2_only;
 mod mellum;
@@ -196,12 +199,16 @@ static FAMILIES: &[Family] = &[
     internlm3::FAMILY,
     iquestcoder::FAMILY,
     jais2::FAMILY,
+    jamba::FAMILY,
     laguna::FAMILY,
     lfm2::FAMILY,
     lfm2_moe::FAMILY,
     lfm3::FAMILY,
+    llama4::FAMILY,
     llama::FAMILY,
     mamba2_only::FAMILY,
+    mamba::FALCON_FAMILY,
+    mamba::FAMILY,
     mellum::FAMILY,
     mimo_v2_flash::FAMILY,
     minicpm3::FAMILY,
@@ -245,6 +252,7 @@ static FAMILIES: &[Family] = &[
     wrapped::GEMMA4_FAMILY,
     wrapped::GEMMA4_UNIFIED_FAMILY,
     wrapped::KIMI_K25_FAMILY,
+    wrapped::LLAMA4_FAMILY,
     wrapped::MISTRAL3_FAMILY,
     wrapped::QWEN2_5_VL_FAMILY,
     wrapped::QWEN2_VL_FAMILY,

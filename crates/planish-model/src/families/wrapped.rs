@@ -2,7 +2,8 @@
 //! names of their own. Only the decoder runs; tensors of the encoders are not read.
 
 use super::{
-    Family, aria_text, deepseek_v3, gemma3, gemma4, ministral3, mistral, mistral4, qwen2, qwen3, qwen3_5, qwen3_moe,
+    Family, aria_text, deepseek_v3, gemma3, gemma4, llama4, ministral3, mistral, mistral4, qwen2, qwen3, qwen3_5,
+    qwen3_moe,
 };
 use crate::config::Config;
 use crate::{Architecture, Error, HeadSpec, PrefixAlias};
@@ -35,6 +36,18 @@ pub(super) const ARIA_FAMILY: Family = Family {
         let wrapper = Wrapper {
             tied: false,
             ..Wrapper::new(ARIA_FAMILY, &[(aria_text::FAMILY.model_type, aria_text::FAMILY)])
+        };
+        wrapper.read(config)
+    },
+};
+
+pub(super) const LLAMA4_FAMILY: Family = Family {
+    architecture: "Llama4ForConditionalGeneration",
+    model_type: "llama4",
+    translate: |config| {
+        let wrapper = Wrapper {
+            tied: false,
+            ..Wrapper::new(LLAMA4_FAMILY, &[(llama4::FAMILY.model_type, llama4::FAMILY)])
         };
         wrapper.read(config)
     },

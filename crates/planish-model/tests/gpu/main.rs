@@ -29,13 +29,14 @@ use safetensors::SafeTensors;
 use schedule::{Event, schedule};
 
 /// Between them: softmax, sigmoid and SparseMixer routers, weights divided by their sum or not, shared experts with and without a
-/// gate, bias vectors and clamped SwiGLU.
-const EXPERTS: [&str; 6] = [
+/// gate, bias vectors and clamped SwiGLU, inputs that are weighed.
+const EXPERTS: [&str; 7] = [
     "mixtral/metal",
     "phimoe/metal",
     "qwen2_moe/metal",
     "gpt_oss/metal",
     "ernie4_5_moe/plain",
+    "llama4/plain",
     "qwen3_next/metal",
 ];
 
@@ -48,14 +49,15 @@ const PACKED: [(&str, Target, u32, usize); 2] = [
     ("deepseek_v2/plain", Target::Mlx, 6, 32),
 ];
 
-/// Plain attention, windows and caps, learned positions, latent attention, both kinds of state.
-const SEVERAL: [&str; 6] = [
+/// Plain attention, windows and caps, learned positions, latent attention, all kinds of state.
+const SEVERAL: [&str; 7] = [
     "llama_tied/metal",
     "gemma2_caps/metal",
     "gpt2/plain",
     "deepseek_v2/metal",
     "lfm2/metal",
     "falcon_h1/metal",
+    "falcon_mamba/metal",
 ];
 
 fn load(case: &str, options: &LoadOptions) -> Result<Model, Error> {
