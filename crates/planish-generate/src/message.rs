@@ -62,6 +62,22 @@ impl Message {
         })
     }
 
+    /// The same with its calls told by its content, one a line, as a model is made to write them whose template knows none.
+    pub fn with_calls_in_content(&self) -> Message {
+        let mut message = self.with_read_arguments();
+        let Some(Value::Array(calls)) = message.fields.shift_remove("tool_calls") else {
+            return message;
+        };
+        let calls = calls.iter().filter_map(|call| call.get("function")).map(|function| {
+            let [name, arguments] = ["name", "arguments"].map(|key| function.get(key).unwrap_or(&Value::Null));
+            format!("{{\"name\": {name}, \"arguments\": {arguments}}}")
+        });
+        let content = message.content().filter(|content| !content.is_empty());
+        let lines: Vec<String> = content.map(str::to_owned).into_iter().chain(calls).collect();
+        message.fields.insert("content".into(), Value::from(lines.join("\n")));
+        message
+    }
+
     fn map_arguments(&self, map: &dyn Fn(&Value) -> Value) -> Message {
         let mut message = self.clone();
         let calls = message.fields.get_mut("tool_calls").and_then(Value::as_array_mut);

@@ -54,6 +54,10 @@ impl AutoTokenizer {
             false => Some(self.family(conversation)?),
         };
         let mut messages = conversation.messages.clone();
+        if !template.text().contains("tool_calls") {
+            // What was called would be lost, or an error: there is no content beside it.
+            messages = messages.iter().map(Message::with_calls_in_content).collect();
+        }
         let known = calls.is_some_and(|family| *family != PLAIN);
         if calls.is_some() && !known {
             tell_tools(&mut messages, &conversation.tools);

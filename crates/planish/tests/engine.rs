@@ -302,6 +302,42 @@ fn turns_of_models_with_states_go_on_where_the_last_prompt_ended() {
     }
 }
 
+/// Answers that pause for want of memory lose their states, and go on as they would have.
+#[test]
+fn answers_of_models_with_states_pause() {
+    for family in ["lfm2", "granitemoehybrid"] {
+        let (model, _folder) = recurrent(family, 512);
+        let endless = GenerationConfig {
+            eos_token_id: Some(Vec::new()),
+            ..config(150, None)
+        };
+        let asked: Vec<Vec<u32>> = (0..4)
+            .map(|index| (0..40).map(|at| at * (7 + 2 * index) % 60).collect())
+            .collect();
+        let alone: Vec<TextAnswer> = asked.iter().map(|prompt| alone(&model, prompt, &endless)).collect();
+        let answer_all = |cache_bytes: Option<u64>, count: usize| {
+            let options = EngineOptions {
+                cache_bytes,
+                ..EngineOptions::default()
+            };
+            let engine = Engine::start(&model, options);
+            let asked = asked[..count].iter();
+            let (requests, receivers): (Vec<_>, Vec<_>) = asked.map(|prompt| request(prompt, &endless)).unzip();
+            engine.submit(requests).unwrap();
+            for (receiver, alone) in receivers.iter().zip(&alone) {
+                assert_eq!(answer(receiver).0.answer.tokens, alone.answer.tokens, "{family}");
+            }
+            wait_until_idle(&engine)
+        };
+        let one = answer_all(None, 1).cache_bytes;
+        // Room for several beginnings, and not for as many ends.
+        let pauses: u64 = (4..16)
+            .map(|quarters| answer_all(Some(one * quarters / 4), 4).pauses)
+            .sum();
+        assert!(pauses > 0, "{family}");
+    }
+}
+
 fn clients_get_their_own_answers(model: &CausalLM) {
     let stop = GenerationConfig {
         stop_strings: Some(vec![" the".to_owned()]),

@@ -11,11 +11,12 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 class Server:
-    """The story model behind HTTP. `with` ends it by a signal, as an operator would."""
+    """The story model behind HTTP, or another. `with` ends it by a signal, as an operator would."""
 
-    def __init__(self, program, *flags):
+    def __init__(self, program, *flags, model=None):
         # The story model has no chat template of its own.
-        command = [program, "serve", "--port", "0", "--chat-template", FOLDER / "template.jinja", *flags]
+        what = [model] if model else ["--chat-template", FOLDER / "template.jinja"]
+        command = [program, "serve", *what, "--port", "0", *flags]
         environment = {name: value for name, value in os.environ.items() if name != "PLANISH_API_KEY"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         for line in self.process.stderr:

@@ -161,6 +161,27 @@ fn tools_are_refused_where_they_cannot_be_called() {
         answer["choices"][0]["message"]["tool_calls"][0]["function"],
         json!({"name": "stop", "arguments": "{}"})
     );
+    // In a conversation a template without calls gets them as text.
+    let asked = json!({"role": "user", "content": "A"});
+    let called = |content: Value, calls: Value| json!({"role": "assistant", "content": content, "tool_calls": calls});
+    let call = json!([{"id": "a", "type": "function", "function": {"name": "stop", "arguments": "{\"n\":[1]}"}}]);
+    let result = json!({"role": "tool", "tool_call_id": "a", "content": "Done."});
+    let text = "{\"name\": \"stop\", \"arguments\": {\"n\":[1]}}";
+    let told = |messages: Value| {
+        let (status, answer) = ask(json!({"messages": messages}));
+        assert_eq!(status, 200, "{answer}");
+        (
+            answer["usage"]["prompt_tokens"].clone(),
+            answer["choices"][0]["message"]["content"].clone(),
+        )
+    };
+    for (content, expected) in [
+        (Value::Null, text.to_owned()),
+        (json!("Well."), format!("Well.\n{text}")),
+    ] {
+        let expected = told(json!([asked, {"role": "assistant", "content": expected}, result]));
+        assert_eq!(told(json!([asked, called(content, call.clone()), result])), expected);
+    }
     // Tools that may not be called change nothing.
     let (status, answer) = ask(json!({"tools": tools(), "tool_choice": "none"}));
     assert_eq!((status, answer["choices"][0]["message"].get("tool_calls")), (200, None));
