@@ -123,6 +123,10 @@ impl PackedLayout {
     }
 
     /// `output = input * weight`: from the gradient of the output to that of the input.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "addresses and what lies there, one call a layer"
+    )]
     fn backward(
         &self,
         py: Python<'_>,
@@ -151,6 +155,10 @@ impl PackedLayout {
     }
 
     /// The rows that `count` 64-bit integers at `ids` name, one after the other.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "addresses and what lies there, one call a layer"
+    )]
     fn rows(
         &self,
         py: Python<'_>,
@@ -181,14 +189,14 @@ impl PackedLayout {
     /// The weight at these addresses, for the length of a call.
     fn matrix(&self, parts: &[usize]) -> PyResult<CpuMatrix> {
         let span = |address, bytes| Span::new(address, &[bytes]).map(Span::borrowed);
-        match parts {
-            &[packed] => {
+        match *parts {
+            [packed] => {
                 let interleaved = Interleaved::of_data(self.shape, span(packed, self.bytes())?);
                 let interleaved = interleaved
                     .ok_or_else(|| PyValueError::new_err(format!("{:?} cannot be interleaved", self.shape)))?;
                 Ok(CpuMatrix::Interleaved(interleaved))
             }
-            &[codes, scales, biases] => {
+            [codes, scales, biases] => {
                 let codes = span(codes, self.shape.code_bytes())?;
                 let [scales, biases] = [
                     span(scales, self.shape.scale_bytes())?,
