@@ -8,12 +8,14 @@ use planish::{AutoModelForCausalLM, ErrorKind};
 fn likelihoods_are_those_of_the_logits() -> Result<(), planish::Error> {
     let model = AutoModelForCausalLM::demo().exact(true).load()?;
     let tokens = |text: &str| model.tokenizer().unwrap().encode(text).unwrap();
+    // Without the token that begins a text.
+    let continuation = |text: &str| tokens(text)[1..].to_vec();
     let context = tokens("Once upon a time there was a little");
     let mut pairs: Vec<(Vec<u32>, Vec<u32>)> = [" girl", " girl who lived in a house", " zebra", ""]
-        .map(|text| (context.clone(), tokens(text)))
+        .map(|text| (context.clone(), continuation(text)))
         .to_vec();
     pairs.push((context[..2].to_vec(), context[2..].to_vec()));
-    pairs.push((tokens("The dog"), tokens(" ran")));
+    pairs.push((tokens("The dog"), continuation(" ran")));
     // What the model writes without sampling, which its generation_config.json asks for, is greedy.
     let config = planish::GenerationConfig {
         max_new_tokens: 6,
