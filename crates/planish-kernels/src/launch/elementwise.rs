@@ -37,7 +37,7 @@ pub struct Add {
     pub factor: f32,
 }
 
-/// `values[row] *= factors[row]`. Buffers: values (rows, cols) of `value`, factors (rows) of f32.
+/// `values[row] *= factors[entries[row]]`. Buffers: values (rows, cols) of `value`, factors (rows) of f32, entries (rows) of u32.
 #[derive(Clone, Copy, Debug)]
 pub struct ScaleRows {
     /// Type of the values.
@@ -102,7 +102,10 @@ impl ScaleRows {
             cols: self.cols,
         };
         let program = program(self.value, 0, false);
-        launch("scale_rows", program, problem.count, bytemuck::bytes_of(&problem))
+        Launch {
+            buffers: 3,
+            ..launch("scale_rows", program, problem.count, bytemuck::bytes_of(&problem))
+        }
     }
 }
 

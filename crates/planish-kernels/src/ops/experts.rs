@@ -254,7 +254,8 @@ impl<Q: Queue> GpuOps<Q> {
                 rows: entries as u32,
                 cols: problem.up.weights.rows() as u32,
             };
-            self.run(&scale.launch(), &[inner, weights]);
+            // What the gates gave lies in the order of experts.
+            self.run(&scale.launch(), &[inner, weights, sorted.order]);
         }
         let gate = launch::Gate {
             activation: problem.activation,

@@ -6,6 +6,7 @@ use planish_ops::{Activation, Xielu, gate_reference};
 
 use crate::data::{Random, TYPES, assert_close, from_bytes, round_to, to_bytes};
 use crate::device::{Device, Watch};
+use crate::places::bytes_of;
 
 const XIELU: Xielu = Xielu {
     positive: 0.8,
@@ -134,10 +135,16 @@ fn scaled_rows_equal_the_reference() {
         let (rows, cols) = (problem.rows as usize, problem.cols as usize);
         let values = random.values(rows * cols, problem.value);
         let factors = random.values(rows, FloatType::F32);
-        let mut buffers = [to_bytes(&values, problem.value), to_bytes(&factors, FloatType::F32)];
+        let entries: Vec<u32> = (0..rows as u32).map(|row| 2 * row % problem.rows).collect();
+        let mut buffers = [
+            to_bytes(&values, problem.value),
+            to_bytes(&factors, FloatType::F32),
+            bytes_of(&entries),
+        ];
         device.run(&problem.launch(), &mut buffers);
         let scaled = values.iter().enumerate();
-        let scaled = scaled.map(|(index, &value)| f64::from(value) * f64::from(factors[index / cols]));
+        let scaled =
+            scaled.map(|(index, &value)| f64::from(value) * f64::from(factors[entries[index / cols] as usize]));
         let expected: Vec<f64> = scaled.collect();
         assert_close(
             &from_bytes(&buffers[0], problem.value),

@@ -1,5 +1,5 @@
 // Value by value. `gate`: gate = activation(gate) * up (GATED) or activation(gate); `add`: values += factor * other; `scale_rows`: values
-// of a row times its factor.
+// of a row times the factor of the entry that the row is.
 // Grid: (count / (8 * THREADS), 1, 1), rounded up; a thread takes 8 neighbours.
 // Defines: THREADS, VALUE, ACTIVATION (activation.metal), GATED.
 
@@ -67,13 +67,14 @@ KERNEL(add)(
 }
 
 KERNEL(scale_rows)(
-    device value_t* values [[buffer(0)]],       // (count / cols, cols)
-    device const float* factors [[buffer(1)]],  // (count / cols)
-    PROBLEM(ScaleProblem, 2))
+    device value_t* values [[buffer(0)]],      // (count / cols, cols)
+    device const float* factors [[buffer(1)]], // (count / cols)
+    device const uint* entries [[buffer(2)]],  // (count / cols): of which factor a row is
+    PROBLEM(ScaleProblem, 3))
 {
     launch_dependents();
     wait_for_previous();
     const ulong first = (ulong(group_position.x) * THREADS + thread_index) * 8;
     for (ulong i = first; i < first + 8 && i < problem.count; i++)
-        values[i] = narrow<value_t>(widen(values[i]) * factors[i / problem.cols]);
+        values[i] = narrow<value_t>(widen(values[i]) * factors[entries[i / problem.cols]]);
 }
