@@ -8,7 +8,7 @@ use std::borrow::BorrowMut;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use planish_model::{Chunk, Model, Ticket, Want};
+use planish_model::{Chunk, LateChoice, Model, Ticket, Want};
 use smallvec::SmallVec;
 
 use crate::session::PREFILL_TOKENS;
@@ -167,9 +167,18 @@ impl<S: BorrowMut<Session>> Batch<S> {
         model: &mut Model,
         on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
+        self.step_ahead(model, model.runs_ahead(), on_step)
+    }
+
+    fn step_ahead(
+        &mut self,
+        model: &mut Model,
+        ahead: bool,
+        on_step: &mut dyn FnMut(Member, Step<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         // All or none: who cannot begin before its token is known would miss every second pass.
         let may_run_ahead = |(_, session): &(Member, S)| session.borrow().may_run_ahead();
-        let ahead = model.runs_ahead() && self.members.iter().all(may_run_ahead);
+        let ahead = ahead && self.members.iter().all(may_run_ahead);
         let result = self.launch(model, ahead, on_step).and_then(|launched| {
             while self.passes.len() > usize::from(ahead && launched) {
                 self.take(model, on_step)?;
@@ -193,6 +202,8 @@ impl<S: BorrowMut<Session>> Batch<S> {
         let mut choosing: SmallVec<[Member; FEW]> = SmallVec::new();
         let mut reading: SmallVec<[Member; 1]> = SmallVec::new();
         let mut taking_part: SmallVec<[Member; FEW]> = SmallVec::new();
+        // What a choice depends on is found out while the device computes the logits.
+        let late = ahead && self.members.iter().any(|(_, session)| session.borrow().chooses_late());
         // Tokens of prompts, besides a first piece of any length.
         let mut room = None;
         for (member, session) in &mut self.members {
@@ -203,9 +214,9 @@ impl<S: BorrowMut<Session>> Batch<S> {
                 Some(Next::Prefill(count)) => room = Some(room.unwrap_or(self.piece) - count),
                 Some(Next::Decode) => {}
             }
-            let chunk = session.chunk(self.piece);
+            let chunk = session.chunk(self.piece, late);
             match chunk.want {
-                Want::Choice { .. } => choosing.push(*member),
+                Want::Choice { .. } | Want::Later => choosing.push(*member),
                 Want::Nothing => reading.push(*member),
                 Want::Logits | Want::AllLogits => {}
             }
@@ -224,6 +235,15 @@ impl<S: BorrowMut<Session>> Batch<S> {
             logits.extend_from_slice(row.logits);
         })?;
         drop(chunks);
+        let ticket = match late && !choosing.is_empty() {
+            false => ticket,
+            true => {
+                while !self.passes.is_empty() {
+                    self.take(model, on_step)?;
+                }
+                Some(self.choose(model, &choosing)?)
+            }
+        };
         self.passes.extend(ticket.map(|ticket| Pass {
             ticket,
             members: choosing,
@@ -243,6 +263,18 @@ impl<S: BorrowMut<Session>> Batch<S> {
         }
         self.logits = logits;
         Ok(true)
+    }
+
+    /// Chooses what these members, in their order, wanted later of the pass that was begun last.
+    fn choose(&mut self, model: &mut Model, choosing: &[Member]) -> Result<Ticket, Error> {
+        let mut wanting = choosing.iter().peekable();
+        let members = self.members.iter_mut();
+        let choices = members.filter_map(|(member, session)| {
+            wanting.next_if(|wanted| **wanted == *member)?;
+            Some(session.borrow_mut().late_choice())
+        });
+        let choices: SmallVec<[LateChoice<'_>; FEW]> = choices.collect();
+        Ok(model.choose(&choices)?)
     }
 
     /// Hands out the tokens of the earliest pass.
@@ -289,5 +321,133 @@ fn tell(
     }
     if flow.is_break() || on_step(member, step).is_break() {
         session.interrupt();
+    }
+}
+
+#[cfg(all(test, feature = "structured"))]
+mod tests {
+    use std::path::Path;
+
+    use planish_checkpoint::Checkpoint;
+    use planish_model::LoadOptions;
+
+    use super::*;
+    use crate::{
+        Answer, Constraint, Cutoffs, Files, Finish, GenerationPlan, Grammars, Reading, Restrictions, Sampling,
+        Tokenizer,
+    };
+
+    fn model() -> (Model, Grammars) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
+        let options = LoadOptions {
+            threads: Some(1),
+            exact: true,
+            ..LoadOptions::default()
+        };
+        let model = Model::load(&Checkpoint::open(&folder).unwrap(), &options).unwrap();
+        let files = Files {
+            tokenizer: Some(std::fs::read(folder.join("tokenizer.json")).unwrap()),
+            ..Files::default()
+        };
+        let tokenizer = Tokenizer::new(&files).unwrap();
+        let grammars = Grammars::new(&tokenizer, model.architecture().vocabulary).unwrap();
+        (model, grammars)
+    }
+
+    fn plan(seed: Option<u64>) -> GenerationPlan {
+        GenerationPlan {
+            max_new_tokens: 30,
+            sampling: Sampling {
+                do_sample: seed.is_some(),
+                temperature: 0.9,
+                top_k: 0,
+                top_p: 1.0,
+                min_p: 0.0,
+                repetition_penalty: 1.0,
+                presence_penalty: 0.0,
+                frequency_penalty: 0.0,
+                seed: seed.unwrap_or(0),
+                cutoffs: Cutoffs::default(),
+            },
+            restrictions: Restrictions::default(),
+            eos_token_id: Vec::new(),
+            stop_strings: Vec::new(),
+            max_time: None,
+            logprobs: None,
+            reading: Reading::default(),
+            by_logits: false,
+            grammar: None,
+        }
+    }
+
+    /// Answers side by side, each prompt joining a pass after the one before; the last answer is broken off after five tokens.
+    fn answers(model: &mut Model, asked: &[(Vec<u32>, GenerationPlan)], ahead: bool) -> Vec<Answer> {
+        let mut batch = Batch::default();
+        let mut found: Vec<Option<Answer>> = asked.iter().map(|_| None).collect();
+        let (mut told, mut joined) = (0, 0);
+        while found.iter().any(Option::is_none) {
+            if let Some((prompt, plan)) = asked.get(joined) {
+                let mut session = Session::new(model);
+                session.begin(model, prompt, plan).unwrap();
+                batch.add(session);
+                joined += 1;
+            }
+            let last = asked.len() - 1;
+            let step = batch.step_ahead(model, ahead, &mut |member, step| {
+                told += usize::from(member.number() == last && matches!(step, Step::Token(_)));
+                match member.number() == last && told == 5 {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            step.unwrap();
+            while let Some((member, mut session)) = batch.take_finished() {
+                found[member.number()] = Some(session.take_answer().unwrap());
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    /// Passes that begin before the tokens are known on which their choices depend give the same answers.
+    #[test]
+    fn choices_that_come_late_are_the_same() {
+        let (mut model, grammars) = model();
+        let schema = r#"{"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["a"], "additionalProperties": false}"#;
+        let form = |text: &str| {
+            let constraint = Constraint::JsonSchema(serde_json::from_str(text).unwrap());
+            Some(grammars.compile(&constraint).unwrap())
+        };
+        let prompt = |first: u32| -> Vec<u32> { (first..first + 20).collect() };
+        let mut penalized = plan(Some(3));
+        penalized.sampling.repetition_penalty = 1.5;
+        penalized.sampling.frequency_penalty = 0.5;
+        let short = plan(None);
+        let formed = |seed| GenerationPlan {
+            grammar: form(schema),
+            ..plan(seed)
+        };
+        let greedy = answers(&mut model, &[(prompt(300), short.clone())], false);
+        // Ends in the middle.
+        let ending = GenerationPlan {
+            eos_token_id: vec![greedy[0].tokens[4]],
+            ..short.clone()
+        };
+        let asked = [
+            (prompt(300), ending),
+            (prompt(40), formed(None)),
+            (prompt(500), penalized),
+            (vec![7], plan(Some(8))),
+            (prompt(60), formed(Some(4))),
+            (prompt(90), formed(Some(5))),
+        ];
+        let late = answers(&mut model, &asked, true);
+        let usual = answers(&mut model, &asked, false);
+        for (late, usual) in late.iter().zip(&usual) {
+            assert_eq!((&late.tokens, late.finish), (&usual.tokens, usual.finish));
+        }
+        let ends: Vec<Finish> = late.iter().map(|answer| answer.finish).collect();
+        assert_eq!((ends[0], ends[5]), (Finish::EndToken, Finish::Interrupted));
+        assert_eq!(ends[1], Finish::EndToken, "the form is whole: {:?}", late[1].tokens);
     }
 }

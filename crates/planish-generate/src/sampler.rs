@@ -168,6 +168,16 @@ impl Sampler {
         formed || self.sampling.penalizes() || biased || self.restrictions.depend_on_tokens(self.prompt)
     }
 
+    /// Whether some choice may be made by [`Sampler::choose`], see [`Sampler::reads_logits`].
+    pub fn may_read_logits(&self) -> bool {
+        let Restrictions {
+            end_growth,
+            forced_last,
+            ..
+        } = &self.restrictions;
+        self.cuts() || end_growth.is_some() || forced_last.len() > 1
+    }
+
     /// Makes the answer go on in its form. Whether nothing can follow.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use planish_model::{Cache, Choice, Chunk, Input, Model, Want};
+use planish_model::{Cache, Choice, Chunk, Input, LateChoice, Model, Want};
 
 use crate::{Answer, Batch, Error, Finish, GenerationPlan, Lineage, Sampler, Step, TokenLogprobs};
 
@@ -244,19 +244,48 @@ impl Session {
         end.map_or(&[], |end| &self.tokens[begin..end])
     }
 
-    /// Whether a pass may begin before the token of the last is known: not where penalties depend on the token or logits are waited
-    /// for, nor where the state could not go back if it is the last.
+    /// Whether a pass may begin before the token of the last is known: not where logits are waited for, nor where the state could not
+    /// go back if it is the last.
     pub fn may_run_ahead(&self) -> bool {
-        let depends = |run: &Run| run.sampler.depends_on_tokens() || run.plan.by_logits || run.plan.logprobs.is_some();
-        self.cache.can_truncate() && !self.run.as_ref().is_some_and(depends)
+        let waits = |run: &Run| run.sampler.may_read_logits() || run.plan.by_logits || run.plan.logprobs.is_some();
+        self.cache.can_truncate() && !self.run.as_ref().is_some_and(waits)
     }
 
-    /// The chunk for the next pass, at most `piece` tokens of a prompt. Once it was run, [`Session::took_prefill`] follows for a chunk
-    /// that wants nothing, [`Session::take`] for one that wants a choice, and [`Session::take_logits`] for one that wants logits.
+    /// Whether the choice of a token depends on the one before it, through a form or penalties: a pass that began before that is known
+    /// must choose later.
+    pub fn chooses_late(&self) -> bool {
+        let depends = |run: &Run| run.sampler.depends_on_tokens();
+        self.is_running() && self.run.as_ref().is_some_and(depends)
+    }
+
+    /// How the token is chosen of a chunk that wanted it later, by all tokens that were taken meanwhile. Where the answer has ended by
+    /// these, it does not matter.
+    pub fn late_choice(&mut self) -> LateChoice<'_> {
+        let Session { cache, tokens, run, .. } = self;
+        let run = run.as_mut().filter(|run| run.outcome.is_none());
+        let Some(Run { sampler, .. }) = run else {
+            return LateChoice {
+                cache,
+                choice: Choice::Likeliest,
+                adjustments: &[],
+                mask: None,
+            };
+        };
+        LateChoice {
+            cache,
+            choice: sampler.next_choice(tokens),
+            adjustments: sampler.adjustments(),
+            mask: sampler.mask(),
+        }
+    }
+
+    /// The chunk for the next pass, at most `piece` tokens of a prompt, and a choice later where `late` says so. Once it was run,
+    /// [`Session::took_prefill`] follows for a chunk that wants nothing, [`Session::take`] for one that wants a choice, after
+    /// [`Session::late_choice`] if later, and [`Session::take_logits`] for one that wants logits.
     ///
     /// # Panics
     /// If the session wants nothing, see [`Session::next`].
-    pub fn chunk(&mut self, piece: usize) -> Chunk<'_> {
+    pub fn chunk(&mut self, piece: usize, late: bool) -> Chunk<'_> {
         let (count, prompt) = (self.rest().len().min(piece), self.prompt);
         let Session { cache, tokens, run, .. } = self;
         let run = run.as_mut().expect("an answer on its way");
@@ -270,6 +299,10 @@ impl Session {
         };
         let want = match begin + count < tokens.len() {
             true => Want::Nothing,
+            false if late => {
+                run.expected += 1;
+                Want::Later
+            }
             false => {
                 run.expected += 1;
                 let choice = run.sampler.next_choice(tokens);

@@ -168,6 +168,14 @@ pub trait Queue: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// Lets the device begin what was launched, if it does not yet, and waits for nothing.
+    ///
+    /// # Errors
+    /// A lost device, or earlier work that failed.
+    fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Machine code for this device, from the disk if the same text was compiled before.
     ///
     /// # Errors

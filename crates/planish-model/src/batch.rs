@@ -82,6 +82,22 @@ pub enum Want<'a> {
         /// The logits are wanted too, as they are before that.
         report: bool,
     },
+    /// A token chosen by the logits after the last one as [`crate::Model::choose`] will say, which follows this call. All chunks that
+    /// want a choice want it later then.
+    Later,
+}
+
+/// How a token is chosen that was wanted for later.
+#[derive(Clone, Copy)]
+pub struct LateChoice<'a> {
+    /// Of the chunk.
+    pub cache: &'a Cache,
+    /// As in [`Want::Choice`].
+    pub choice: Choice,
+    /// As in [`Want::Choice`].
+    pub adjustments: &'a [Adjustment],
+    /// As in [`Want::Choice`].
+    pub mask: Option<&'a [u32]>,
 }
 
 impl Want<'_> {
@@ -95,9 +111,9 @@ impl Want<'_> {
         }
     }
 
-    /// Whether a token is to be chosen.
+    /// Whether a token is to be chosen, now or later.
     pub fn is_choice(&self) -> bool {
-        matches!(self, Want::Choice { .. })
+        matches!(self, Want::Choice { .. } | Want::Later)
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use planish_format::memory::or_out_of_memory;
 use planish_ops::{Ops, SequenceStore, Span};
 
-use crate::batch::{Chunk, Input, Row, Ticket, Want};
+use crate::batch::{Chunk, Input, LateChoice, Row, Ticket, Want};
 use crate::blocks::{BlockState, LinearLayer, Loader, NormLayer, device_error};
 use crate::cache::Slots;
 use crate::embedding::Embedding;
@@ -29,6 +29,7 @@ pub(crate) trait Engine: Send {
     fn cache(&self, capacity: usize) -> Cache;
     fn fork(&mut self, cache: &Cache) -> Result<Cache, Error>;
     fn run(&mut self, chunks: &mut [Chunk<'_>], each: &mut dyn FnMut(Row<'_>)) -> Result<Option<Ticket>, Error>;
+    fn choose(&mut self, choices: &[LateChoice<'_>]) -> Result<Ticket, Error>;
     fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error>;
     fn announce_length(&self, cache: &mut Cache, length: usize) -> usize;
     fn batch(&self) -> usize;
@@ -253,6 +254,10 @@ impl<O: Ops> Engine for Decoder<O> {
         }
         self.lists = lists;
         result
+    }
+
+    fn choose(&mut self, choices: &[LateChoice<'_>]) -> Result<Ticket, Error> {
+        or_out_of_memory(|| self.choose_late(choices)).unwrap_or_else(|error| Err(error.into()))
     }
 
     fn take(&mut self, ticket: Ticket, tokens: &mut Vec<Option<u32>>) -> Result<(), Error> {

@@ -34,7 +34,7 @@ pub use architecture::{
     NormSpec, PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec, ScoreCorrectionSpec,
     SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
 };
-pub use batch::{Chunk, Input, Row, Ticket, Want};
+pub use batch::{Chunk, Input, LateChoice, Row, Ticket, Want};
 pub use cache::Cache;
 pub use decoder::DeviceMemory;
 pub use device::{Candidate, Chooser, Device, QuantizingDevice, drawn};

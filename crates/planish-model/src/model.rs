@@ -9,7 +9,7 @@ use planish_gpu::Queue;
 use planish_ops::Tap;
 use planish_quantize::Recipe;
 
-use crate::batch::{Chunk, Input, Row, Ticket, Want};
+use crate::batch::{Chunk, Input, LateChoice, Row, Ticket, Want};
 use crate::decoder::{DeviceMemory, Engine};
 use crate::device::{Job, Loaded};
 use crate::source::{CheckpointSource, Unpack, WeightSource};
@@ -178,6 +178,18 @@ impl Model {
         let ticket = self.engine.run(chunks, each);
         self.files.check()?;
         ticket
+    }
+
+    /// Chooses the tokens that the last [`Model::run`] left for later ([`crate::Want::Later`]), one for each such chunk, in their order.
+    /// Whatever the choices depend on may be found out while the device still computes the logits.
+    ///
+    /// # Errors
+    /// A device that is out of memory or lost.
+    ///
+    /// # Panics
+    /// If another number of chunks wanted it.
+    pub fn choose(&mut self, choices: &[LateChoice<'_>]) -> Result<Ticket, Error> {
+        self.engine.choose(choices)
     }
 
     /// Waits for the tokens of a ticket and for nothing that began after it. One for each chunk that wanted a choice, in their

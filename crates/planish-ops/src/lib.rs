@@ -224,6 +224,14 @@ pub trait Ops: Send + Sync + Sized + 'static {
     /// If all were taken.
     fn take(&self, chosen: &mut Self::Chosen, tokens: &mut Vec<Option<u32>>) -> Result<(), Self::Error>;
 
+    /// Lets the device begin what was launched, and waits for nothing.
+    ///
+    /// # Errors
+    /// The device was lost or a launch failed.
+    fn flush(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// Begins to measure where time goes, from zero, or stops. A device whose launches go on by themselves measures nothing.
     fn measure(&self, _on: bool) {}
 

@@ -318,6 +318,11 @@ impl Queue for CudaQueue {
         Ok(())
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        let mut state = self.inner.enter()?;
+        self.inner.submit(&mut state)
+    }
+
     fn compile(&self, source: &Source<'_>) -> Result<CudaKernel, Error> {
         let _state = self.inner.enter()?;
         let device = &self.inner.device;

@@ -313,6 +313,10 @@ impl Queue for MetalQueue {
         Ok(())
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        self.in_full(self.inner.encoder().hand_over(&self.name)).map(drop)
+    }
+
     fn compile(&self, source: &Source<'_>) -> Result<MetalKernel, Error> {
         pipeline::compile(&self.inner.device, &self.name, &self.cache, source)
     }

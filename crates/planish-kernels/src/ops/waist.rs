@@ -129,6 +129,10 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.take_tokens(chosen, tokens)
     }
 
+    fn flush(&self) -> Result<(), Error> {
+        self.queue.flush()
+    }
+
     fn used_bytes(&self) -> Option<u64> {
         Some(self.queue.memory().ok()?.used_bytes)
     }

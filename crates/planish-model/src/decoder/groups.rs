@@ -19,8 +19,8 @@ impl<O: Ops> Decoder<O> {
     /// takes memory.
     fn order(chunks: &[Chunk<'_>], order: &mut Vec<usize>) {
         let rank = |chunk: &Chunk<'_>| match (chunk.want, chunk.input.is_alone::<O>()) {
-            (Want::Choice { .. }, true) => 0,
-            (Want::Choice { .. }, false) => 1,
+            (Want::Choice { .. } | Want::Later, true) => 0,
+            (Want::Choice { .. } | Want::Later, false) => 1,
             (Want::Logits | Want::AllLogits, false) => 2,
             (Want::Nothing, false) => 3,
             (Want::Logits, true) => 4,
@@ -103,7 +103,7 @@ impl<O: Ops> Decoder<O> {
                 self.report_all(first, pass.len(), pending, each)?;
             }
             done += pass.len();
-            if done == tokens.len() && matches!(want, Want::Logits | Want::Choice { .. }) {
+            if done == tokens.len() && (want.is_choice() || matches!(want, Want::Logits)) {
                 self.finish_rows(pass.len() - 1..pass.len(), pending, whole)?;
             }
         }

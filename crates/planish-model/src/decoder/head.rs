@@ -6,7 +6,7 @@ use planish_ops::{Activation, Choose, CopyRows, Gate, Linear, MOST_CHOICES, Norm
 use smallvec::SmallVec;
 
 use super::{Decoder, Lists};
-use crate::batch::{Chunk, FEW_ROWS, Row, Ticket, Want};
+use crate::batch::{Chunk, FEW_ROWS, LateChoice, Row, Ticket, Want};
 use crate::blocks::device_error;
 use crate::step::Pending;
 use crate::{Architecture, Error, Phases};
@@ -20,6 +20,8 @@ pub(super) struct Finals<O: Ops> {
     rows: usize,                 // that wait for the head
     logits: O::Tensor,           // (rows, vocabulary)
     staging: Vec<f32>,
+    /// The rows of logits by which tokens are chosen later, in the order of their chunks.
+    late: SmallVec<[u16; FEW_ROWS]>,
     chosen: O::Chosen,
     launched: u64, // calls that chose tokens
     taken: u64,    // of these, calls whose tokens were taken or given up
@@ -32,15 +34,17 @@ impl<O: Ops> Finals<O> {
             rows: 0,
             logits: ops.tensor_f32(1, architecture.vocabulary).map_err(device_error)?,
             staging: Vec::new(),
+            late: SmallVec::new(),
             chosen: ops.chosen().map_err(device_error)?,
             launched: 0,
             taken: 0,
         })
     }
 
-    /// Forgets rows that a call left behind when it failed.
+    /// Forgets rows that a call left behind when it failed, or for a choice that was not made.
     pub(super) fn begin(&mut self) {
         self.rows = 0;
+        self.late.clear();
     }
 
     /// The last token chosen for each sequence.
@@ -238,8 +242,14 @@ impl<O: Ops> Decoder<O> {
                 each(Row { chunk, token, logits });
             }
         }
+        let late = chunks.iter().any(|chunk| matches!(chunk.want, Want::Later));
         let ticket = match choices {
             0 => None,
+            _ if late => {
+                self.finals.late = places(&lists.order[..choices], chunks);
+                self.ops.flush().map_err(device_error)?;
+                None
+            }
             _ => Some(self.choose(&lists.order[..choices], chunks)?),
         };
         if choices < rows {
@@ -270,7 +280,7 @@ impl<O: Ops> Decoder<O> {
                 report: _,
             } = *want
             else {
-                unreachable!("chunks that want a choice come first")
+                panic!("chunks want their choices now or later, all of them")
             };
             RowChoice {
                 slot: cache.slot_of(&self.slots),
@@ -280,12 +290,38 @@ impl<O: Ops> Decoder<O> {
             }
         });
         let rows: SmallVec<[RowChoice<'_>; FEW_ROWS]> = rows.collect();
+        self.choose_rows(&rows, places(order, chunks))
+    }
+
+    /// Tokens by the logits that the last call left for that, in the order of its chunks.
+    pub(super) fn choose_late(&mut self, choices: &[LateChoice<'_>]) -> Result<Ticket, Error> {
+        let places = std::mem::take(&mut self.finals.late);
+        assert_eq!(choices.len(), places.len(), "a choice for each chunk that wanted one");
+        let row = |row: usize| {
+            let index = places.iter().position(|&place| place as usize == row);
+            let LateChoice {
+                cache,
+                choice,
+                adjustments,
+                mask,
+            } = choices[index.expect("a place")];
+            RowChoice {
+                slot: cache.slot_of(&self.slots),
+                choice,
+                adjustments,
+                mask,
+            }
+        };
+        let rows: SmallVec<[RowChoice<'_>; FEW_ROWS]> = (0..choices.len()).map(row).collect();
+        self.choose_rows(&rows, places)
+    }
+
+    fn choose_rows(&mut self, rows: &[RowChoice<'_>], places: SmallVec<[u16; FEW_ROWS]>) -> Result<Ticket, Error> {
         let Finals {
             logits,
             chosen,
             launched,
             taken,
-            staging: _,
             ..
         } = &mut self.finals;
         if *launched - *taken == MOST_CHOICES as u64 {
@@ -293,21 +329,21 @@ impl<O: Ops> Decoder<O> {
             self.ops.take(chosen, &mut Vec::new()).map_err(device_error)?;
             *taken += 1;
         }
-        let problem = Choose {
-            logits,
-            rows: &rows,
-            chosen,
-        };
+        let problem = Choose { logits, rows, chosen };
         self.ops.choose(problem).map_err(device_error)?;
         *launched += 1;
-        // Of every chunk that wants a choice, its place in the order.
-        let wanting = chunks.iter().enumerate().filter(|(_, chunk)| chunk.want.is_choice());
-        let place = |index: usize| order.iter().position(|&ordered| ordered == index).expect("ordered") as u16;
         Ok(Ticket {
             number: *launched,
-            places: wanting.map(|(index, _)| place(index)).collect(),
+            places,
         })
     }
+}
+
+/// Of every chunk that wants a choice, its place in the order.
+fn places(order: &[usize], chunks: &[Chunk<'_>]) -> SmallVec<[u16; FEW_ROWS]> {
+    let wanting = chunks.iter().enumerate().filter(|(_, chunk)| chunk.want.is_choice());
+    let place = |index: usize| order.iter().position(|&ordered| ordered == index).expect("ordered") as u16;
+    wanting.map(|(index, _)| place(index)).collect()
 }
 
 impl Lists {

@@ -22,7 +22,9 @@ use golden::{Golden, error, run};
 use logits::{likeliest, logits_at_once, mean_error};
 use planish_checkpoint::Checkpoint;
 use planish_format::Packing;
-use planish_model::{Adjustment, Cache, Choice, Chunk, Device, Draw, Error, Input, LoadOptions, Model, Want};
+use planish_model::{
+    Adjustment, Cache, Choice, Chunk, Device, Draw, Error, Input, LateChoice, LoadOptions, Model, Ticket, Want,
+};
 use planish_ops::choose_reference;
 use planish_quantize::{Method, Recipe, Target};
 use safetensors::SafeTensors;
@@ -322,6 +324,16 @@ impl Chooser {
 /// begins before the tokens before it are known.
 #[test]
 fn chosen_tokens_are_those_of_the_logits() {
+    choose_by_logits(false);
+}
+
+/// The same where it is told how tokens are chosen once the tokens before them are known.
+#[test]
+fn tokens_chosen_late_are_those_of_the_logits() {
+    choose_by_logits(true);
+}
+
+fn choose_by_logits(late: bool) {
     const STEPS: usize = 5;
     let draw = Draw {
         temperature: 0.9,
@@ -360,28 +372,42 @@ fn chosen_tokens_are_those_of_the_logits() {
         },
     ];
     let mut caches: Vec<Cache> = choosers.iter().map(|_| model.cache(20)).collect();
-    let mut step = |model: &mut Model, is_first: bool| {
-        let input = |chooser: &Chooser| match is_first {
-            true => Input::Tokens(chooser.prompt),
-            false => Input::Chosen,
+    let mut step = |model: &mut Model, before: Option<Ticket>| {
+        let input = |chooser: &Chooser| match before {
+            None => Input::Tokens(chooser.prompt),
+            Some(_) => Input::Chosen,
         };
         let chunks = choosers.iter().zip(&mut caches).map(|(chooser, cache)| Chunk {
             cache,
             input: input(chooser),
-            want: chooser.want(),
+            want: if late { Want::Later } else { chooser.want() },
         });
         let mut chunks: Vec<Chunk<'_>> = chunks.collect();
-        model
-            .run(&mut chunks, &mut |_| panic!("no logits"))
-            .unwrap()
-            .expect("a ticket")
+        let ticket = model.run(&mut chunks, &mut |_| panic!("no logits")).unwrap();
+        assert_eq!(ticket.is_none(), late);
+        let mut tokens = Vec::new();
+        if let Some(before) = before {
+            model.take(before, &mut tokens).unwrap();
+        }
+        let next = match ticket {
+            Some(ticket) => ticket,
+            None => {
+                let choices = choosers.iter().zip(&caches).map(|(chooser, cache)| LateChoice {
+                    cache,
+                    choice: chooser.choice,
+                    adjustments: &chooser.adjustments,
+                    mask: chooser.mask.as_deref(),
+                });
+                model.choose(&choices.collect::<Vec<_>>()).unwrap()
+            }
+        };
+        (next, tokens)
     };
-    let mut ticket = step(&mut model, true);
+    let (mut ticket, _) = step(&mut model, None);
     let mut found = vec![Vec::new(); choosers.len()];
     for _ in 0..STEPS {
-        let next = step(&mut model, false);
-        let mut tokens = Vec::new();
-        model.take(std::mem::replace(&mut ticket, next), &mut tokens).unwrap();
+        let (next, tokens) = step(&mut model, Some(ticket));
+        ticket = next;
         found
             .iter_mut()
             .zip(tokens)

@@ -61,7 +61,7 @@ impl CausalLM {
                 session.stop();
                 break;
             }
-            self.lock().run(&mut [session.chunk(PIECE)], &mut |row| {
+            self.lock().run(&mut [session.chunk(PIECE, false)], &mut |row| {
                 logits.extend_from_slice(row.logits);
             })?;
             if logits.is_empty() {
