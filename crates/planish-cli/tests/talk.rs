@@ -234,9 +234,13 @@ fn endless() -> PathBuf {
     let folder = FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("endless");
         std::fs::create_dir_all(&folder).unwrap();
-        for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        for file in ["model.safetensors", "tokenizer.json"] {
             std::fs::copy(tiny().join(file), folder.join(file)).unwrap();
         }
+        let tokens = std::fs::read_to_string(tiny().join("tokenizer_config.json")).unwrap();
+        let mut tokens: Value = serde_json::from_str(&tokens).unwrap();
+        tokens.as_object_mut().unwrap().remove("eos_token").unwrap();
+        std::fs::write(folder.join("tokenizer_config.json"), tokens.to_string()).unwrap();
         let config = std::fs::read_to_string(tiny().join("config.json")).unwrap();
         let mut config: Value = serde_json::from_str(&config).unwrap();
         config["max_position_embeddings"] = 100_000.into();
