@@ -6,6 +6,7 @@
 
 mod journal;
 mod plan;
+mod staged_file;
 mod staging;
 mod swap;
 
@@ -23,6 +24,7 @@ use plan::{Place, Shard};
 use staging::Staging;
 
 pub use journal::Run;
+pub(crate) use staged_file::StagedFile;
 
 /// A tensor that will be written.
 #[derive(Clone, Debug, PartialEq)]

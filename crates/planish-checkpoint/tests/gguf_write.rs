@@ -70,7 +70,9 @@ fn every_weight_is_the_same_number() {
             assert_eq!(found.config()[key], source.config()[key], "{key}");
         }
         let again = write_gguf(&source, &path, false, &mut |_| true);
-        assert!(matches!(again, Err(Error::Output { .. })));
+        assert!(matches!(again, Err(Error::OutputExists { .. })));
+        write_gguf(&source, &path, true, &mut |_| true).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
 
@@ -104,4 +106,120 @@ fn what_is_not_written_is_refused_and_leaves_nothing() {
     let stopped = write_gguf(&model("models/demo"), &path, false, &mut |_| false);
     assert!(stopped.unwrap().is_none());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// A tiny model whose config.json is changed.
+fn changed(folder: &Path, case: &str, edit: impl FnOnce(&mut Value)) -> Checkpoint {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(case);
+    let mut config: Value = serde_json::from_slice(&std::fs::read(source.join("config.json")).unwrap()).unwrap();
+    edit(&mut config);
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    std::fs::copy(source.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    Checkpoint::open(folder).unwrap()
+}
+
+#[test]
+fn sizes_that_the_tensors_do_not_bear_out_are_refused() {
+    for (key, value, expected) in [
+        (
+            "vocab_size",
+            2_000_000_000,
+            "`lm_head.weight`: expected the shape [2000000000, ",
+        ),
+        ("head_dim", 34, "k_proj.bias`: expected the shape [68], found [24]"),
+        ("head_dim", 11, "`head_dim`: expected a positive even number, found 11"),
+        (
+            "num_key_value_heads",
+            7,
+            "k_proj.bias`: expected the shape [84], found [24]",
+        ),
+        ("intermediate_size", 8, "expected the shape [48, 8], found [48, 80]"),
+        ("num_hidden_layers", 1, "is beyond the 1 layers of `num_hidden_layers`"),
+        (
+            "num_hidden_layers",
+            1_000_000_000,
+            "lacks the tensor that is `blk.2.attn_norm.weight`",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = changed(
+            folder.path(),
+            "crates/planish-model/tests/golden/llama_llama3_biases/plain",
+            |config| config[key] = value.into(),
+        );
+        let path = folder.path().join("out.gguf");
+        let message = write_gguf(&source, &path, false, &mut |_| true)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{key}: {message}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}
+
+/// Scales beyond half precision, in which blocks have them, do not become infinite.
+#[test]
+fn scales_beyond_half_precision_become_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = changed(folder.path(), "models/demo", |_| {});
+    let (name, path) = ("model.layers.0.mlp.up_proj", folder.path().join("model.safetensors"));
+    let entry = source.entry(&format!("{name}.weight")).unwrap();
+    let Weight::Packed(matrix) = source.read(entry).unwrap() else {
+        panic!("{name} is packed")
+    };
+    let mut scales = vec![0.0; matrix.scales.len() / matrix.scale_type.size_bytes()];
+    matrix.scale_type.decode(&matrix.scales, &mut scales);
+    scales.iter_mut().for_each(|scale| *scale *= 1e7);
+    let mut bytes = matrix.scales.to_vec();
+    matrix.scale_type.encode(&scales, &mut bytes);
+    let mut file = std::fs::read(&path).unwrap();
+    let at = file
+        .windows(bytes.len())
+        .position(|window| window == &matrix.scales[..])
+        .unwrap();
+    file[at..at + bytes.len()].copy_from_slice(&bytes);
+    std::fs::write(&path, file).unwrap();
+
+    let source = Checkpoint::open(folder.path()).unwrap();
+    let out = folder.path().join("out.gguf");
+    let found = write_gguf(&source, &out, false, &mut |_| true).unwrap().unwrap();
+    let told = (
+        name.to_owned(),
+        "half precision does not hold its scales: float32".to_owned(),
+    );
+    assert!(found.unpacked.contains(&told), "{:?}", found.unpacked);
+    let written = Checkpoint::open(&out).unwrap();
+    let weight = format!("{name}.weight");
+    assert_eq!(floats(&written, &weight), floats(&source, &weight));
+}
+
+#[test]
+fn a_file_of_another_kind_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    std::fs::write(&path, "mine").unwrap();
+    let found = write_gguf(&model("models/demo"), &path, true, &mut |_| true);
+    assert!(found.unwrap_err().to_string().contains("is a file of another kind"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    let found = write_gguf(&model("models/demo"), folder.path(), true, &mut |_| true);
+    assert!(found.unwrap_err().to_string().contains("is no file"));
+}
+
+/// What a killed run left is removed, and a file that appears meanwhile is not replaced.
+#[test]
+fn runs_to_one_file_do_not_meet() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let left = folder.path().join(".model.gguf.planish-1.part");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("file"), "half").unwrap();
+    let mut other = false;
+    let found = write_gguf(&model("models/demo"), &path, false, &mut |_| {
+        if !std::mem::replace(&mut other, true) {
+            std::fs::write(&path, "another run's").unwrap();
+        }
+        true
+    });
+    assert!(matches!(found, Err(Error::OutputExists { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), b"another run's");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

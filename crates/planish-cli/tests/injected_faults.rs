@@ -67,6 +67,7 @@ fn check_whole(folder: &Path, what: &str) {
 fn a_failing_call_leaves_nothing_half_done() {
     let scratch = Scratch::new();
     scratch.llama("source");
+    scratch.edit_config("source", |config| config["max_position_embeddings"] = 64.into());
     scratch.succeed(&["quantize", "source", "--out", "packed", "--group-size", "32"]);
     let folder = tempfile::tempdir().unwrap();
     let Some(shim) = shim(folder.path()) else {
@@ -78,6 +79,7 @@ fn a_failing_call_leaves_nothing_half_done() {
         &["quantize", "source", "--out", "out", "--group-size", "32"][..],
         &["dequantize", "packed", "--out", "out"],
         &["convert", "packed", "--to", "mlx", "--out", "out"],
+        &["convert", "packed", "--to", "gguf", "--out", "out.gguf"],
     ];
     let mut counts = Counts::default();
     for arguments in commands {
@@ -86,8 +88,10 @@ fn a_failing_call_leaves_nothing_half_done() {
             fault.inject(&mut command, &shim);
             let what = format!("{arguments:?} with {fault:?}");
             if counts.judge(&command.output().unwrap(), &what) {
-                check_whole(&scratch.path("out"), &what);
-                std::fs::remove_dir_all(scratch.path("out")).unwrap();
+                let out = scratch.path(arguments[arguments.iter().position(|flag| *flag == "--out").unwrap() + 1]);
+                check_whole(&out, &what);
+                let removed = std::fs::remove_dir_all(&out).or_else(|_| std::fs::remove_file(&out));
+                removed.unwrap();
             }
             assert_eq!(scratch.names(), before, "{what}");
         }

@@ -136,6 +136,7 @@ fn command(model: &Model, random: &mut Random) -> Vec<&'static str> {
         5 | 6 if wide || model.name.ends_with("metal") => [&["dequantize"], &out[..], &dtype].concat(),
         1 | 2 | 5 => [&["quantize"], &out[..], &metal].concat(),
         3 | 6 => [&["quantize"], &out[..], &mlx].concat(),
+        7 => vec!["convert", path, "--out", "out.gguf", "--to", "gguf"],
         _ => match random.below(3) {
             0 => [&["dequantize"], &out[..], &dtype].concat(),
             1 => [&["convert"], &out[..], &to].concat(),
@@ -175,7 +176,7 @@ fn judge(scratch: &Path, model: &Model, run: &Run) -> Result<i32, String> {
     found.sort();
     match (code, &found.iter().map(String::as_str).collect::<Vec<_>>()[..]) {
         (_, ["model"]) => Ok(code),
-        (0, ["model", "out"]) => match Checkpoint::open(&scratch.join("out")) {
+        (0, ["model", out @ ("out" | "out.gguf")]) => match Checkpoint::open(&scratch.join(out)) {
             Ok(_) => Ok(0),
             Err(error) => Err(format!("the output cannot be opened: {error}")),
         },

@@ -27,12 +27,18 @@ pub(super) struct Staging {
 }
 
 /// A folder that is ours until it is published.
-struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
     published: bool,
     /// It stays when the run ends before it is published.
     kept: bool,
     _lock: Option<File>,
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for Folder {
@@ -145,7 +151,7 @@ impl Staging {
 }
 
 /// A new folder that is locked.
-fn make_folder(parent: &Path, prefix: &OsStr) -> io::Result<Folder> {
+pub(super) fn make_folder(parent: &Path, prefix: &OsStr) -> io::Result<Folder> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).suffix(UNLOCKED);
     #[cfg(unix)]
@@ -215,15 +221,20 @@ fn prefix(target_name: &OsStr) -> OsString {
 /// The target without links, the folder that it is in, and how unfinished folders beside it begin.
 fn place(target: &Path, force: bool) -> Result<(PathBuf, PathBuf, OsString), Error> {
     let target = check_target(target, force)?;
+    let (parent, prefix) = beside(&target)?;
+    Ok((target, parent, prefix))
+}
+
+/// The folder that a target is in, and how unfinished folders beside it begin.
+pub(super) fn beside(target: &Path) -> Result<(PathBuf, OsString), Error> {
     let name = target
         .file_name()
-        .ok_or_else(|| Error::output(&target, "expected the name of a folder"))?;
+        .ok_or_else(|| Error::output(target, "expected a name at its end"))?;
     let parent = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    let prefix = prefix(name);
-    Ok((target, parent, prefix))
+    Ok((parent, prefix(name)))
 }
 
 /// Whether a run to this target left a folder with a file of this name.
@@ -248,7 +259,7 @@ fn leftovers(parent: &Path, prefix: &OsStr, suffix: &str) -> Vec<PathBuf> {
 }
 
 /// Removes the folders of runs that are no longer alive. Failures are left alone: the folders are hidden and never read.
-fn remove_leftovers(parent: &Path, prefix: &OsStr) {
+pub(super) fn remove_leftovers(parent: &Path, prefix: &OsStr) {
     for unlocked in leftovers(parent, prefix, UNLOCKED) {
         // Empty, or not ours. A run that is just making it makes another.
         let _ = std::fs::remove_dir(unlocked);
@@ -278,7 +289,7 @@ fn lock(folder: &Path) -> io::Result<Option<File>> {
 }
 
 /// Makes renames in a folder last through a power cut, where the system can.
-fn sync_folder(folder: &Path) {
+pub(super) fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }

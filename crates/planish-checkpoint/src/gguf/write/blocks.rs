@@ -34,18 +34,37 @@ impl Block {
         }
     }
 
-    /// The blocks that hold the codes of a matrix; `None` if none do.
-    pub fn of_codes(matrix: &PackedMatrix) -> Option<Block> {
+    /// The blocks that hold the codes of a matrix; else the floats that hold its weights, and why.
+    pub fn of_codes(matrix: &PackedMatrix) -> Result<Block, (Block, String)> {
         let (bits, group) = (matrix.packing.bits(), matrix.packing.group());
-        if !group.is_multiple_of(WEIGHTS) {
-            return None;
-        }
-        match bits {
+        let chosen = match bits {
+            _ if !group.is_multiple_of(WEIGHTS) => None,
             4 if is_centred(matrix, 8.0) => Some(Block::Q4_0),
             2..=4 => Some(Block::Q4_1),
             5 => Some(Block::Q5_1),
             8 if is_centred(matrix, 128.0) => Some(Block::Q8_0),
             _ => None,
+        };
+        let largest = largest(matrix);
+        match chosen {
+            Some(block) if largest.of_pairs <= HALF_LARGEST => Ok(block),
+            Some(_) => Err((
+                Block::F32,
+                "half precision does not hold its scales: float32".to_owned(),
+            )),
+            None => {
+                let (block, name) = match largest.of_weights <= HALF_LARGEST {
+                    true => (Block::F16, "half precision"),
+                    false => (Block::F32, "float32"),
+                };
+                let zeros = if group.is_multiple_of(WEIGHTS) {
+                    " with such zero points"
+                } else {
+                    ""
+                };
+                let what = format!("GGUF has no blocks for {bits} bits in groups of {group}{zeros}: {name}");
+                Err((block, what))
+            }
         }
     }
 
@@ -140,6 +159,34 @@ impl Block {
             *byte = (low & 15) | (high & 15) << 4;
         }
     }
+}
+
+/// The largest finite number of half precision.
+const HALF_LARGEST: f32 = 65504.0;
+
+/// Bounds of magnitudes in a matrix.
+struct Largest {
+    /// Of scales and biases.
+    of_pairs: f32,
+    /// Of weights.
+    of_weights: f32,
+}
+
+fn largest(matrix: &PackedMatrix) -> Largest {
+    let code = ((1u32 << matrix.packing.bits()) - 1) as f32;
+    let mut found = Largest {
+        of_pairs: 0.0,
+        of_weights: 0.0,
+    };
+    for row in 0..matrix.rows {
+        let (scales, biases) = affine(matrix, row);
+        for (scale, bias) in scales.iter().zip(&biases) {
+            found.of_pairs = found.of_pairs.max(scale.abs()).max(bias.abs());
+            // A code of 0 or the largest gives the largest weight.
+            found.of_weights = found.of_weights.max(bias.abs()).max((scale * code + bias).abs());
+        }
+    }
+    found
 }
 
 /// Scales and biases of a row. // (groups) each

@@ -108,19 +108,16 @@ pub(super) fn architecture(config: &Map<String, Value>) -> Result<(&'static Arch
     let found = found.ok_or_else(|| {
         let known: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
         format!(
-            "`architectures` is {}, which is not written to GGUF; those that are: {}",
+            "`architectures` is {}, which is not written to GGUF; written are {}",
             class.unwrap_or("absent"),
             known.join(", ")
         )
     })?;
     let head_dim = head_dim(config)?;
-    if !head_dim.is_multiple_of(2) {
-        return Err(format!("`head_dim`: expected an even number, found {head_dim}"));
-    }
     Ok((found, Heads { head_dim }))
 }
 
-fn count(config: &Map<String, Value>, key: &str) -> Result<Option<usize>, String> {
+pub(super) fn count(config: &Map<String, Value>, key: &str) -> Result<Option<usize>, String> {
     let Some(value) = config.get(key).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
@@ -132,14 +129,18 @@ fn count(config: &Map<String, Value>, key: &str) -> Result<Option<usize>, String
     Ok(usize::try_from(count).ok())
 }
 
-fn need(config: &Map<String, Value>, key: &str) -> Result<usize, String> {
+pub(super) fn need(config: &Map<String, Value>, key: &str) -> Result<usize, String> {
     count(config, key)?.ok_or_else(|| format!("config.json lacks the key `{key}`"))
 }
 
-fn head_dim(config: &Map<String, Value>) -> Result<usize, String> {
-    match count(config, "head_dim")? {
-        Some(head_dim) => Ok(head_dim),
-        None => Ok(need(config, "hidden_size")? / need(config, "num_attention_heads")?),
+pub(super) fn head_dim(config: &Map<String, Value>) -> Result<usize, String> {
+    let head_dim = match count(config, "head_dim")? {
+        Some(head_dim) => head_dim,
+        None => need(config, "hidden_size")? / need(config, "num_attention_heads")?,
+    };
+    match head_dim > 0 && head_dim.is_multiple_of(2) {
+        true => Ok(head_dim),
+        false => Err(format!("`head_dim`: expected a positive even number, found {head_dim}")),
     }
 }
 

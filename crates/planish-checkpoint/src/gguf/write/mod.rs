@@ -5,20 +5,25 @@
 
 mod blocks;
 mod keys;
+mod shapes;
 mod tokenizer;
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use planish_format::PackedMatrix;
 
 use self::blocks::Block;
 use self::keys::Pairs;
+use self::shapes::Shapes;
 use super::architecture::{self, Architecture};
 use super::row_order::RowOrder;
 use crate::tensor::rows_cols;
+use crate::writer::StagedFile;
 use crate::{Checkpoint, Entry, Error, Layout, Weight, cast};
+
+/// How a file begins.
+const MAGIC: &[u8] = b"GGUF";
 
 /// Where tensors begin, at multiples of this.
 const ALIGNMENT: u64 = 32;
@@ -30,7 +35,7 @@ pub struct GgufWritten {
     pub packed: usize,
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// Packed weights that are half-precision floats in the file, with the reason.
+    /// Packed weights that are floats in the file, with the reason.
     pub unpacked: Vec<(String, String)>,
     /// What else is to be known.
     pub notes: Vec<String>,
@@ -59,16 +64,14 @@ pub fn write_gguf(
     on_tensor: &mut dyn FnMut(&Entry) -> bool,
 ) -> Result<Option<GgufWritten>, Error> {
     let refuse = |what: String| Error::unsupported(checkpoint.path(), what);
-    if target.is_dir() || (target.exists() && !force) {
-        return Err(Error::output(target, "exists already; give the name of a new file"));
-    }
+    StagedFile::check(target, force, MAGIC)?;
     let (architecture, heads) = keys::architecture(checkpoint.config()).map_err(refuse)?;
     let mut pairs = Pairs::default();
     keys::add(checkpoint.config(), architecture, &mut pairs).map_err(refuse)?;
-    tokenizer::add(checkpoint, &mut pairs)?;
     let factors = keys::rope_factors(checkpoint.config()).map_err(refuse)?;
     let mut written = GgufWritten::default();
-    let mut planned = Vec::new();
+    let mut planned: Vec<Planned> = Vec::new();
+    let shapes = Shapes::of(checkpoint.config()).map_err(refuse)?;
     // A tied head that is stored all the same is the token table.
     let tied = checkpoint
         .config()
@@ -81,6 +84,7 @@ pub fn write_gguf(
         }
         let name = stored_name(architecture, &entry.name)
             .ok_or_else(|| refuse(format!("GGUF has no name for the tensor `{}`", entry.name)))?;
+        shapes.check(&name, &entry.name, &entry.shape).map_err(refuse)?;
         let (block, reason) = block_of(checkpoint, entry)?;
         written.packed += usize::from(block.is_packed());
         written
@@ -95,6 +99,10 @@ pub fn write_gguf(
             position: 0,
         });
     }
+    let has = |name: &str| planned.iter().any(|tensor| tensor.name == name);
+    shapes.check_names(has, tied).map_err(refuse)?;
+    // The vocabulary has as many tokens as the table has rows, so that it cannot be without bound.
+    tokenizer::add(checkpoint, &mut pairs)?;
     let mut end = factors.as_ref().map_or(0, |factors| padded(4 * factors.len() as u64));
     for tensor in &mut planned {
         tensor.position = end;
@@ -106,9 +114,9 @@ pub fn write_gguf(
         end += padded(size);
     }
     let mut rounded = 0;
-    let staged = Staged::create(target)?;
+    let staged = StagedFile::create(target, force, MAGIC)?;
     {
-        let mut file = BufWriter::new(&staged.file);
+        let mut file = BufWriter::new(staged.file());
         let io = Error::io(target);
         file.write_all(&header(&pairs, factors.as_deref(), &planned))
             .map_err(io)?;
@@ -177,36 +185,28 @@ fn block_of(checkpoint: &Checkpoint, entry: &Entry) -> Result<(Block, Option<Str
                 format!("`{}` is of {dtype}, which GGUF files have no floats of", entry.name),
             )),
         },
-        Layout::Packed { packing, .. } => {
+        Layout::Packed { .. } => {
             let Weight::Packed(matrix) = checkpoint.read(entry)? else {
-                return Ok((Block::F16, None));
+                return Err(changed(checkpoint, entry));
             };
             let chosen = Block::of_codes(&matrix);
             checkpoint.release(entry);
             Ok(match chosen {
-                Some(block) => (block, None),
-                None => {
-                    let what = format!(
-                        "GGUF has no blocks for {} bits in groups of {} with such zero points: half precision",
-                        packing.bits(),
-                        packing.group()
-                    );
-                    (Block::F16, Some(what))
-                }
+                Ok(block) => (block, None),
+                Err((block, reason)) => (block, Some(reason)),
             })
         }
     }
 }
 
+fn changed(checkpoint: &Checkpoint, entry: &Entry) -> Error {
+    Error::changed(checkpoint.path(), format!("`{}` is stored otherwise", entry.name))
+}
+
 /// The bytes of a tensor, and how many of its groups were rounded.
 fn data(checkpoint: &Checkpoint, tensor: &Planned) -> Result<(Vec<u8>, usize), Error> {
     let (rows, cols) = rows_cols(&tensor.shape);
-    let changed = || {
-        Error::changed(
-            checkpoint.path(),
-            format!("`{}` is stored otherwise", tensor.entry.name),
-        )
-    };
+    let changed = || changed(checkpoint, tensor.entry);
     let size = tensor.block.size_bytes(&tensor.shape).ok_or_else(changed)? as usize;
     let row_bytes = size / rows.max(1);
     let mut data = planish_format::memory::filled("weights", size, 0u8);
@@ -252,7 +252,7 @@ fn packed_row(block: Block, matrix: &PackedMatrix, row: usize, bytes: &mut [u8])
 
 /// All before the tensors.
 fn header(pairs: &Pairs, factors: Option<&[f32]>, planned: &[Planned]) -> Vec<u8> {
-    let mut bytes = b"GGUF".to_vec();
+    let mut bytes = MAGIC.to_vec();
     bytes.extend(3u32.to_le_bytes());
     let tensors = planned.len() + usize::from(factors.is_some());
     bytes.extend((tensors as u64).to_le_bytes());
@@ -274,50 +274,6 @@ fn header(pairs: &Pairs, factors: Option<&[f32]>, planned: &[Planned]) -> Vec<u8
     }
     bytes.resize(padded(bytes.len() as u64) as usize, 0);
     bytes
-}
-
-/// A file under a hidden name beside its target, removed unless it is published.
-struct Staged {
-    file: File,
-    path: PathBuf,
-    target: PathBuf,
-    published: bool,
-}
-
-impl Staged {
-    fn create(target: &Path) -> Result<Staged, Error> {
-        let name = target
-            .file_name()
-            .ok_or_else(|| Error::output(target, "is not the name of a file"))?;
-        let hidden = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-        let path = target.with_file_name(hidden);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        Ok(Staged {
-            file: file.map_err(Error::io(target))?,
-            path,
-            target: target.to_path_buf(),
-            published: false,
-        })
-    }
-
-    fn publish(mut self) -> Result<(), Error> {
-        let done = self
-            .file
-            .sync_all()
-            .and_then(|()| std::fs::rename(&self.path, &self.target));
-        done.map_err(Error::io(&self.target))?;
-        self.published = true;
-        Ok(())
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.published {
-            // Nothing can be done about a file that stays.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }
 
 impl Architecture {

@@ -66,7 +66,8 @@ fn add_tokens(checkpoint: &Checkpoint, tokenizer: &Value, settings: &Value, pair
     }
     for token in tokenizer["added_tokens"].as_array().into_iter().flatten() {
         let special = token["special"].as_bool() == Some(true);
-        let text = token["content"].as_str().unwrap_or_default();
+        let text = token["content"].as_str();
+        let text = text.ok_or_else(|| format!("an added token without a text: {token}"))?;
         put(token["id"].as_u64(), text, if special { CONTROL } else { USER_DEFINED })?;
     }
     tokens.resize(size, None);
@@ -76,19 +77,17 @@ fn add_tokens(checkpoint: &Checkpoint, tokenizer: &Value, settings: &Value, pair
         .map(|(id, token)| token.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED)))
         .collect();
     let id_of = |text: &str| tokens.iter().position(|(token, _)| token == text);
-    let merges = model["merges"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|merge| match merge {
-            Value::String(pair) => Ok(pair.clone()),
-            Value::Array(pair) if pair.len() == 2 => Ok(format!(
-                "{} {}",
-                pair[0].as_str().unwrap_or_default(),
-                pair[1].as_str().unwrap_or_default()
-            )),
-            other => Err(format!("a merge is {other}")),
-        });
+    let merges = model["merges"].as_array().into_iter().flatten().map(|merge| {
+        let pair = match merge {
+            Value::String(pair) => Some(pair.clone()),
+            Value::Array(pair) if pair.len() == 2 => pair[0]
+                .as_str()
+                .zip(pair[1].as_str())
+                .map(|(left, right)| format!("{left} {right}")),
+            _ => None,
+        };
+        pair.ok_or_else(|| format!("expected a pair of texts as a merge, found {merge}"))
+    });
     let merges = merges.collect::<Result<Vec<String>, String>>()?;
     pairs.text("tokenizer.ggml.model", "gpt2");
     pairs.text("tokenizer.ggml.pre", pre);
