@@ -75,7 +75,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         STATE.ends.store(true, Ordering::SeqCst);
-        STATE.unwatched.store(true, Ordering::SeqCst);
+        // Where the first TERM or HUP ends the program, the second must not end it before it has said why.
+        STATE.unwatched.store(!must_end(), Ordering::SeqCst);
     }
 }
 
