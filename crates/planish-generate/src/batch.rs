@@ -380,7 +380,7 @@ mod tests {
         }
     }
 
-    /// Answers side by side, each prompt joining a pass after the one before; the last answer is broken off after five tokens.
+    /// Answers side by side. Each prompt joins one pass after the previous prompt; the last answer is stopped after five tokens.
     fn answers(model: &mut Model, asked: &[(Vec<u32>, GenerationPlan)], ahead: bool) -> Vec<Answer> {
         let mut batch = Batch::default();
         let mut found: Vec<Option<Answer>> = asked.iter().map(|_| None).collect();

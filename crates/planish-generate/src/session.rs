@@ -251,8 +251,8 @@ impl Session {
         self.cache.can_truncate() && !self.run.as_ref().is_some_and(waits)
     }
 
-    /// Whether the choice of a token depends on the one before it, through a form or penalties: a pass that began before that is known
-    /// must choose later.
+    /// Whether the choice of a token depends on the previous token, through a form or penalties: a pass that began before the previous
+    /// token was known must choose later.
     pub fn chooses_late(&self) -> bool {
         let depends = |run: &Run| run.sampler.depends_on_tokens();
         self.is_running() && self.run.as_ref().is_some_and(depends)

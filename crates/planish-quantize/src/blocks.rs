@@ -16,7 +16,7 @@ pub(crate) fn holds(checkpoint: &Checkpoint, tensor: &OutputTensor) -> bool {
     part.view.transposed && !checkpoint.is_adapted() && parts.all(|part| part.is_some())
 }
 
-/// Moves the blocks of those that would be packed so otherwise, as `is_wanted` says.
+/// Marks tensors to be moved as blocks where the checkpoint holds blocks and `is_wanted` takes the tensor's fate.
 pub(crate) fn keep(checkpoint: &Checkpoint, tensors: &mut [OutputTensor], is_wanted: impl Fn(Fate) -> bool) {
     for tensor in tensors {
         if is_wanted(tensor.fate) && holds(checkpoint, tensor) {

@@ -2,6 +2,8 @@
 //!
 //! A few megabytes of rows at a time: memory does not grow with the model, nor with its largest tensor.
 
+mod floats;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +15,6 @@ use planish_format::memory::or_out_of_memory;
 use planish_format::{FloatMode, FloatType, Isa, PackedMatrix, PackedShape, Packing};
 use serde_json::{Map, Value};
 
-use crate::blocks;
 use crate::card::Card;
 use crate::pack::Floats;
 use crate::plan::{Fate, OutputTensor};
@@ -321,25 +322,6 @@ impl Transfer<'_> {
     }
 }
 
-impl Transfer<'_> {
-    fn planned_floats(&self, tensor: &OutputTensor, mode: FloatMode) -> Vec<Planned> {
-        let (cols, leading) = tensor
-            .shape
-            .split_last()
-            .map_or((1, &[][..]), |(cols, leading)| (*cols, leading));
-        let [codes, scales, _] = part_names(&tensor.name, &self.dialect);
-        let part = |name: String, dtype: Dtype, last: usize| Planned {
-            name,
-            dtype,
-            shape: [leading, &[last]].concat(),
-        };
-        vec![
-            part(codes, Dtype::U32, cols * mode.bits() as usize / 32),
-            part(scales, Dtype::U8, cols / mode.group()),
-        ]
-    }
-}
-
 fn wrong(entry: &Entry, what: String) -> Error {
     Error::Weight {
         tensor: entry.name.clone(),
@@ -449,44 +431,6 @@ impl Stream<'_> {
             report(rows.start as f64 / floats.rows as f64);
             let packed = floats.pack(rows, packing, recipe, columns)?;
             self.parts(&packed)?;
-        }
-        Ok(())
-    }
-
-    fn pack_floats(
-        &mut self,
-        weight: &Weight,
-        mode: FloatMode,
-        float_type: FloatType,
-        report: &mut dyn FnMut(f64),
-    ) -> Result<(), Error> {
-        let floats = Floats::new(&self.entry.name, weight, Some(float_type))?.viewed(self.view);
-        let floats = floats.clamped(self.output.clamp);
-        let [codes, scales, _] = part_names(self.name, &self.transfer.dialect);
-        for rows in floats.chunks(CHUNK_WEIGHTS) {
-            report(rows.start as f64 / floats.rows as f64);
-            let packed = floats.pack_floats(rows, mode)?;
-            self.append(&codes, &packed.codes)?;
-            self.append(&scales, &packed.scales)?;
-        }
-        Ok(())
-    }
-
-    /// Rows of stored blocks, of which the view takes columns: as floats the stack is stored the other way round.
-    fn blocks(&mut self) -> Result<(), Error> {
-        let [codes, scales, _] = part_names(self.name, &self.transfer.dialect);
-        let (cols, view) = (self.entry.rows_cols().1, self.view);
-        for (part, name) in blocks::PARTS.iter().zip([codes, scales]) {
-            let tensor = self.transfer.checkpoint.tensor(&format!("{}{part}", self.entry.name))?;
-            let row_bytes = tensor.data.len() / (view.blocks(self.entry.rows_cols().0) * cols).max(1);
-            for expert in tensor.data.chunks((row_bytes * cols).max(1)) {
-                let rows = expert
-                    .chunks(row_bytes.max(1))
-                    .skip(view.first_col)
-                    .step_by(view.col_step);
-                let rows: Vec<&[u8]> = rows.collect();
-                self.append(&name, &rows.concat())?;
-            }
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Arguments {
             (Some(mode), widths) => {
                 anyhow::ensure!(
                     self.method == MethodFlag::Search && widths.is_none(),
-                    "--mode: the codes of floats are chosen as MLX does it; --method, --mix, --budget and --allocation are for --mode affine"
+                    "--mode: the codes of floats are chosen as MLX does it; --method, --recipe and --budget are for --mode affine"
                 );
                 let recipe = Recipe::of_floats(mode);
                 anyhow::ensure!(

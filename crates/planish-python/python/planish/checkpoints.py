@@ -50,9 +50,9 @@ def quantize(
 ) -> Report:
     """Packs a plain model into the folder `out`, which appears when it is whole.
 
-    `format` is metal (transformers) or mlx, `method` search or the rule of a peer: transformers, mlx, mlx-cpu. `include` may name head and experts, `exclude` modules that stay plain. `overrides` of MLX
-    give other bits to modules that match: `{"down_proj": 6, "lm_head": (8, 32), "embed": None}`, None being plain. `src` may be a
-    Hub model."""
+    `format` is metal (transformers) or mlx, `method` search or the rule of a peer: transformers, mlx, mlx-cpu. `include` may name head
+    and experts, `exclude` modules that stay plain. `overrides` of MLX give other bits to modules that match:
+    `{"down_proj": 6, "lm_head": (8, 32), "embed": None}`, None being plain. `src` may be a Hub model."""
 
     def written(choice):
         if choice is None:
