@@ -57,10 +57,10 @@ pub struct OutputFlags {
     /// A folder, a .gguf file, or a Hub id (org/name)
     #[arg(value_name = "MODEL")]
     pub model: OsString,
-    /// The folder to write; it appears only when whole
+    /// The folder to write (a file for `convert --to gguf`); it appears only when whole
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace the output folder if it holds a model
+    /// Replace the output if it is a model
     #[arg(long)]
     pub force: bool,
     /// Go on where a run with the same options was killed or ran out of disk, from its last whole tensor; and if this run ends
