@@ -281,12 +281,13 @@ class Step:
         self.position = torch.full((1, 1), 20, device="cuda")
         self.mask = torch.zeros((1, 1, 1, length), device="cuda", dtype=torch.bool)
         self.mask[..., :21] = True
-        cache = StaticCache(config=model.config, max_cache_len=length)
+        # The graph writes into it as long as it is replayed.
+        self.cache = StaticCache(config=model.config, max_cache_len=length)
 
         def step():
-            for layer in cache.layers:
+            for layer in self.cache.layers:
                 layer.cumulative_length.fill_(20)
-            return model(self.ids, attention_mask=self.mask, position_ids=self.position, past_key_values=cache, use_cache=True).logits
+            return model(self.ids, attention_mask=self.mask, position_ids=self.position, past_key_values=self.cache, use_cache=True).logits
 
         with torch.no_grad():
             side = torch.cuda.Stream()

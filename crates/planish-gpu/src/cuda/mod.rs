@@ -23,8 +23,8 @@ use cudarc::driver::{result, sys};
 use crate::{Argument, CodeCache, Error, Features, KernelLanguage, Launch, Memory, Queue, Source};
 use driver::{Device, describe};
 use graph::Recorder;
-use staging::Staging;
 pub use guest::GuestLaunch;
+use staging::Staging;
 pub use tickets::CudaTicket;
 use tickets::Tickets;
 

@@ -181,13 +181,7 @@ impl Gpu {
         self.start(stream, launch, &self.kernel(launch)?, addresses)
     }
 
-    fn start(
-        &self,
-        stream: usize,
-        launch: &Launch,
-        kernel: &CudaKernel,
-        addresses: &[u64],
-    ) -> Result<(), DeviceError> {
+    fn start(&self, stream: usize, launch: &Launch, kernel: &CudaKernel, addresses: &[u64]) -> Result<(), DeviceError> {
         assert_eq!(addresses.len(), launch.buffers as usize, "buffers of {}", launch.kernel);
         if launch.threadgroups.contains(&0) {
             return Ok(());
