@@ -324,16 +324,16 @@ impl Chooser {
 /// begins before the tokens before it are known.
 #[test]
 fn chosen_tokens_are_those_of_the_logits() {
-    choose_by_logits(false);
+    choose_by_logits(load("llama_tied/metal", &exact()).unwrap(), false);
 }
 
 /// The same where it is told how tokens are chosen once the tokens before them are known.
 #[test]
 fn tokens_chosen_late_are_those_of_the_logits() {
-    choose_by_logits(true);
+    choose_by_logits(load("llama_tied/metal", &exact()).unwrap(), true);
 }
 
-fn choose_by_logits(late: bool) {
+fn choose_by_logits(mut model: Model, late: bool) {
     const STEPS: usize = 5;
     let draw = Draw {
         temperature: 0.9,
@@ -342,7 +342,6 @@ fn choose_by_logits(late: bool) {
         min_p: 0.0,
         unit: 0.4,
     };
-    let mut model = load("llama_tied/metal", &exact()).unwrap();
     let vocabulary = model.architecture().vocabulary;
     let plain = |prompt, choice| Chooser {
         prompt,
