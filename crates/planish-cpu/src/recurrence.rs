@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use planish_ops::{Recurrence, RecurrenceShape, Rule, Steps};
+use planish_ops::{MOST_STEPS, Recurrence, RecurrenceShape, Rule, Steps};
 
 use crate::share::{SharedSlice, share_rows};
 use crate::vector::{STRIP, StateStep, VectorFunctions};
@@ -36,6 +36,7 @@ pub struct Coefficients {
 
 /// Takes in every row.
 pub(crate) fn recur(cpu: &Cpu, problem: Recurrence<'_, CpuOps>) {
+    let of_keys = problem.has_steps_of_keys();
     let Recurrence {
         places,
         shape,
@@ -50,6 +51,7 @@ pub(crate) fn recur(cpu: &Cpu, problem: Recurrence<'_, CpuOps>) {
     let (state, output) = (SharedSlice::new(state.all_mut()), SharedSlice::new(output.all_mut()));
     let job = Job {
         shape,
+        of_keys,
         inputs: inputs.values(),
         steps,
         rule,
@@ -79,9 +81,17 @@ pub(crate) fn recur(cpu: &Cpu, problem: Recurrence<'_, CpuOps>) {
     );
 }
 
+/// What reads and shrinks a state, see [`StateStep`].
+struct Reading<'a> {
+    query: &'a [f32],
+    asked: &'a [f32],
+    decays: Option<&'a [f32]>,
+}
+
 /// What all heads share.
 struct Job<'a> {
     shape: RecurrenceShape,
+    of_keys: bool, // whether there is a step for every value of a key
     inputs: &'a [f32],
     steps: Steps<'a, CpuOps>,
     rule: Rule<'a, CpuOps>,
@@ -92,14 +102,46 @@ struct Job<'a> {
 impl Job<'_> {
     /// Takes at most ROWS rows into the state of a head. // (strips, key_dim, STRIP)
     fn advance(&self, head: usize, rows: Range<usize>, state: &mut [f32]) {
+        if self.of_keys {
+            return rows.for_each(|row| self.advance_by_keys(head, row, state));
+        }
         let mut coefficients = [Coefficients::default(); ROWS];
         for (row, coefficients) in rows.clone().zip(&mut coefficients) {
             *coefficients = self.coefficients(row, head);
         }
         for (strip, state) in state.chunks_exact_mut(self.shape.key_dim * STRIP).enumerate() {
             for (row, &coefficients) in rows.clone().zip(&coefficients) {
-                self.step(row, head, strip, state, coefficients);
+                let (query, key) = self.query_and_key(row, head);
+                let by = Reading {
+                    query,
+                    asked: key,
+                    decays: None,
+                };
+                self.step((row, head, strip), state, coefficients, by);
             }
+        }
+    }
+
+    /// The same for one row whose keys have steps of their own: its query and key see what is left of the state.
+    fn advance_by_keys(&self, head: usize, row: usize, state: &mut [f32]) {
+        let key_dim = self.shape.key_dim;
+        let [mut decays, mut asked, mut reading] = [[0.0f32; MOST_STEPS]; 3];
+        let (query, key) = self.query_and_key(row, head);
+        let first = (row * self.shape.heads + head) * key_dim;
+        for (index, decay) in decays[..key_dim].iter_mut().enumerate() {
+            let step = step_at(&self.steps, first + index, head * key_dim + index);
+            *decay = (-self.steps.rates.values()[head] * step).exp();
+            asked[index] = *decay * key[index];
+            reading[index] = *decay * query[index];
+        }
+        let coefficients = self.coefficients(row, head);
+        for (strip, state) in state.chunks_exact_mut(key_dim * STRIP).enumerate() {
+            let by = Reading {
+                query: &reading[..key_dim],
+                asked: &asked[..key_dim],
+                decays: Some(&decays[..key_dim]),
+            };
+            self.step((row, head, strip), state, coefficients, by);
         }
     }
 
@@ -117,7 +159,13 @@ impl Job<'_> {
         let (query, key) = self.query_and_key(row, head);
         let overlap = dot(query, key);
         let index = row * self.shape.heads + head;
-        let (step, decay) = step_at(&self.steps, index, head);
+        let (step, decay) = match self.of_keys {
+            true => (1.0, 1.0),
+            false => {
+                let step = step_at(&self.steps, index, head);
+                (step, (-self.steps.rates.values()[head] * step).exp())
+            }
+        };
         match &self.rule {
             Rule::Delta { beta } => {
                 let shrink = 1.0 / (dot(key, key) + EPSILON).sqrt();
@@ -143,18 +191,26 @@ impl Job<'_> {
     }
 
     /// Takes a row into a strip of a head's state. // (key_dim, STRIP)
-    fn step(&self, row: usize, head: usize, strip: usize, state: &mut [f32], coefficients: Coefficients) {
+    fn step(
+        &self,
+        (row, head, strip): (usize, usize, usize),
+        state: &mut [f32],
+        coefficients: Coefficients,
+        by: Reading<'_>,
+    ) {
         let value_dim = self.shape.value_dim;
         let width = STRIP.min(value_dim - strip * STRIP);
-        let (query, key) = self.query_and_key(row, head);
+        let (_, key) = self.query_and_key(row, head);
         let (_, _, value) = self.shape.starts(head);
         let (mut taken, mut given) = ([0.0; STRIP], [0.0; STRIP]);
         let from = row * self.shape.cols() + value + strip * STRIP;
         taken[..width].copy_from_slice(&self.inputs[from..from + width]);
         let mut step = StateStep {
             state,
-            query,
+            query: by.query,
+            asked: by.asked,
             key,
+            decays: by.decays,
             value: &taken,
             corrects: matches!(self.rule, Rule::Delta { .. }),
             coefficients,
@@ -169,12 +225,11 @@ impl Job<'_> {
     }
 }
 
-/// The step at an index of the inputs, and the factor that the state of its head shrinks by.
-fn step_at(steps: &Steps<'_, CpuOps>, index: usize, head: usize) -> (f32, f32) {
-    let x = steps.inputs.values()[index] * steps.scale + steps.bias.values()[head];
+/// The step at an index of the inputs and one of the biases.
+fn step_at(steps: &Steps<'_, CpuOps>, index: usize, bias: usize) -> f32 {
+    let x = steps.inputs.values()[index] * steps.scale + steps.bias.values()[bias];
     let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
-    let step = softplus.clamp(steps.limits.0, steps.limits.1);
-    (step, (-steps.rates.values()[head] * step).exp())
+    softplus.clamp(steps.limits.0, steps.limits.1)
 }
 
 fn dot(left: &[f32], right: &[f32]) -> f32 {

@@ -45,7 +45,9 @@ fn a_step_of_a_state() {
                 (functions.step_state)(&mut StateStep {
                     state: &mut state,
                     query: &query,
+                    asked: &key,
                     key: &key,
+                    decays: None,
                     value: value.as_slice().try_into().unwrap(),
                     corrects,
                     coefficients: factors,

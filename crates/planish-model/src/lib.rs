@@ -32,7 +32,7 @@ pub use architecture::{
     ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ChannelScanSpec, ConvolutionSpec,
     EmbeddingSpec, ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, GateSpec, HeadSizes,
     HeadSpec, LatentAttentionSpec, LatentQuerySpec, LaurelSpec, LayerInputSpec, LayerInputsSpec, LayerSpec, LinearSpec,
-    LogitsSpec, MixerSpec, NormSpec, PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec,
+    LogitsSpec, MixerSpec, NormSpec, PositionLimit, PositionTable, PrefixAlias, RankedSpec, RecurrenceSpec, RuleSpec,
     ScoreCorrectionSpec, SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
     StreamUse, StreamsSpec,
 };

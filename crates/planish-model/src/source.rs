@@ -247,7 +247,7 @@ impl<'a> CheckpointSource<'a> {
             Some(Found { name, entry })
         };
         let aliased = |known: &PrefixAlias| {
-            let rest = name.strip_prefix(known.prefix)?;
+            let rest = name.strip_prefix(&*known.prefix)?;
             found(format!("{}{rest}", known.alias))
         };
         found(name.to_owned())

@@ -60,6 +60,21 @@ fn older_spellings_mean_the_same() {
             vec!["rope_parameters", "layer_types"],
         ),
         ("exaone4", json!({"sliding_window_pattern": "LLG"}), vec!["layer_types"]),
+        (
+            "kimi_linear",
+            json!({
+                "head_dim": 4, "first_k_dense_replace": 1, "moe_layer_freq": 1, "mla_use_nope": true, "linear_attn_config": {
+                    "head_dim": 8, "num_heads": 2, "short_conv_kernel_size": 3, "kda_layers": [1], "full_attn_layers": [2]
+                }
+            }),
+            vec![
+                "layer_types",
+                "mlp_layer_types",
+                "linear_head_dim",
+                "linear_num_heads",
+                "linear_conv_kernel_dim",
+            ],
+        ),
         ("olmo3", json!({}), vec!["layer_types"]),
         (
             "smollm3",

@@ -54,7 +54,7 @@ pub use norm::{Norm, NormKind, Residual, norm_reference};
 pub use phases::{Phases, Spent};
 pub use places::{CopyRows, Places, SequenceStore, Span, check_spans};
 pub use recurrence::{
-    Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, STATE_COLS, Steps, recurrence_reference,
+    MOST_STEPS, Order, Recurrence, RecurrenceRow, RecurrenceShape, Rule, STATE_COLS, Steps, recurrence_reference,
 };
 pub use rope::{Rope, RopeAngles, RopePairs, rope_reference};
 pub use tap::{Origin, Tap};

@@ -2,12 +2,15 @@
 //! held within limits and `S' = exp(-rate * step) * S`:
 //! the scan of Mamba 2 (Dao and Gu, 2024): `S = S' + k^T (step * v)`, `output = q S + skip * v`;
 //! the gated delta rule (Yang et al., 2024): `S = S' + k^T (sigmoid(strength) * (v - k S'))`, `output = q S`, with
-//! `k = k / sqrt(k k + 1e-6)`, `q = q / sqrt((q q + 1e-6) * key_dim)`.
+//! `k = k / sqrt(k k + 1e-6)`, `q = q / sqrt((q q + 1e-6) * key_dim)`. Where every value of a key has a step of its own, so has every row of S
+//! (Kimi Delta Attention, 2025).
 
 use crate::{Ops, Places, Shape, Span};
 
 /// Columns of a stored state are a multiple of this on every device.
 pub const STATE_COLS: usize = 32;
+/// Values of a key at most where each has a step of its own.
+pub const MOST_STEPS: usize = 256;
 
 /// Sizes of a recurrence and where its inputs stand in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +77,13 @@ pub struct Recurrence<'a, O: Ops> {
     pub output: &'a mut O::Tensor,
 }
 
-/// The steps of all heads.
+/// The steps of all heads, or of all values of their keys, which are `steps` in number.
 pub struct Steps<'a, O: Ops> {
-    /// x. // (rows, heads)
+    /// x. // (rows, steps)
     pub inputs: &'a O::Tensor,
     /// Multiplies x.
     pub scale: f32,
-    /// Added to it. // (1, heads)
+    /// Added to it. // (1, steps)
     pub bias: &'a O::Tensor,
     /// Least and largest step.
     pub limits: (f32, f32),
@@ -103,6 +106,11 @@ pub enum Rule<'a, O: Ops> {
 }
 
 impl<O: Ops> Recurrence<'_, O> {
+    /// Whether there is a step for every value of a key.
+    pub fn has_steps_of_keys(&self) -> bool {
+        self.shape.key_dim > 1 && self.steps.inputs.cols() == self.shape.heads * self.shape.key_dim
+    }
+
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         let RecurrenceShape {
@@ -113,8 +121,15 @@ impl<O: Ops> Recurrence<'_, O> {
         } = self.shape;
         let fits = |tensor: &O::Tensor, cols: usize| tensor.cols() == cols && self.places.end_row() <= tensor.rows();
         assert!(heads.is_multiple_of(groups) && fits(self.inputs, self.shape.cols()));
-        assert!(fits(self.steps.inputs, heads) && fits(self.output, heads * value_dim));
-        assert!(self.steps.bias.cols() == heads && self.steps.rates.cols() == heads);
+        assert!(fits(self.output, heads * value_dim) && self.steps.rates.cols() == heads);
+        let steps = self.steps.inputs.cols();
+        assert!(
+            steps == heads
+                || (self.has_steps_of_keys()
+                    && self.shape.key_dim <= MOST_STEPS
+                    && matches!(self.rule, Rule::Delta { .. }))
+        );
+        assert!(fits(self.steps.inputs, steps) && self.steps.bias.cols() == steps);
         match &self.rule {
             Rule::Delta { beta } => assert!(fits(beta, heads)),
             Rule::Scan { skip } => assert_eq!(skip.cols(), heads),
@@ -134,8 +149,8 @@ pub struct RecurrenceRow {
     pub key: Vec<f32>,
     /// (value_dim)
     pub value: Vec<f32>,
-    /// The step before softplus and limits, scale and bias included.
-    pub step: f32,
+    /// The step before softplus and limits, scale and bias included; one for each value of the key where there are several.
+    pub steps: Vec<f32>,
     /// The strength of the delta rule before the sigmoid; `None` is a scan.
     pub strength: Option<f32>,
 }
@@ -148,10 +163,16 @@ pub fn recurrence_reference(rows: &[RecurrenceRow], rate: f32, skip: f32, limits
     let mut outputs = Vec::new();
     for row in rows {
         let (mut query, mut key, value) = (wide(&row.query), wide(&row.key), wide(&row.value));
-        let step = f64::from(row.step).exp().ln_1p();
-        let step = step.clamp(f64::from(limits.0), f64::from(limits.1));
-        let decay = (-f64::from(rate) * step).exp();
-        state.iter_mut().flatten().for_each(|value| *value *= decay);
+        let step = |&step: &f32| {
+            f64::from(step)
+                .exp()
+                .ln_1p()
+                .clamp(f64::from(limits.0), f64::from(limits.1))
+        };
+        for (state, own) in state.iter_mut().zip(row.steps.iter().cycle()) {
+            let decay = (-f64::from(rate) * step(own)).exp();
+            state.iter_mut().for_each(|value| *value *= decay);
+        }
         let read = |state: &[Vec<f64>], by: &[f64], column: usize| -> f64 {
             state.iter().zip(by).map(|(row, by)| row[column] * by).sum()
         };
@@ -167,7 +188,7 @@ pub fn recurrence_reference(rows: &[RecurrenceRow], rate: f32, skip: f32, limits
                     .map(|(column, value)| strength * (value - read(&state, &key, column)))
                     .collect()
             }
-            None => value.iter().map(|value| step * value).collect(),
+            None => value.iter().map(|value| step(&row.steps[0]) * value).collect(),
         };
         for (state, key) in state.iter_mut().zip(&key) {
             state

@@ -76,4 +76,9 @@ CASES = {
     "falcon_h1_norm_first": Case("falcon_h1", dict(
         **MAMBA, mamba_d_ssm=64, mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_conv_bias=False,
         num_hidden_layers=1)),
+    "kimi_linear": Case("kimi_linear", dict(
+        vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        layer_types=["linear_attention", "full_attention"], mlp_layer_types=["dense", "sparse"], linear_head_dim=8, linear_num_heads=2,
+        linear_conv_kernel_dim=3, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8, moe_intermediate_size=8,
+        num_local_experts=4, num_experts_per_tok=2, n_shared_experts=1, pad_token_id=None, rms_norm_eps=1e-5), tokens=20, group=8),
 }

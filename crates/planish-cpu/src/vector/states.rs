@@ -38,10 +38,14 @@ pub struct ConvolutionRow<'a> {
 pub struct StateStep<'a> {
     /// (key_dim, STRIP)
     pub state: &'a mut [f32],
-    /// (key_dim)
+    /// What reads the state before the step. // (key_dim)
     pub query: &'a [f32],
-    /// (key_dim)
+    /// What asks it. // (key_dim)
+    pub asked: &'a [f32],
+    /// What is written by. // (key_dim)
     pub key: &'a [f32],
+    /// Factors of the rows of the old state in place of that of all, which is 1 then. // (key_dim)
+    pub decays: Option<&'a [f32]>,
     /// The columns' values.
     pub value: &'a [f32; STRIP],
     /// Whether what the state answers to the key is taken off the value.
@@ -156,12 +160,13 @@ pub(super) unsafe fn step_state<L: Lanes>(step: &mut StateStep<'_>) {
 unsafe fn step_registers<L: Lanes, const N: usize>(step: &mut StateStep<'_>) {
     assert!(N * L::COUNT == STRIP);
     assert!(step.state.len() == step.key.len() * STRIP && step.query.len() == step.key.len());
+    assert!(step.asked.len() == step.key.len() && step.decays.is_none_or(|decays| decays.len() == step.key.len()));
     let factors = step.coefficients;
     // SAFETY: the caller's promise; every address is within a row of the state, the value or the output, all of STRIP values.
     unsafe {
         let zero = L::splat(0.0);
         let (mut answers, mut reads) = ([zero; N], [zero; N]);
-        for ((row, &key), &query) in step.state.chunks_exact(STRIP).zip(step.key).zip(step.query) {
+        for ((row, &key), &query) in step.state.chunks_exact(STRIP).zip(step.asked).zip(step.query) {
             let (key, query) = (L::splat(key), L::splat(query));
             for n in 0..N {
                 let state = L::load(row.as_ptr().add(n * L::COUNT));
@@ -186,8 +191,8 @@ unsafe fn step_registers<L: Lanes, const N: usize>(step: &mut StateStep<'_>) {
             let output = L::multiply_add(L::splat(read), reads[n], output);
             L::store(step.output.as_mut_ptr().add(n * L::COUNT), output);
         }
-        let decay = L::splat(factors.decay);
-        for (row, &key) in step.state.chunks_exact_mut(STRIP).zip(step.key) {
+        for (index, (row, &key)) in step.state.chunks_exact_mut(STRIP).zip(step.key).enumerate() {
+            let decay = L::splat(step.decays.map_or(factors.decay, |decays| decays[index]));
             let key = L::splat(key * factors.key);
             for (n, &written) in written.iter().enumerate() {
                 let at = row.as_mut_ptr().add(n * L::COUNT);

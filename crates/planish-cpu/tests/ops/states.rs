@@ -235,7 +235,7 @@ fn scans_of_channels() {
     }
 }
 
-fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: usize) {
+fn check_recurrence(shape: RecurrenceShape, rows: usize, (delta, of_keys): (bool, bool), threads: usize) {
     let ops = ops(threads);
     let RecurrenceShape {
         heads,
@@ -245,8 +245,10 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
     } = shape;
     let cols = shape.cols();
     let inputs = random(1, rows * cols, 1.0);
-    let [steps, beta] = [2, 3].map(|seed| random(seed, rows * heads, 2.0));
-    let [step_bias, skip] = [4, 5].map(|seed| random(seed, heads, 0.5));
+    // Steps of a head.
+    let count = if of_keys { key_dim } else { 1 };
+    let (steps, beta) = (random(2, rows * heads * count, 2.0), random(3, rows * heads, 2.0));
+    let (step_bias, skip) = (random(4, heads * count, 0.5), random(5, heads, 0.5));
     let rates: Vec<f32> = (0..heads).map(|head| 0.02 + head as f32).collect();
     let (scale, limits) = (0.8, (0.1, 1.5));
     let mut expected = vec![0.0; rows * heads * value_dim];
@@ -258,7 +260,9 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
                 query: part(query, key_dim),
                 key: part(key, key_dim),
                 value: part(value, value_dim),
-                step: scale * steps[row * heads + head] + step_bias[head],
+                steps: (0..count)
+                    .map(|index| scale * steps[(row * heads + head) * count + index] + step_bias[head * count + index])
+                    .collect(),
                 strength: delta.then(|| beta[row * heads + head]),
             }
         };
@@ -285,7 +289,7 @@ fn check_recurrence(shape: RecurrenceShape, rows: usize, delta: bool, threads: u
                 shape,
                 inputs: &part(&inputs, cols),
                 steps: Steps {
-                    inputs: &part(&steps, heads),
+                    inputs: &part(&steps, heads * count),
                     scale,
                     bias: &step_bias,
                     limits,
@@ -324,9 +328,9 @@ fn recurrences_of_every_shape() {
     ];
     for (shapes, rows) in shapes {
         for shape in shapes {
-            for delta in [true, false] {
+            for rule in [(true, false), (true, true), (false, false)] {
                 for threads in [1, 3] {
-                    check_recurrence(shape, rows, delta, threads);
+                    check_recurrence(shape, rows, rule, threads);
                 }
             }
         }
@@ -342,6 +346,7 @@ fn a_long_recurrence_stays_finite_and_right() {
         value_dim: 8,
         order: Order::QueryKeyValue,
     };
-    check_recurrence(shape, 3000, true, 1);
-    check_recurrence(shape, 3000, false, 1);
+    check_recurrence(shape, 3000, (true, false), 1);
+    check_recurrence(shape, 3000, (true, true), 1);
+    check_recurrence(shape, 3000, (false, false), 1);
 }

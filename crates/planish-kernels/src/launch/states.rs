@@ -36,8 +36,9 @@ pub struct Convolve {
 }
 
 /// Linear recurrence of every head. Buffers: inputs (rows, shape.cols()) and steps (rows, heads) of `value`, step biases and rates
-/// (heads) of f32, beta (rows, heads) of `value`, skips (heads) of f32, spans (spans, 4) of u32, states (slots) of
-/// shape.state() in f32, output (rows, heads * value_dim) of `value`.
+/// (heads) of f32, beta (rows, heads) of `value`, skips (heads) of f32, spans (spans, 4) of u32, states (slots) of shape.state() in
+/// f32, output (rows, heads * value_dim) of `value`. Where every value of a key has a step, steps are (rows, heads * key_dim) and
+/// their biases (heads * key_dim).
 #[derive(Clone, Copy, Debug)]
 pub struct Recur {
     /// Type of the values.
@@ -46,6 +47,8 @@ pub struct Recur {
     pub spans: u32,
     /// Sizes.
     pub shape: RecurrenceShape,
+    /// Whether there is a step, and a bias of steps, for every value of a key.
+    pub steps_of_keys: bool,
     /// The gated delta rule, with beta; otherwise the scan of Mamba 2, with skips.
     pub delta: bool,
     /// Multiplies the steps before their bias is added.
@@ -107,6 +110,7 @@ impl Convolve {
             // The kernels of a file are compiled together.
             ("KEY_DIM", 4),
             ("DELTA", 0),
+            ("STEPS_OF_KEYS", 0),
         ]);
         Launch {
             program: Program { file: FILE, defines },
@@ -142,6 +146,7 @@ impl Recur {
         defines.extend([
             ("KEY_DIM", shape.key_dim as u32),
             ("DELTA", self.delta.into()),
+            ("STEPS_OF_KEYS", self.steps_of_keys.into()),
             ("TAPS", 2),
             ("INPUT_GATED", 0),
             ("BIASED", 0),
@@ -174,6 +179,7 @@ impl ScanChannels {
         defines.extend([
             ("KEY_DIM", self.key_dim),
             ("DELTA", 0),
+            ("STEPS_OF_KEYS", 0),
             ("TAPS", 2),
             ("INPUT_GATED", 0),
             ("BIASED", 0),

@@ -101,6 +101,7 @@ impl<Q: Queue> GpuOps<Q> {
             value: inputs.float_type,
             spans: places.spans.len() as u32,
             shape: *shape,
+            steps_of_keys: problem.has_steps_of_keys(),
             delta: beta.is_some(),
             step_scale: steps.scale,
             limits: steps.limits,

@@ -153,7 +153,11 @@ fn recurrences() -> Vec<Recur> {
     let shapes = [(1, 1, 1, 1), (4, 2, 12, 20), (2, 1, 130, 33), (3, 3, 16, 64)];
     let mut problems = Vec::new();
     for (index, (heads, groups, key_dim, value_dim)) in shapes.into_iter().enumerate() {
-        for (delta, order) in [(true, Order::QueryKeyValue), (false, Order::ValueKeyQuery)] {
+        for (delta, steps_of_keys, order) in [
+            (true, false, Order::QueryKeyValue),
+            (true, true, Order::QueryKeyValue),
+            (false, false, Order::ValueKeyQuery),
+        ] {
             problems.push(Recur {
                 value: TYPES[index % 3],
                 spans: 0,
@@ -164,6 +168,7 @@ fn recurrences() -> Vec<Recur> {
                     value_dim,
                     order,
                 },
+                steps_of_keys,
                 delta,
                 step_scale: 0.75,
                 limits: (0.25, 1.25),
@@ -176,17 +181,26 @@ fn recurrences() -> Vec<Recur> {
 /// What a recurrence takes in.
 struct Given {
     inputs: Vec<f32>,    // (rows, cols)
-    steps: Vec<f32>,     // (rows, heads)
+    steps: Vec<f32>,     // (rows, heads), or (rows, heads * key_dim)
     beta: Vec<f32>,      // (rows, heads)
-    step_bias: Vec<f32>, // (heads)
+    step_bias: Vec<f32>, // (heads), or (heads * key_dim)
     rates: Vec<f32>,     // (heads)
     skip: Vec<f32>,      // (heads)
+}
+
+/// Steps of a head.
+fn step_count(problem: &Recur) -> usize {
+    if problem.steps_of_keys {
+        problem.shape.key_dim
+    } else {
+        1
+    }
 }
 
 /// (rows, heads * value_dim)
 fn expected(problem: &Recur, given: &Given) -> Vec<f64> {
     let shape = problem.shape;
-    let (heads, cols) = (shape.heads, shape.cols());
+    let (heads, cols, count) = (shape.heads, shape.cols(), step_count(problem));
     let mut expected = vec![0.0; ROWS * heads * shape.value_dim];
     for head in 0..heads {
         let (query, key, value) = shape.starts(head);
@@ -196,7 +210,12 @@ fn expected(problem: &Recur, given: &Given) -> Vec<f64> {
                 query: part(query, shape.key_dim),
                 key: part(key, shape.key_dim),
                 value: part(value, shape.value_dim),
-                step: problem.step_scale * given.steps[row * heads + head] + given.step_bias[head],
+                steps: (0..count)
+                    .map(|index| {
+                        let (at, bias) = ((row * heads + head) * count + index, head * count + index);
+                        problem.step_scale * given.steps[at] + given.step_bias[bias]
+                    })
+                    .collect(),
                 strength: problem.delta.then(|| given.beta[row * heads + head]),
             }
         };
@@ -220,12 +239,12 @@ fn recurrences_equal_the_formula() {
     let mut random = Random(6);
     for problem in &problems {
         let (shape, value) = (problem.shape, problem.value);
-        let heads = shape.heads;
+        let (heads, count) = (shape.heads, step_count(problem));
         let given = Given {
             inputs: random.values(ROWS * shape.cols(), value),
-            steps: random.values(ROWS * heads, value),
+            steps: random.values(ROWS * heads * count, value),
             beta: random.values(ROWS * heads, value),
-            step_bias: random.values(heads, FloatType::F32),
+            step_bias: random.values(heads * count, FloatType::F32),
             rates: random.values(heads, FloatType::F32).into_iter().map(f32::abs).collect(),
             skip: random.values(heads, FloatType::F32),
         };
@@ -238,7 +257,7 @@ fn recurrences_equal_the_formula() {
             let part = |values: &[f32], cols: usize| part(values, cols, pass, value);
             let mut buffers = [
                 part(&given.inputs, shape.cols()),
-                part(&given.steps, heads),
+                part(&given.steps, heads * count),
                 f32_bytes(&given.step_bias),
                 f32_bytes(&given.rates),
                 part(&given.beta, heads),

@@ -4,7 +4,8 @@
 // src/recurrence.rs; a thread keeps every PARTS-th row of one column of the state in registers while rows pass.
 // `scan_channels`: the scan of Mamba 1, formula in src/channel_scan.rs; a thread keeps the state of a channel.
 // Grids: convolve and scan_channels (channels / THREADS, spans, 1); recur (value_dim / COLUMNS, heads, spans); rounded up.
-// Defines: THREADS, VALUE; convolve: TAPS, INPUT_GATED, BIASED, SILU, OUTPUT_GATED; recur: KEY_DIM, DELTA; scan_channels: KEY_DIM.
+// Defines: THREADS, VALUE; convolve: TAPS, INPUT_GATED, BIASED, SILU, OUTPUT_GATED; recur: KEY_DIM, DELTA,
+// STEPS_OF_KEYS (every value of a key has a step of its own); scan_channels: KEY_DIM.
 
 #define PARTS 4                        // threads that share a column: lanes 8 apart
 #define COLUMNS (THREADS / PARTS)      // of a threadgroup
@@ -77,6 +78,11 @@ inline float softplus(float x) {
     return max(x, 0.0f) + (e < 1e-3f ? e - 0.5f * e * e : log(1.0f + e));
 }
 
+// A step held within its limits.
+inline float step_of(float x, float bias, RecurProblem problem) {
+    return min(max(softplus(fma(x, problem.step_scale, bias)), problem.least_step), problem.most_step);
+}
+
 // The sum over the threads that share a column.
 inline float column_sum(float value) {
     value += simd_shuffle_xor(value, 8);
@@ -85,8 +91,8 @@ inline float column_sum(float value) {
 
 KERNEL(recur)(
     device const value_t* inputs [[buffer(0)]],    // (rows, cols): queries, keys and values
-    device const value_t* steps [[buffer(1)]],     // (rows, heads)
-    device const float* step_bias [[buffer(2)]],   // (heads)
+    device const value_t* steps [[buffer(1)]],     // (rows, heads), (rows, heads * KEY_DIM) if STEPS_OF_KEYS
+    device const float* step_bias [[buffer(2)]],   // (heads), (heads * KEY_DIM)
     device const float* rates [[buffer(3)]],       // (heads)
     device const value_t* beta [[buffer(4)]], // (rows, heads), DELTA
     device const float* skip [[buffer(5)]],        // (heads), unless DELTA
@@ -103,7 +109,7 @@ KERNEL(recur)(
     device const value_t* key = inputs + problem.key + head / problem.sharing * KEY_DIM;
     device const value_t* value = inputs + problem.value + head * problem.value_dim + (exists ? column : 0);
     device float* stored = state + (ulong(span.x) * problem.heads + head) * KEY_DIM * problem.state_cols + (exists ? column : 0);
-    const float rate = rates[head], bias = step_bias[head], skipped = DELTA ? 0.0f : skip[head];
+    const float rate = rates[head], bias = STEPS_OF_KEYS ? 0.0f : step_bias[head], skipped = DELTA ? 0.0f : skip[head];
 
     float column_state[LENGTH];
 #pragma unroll
@@ -113,9 +119,19 @@ KERNEL(recur)(
     }
     for (uint row = span.y; row < span.y + span.z; row++) {
         const ulong from = ulong(row) * problem.cols, at = ulong(row) * problem.heads + head;
-        const float step =
-            min(max(softplus(fma(widen(steps[at]), problem.step_scale, bias)), problem.least_step), problem.most_step);
-        const float decay = exp(-rate * step), given = widen(value[from]);
+        float step = 0, decay = 1;
+        if (STEPS_OF_KEYS) {
+#pragma unroll
+            for (uint n = 0; n < LENGTH; n++) {
+                const uint i = n * PARTS + part;
+                if (i < KEY_DIM)
+                    column_state[n] *= exp(-rate * step_of(widen(steps[at * KEY_DIM + i]), step_bias[head * KEY_DIM + i], problem));
+            }
+        } else {
+            step = step_of(widen(steps[at]), bias, problem);
+            decay = exp(-rate * step);
+        }
+        const float given = widen(value[from]);
         float key_factor = 1.0f, query_factor = 1.0f, written = step * given;
         if (DELTA) {
             float answer = 0, keys = 0, queries = 0;

@@ -11,6 +11,8 @@ use super::LinearSpec;
 pub struct ConvolutionSpec {
     /// Module path; the weight is stored as (channels, 1, taps).
     pub name: String,
+    /// Module paths of parts of equal size where these are stored in its place; without biases.
+    pub parts: Vec<String>,
     /// Channels.
     pub channels: usize,
     /// Rows that an output is made of, its own included; at least 2.

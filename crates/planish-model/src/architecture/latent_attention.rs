@@ -28,8 +28,8 @@ pub struct LatentAttentionSpec {
     pub value: StackSpec,
     /// Back, (hidden, heads * values of a head).
     pub output: LinearSpec,
-    /// Index into [`crate::Architecture::ropes`].
-    pub rope: usize,
+    /// Index into [`crate::Architecture::ropes`]; `None` rotates nothing.
+    pub rope: Option<usize>,
     /// Multiplies the scores.
     pub scale: f32,
     /// The scale grows with the position of the query.

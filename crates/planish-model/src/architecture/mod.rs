@@ -15,6 +15,8 @@ mod norm;
 mod recurrence;
 mod streams;
 
+use std::borrow::Cow;
+
 pub use attention::{AlibiSpec, AttentionSpec, GateSpec, HeadSizes};
 pub use channel_scan::ChannelScanSpec;
 pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
@@ -25,7 +27,7 @@ pub use laurel::LaurelSpec;
 pub use layer_input::{LayerInputSpec, LayerInputsSpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
-pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
+pub use recurrence::{RankedSpec, RecurrenceSpec, RuleSpec, StepsSpec};
 pub use streams::{MixerSpec, StreamUse, StreamsSpec};
 
 use crate::{Error, RopeSpec};
@@ -69,17 +71,18 @@ pub struct PositionLimit {
 }
 
 /// A prefix of names that checkpoints also write otherwise: the module that holds the decoder may have another name, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixAlias {
     /// The prefix in this architecture.
-    pub prefix: &'static str,
+    pub prefix: Cow<'static, str>,
     /// The prefix in the checkpoint.
-    pub alias: &'static str,
+    pub alias: Cow<'static, str>,
 }
 
 impl PrefixAlias {
     /// `alias` in place of `prefix`.
-    pub fn new(prefix: &'static str, alias: &'static str) -> PrefixAlias {
+    pub fn new(prefix: impl Into<Cow<'static, str>>, alias: impl Into<Cow<'static, str>>) -> PrefixAlias {
+        let (prefix, alias) = (prefix.into(), alias.into());
         PrefixAlias { prefix, alias }
     }
 }

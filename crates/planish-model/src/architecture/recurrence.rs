@@ -1,20 +1,22 @@
 //! Blocks around a linear recurrence, as data: gated delta nets and Mamba 2.
 
-use planish_ops::RecurrenceShape;
+use planish_ops::{Activation, RecurrenceShape};
 
 use super::{ConvolutionSpec, LinearSpec, NormSpec};
 
-/// `output(norm(recurrence(convolution(inputs(x)), steps(x))) * silu(gate(x)))`, the norm before or after the gate.
+/// `output(norm(recurrence(convolution(inputs(x)), steps(x))) * activation(gate(x)))`, the norm before or after the gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecurrenceSpec {
     /// Heads and their states.
     pub shape: RecurrenceShape,
-    /// To queries, keys and values, (shape.cols(), hidden).
-    pub inputs: LinearSpec,
+    /// To queries, keys and values, (shape.cols(), hidden), or a layer for each of the three.
+    pub inputs: Vec<LinearSpec>,
     /// Of queries, keys and values.
     pub convolution: ConvolutionSpec,
     /// To the gate, (heads * value_dim, hidden).
-    pub gate: LinearSpec,
+    pub gate: RankedSpec,
+    /// Of the gate.
+    pub gate_activation: Activation,
     /// How much each head forgets.
     pub steps: StepsSpec,
     /// What is written to the state.
@@ -27,14 +29,29 @@ pub struct RecurrenceSpec {
     pub output: LinearSpec,
 }
 
+/// A layer, or two that are one of low rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankedSpec {
+    /// (rank, hidden).
+    pub down: Option<LinearSpec>,
+    /// (rows, rank), or (rows, hidden).
+    pub layer: LinearSpec,
+}
+
+impl From<LinearSpec> for RankedSpec {
+    fn from(layer: LinearSpec) -> RankedSpec {
+        RankedSpec { down: None, layer }
+    }
+}
+
 /// States shrink by `exp(-exp(log_rate) * step)` with `step = softplus(scale * inputs(x) + bias)` held within the limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepsSpec {
-    /// (heads, hidden).
-    pub inputs: LinearSpec,
+    /// (heads, hidden), or (heads * key_dim, hidden): a step for each value of a key.
+    pub inputs: RankedSpec,
     /// Multiplies the inputs.
     pub scale: f32,
-    /// Name of the tensor that is added. // (heads)
+    /// Name of the tensor that is added. // (rows of the inputs)
     pub bias: String,
     /// Least and largest step, in this order.
     pub limits: (f32, f32),

@@ -18,9 +18,14 @@ pub(super) struct ConvolutionLayer<O: Ops> {
 impl<O: Ops> ConvolutionLayer<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &ConvolutionSpec) -> Result<ConvolutionLayer<O>, Error> {
         let (channels, taps) = (spec.channels, spec.taps);
-        let mut stored = loader
-            .source
-            .values(&format!("{}.weight", spec.name), &[&[channels, 1, taps]])?;
+        let weight = |name: &str, channels| loader.source.values(&format!("{name}.weight"), &[&[channels, 1, taps]]);
+        let mut stored = match spec.parts.len() {
+            0 => weight(&spec.name, channels)?,
+            parts => {
+                let parts = spec.parts.iter().map(|name| weight(name, channels / parts));
+                parts.collect::<Result<Vec<_>, Error>>()?.concat()
+            }
+        };
         for (range, factor) in &spec.factors {
             let weights = &mut stored[range.start * taps..range.end * taps];
             weights.iter_mut().for_each(|weight| *weight *= factor);

@@ -117,14 +117,16 @@ impl<O: Ops> LatentAttentionBlock<O> {
             from,
             (&mut *tensors.rotated_queries, part(rotated, 0)),
         );
-        for parts in [&mut *tensors.rotated_queries, &mut *tensors.rotated_key] {
-            pass.ops.rope(Rope {
-                rows: pass.rows,
-                heads: parts,
-                head_dim: rotated,
-                angles: &pass.angles[self.spec.rope].tensor,
-                pairs: pass.angles[self.spec.rope].pairs,
-            });
+        if let Some(angles) = self.spec.rope.map(|rope| &pass.angles[rope]) {
+            for parts in [&mut *tensors.rotated_queries, &mut *tensors.rotated_key] {
+                pass.ops.rope(Rope {
+                    rows: pass.rows,
+                    heads: parts,
+                    head_dim: rotated,
+                    angles: &angles.tensor,
+                    pairs: angles.pairs,
+                });
+            }
         }
         pass.ops.head_linear(HeadLinear {
             rows: pass.rows,

@@ -1,42 +1,77 @@
-//! Gated delta nets and Mamba 2: a convolution of queries, keys and values, a linear recurrence, a norm and a gate.
+//! Gated delta nets, Kimi Delta Attention and Mamba 2: a convolution of queries, keys and values, a linear recurrence, a norm and a gate.
 
-use planish_ops::{Activation, Gate, Linear, Ops, Recurrence, Rule, Steps};
+use planish_ops::{CopyHeads, Gate, HeadPart, Linear, Ops, Recurrence, Rule, Shape, Steps};
 
 use super::convolution::ConvolutionLayer;
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::workspace::TensorSize;
-use crate::{Error, RecurrenceSpec, RuleSpec};
+use crate::{Error, RankedSpec, RecurrenceSpec, RuleSpec};
 
 pub(super) struct RecurrenceBlock<O: Ops> {
     spec: RecurrenceSpec,
-    inputs: LinearLayer<O>,
-    gate: LinearLayer<O>,
-    steps: LinearLayer<O>,
+    inputs: Vec<LinearLayer<O>>, // one, or those to queries, keys and values
+    gate: Ranked<O>,
+    steps: Ranked<O>,
     beta: Option<LinearLayer<O>>, // of the delta rule
     convolution: ConvolutionLayer<O>,
-    step_bias: O::Tensor,    // (1, heads)
+    step_bias: O::Tensor,    // (1, rows of the steps)
     rates: O::Tensor,        // (1, heads)
     skip: Option<O::Tensor>, // (1, heads), of the scan
     norm: Option<NormLayer<O>>,
     output: LinearLayer<O>,
 }
 
+/// A layer, or two that are one of low rank.
+struct Ranked<O: Ops> {
+    down: Option<LinearLayer<O>>,
+    layer: LinearLayer<O>,
+}
+
+impl<O: Ops> Ranked<O> {
+    fn load(loader: &Loader<'_, O>, spec: &RankedSpec) -> Result<Ranked<O>, Error> {
+        Ok(Ranked {
+            down: spec.down.as_ref().map(|down| loader.linear(down)).transpose()?,
+            layer: loader.linear(&spec.layer)?,
+        })
+    }
+
+    /// From the input of the pass, by way of `ranked`.
+    fn run(&self, pass: &Pass<'_, O>, ranked: &mut O::Tensor, output: &mut O::Tensor) {
+        let input = match &self.down {
+            Some(down) => {
+                down.apply(pass.ops, pass.rows, pass.input, ranked);
+                &*ranked
+            }
+            None => pass.input,
+        };
+        self.layer.apply(pass.ops, pass.rows, input, output);
+    }
+}
+
 impl<O: Ops> RecurrenceBlock<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &RecurrenceSpec) -> Result<RecurrenceBlock<O>, Error> {
         let heads = spec.shape.heads;
         let stored = |name: &str| loader.source.vector(name, heads);
-        let rates: Vec<f32> = stored(&spec.steps.log_rates)?.into_iter().map(f32::exp).collect();
+        let rates = loader
+            .source
+            .values(&spec.steps.log_rates, &[&[heads], &[1, 1, heads, 1]])?;
+        let rates: Vec<f32> = rates.into_iter().map(f32::exp).collect();
+        let step_bias = loader.source.vector(&spec.steps.bias, spec.steps.inputs.layer.rows)?;
         let (beta, skip) = match &spec.rule {
             RuleSpec::Delta { beta } => (Some(loader.linear(beta)?), None),
             RuleSpec::Scan { skip } => (None, Some(loader.vector(&stored(skip)?)?)),
         };
         Ok(RecurrenceBlock {
-            inputs: loader.linear(&spec.inputs)?,
-            gate: loader.linear(&spec.gate)?,
-            steps: loader.linear(&spec.steps.inputs)?,
+            inputs: spec
+                .inputs
+                .iter()
+                .map(|spec| loader.linear(spec))
+                .collect::<Result<_, Error>>()?,
+            gate: Ranked::load(loader, &spec.gate)?,
+            steps: Ranked::load(loader, &spec.steps.inputs)?,
             beta,
             convolution: ConvolutionLayer::load(loader, &spec.convolution)?,
-            step_bias: loader.vector(&stored(&spec.steps.bias)?)?,
+            step_bias: loader.vector(&step_bias)?,
             rates: loader.vector(&rates)?,
             skip,
             norm: loader.optional_norm(&spec.norm)?,
@@ -45,7 +80,7 @@ impl<O: Ops> RecurrenceBlock<O> {
         })
     }
 
-    /// `silu(gate) * norm(mixed)` or `norm(silu(gate) * mixed)` over the gate.
+    /// `activation(gate) * norm(mixed)` or `norm(activation(gate) * mixed)` over the gate.
     fn gate(&self, pass: &Pass<'_, O>, gate: &mut O::Tensor, mixed: &mut O::Tensor) {
         let rows = pass.rows;
         if let (true, Some(norm)) = (self.spec.norm_first, &self.norm) {
@@ -53,12 +88,65 @@ impl<O: Ops> RecurrenceBlock<O> {
         }
         pass.ops.gate(Gate {
             rows,
-            activation: Activation::Silu,
+            activation: self.spec.gate_activation,
             gate: &mut *gate,
             up: Some(mixed),
         });
         if let (false, Some(norm)) = (self.spec.norm_first, &self.norm) {
             pass.ops.norm(norm.of(0..rows, gate));
+        }
+    }
+
+    /// Everything that reads the input, at once.
+    fn project(&self, pass: &Pass<'_, O>, outputs: [&mut O::Tensor; 4]) {
+        // The last one where there are beta.
+        let last = self.beta.as_ref();
+        let (steps, mut outputs) = (&self.steps.layer, outputs);
+        let layers = [&self.inputs[0], &self.gate.layer, steps, last.unwrap_or(steps)];
+        let count = layers.len() - usize::from(last.is_none());
+        pass.ops.linear(Linear {
+            rows: pass.rows,
+            input: pass.input,
+            weights: &layers.map(|layer| &layer.weight)[..count],
+            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
+            outputs: &mut outputs[..count],
+        });
+    }
+
+    /// The same where queries, keys and values have layers of their own, or others are of low rank: `others` are their results.
+    fn project_apart(
+        &self,
+        pass: &Pass<'_, O>,
+        [inputs, gate, steps, beta]: [&mut O::Tensor; 4],
+        others: &mut [O::Tensor],
+    ) {
+        let (ops, rows) = (pass.ops, pass.rows);
+        let stride = self.spec.shape.cols();
+        let mut start = 0;
+        for (layer, part) in self.inputs.iter().zip(&mut *others) {
+            layer.apply(ops, rows, pass.input, part);
+            let width = layer.weight.rows();
+            ops.copy_heads(CopyHeads {
+                rows,
+                heads: 1,
+                width,
+                input: part,
+                from: HeadPart {
+                    stride: width,
+                    start: 0,
+                },
+                output: &mut *inputs,
+                to: HeadPart { stride, start },
+            });
+            start += width;
+        }
+        let Some(ranked) = others.last_mut() else {
+            unreachable!("a part at least")
+        };
+        self.gate.run(pass, ranked, gate);
+        self.steps.run(pass, ranked, steps);
+        if let Some(layer) = &self.beta {
+            layer.apply(ops, rows, pass.input, beta);
         }
     }
 
@@ -74,10 +162,14 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
     fn tensors(&self) -> Vec<TensorSize> {
         let shape = self.spec.shape;
         let (inputs, values) = (shape.cols(), shape.heads * shape.value_dim);
+        let steps = self.steps.layer.weight.rows();
         // Strengths are there in any case, few as they are: one shape of set for both rules.
-        [inputs, inputs, values, shape.heads, shape.heads, values]
-            .map(TensorSize::row)
-            .into()
+        let usual = [inputs, inputs, values, steps, shape.heads, values];
+        let apart = self.spec.inputs.len() > 1;
+        let parts = self.spec.inputs.iter().map(|spec| spec.rows).filter(|_| apart);
+        let ranks = [&self.spec.gate, &self.spec.steps.inputs].map(|spec| spec.down.as_ref().map(|down| down.rows));
+        let others = parts.chain(ranks.into_iter().flatten().max());
+        usual.into_iter().chain(others).map(TensorSize::row).collect()
     }
 
     fn state(&self, ops: &O, slots: usize) -> Result<BlockState<O>, Error> {
@@ -92,20 +184,13 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         let BlockState::Recurrence { history, state } = state else {
             unreachable!("a recurrence made a state")
         };
-        let [inputs, convolved, gate, steps, beta, mixed] = std::mem::take(&mut pass.tensors) else {
+        let [inputs, convolved, gate, steps, beta, mixed, others @ ..] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        // The last one where there are beta.
-        let last = self.beta.as_ref();
-        let layers = [&self.inputs, &self.gate, &self.steps, last.unwrap_or(&self.steps)];
-        let count = layers.len() - usize::from(last.is_none());
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &layers.map(|layer| &layer.weight)[..count],
-            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
-            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *beta][..count],
-        });
+        match others {
+            [] => self.project(pass, [&mut *inputs, &mut *gate, &mut *steps, &mut *beta]),
+            others => self.project_apart(pass, [&mut *inputs, &mut *gate, &mut *steps, &mut *beta], others),
+        }
         pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
         pass.ops.recur(Recurrence {
             places: pass.places,

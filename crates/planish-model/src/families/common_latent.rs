@@ -79,18 +79,18 @@ pub(super) fn read_pairs(config: Config<'_>) -> Result<RopePairs, Error> {
 }
 
 /// Sizes of latent attention.
-struct Latent {
+pub(super) struct Latent {
     latent: usize,
     fewer: Option<usize>,
     unrotated: usize,
-    rotated: usize,
+    pub(super) rotated: usize,
     value: usize,
     bias: bool,
     scale: f32,
 }
 
 impl Latent {
-    fn read(config: Config<'_>) -> Result<Latent, Error> {
+    pub(super) fn read(config: Config<'_>) -> Result<Latent, Error> {
         let (unrotated, rotated) = (config.count("qk_nope_head_dim")?, config.count("qk_rope_head_dim")?);
         Ok(Latent {
             latent: config.count("kv_lora_rank")?,
@@ -103,7 +103,7 @@ impl Latent {
         })
     }
 
-    fn attention(&self, sizes: &Sizes, index: usize) -> LatentAttentionSpec {
+    pub(super) fn attention(&self, sizes: &Sizes, index: usize) -> LatentAttentionSpec {
         let path = |part: &str| format!("model.layers.{index}.self_attn.{part}");
         let Sizes { heads, hidden, .. } = *sizes;
         let query_rows = heads * (self.unrotated + self.rotated);
@@ -152,7 +152,7 @@ impl Latent {
                 vec![values, stacked("unembed_out", self.value)],
             ),
             output: linear(path("o_proj"), hidden, heads * self.value, self.bias),
-            rope: 0,
+            rope: Some(0),
             scale: self.scale,
             temperature_tuning: None,
         }

@@ -93,10 +93,12 @@ impl DeltaNet {
         let name = |part: &str| format!("{path}.{part}");
         RecurrenceSpec {
             shape: self.shape,
-            inputs: inputs.all,
-            gate: inputs.gate,
+            inputs: vec![inputs.all],
+            gate: inputs.gate.into(),
+            gate_activation: Activation::Silu,
             convolution: ConvolutionSpec {
                 name: name("conv1d"),
+                parts: Vec::new(),
                 channels: self.shape.cols(),
                 taps: self.taps,
                 bias: false,
@@ -104,7 +106,7 @@ impl DeltaNet {
                 factors: Vec::new(),
             },
             steps: StepsSpec {
-                inputs: inputs.steps,
+                inputs: inputs.steps.into(),
                 scale: 1.0,
                 bias: name("dt_bias"),
                 limits: (0.0, f32::INFINITY),

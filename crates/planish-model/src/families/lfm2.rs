@@ -110,6 +110,7 @@ pub(super) fn convolution(path: &str, hidden: usize, taps: usize, bias: bool) ->
         input: inputs.cut_run(2 * hidden, hidden),
         convolution: ConvolutionSpec {
             name: format!("{path}.conv"),
+            parts: Vec::new(),
             channels: hidden,
             taps,
             bias,

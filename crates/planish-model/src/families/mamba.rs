@@ -80,6 +80,7 @@ impl Mamba {
             bias: config.flag(keys.bias, false)?,
             convolution: ConvolutionSpec {
                 name: String::new(),
+                parts: Vec::new(),
                 channels,
                 taps,
                 bias: config.flag(keys.convolution_bias, true)?,
@@ -105,6 +106,7 @@ impl Mamba {
             gate: both.cut_run(channels, channels),
             convolution: ConvolutionSpec {
                 name: name("conv1d"),
+                parts: Vec::new(),
                 ..self.convolution.clone()
             },
             step_inputs: of_values.cut_run(0, rank),

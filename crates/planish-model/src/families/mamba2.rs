@@ -160,10 +160,12 @@ impl Mamba2 {
         let all = linear(name("in_proj"), inner + cols + heads, hidden, self.input_bias);
         RecurrenceSpec {
             shape: self.shape,
-            gate: all.cut_run(0, inner),
-            inputs: all.cut_run(inner, cols),
+            gate: all.cut_run(0, inner).into(),
+            gate_activation: Activation::Silu,
+            inputs: vec![all.cut_run(inner, cols)],
             convolution: ConvolutionSpec {
                 name: name("conv1d"),
+                parts: Vec::new(),
                 channels: cols,
                 taps: self.taps,
                 bias: self.convolution_bias,
@@ -175,7 +177,7 @@ impl Mamba2 {
                 ],
             },
             steps: StepsSpec {
-                inputs: all.cut_run(inner + cols, heads),
+                inputs: all.cut_run(inner + cols, heads).into(),
                 scale: factors.step,
                 bias: name("dt_bias"),
                 limits: self.limits,

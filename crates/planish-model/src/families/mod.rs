@@ -65,6 +65,7 @@ mod internlm3;
 mod iquestcoder;
 mod jais2;
 mod jamba;
+mod kimi_linear;
 mod laguna;
 mod lfm2;
 mod lfm2_moe;
@@ -202,6 +203,7 @@ static FAMILIES: &[Family] = &[
     iquestcoder::FAMILY,
     jais2::FAMILY,
     jamba::FAMILY,
+    kimi_linear::FAMILY,
     laguna::FAMILY,
     lfm2::FAMILY,
     lfm2_moe::FAMILY,

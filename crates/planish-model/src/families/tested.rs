@@ -102,6 +102,7 @@ const NOT_IN_MLX: &[&str] = &[
     "Jais2ForCausalLM",
     "JambaForCausalLM",
     "KimiK25ForConditionalGeneration",
+    "KimiLinearForCausalLM",
     "Kolibri1ForCausalLM",
     "LagunaForCausalLM",
     "Lfm3ForCausalLM",

@@ -96,6 +96,7 @@ fn layers_with_a_state_agree_with_transformers() {
         "falcon_h1/metal",
         "falcon_h1_biases/plain",
         "qwen3_next_dense/metal",
+        "kimi_linear/metal",
     ] {
         compare(case, &exact(), 1e-4);
     }
