@@ -256,7 +256,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     fn add(&self, problem: Add<'_, Self>);
 
     /// Linear layers that share one input.
-    fn linear(&self, problem: Linear<'_, Self>);
+    fn linear(&self, problem: Linear<'_, '_, Self>);
 
     /// Cosines and sines for [`Ops::rope`].
     fn rope_angles(&self, problem: RopeAngles<'_, Self>);

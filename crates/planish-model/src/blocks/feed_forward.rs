@@ -1,6 +1,6 @@
 //! The feed-forward block, gated or plain.
 
-use planish_ops::{Activation, Gate, Linear, Ops, Xielu};
+use planish_ops::{Activation, Gate, Ops, Xielu};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass};
 use crate::workspace::TensorSize;
@@ -74,13 +74,7 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
         let activation = self.activation;
         let activated = match (&self.gate, gate) {
             (Some(gate), [gated]) => {
-                pass.ops.linear(Linear {
-                    rows,
-                    input,
-                    weights: &[&gate.weight, &self.up.weight],
-                    biases: &[gate.bias.as_ref(), self.up.bias.as_ref()],
-                    outputs: &mut [&mut *gated, &mut *up],
-                });
+                pass.linear(input, &[gate, &self.up], &mut [&mut *gated, &mut *up]);
                 let (gate, up) = (&mut *gated, Some(&*up));
                 ops.gate(Gate {
                     rows,
@@ -91,13 +85,7 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
                 gated
             }
             _ => {
-                pass.ops.linear(Linear {
-                    rows,
-                    input,
-                    weights: &[&self.up.weight],
-                    biases: &[self.up.bias.as_ref()],
-                    outputs: &mut [&mut *up],
-                });
+                pass.linear(input, &[&self.up], &mut [&mut *up]);
                 let (gate, up_factor) = (&mut *up, None);
                 ops.gate(Gate {
                     rows,
