@@ -12,7 +12,7 @@ faster on a processor, for which MLX has no fast packed product. MLX's wheel bri
 What a run rounds to bfloat16 in the end is scales and biases. dwq reads the text again until it has its samples, at its own
 learning rate and at larger ones; dynamic_quant may miss its budget, so planish is given what it came to.
 
-Needs mlx[cpu] 0.32.4, mlx-lm 0.32.2 and what they need. MLX compiles functions with a C++ compiler; where that fails, set
+Needs mlx[cpu] 0.32.4 (mlx[cuda13] for --gpu), mlx-lm 0.32.2 and what they need. MLX compiles functions with a C++ compiler; where that fails, set
 MLX_DISABLE_COMPILE=1.
 """
 
@@ -46,7 +46,7 @@ def load_plain():
     import mlx.nn as nn
     from mlx_lm import utils
 
-    mx.set_default_device(mx.cpu)
+    mx.set_default_device(mx.gpu if "PEER_ON_GPU" in os.environ else mx.cpu)
     mx.random.seed(123)
 
     def unpacked(layer):
@@ -175,6 +175,8 @@ class Runs:
         log = open(f"{out}.log", "w")
         environment = dict(os.environ, OPENBLAS_NUM_THREADS=str(self.arguments.threads))
         if flags is None:
+            if self.arguments.gpu:
+                environment["PEER_ON_GPU"] = "1"
             if self.arguments.blas:
                 environment["LD_PRELOAD"] = str(self.arguments.blas)
             command = [sys.executable, __file__, "--peer", name, json.dumps(settings), self.text, out]
@@ -226,6 +228,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of --blas in each")
     parser.add_argument("--blas", type=pathlib.Path)
+    parser.add_argument("--gpu", action="store_true", help="mlx-lm computes on the GPU of MLX's build")
     parser.add_argument("--dwq-samples", type=int, default=2048)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("quantizers"))
     arguments = parser.parse_args()

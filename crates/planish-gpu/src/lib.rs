@@ -13,7 +13,7 @@ mod queue;
 
 pub use code_cache::CodeCache;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
-pub use cuda::{CudaBuffer, CudaKernel, CudaQueue, CudaTicket};
+pub use cuda::{CudaBuffer, CudaKernel, CudaQueue, CudaTicket, GuestLaunch};
 pub use error::Error;
 #[cfg(target_vendor = "apple")]
 pub use metal::{MetalBuffer, MetalKernel, MetalQueue, MetalTicket};

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use planish::{Encoder, FloatType, Method, Output, Override, Packing, Recipe, Report, Source, Target};
+use planish::{
+    CalibratedProgress, CodeChoice, Device, Encoder, FloatMode, FloatType, Method, Output, Override, Packing,
+    Quantizing, QuantizingStep, Recipe, Report, Sensitivities, Source, Target, Widths,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::Value;
@@ -87,21 +90,44 @@ impl MetalConfig {
     }
 }
 
-/// The rules that need no run of the model; the others are the program's.
-fn method(name: &str) -> PyResult<Method> {
-    Ok(match name {
-        "search" => Method::Search,
-        "transformers" => Method::Peer(Encoder::Transformers),
-        "mlx" => Method::Peer(Encoder::MlxMetal),
-        "mlx-cpu" => Method::Peer(Encoder::MlxCpu),
-        "weighted" | "calibrated" => {
-            let only = format!(
-                "search, transformers, mlx or mlx-cpu (`planish quantize --method {name}` runs the model over a text)"
-            );
-            return Err(wrong_value("method", &only, name));
+/// How codes are chosen: the recipe's rule, and what the model runs for.
+fn method(name: &str, imatrix: Option<PathBuf>) -> PyResult<(Method, CodeChoice)> {
+    let (method, choice) = match (name, imatrix) {
+        ("weighted", Some(path)) => return Ok((Method::Search, CodeChoice::Imatrix(path))),
+        (_, Some(_)) => return Err(wrong_value("imatrix", "method=\"weighted\" with it", name)),
+        ("search", None) => (Method::Search, CodeChoice::ByRecipe),
+        ("weighted", None) => (Method::Search, CodeChoice::Weighted),
+        ("calibrated", None) => (Method::Search, CodeChoice::Calibrated),
+        ("transformers", None) => (Method::Peer(Encoder::Transformers), CodeChoice::ByRecipe),
+        ("mlx", None) => (Method::Peer(Encoder::MlxMetal), CodeChoice::ByRecipe),
+        ("mlx-cpu", None) => (Method::Peer(Encoder::MlxCpu), CodeChoice::ByRecipe),
+        _ => {
+            let known = "search, weighted, calibrated, transformers, mlx or mlx-cpu";
+            return Err(wrong_value("method", known, name));
         }
-        _ => return Err(wrong_value("method", "search, transformers, mlx or mlx-cpu", name)),
+    };
+    Ok((method, choice))
+}
+
+/// What codes of MLX are: none for whole numbers.
+fn mode(name: &str) -> PyResult<Option<FloatMode>> {
+    Ok(match name {
+        "affine" => None,
+        "mxfp4" => Some(FloatMode::Mxfp4),
+        "mxfp8" => Some(FloatMode::Mxfp8),
+        "nvfp4" => Some(FloatMode::Nvfp4),
+        other => return Err(wrong_value("mode", "affine, mxfp4, mxfp8 or nvfp4", other)),
     })
+}
+
+/// What chooses codes.
+fn device(name: &str) -> PyResult<Device> {
+    match name {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda),
+        other => Err(wrong_value("device", "auto, cpu or cuda", other)),
+    }
 }
 
 /// Where a checkpoint comes from and goes to.
@@ -120,30 +146,106 @@ struct Files {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct Packed {
-    bits: u32,
-    group_size: usize,
+    bits: Option<u32>,
+    group_size: Option<usize>,
     format: String,
+    mode: String,
     method: String,
+    text: Option<String>,
+    text_tokens: usize,
+    seed: u64,
+    imatrix: Option<PathBuf>,
+    budget: Option<f64>,
+    budget_tokens: usize,
+    recipe: Option<String>,
     include: Vec<String>,
     exclude: Vec<String>,
     overrides: Vec<String>,
     dtype: Option<String>,
+    device: String,
+    allow_nan: bool,
 }
 
+/// Bits of codes where nothing is said.
+const DEFAULT_BITS: u32 = 4;
+
 impl Packed {
-    fn recipe(&self, py: Python<'_>) -> PyResult<Recipe> {
-        let made = || -> Result<_, planish::Error> {
-            let packing = Packing::checked(self.bits, self.group_size)?;
-            let overrides = self.overrides.iter().map(|text| Override::parse(text, packing));
-            Ok((packing, overrides.collect::<Result<Vec<_>, _>>()?))
+    /// What was asked for, checked as far as that goes without the model.
+    fn quantizing(mut self, py: Python<'_>) -> PyResult<Quantizing> {
+        let (method, choice) = method(&self.method, self.imatrix.take())?;
+        let widths = self.widths(py)?;
+        let runs = matches!(choice, CodeChoice::Weighted | CodeChoice::Calibrated) || self.budget.is_some();
+        if self.text.is_some() && !runs {
+            let with = "method=\"weighted\" or \"calibrated\", or a budget, with it";
+            return Err(wrong_value("text", with, "given"));
+        }
+        let recipe = self.recipe(py, widths.as_ref(), method)?;
+        Ok(Quantizing {
+            recipe,
+            choice,
+            widths,
+            text: self.text.map(|text| ("a text".to_owned(), text)),
+            text_tokens: self.text_tokens,
+            seed: self.seed,
+            device: device(&self.device)?,
+        })
+    }
+
+    fn widths(&self, py: Python<'_>) -> PyResult<Option<Widths>> {
+        let widths = match (self.budget, &self.recipe) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(name)) => return Err(wrong_value("recipe", "none beside a budget", name)),
+            (Some(bits), None) => Widths::Budget {
+                bits,
+                tokens: self.budget_tokens,
+                known: Sensitivities::default(),
+            },
+            (None, Some(name)) => Widths::of_recipe(name).map_err(|error| raised(py, &error))?,
         };
-        let (packing, overrides) = made().map_err(|error| raised(py, &error))?;
+        if let Some(bits) = self.bits {
+            return Err(wrong_value(
+                "bits",
+                "none beside a budget or a recipe",
+                &bits.to_string(),
+            ));
+        }
+        if let (Widths::File(_), Some(group)) = (&widths, self.group_size) {
+            return Err(wrong_value(
+                "group_size",
+                "none beside a recipe of a file",
+                &group.to_string(),
+            ));
+        }
+        if self.format != "mlx" {
+            let why = "mlx for widths by layer, since the metal format has one for all";
+            return Err(wrong_value("format", why, &self.format));
+        }
+        Ok(Some(widths))
+    }
+
+    fn recipe(&self, py: Python<'_>, widths: Option<&Widths>, method: Method) -> PyResult<Recipe> {
+        let target = target("format", &self.format)?;
+        let packing = match widths {
+            Some(widths) => widths.packing(self.group_size),
+            None => Packing::checked(
+                self.bits.unwrap_or(DEFAULT_BITS),
+                self.group_size.unwrap_or(Packing::DEFAULT_GROUP),
+            ),
+        };
+        let recipe = match mode(&self.mode)? {
+            Some(mode) => self.of_floats(mode, widths)?,
+            None => Recipe::new(target, packing.map_err(|error| raised(py, &error.into()))?),
+        };
+        let overrides = self.overrides.iter();
+        let overrides = overrides.map(|text| Override::parse(text, recipe.packing));
+        let overrides: Result<Vec<Override>, _> = overrides.collect();
         let mut recipe = Recipe {
             exclude: self.exclude.clone(),
-            overrides,
+            overrides: overrides.map_err(|error| raised(py, &error.into()))?,
             dtype: self.dtype.as_deref().map(float_type).transpose()?,
-            method: method(&self.method)?,
-            ..Recipe::new(target("format", &self.format)?, packing)
+            method,
+            allow_non_finite: self.allow_nan,
+            ..recipe
         };
         for part in &self.include {
             match part.as_str() {
@@ -154,6 +256,38 @@ impl Packed {
         }
         recipe.check().map_err(|error| raised(py, &error.into()))?;
         Ok(recipe)
+    }
+
+    /// The modes of floats have bits, groups and a rule of their own.
+    fn of_floats(&self, mode: FloatMode, widths: Option<&Widths>) -> PyResult<Recipe> {
+        let affine_only = |what: &str, found: &str| {
+            let expected = format!("it left out with mode={:?}", self.mode);
+            Err(wrong_value(what, &expected, found))
+        };
+        if self.method != "search" {
+            return affine_only("method", &self.method);
+        }
+        if widths.is_some() {
+            return affine_only("budget or recipe", "given");
+        }
+        if self.format != "mlx" {
+            return Err(wrong_value("format", "mlx for codes that are floats", &self.format));
+        }
+        if let Some(bits) = self.bits.filter(|bits| *bits != mode.bits()) {
+            return Err(wrong_value(
+                "bits",
+                &format!("{} in this mode", mode.bits()),
+                &bits.to_string(),
+            ));
+        }
+        if let Some(group) = self.group_size.filter(|group| *group != mode.group()) {
+            return Err(wrong_value(
+                "group_size",
+                &format!("{} in this mode", mode.group()),
+                &group.to_string(),
+            ));
+        }
+        Ok(Recipe::of_floats(mode))
     }
 }
 
@@ -178,7 +312,7 @@ fn float_type(name: &str) -> PyResult<FloatType> {
 fn written<'py>(
     py: Python<'py>,
     files: Files,
-    convert: impl FnOnce(&Source, &Output, &mut planish::OnProgress) -> Result<Report, planish::Error> + Send + 'static,
+    convert: impl FnOnce(&Source, &Output, &Listener) -> Result<Report, planish::Error> + Send + 'static,
 ) -> PyResult<Bound<'py, PyDict>> {
     let listener = Listener::new(files.progress);
     let heard = listener.clone();
@@ -190,7 +324,7 @@ fn written<'py>(
             stop: heard.stop(),
             ..Output::new(files.out)
         };
-        convert(&source, &output, &mut |progress| heard.conversion(progress))
+        convert(&source, &output, &heard)
     });
     listener.check()?;
     let report = report?;
@@ -207,25 +341,52 @@ fn written<'py>(
 
 #[pyfunction]
 fn quantize<'py>(py: Python<'py>, files: Files, packed: Packed) -> PyResult<Bound<'py, PyDict>> {
-    let recipe = packed.recipe(py)?;
-    written(py, files, move |source, output, on_progress| {
-        planish::quantize(source, &recipe, output, on_progress)
+    let quantizing = packed.quantizing(py)?;
+    written(py, files, move |source, output, heard| {
+        let mut notes = Vec::new();
+        let mut on_step = |step: QuantizingStep<'_>| match step {
+            QuantizingStep::OnProcessor(why) => notes.push(format!("codes were chosen on the CPU: {why}")),
+            QuantizingStep::Measuring(progress) => heard.tell(progress.done, progress.total, progress.layer),
+            QuantizingStep::Widths(allocation) => notes.push(format!("layers: {}", allocation.summary())),
+            QuantizingStep::Inputs(progress) => {
+                heard.tell(progress.done as u64, progress.total as u64, "inputs of layers")
+            }
+            QuantizingStep::Seen(text) => notes.push(format!("the model ran over {text}")),
+            QuantizingStep::Calibrated(CalibratedProgress::Writing(done, total)) => {
+                heard.tell(done as u64, total as u64, "a text of the model's own");
+            }
+            QuantizingStep::Calibrated(CalibratedProgress::Packing(done, total)) => heard.tell(done, total, "layers"),
+            _ => {}
+        };
+        let report = quantizing.run(source, output, &mut on_step, &mut |progress| heard.conversion(progress));
+        report.map(|mut report| {
+            report.notes.splice(..0, notes);
+            report
+        })
     })
 }
 
 #[pyfunction]
 fn convert<'py>(py: Python<'py>, files: Files, to: &str) -> PyResult<Bound<'py, PyDict>> {
-    let target = target("to", to)?;
-    written(py, files, move |source, output, on_progress| {
-        planish::convert(source, target, output, on_progress)
+    let target = match to {
+        "gguf" => None,
+        "metal" | "mlx" => Some(target("to", to)?),
+        other => return Err(wrong_value("to", "metal, mlx or gguf", other)),
+    };
+    written(py, files, move |source, output, heard| {
+        let on_progress: &mut planish::OnProgress = &mut |progress| heard.conversion(progress);
+        match target {
+            Some(target) => planish::convert(source, target, output, on_progress),
+            None => planish::convert_to_gguf(source, output, on_progress),
+        }
     })
 }
 
 #[pyfunction]
 fn dequantize<'py>(py: Python<'py>, files: Files, dtype: Option<&str>) -> PyResult<Bound<'py, PyDict>> {
     let float_type = dtype.map(float_type).transpose()?;
-    written(py, files, move |source, output, on_progress| {
-        planish::dequantize(source, float_type, output, on_progress)
+    written(py, files, move |source, output, heard| {
+        planish::dequantize(source, float_type, output, &mut |progress| heard.conversion(progress))
     })
 }
 

@@ -49,6 +49,54 @@ def test_rules_of_peers_are_the_programs(packed, plain_folder, tmp_path):
     assert weights(tmp_path / "transformers") != weights(tmp_path / "mlx")
 
 
+RECIPES = {
+    "weighted": ({"method": "weighted", "text": "held-out", "text_tokens": 600}, "--method weighted --text held-out --text-tokens 600"),
+    "calibrated": (
+        {"method": "calibrated", "text": "held-out", "text_tokens": 600, "device": "cpu", "exclude": ["model.layers.[1-7]"]},
+        "--method calibrated --text held-out --text-tokens 600 --device cpu --exclude model.layers.[1-7]",
+    ),
+    "mxfp4": ({"format": "mlx", "mode": "mxfp4"}, "--format mlx --mode mxfp4"),
+    "nvfp4": ({"format": "mlx", "mode": "nvfp4"}, "--format mlx --mode nvfp4"),
+    "mixed": ({"format": "mlx", "recipe": "mixed_3_6", "group_size": 32}, "--format mlx --recipe mixed_3_6 --group-size 32"),
+    "budget": ({"format": "mlx", "budget": 4.5, "budget_tokens": 64}, "--format mlx --budget 4.5 --budget-tokens 64"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_runs_the_model_first_is_the_programs(name, plain_folder, tmp_path):
+    options, flags = RECIPES[name]
+    options, flags = dict(options), flags.split()
+    if "text" in options:
+        path = plain_folder.parent / "demo" / "held-out.txt"
+        options["text"] = path.read_text()
+        flags[flags.index("held-out")] = path
+    told = []
+    report = planish.quantize(plain_folder, tmp_path / "python", progress=lambda *step: told.append(step), **options)
+    program("quantize", plain_folder, *flags, "--out", tmp_path / "program")
+    assert weights(tmp_path / "python") == weights(tmp_path / "program")
+    first = {"weighted": "inputs of layers", "calibrated": "layers"}.get(name, "model.")
+    assert told[0][2].startswith(first) and told[-1][0] == told[-1][1]
+    notes = " ".join(report.notes)
+    said = {"weighted": "tokens of a text", "budget": "in 4 bits", "mixed": "in 6 bits"}
+    assert said.get(name, "") in notes, notes
+
+
+def test_a_file_for_llama_cpp(packed, tmp_path):
+    """What the gguf package reads in the file is what numpy decodes of the folder."""
+    gguf = pytest.importorskip("gguf")
+    np = pytest.importorskip("numpy")
+    folder, _, _ = packed
+    report = planish.convert(folder / "python", tmp_path / "story.gguf", to="gguf", progress=False)
+    assert report.packed > 10
+    planish.dequantize(folder / "python", tmp_path / "floats", dtype="float32", progress=False)
+    floats = pytest.importorskip("safetensors.numpy").load_file(tmp_path / "floats" / "model.safetensors")
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "story.gguf").tensors}
+    down = found["blk.3.ffn_down.weight"]
+    values = gguf.quants.dequantize(down.data, down.tensor_type)
+    expected = floats["model.layers.3.mlp.down_proj.weight"]
+    assert values.shape == expected.shape and np.abs(values - expected).max() <= 2e-3 * np.abs(expected).max()
+
+
 def test_converted_and_back(packed, tmp_path, plain_folder):
     folder, _, _ = packed
     planish.convert(folder / "python", tmp_path / "mlx", to="mlx", progress=False)
@@ -125,7 +173,20 @@ def test_metal_config_is_transformers(plain_folder):
         (lambda a, b: planish.quantize(a, b, format="gguf"), ValueError, "format is gguf"),
         (lambda a, b: planish.quantize(a, b, include=["embeddings"]), ValueError, "include"),
         (lambda a, b: planish.quantize(a, b, method="best"), ValueError, "method is best"),
-        (lambda a, b: planish.quantize(a, b, method="calibrated"), ValueError, "--method calibrated"),
+        (lambda a, b: planish.quantize(a, b, imatrix="x"), ValueError, "imatrix is search"),
+        (lambda a, b: planish.quantize(a, b, method="weighted", imatrix=a / "missing"), FileNotFoundError, "missing"),
+        (lambda a, b: planish.quantize(a, b, method="weighted", text="short"), ValueError, "too few"),
+        (lambda a, b: planish.quantize(a, b, text="a text"), ValueError, "text is given"),
+        (lambda a, b: planish.quantize(a, b, mode="mxfp4"), ValueError, "format is metal"),
+        (lambda a, b: planish.quantize(a, b, mode="fp4"), ValueError, "mode is fp4"),
+        (lambda a, b: planish.quantize(a, b, mode="mxfp4", format="mlx", method="mlx"), ValueError, "method is mlx"),
+        (lambda a, b: planish.quantize(a, b, mode="nvfp4", format="mlx", group_size=64), ValueError, "expected 16"),
+        (lambda a, b: planish.quantize(a, b, budget=4.5), ValueError, "format is metal, expected mlx"),
+        (lambda a, b: planish.quantize(a, b, budget=9, format="mlx"), ValueError, "2.500 to 8.500"),
+        (lambda a, b: planish.quantize(a, b, budget=4, bits=4, format="mlx"), ValueError, "bits is 4"),
+        (lambda a, b: planish.quantize(a, b, recipe="mixed_9", format="mlx"), ValueError, "neither one of mixed_2_6"),
+        (lambda a, b: planish.quantize(a, b, device="tpu"), ValueError, "device is tpu"),
+        (lambda a, b: planish.convert(a, b, to="awq"), ValueError, "to is awq"),
         (lambda a, b: planish.quantize(a, b, dtype="int8"), ValueError, "dtype is int8"),
         (lambda a, b: planish.quantize(a, b, progress=3), TypeError, "progress"),
         (lambda a, b: planish.quantize(a, a.parent), ValueError, "holds the source"),
@@ -167,14 +228,15 @@ def test_what_progress_raises_ends_the_work(plain_folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_leaves_nothing_behind(plain_folder, tmp_path):
+@pytest.mark.parametrize("method", ["search", "weighted", "calibrated"])
+def test_ctrl_c_leaves_nothing_behind(method, plain_folder, tmp_path):
     code = f"""
 import planish
 def told(done, total, what):
     print("told", flush=True)
 try:
     for bits in (8, 4, 2) * 50:
-        planish.quantize({str(plain_folder)!r}, {str(tmp_path / "out")!r}, bits=bits, force=True, progress=told)
+        planish.quantize({str(plain_folder)!r}, {str(tmp_path / "out")!r}, bits=bits, method={method!r}, force=True, progress=told)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

@@ -412,8 +412,39 @@ def test_what_cannot_be_is_refused_in_words(metal, mlx, floats, tmp_path):
         module(torch.zeros(1, 128, dtype=torch.float64))
     with pytest.raises(ValueError, match="128 inputs was given 64"):
         module(torch.zeros(1, 64))
-    with pytest.raises(RuntimeError, match="on the CPU, found a tensor on meta"):
+    with pytest.raises(RuntimeError, match="on one device, CPU or CUDA, found a tensor on meta"):
         module(torch.zeros(1, 128, device="meta"))
+
+
+def test_cuda_refuses_what_would_not_fit():
+    """What is said before anything reaches a GPU; scripts/gpu/hook.py compares what one computes."""
+    from planish import _planish
+
+    tiled = _planish.PackedLayout(192, 256, 4, 64, "bfloat16")
+    assert _planish.cuda_bytes(tiled) == 192 * 256 // 2 + 192 * (256 // 64 + 1) * 4
+    stored = _planish.PackedLayout(200, 288, 6, 16, "float16")
+    assert _planish.cuda_bytes(stored) is None
+
+    def linear(layout=tiled, parts=(16,), x=16, name="bfloat16", m=1):
+        _planish.cuda_linear(layout, (0, 0), list(parts), x, name, m, 16, 0, 0)
+
+    with pytest.raises(ValueError, match="expected the addresses of codes, scales and biases, or of one tensor, found 2"):
+        linear(parts=(16, 16))
+    with pytest.raises(ValueError, match="0x18: expected a multiple of 16 bytes"):
+        linear(x=24)
+    with pytest.raises(ValueError, match="no tensor of .* at 0x0"):
+        linear(parts=(16, 16, 0))
+    with pytest.raises(ValueError, match="order of tensor cores"):
+        linear(layout=stored)
+    with pytest.raises(TypeError, match="found int8"):
+        linear(name="int8")
+    with pytest.raises(ValueError, match="less than 2.31"):
+        linear(m=1 << 31)
+    with pytest.raises(ValueError, match="5 rows of 192"):
+        _planish.cuda_rows(tiled, (0, 0), [16, 16, 16], 0, 5, 16, "bfloat16")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="driver|device"):
+            linear()
 
 
 def test_disabling_gives_transformers_back(metal):

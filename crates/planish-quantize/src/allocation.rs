@@ -7,7 +7,7 @@
 //! `bits` and `group_size` are for layers that are not named; a number stands for bits in the same group, `"none"` for a layer that
 //! stays plain. `about` may hold anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use planish_format::Packing;
 use serde_json::{Map, Value, json};
@@ -57,6 +57,19 @@ impl Allocation {
     /// All named layers.
     pub fn layers(&self) -> &[(String, Option<Packing>)] {
         &self.layers
+    }
+
+    /// How many layers have each width, in words.
+    pub fn summary(&self) -> String {
+        let mut counts = BTreeMap::new();
+        for (_, packing) in &self.layers {
+            *counts.entry(packing.map_or(0, Packing::bits)).or_insert(0usize) += 1;
+        }
+        let words = counts.into_iter().map(|(bits, count)| match bits {
+            0 => format!("{count} plain"),
+            bits => format!("{count} in {bits} bits"),
+        });
+        words.collect::<Vec<_>>().join(", ")
     }
 
     /// What a layer gets, if it is named: `Some(None)` where it stays plain.

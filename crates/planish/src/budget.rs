@@ -5,7 +5,6 @@
 //! errors of the search on normal weights; a narrower one is never guessed, since damage grows faster than errors there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::Packing;
@@ -15,6 +14,7 @@ use planish_quantize::{
 };
 use serde_json::{Map, Value, json};
 
+use crate::convert::check_stop;
 use crate::evaluate::{divergence, log_sum_exp};
 use crate::own_writing;
 use crate::{CalibrationText, Error, Source};
@@ -39,6 +39,11 @@ pub struct BudgetOptions {
     pub text: CalibrationText,
     /// Threads of the CPU; `None` is one for each core.
     pub threads: Option<usize>,
+}
+
+impl BudgetOptions {
+    /// Tokens of one text of its own, at most, that layers are measured on.
+    pub const LONGEST: usize = 256;
 }
 
 /// How far measuring is.
@@ -345,7 +350,7 @@ impl Measuring<'_> {
         let mut done = 0;
         for ((layer, work), is_read) in layers.into_iter().zip(works).zip(places) {
             for &bits in widths {
-                self.check_stop()?;
+                check_stop(self.output)?;
                 if known.get(layer, bits).is_none() {
                     let cost = match is_read {
                         true => self.divergence(&mut trials, &reference, layer, bits)?,
@@ -367,15 +372,6 @@ impl Measuring<'_> {
         Ok(())
     }
 
-    fn check_stop(&self) -> Result<(), Error> {
-        match self.output.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Quantize(QuantizeError::Stopped {
-                folder: self.output.folder.clone(),
-            })),
-            false => Ok(()),
-        }
-    }
-
     /// The text, cut into what the context holds.
     fn pieces(&self, options: &BudgetOptions) -> Result<Vec<Vec<u32>>, Error> {
         let (seed, tokens, longest) = match &options.text {
@@ -383,7 +379,7 @@ impl Measuring<'_> {
             CalibrationText::OwnWriting { seed, tokens, longest } => (*seed, *tokens, *longest),
         };
         let model = own_writing::model(self.source, (Device::Cpu, options.threads), None)?;
-        let written = own_writing::write(&model, (seed, tokens, longest), 1, &mut |_| {})?;
+        let written = own_writing::write(&model, (seed, tokens, longest), 1, &mut |_| check_stop(self.output))?;
         let (mut texts, mut done) = (Vec::new(), 0);
         for mut text in written.into_iter().map(|text| text.tokens) {
             if done >= tokens || text.is_empty() {

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use planish_generate::Message;
 use planish_model::{Device, Origin, Tap};
-use planish_quantize::InputSquares;
+use planish_quantize::{InputSquares, Output};
 use serde_json::Value;
 
+use crate::convert::check_stop;
 use crate::own_writing::{self, SIDE_BY_SIDE};
 use crate::{AutoTokenizer, Error, Source};
 
@@ -38,6 +39,9 @@ pub enum CalibrationText {
 const PIECE: usize = 512;
 
 impl CalibrationText {
+    /// Tokens of one text of its own, at most, that layers are packed by.
+    pub const LONGEST: usize = 512;
+
     /// Pieces of a text, `tokens` in all at most. A text of JSON lines, `{"messages": [{"role": .., "content": ..}, ..]}` each, goes
     /// through the model's chat template, a piece for each.
     ///
@@ -101,7 +105,7 @@ impl Default for CalibrationText {
         CalibrationText::OwnWriting {
             seed: 1,
             tokens: 16 * 512,
-            longest: 512,
+            longest: CalibrationText::LONGEST,
         }
     }
 }
@@ -115,7 +119,7 @@ pub struct CalibrationProgress {
     pub total: usize,
 }
 
-/// The mean squares of the inputs of all layers of a plain model. It runs on the processor, in f32.
+/// The mean squares of the inputs of all layers of a plain model. It runs on the processor, in f32. `output.stop` ends it.
 ///
 /// # Errors
 /// A model that cannot be run; a piece that its context cannot hold.
@@ -123,13 +127,18 @@ pub fn calibrate(
     source: &Source,
     text: &CalibrationText,
     threads: Option<usize>,
+    output: &Output,
     on_progress: &mut dyn FnMut(CalibrationProgress),
 ) -> Result<InputSquares, Error> {
+    let mut on_progress = |progress| {
+        on_progress(progress);
+        check_stop(output)
+    };
     let listener = Arc::new(Listener::default());
     let model = own_writing::model(source, (Device::Cpu, threads), Some(listener.clone()))?;
     let description = match text {
         CalibrationText::OwnWriting { seed, tokens, longest } => {
-            let texts = own_writing::write(&model, (*seed, *tokens, *longest), SIDE_BY_SIDE, on_progress)?;
+            let texts = own_writing::write(&model, (*seed, *tokens, *longest), SIDE_BY_SIDE, &mut on_progress)?;
             let texts = texts.len() as u64;
             format!(
                 "{} texts of its own of up to {longest} tokens, seeds {seed} to {}",
@@ -143,7 +152,7 @@ pub fn calibrate(
             for piece in pieces {
                 model.logits_from(piece, 0, &mut |_, _| {})?;
                 done += piece.len();
-                on_progress(CalibrationProgress { done, total });
+                on_progress(CalibrationProgress { done, total })?;
             }
             description.clone()
         }

@@ -2,9 +2,10 @@
 //! only when it is whole.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use planish_format::FloatType;
-use planish_quantize::{Inspection, OnProgress, Output, Recipe, Report, Target};
+use planish_quantize::{Error as QuantizeError, Inspection, OnProgress, Output, Recipe, Report, Target};
 
 use crate::{Error, Source};
 
@@ -134,6 +135,16 @@ pub fn relative_errors(original: &Source, packed: &Source) -> Result<Vec<(String
         original.checkpoint(),
         packed.checkpoint(),
     )?)
+}
+
+/// Whether the caller asked for an end.
+pub(crate) fn check_stop(output: &Output) -> Result<(), Error> {
+    match output.stop.load(Ordering::Relaxed) {
+        true => Err(Error::Quantize(QuantizeError::Stopped {
+            folder: output.folder.clone(),
+        })),
+        false => Ok(()),
+    }
 }
 
 /// The output with the Hub id of its source, which the model card names.

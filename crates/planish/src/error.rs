@@ -66,6 +66,14 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// Widths by layer that are neither a mix nor in a file.
+    #[error("{recipe}: {what}")]
+    Widths {
+        /// The name that was given.
+        recipe: String,
+        /// What was expected and what was found.
+        what: String,
+    },
     /// A line of multiple-choice questions that cannot be read.
     #[error("line {line}: {what}")]
     Task {

@@ -49,6 +49,7 @@ impl Error {
             | Error::ShortText { .. }
             | Error::Context { .. }
             | Error::Sensitivities { .. }
+            | Error::Widths { .. }
             | Error::Task { .. }
             | Error::Choice { .. }
             | Error::Vocabularies { .. } => ErrorKind::Value,

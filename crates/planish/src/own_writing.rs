@@ -68,12 +68,13 @@ pub fn model(
 }
 
 /// Lets the model write at temperature 1 until it is `tokens` long in all, prompts included: texts of `longest` tokens at most, whose
-/// seeds count up from the first. `at_once` texts are written side by side at least, though fewer may be needed.
+/// seeds count up from the first. `at_once` texts are written side by side at least, though fewer may be needed. An error of
+/// `on_progress` ends it.
 pub fn write(
     model: &CausalLM,
     (first_seed, tokens, longest): (u64, usize, usize),
     at_once: usize,
-    on_progress: &mut dyn FnMut(CalibrationProgress),
+    on_progress: &mut dyn FnMut(CalibrationProgress) -> Result<(), Error>,
 ) -> Result<Vec<OwnText>, Error> {
     let openings = openings(model)?;
     let end = model.tokenizer()?.tokenizer().eos_id();
@@ -87,16 +88,19 @@ pub fn write(
             .map(|index| request(&openings, context, longest, (first_seed, index)))
             .collect();
         done += requests.iter().map(|request| request.prompt.len()).sum::<usize>();
+        let mut told = Ok(());
         let answers = model.generate_many(&requests, SIDE_BY_SIDE, &mut |_, step| {
-            if let ManyStep::Step(Step::Token(_)) = step {
+            if let (ManyStep::Step(Step::Token(_)), Ok(())) = (step, &told) {
                 done += 1;
-                on_progress(CalibrationProgress {
-                    done,
-                    total: tokens.max(done),
-                });
+                let total = tokens.max(done);
+                told = on_progress(CalibrationProgress { done, total });
             }
-            ControlFlow::Continue(())
+            match told {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
         })?;
+        told?;
         texts.extend(requests.into_iter().zip(answers).map(|(request, answer)| {
             let text = |answer: Answer| OwnText {
                 end: end.filter(|_| answer.finish == Finish::EndToken),

@@ -35,7 +35,7 @@ fn own_writing_is_the_same_for_any_number_of_threads() {
     let mut seen = Vec::new();
     let mut run = |threads| {
         let mut on_progress = |progress: planish::CalibrationProgress| seen.push(progress.done);
-        calibrate(&source, &TEXT, Some(threads), &mut on_progress).unwrap()
+        calibrate(&source, &TEXT, Some(threads), &Output::new(""), &mut on_progress).unwrap()
     };
     let (one, two) = (run(1), run(2));
     assert_eq!(
@@ -58,7 +58,7 @@ fn own_writing_is_the_same_for_any_number_of_threads() {
 fn weights_are_packed_by_what_was_seen_and_the_card_says_so() {
     let scratch = TempDir::new().unwrap();
     let source = plain(scratch.path());
-    let inputs = Arc::new(calibrate(&source, &TEXT, None, &mut |_| {}).unwrap());
+    let inputs = Arc::new(calibrate(&source, &TEXT, None, &Output::new(""), &mut |_| {}).unwrap());
     let packed = |method: Method, name: &str| {
         let recipe = Recipe {
             method,

@@ -30,7 +30,7 @@ fn heard(case: &str, source: &Source) -> InputSquares {
         pieces: pieces.map(<[u32]>::to_vec).collect(),
         description: String::new(),
     };
-    calibrate(source, &text, None, &mut |_| {}).unwrap()
+    calibrate(source, &text, None, &Output::new(""), &mut |_| {}).unwrap()
 }
 
 #[test]

@@ -5,16 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use planish::{
-    Allocation, BudgetOptions, CalibrationText, Error, Mix, Output, Packing, Recipe, Sensitivities, Source, allocate,
-};
-
-use super::packing_flags::packing;
-use super::progress::LayersBar;
-use super::texts::text_of;
-
-/// Tokens of one text that the model writes, at most.
-pub const LONGEST: usize = 256;
+use planish::{Error, FormatError, Packing, Sensitivities, Widths};
 
 /// Flags of mixed widths.
 #[derive(clap::Args, Debug)]
@@ -35,35 +26,18 @@ pub struct BudgetFlags {
     recipe: Option<String>,
 }
 
-/// Where widths come from.
-pub enum Widths {
-    /// Of the flag --budget.
-    Budget(f64),
-    /// A mix of this name.
-    Mix(Mix),
-    /// Of a file.
-    File(Box<Allocation>),
-}
-
 impl BudgetFlags {
-    /// What was asked for; a file is read.
+    /// What was asked for; files are read.
     pub fn widths(&self) -> anyhow::Result<Option<Widths>> {
-        if let Some(budget) = self.budget {
-            return Ok(Some(Widths::Budget(budget)));
+        if let Some(bits) = self.budget {
+            return Ok(Some(Widths::Budget {
+                bits,
+                tokens: self.budget_tokens,
+                known: self.known()?,
+            }));
         }
-        let Some(name) = &self.recipe else {
-            return Ok(None);
-        };
-        if let Some(mix) = Mix::named(name) {
-            return Ok(Some(Widths::Mix(mix)));
-        }
-        let names: Vec<&str> = Mix::names().collect();
-        let text = text_of(Path::new(name)).with_context(|| {
-            let names = names.join(", ");
-            format!("--recipe {name}: neither one of {names} nor a file that can be read")
-        })?;
-        let allocation = Allocation::from_json(&text).with_context(|| format!("--recipe {name}"))?;
-        Ok(Some(Widths::File(Box::new(allocation))))
+        let widths = self.recipe.as_deref().map(Widths::of_recipe);
+        widths.transpose().context("--recipe")
     }
 
     /// Whether a text is of use.
@@ -76,47 +50,19 @@ impl BudgetFlags {
         if self.budget.is_some() { "--budget" } else { "--recipe" }
     }
 
-    /// Measures, and chooses the width of every layer.
-    pub fn spend(
-        &self,
-        (source, output): (&Source, &Output),
-        recipe: &Recipe,
-        (budget, seed): (f64, u64),
-        text: Option<(&Path, &str)>,
-    ) -> Result<Allocation, Error> {
-        let tokens = self.budget_tokens;
-        let text = match text {
-            Some((path, text)) => {
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-                CalibrationText::given(source, &name, text, tokens)?
-            }
-            None => CalibrationText::OwnWriting {
-                seed,
-                tokens,
-                longest: LONGEST,
-            },
-        };
-        let options = BudgetOptions {
-            budget,
-            text,
-            threads: None,
-        };
-        let mut known = self.known()?;
-        let bar = LayersBar::new();
-        let mut failure = None;
-        let allocation = allocate(source, recipe, &options, &mut known, output, &mut |progress| {
-            bar.layer(progress);
-            if let Some(path) = &self.sensitivities
-                && let Err(error) = write_whole(path, &progress.sensitivities.to_json())
-            {
-                failure.get_or_insert(error);
-            }
-        })?;
-        drop(bar);
-        if let (Some(error), Some(path)) = (failure, &self.sensitivities) {
-            eprintln!("note: {}: what was measured is not kept: {error}", path.display());
+    /// Keeps what is measured so far where that was asked for.
+    pub fn keep(&self, measured: &Sensitivities) -> io::Result<()> {
+        match &self.sensitivities {
+            Some(path) => write_whole(path, &measured.to_json()),
+            None => Ok(()),
         }
-        Ok(allocation)
+    }
+
+    /// The file that keeps it, for messages.
+    pub fn kept_in(&self) -> String {
+        self.sensitivities
+            .as_deref()
+            .map_or_else(String::new, |path| path.display().to_string())
     }
 
     /// What an earlier run measured.
@@ -145,26 +91,14 @@ pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 
 /// Bits and group that most layers get.
 pub fn most(widths: &Widths, group: Option<usize>) -> anyhow::Result<Packing> {
-    match widths {
-        // The budget says the bits; these stand for the layers that it is about.
-        Widths::Budget(_) => packing(2, group),
-        Widths::Mix(mix) => packing(mix.bits(), group),
-        Widths::File(allocation) => {
-            anyhow::ensure!(group.is_none(), "--group-size: the file of --recipe says the group");
-            Ok(allocation.default_packing())
+    anyhow::ensure!(
+        group.is_none() || !matches!(widths, Widths::File(_)),
+        "--group-size: the file of --recipe says the group"
+    );
+    widths.packing(group).map_err(|error| match (error, group) {
+        (error @ FormatError::Group { .. }, Some(group)) => {
+            anyhow::Error::from(error).context(format!("--group-size {group}"))
         }
-    }
-}
-
-/// How many layers have each width.
-pub fn tell(allocation: &Allocation) -> String {
-    let mut counts = std::collections::BTreeMap::new();
-    for (_, packing) in allocation.layers() {
-        *counts.entry(packing.map_or(0, Packing::bits)).or_insert(0) += 1;
-    }
-    let words = counts.into_iter().map(|(bits, count): (u32, usize)| match bits {
-        0 => format!("{count} plain"),
-        bits => format!("{count} in {bits} bits"),
-    });
-    words.collect::<Vec<_>>().join(", ")
+        (error, _) => error.into(),
+    })
 }

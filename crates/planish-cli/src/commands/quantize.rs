@@ -1,25 +1,20 @@
 //! `planish quantize`: a plain checkpoint or GGUF file to a packed one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use planish::{
-    Allocation, CalibratedOptions, CalibratedProgress, CalibrationProgress, CalibrationText, Device, Encoder, Error,
-    FloatMode, InputSquares, Method, OnProgress, Output, QuantizeError, QuantizingDevice, Recipe, Report, Source,
-    calibrate, quantize, quantize_calibrated, read_imatrix,
+    CalibratedProgress, CalibrationProgress, CodeChoice, Encoder, FloatMode, Method, QuantizeError, Quantizing,
+    QuantizingStep, Recipe, Widths,
 };
 
 use crate::hints::with_hint;
 
-use super::budget_flags::{self, BudgetFlags, Widths};
+use super::budget_flags::{self, BudgetFlags};
 use super::output_flags::{DtypeFlag, FormatFlag, OutputFlags};
 use super::packing_flags::{bits, overrides, packing};
-use super::progress::{TokensBar, WeightsBar};
+use super::progress::{LayersBar, TokensBar, WeightsBar};
 use super::run_flags::DeviceFlag;
 use super::texts::read_text;
-
-/// Tokens of one text that the model writes, at most.
-const LONGEST: usize = 512;
 
 /// How scale, bias and codes of a group are chosen.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,84 +171,64 @@ impl Arguments {
     }
 }
 
-impl Arguments {
-    /// Runs the model over the text.
-    fn inputs(&self, source: &Source, text: Option<&str>) -> Result<InputSquares, Error> {
-        if let Some(path) = &self.imatrix {
-            return read_imatrix(source, path);
-        }
-        let text = self.calibration_text(source, text, self.text_tokens)?;
-        let bar = TokensBar::new();
-        let inputs = calibrate(source, &text, None, &mut |progress| bar.tokens(progress))?;
-        drop(bar);
-        eprintln!("ran over {}", inputs.description());
-        Ok(inputs)
-    }
+/// Steps before the weights are written, on the terminal: a bar at a time.
+struct Steps<'a> {
+    widths: &'a BudgetFlags,
+    tokens: Option<TokensBar>,
+    layers: Option<LayersBar>,
+    weights: Option<WeightsBar>,
+    /// Why what was measured is not kept.
+    failure: Option<std::io::Error>,
 }
 
-impl Arguments {
-    /// The width of every layer.
-    fn allocation(
-        &self,
-        (source, output): (&Source, &Output),
-        recipe: &Recipe,
-        widths: Widths,
-        text: Option<&str>,
-    ) -> Result<Allocation, Error> {
-        match widths {
-            Widths::Budget(budget) => {
-                let text = self.text.as_deref().zip(text);
-                self.widths.spend((source, output), recipe, (budget, self.seed), text)
-            }
-            Widths::Mix(mix) => {
-                let checkpoint = source.checkpoint();
-                Ok(mix.allocation(recipe, checkpoint.config(), checkpoint.entries())?)
-            }
-            Widths::File(allocation) => Ok(*allocation),
+impl<'a> Steps<'a> {
+    fn new(widths: &'a BudgetFlags) -> Steps<'a> {
+        Steps {
+            widths,
+            tokens: None,
+            layers: None,
+            weights: None,
+            failure: None,
         }
     }
 
-    /// `tokens` of the text, if it is given, or of what the model is to write.
-    fn calibration_text(&self, source: &Source, text: Option<&str>, tokens: usize) -> Result<CalibrationText, Error> {
-        match (text, &self.text) {
-            (Some(text), Some(path)) => {
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-                CalibrationText::given(source, &name, text, tokens)
+    fn step(&mut self, step: QuantizingStep<'_>) {
+        match step {
+            QuantizingStep::OnProcessor(notice) => eprintln!("quantizing on the CPU: {}", with_hint(notice)),
+            QuantizingStep::Measuring(progress) => {
+                self.layers.get_or_insert_with(LayersBar::new).layer(progress);
+                if let Err(error) = self.widths.keep(progress.sensitivities) {
+                    self.failure.get_or_insert(error);
+                }
             }
-            _ => Ok(CalibrationText::OwnWriting {
-                seed: self.seed,
-                tokens,
-                longest: LONGEST,
-            }),
+            QuantizingStep::Widths(allocation) => {
+                self.layers = None;
+                if let Some(error) = self.failure.take() {
+                    eprintln!(
+                        "note: {}: what was measured is not kept: {error}",
+                        self.widths.kept_in()
+                    );
+                }
+                eprintln!("layers: {}", allocation.summary());
+            }
+            QuantizingStep::Inputs(progress) => self.tokens(progress),
+            QuantizingStep::Seen(text) => {
+                self.tokens = None;
+                eprintln!("ran over {text}");
+            }
+            QuantizingStep::Calibrated(CalibratedProgress::Writing(done, total)) => {
+                self.tokens(CalibrationProgress { done, total });
+            }
+            QuantizingStep::Calibrated(CalibratedProgress::Packing(done, total)) => {
+                self.tokens = None;
+                self.weights.get_or_insert_with(WeightsBar::new).weights(done, total);
+            }
+            _ => {}
         }
     }
 
-    /// Packs layer after layer by what goes into it.
-    fn calibrated(
-        &self,
-        source: &Source,
-        text: Option<&str>,
-        (recipe, device): (&Recipe, &QuantizingDevice),
-        (output, on_progress): (&Output, &mut OnProgress),
-    ) -> Result<Report, Error> {
-        let options = CalibratedOptions {
-            text: self.calibration_text(source, text, self.text_tokens)?,
-            threads: None,
-            device: device.device,
-            calibrator: device.calibrator.clone(),
-        };
-        let (mut writing, mut packing) = (None, None);
-        let mut on_calibration = |progress| match progress {
-            CalibratedProgress::Writing(done, total) => {
-                let bar = writing.get_or_insert_with(TokensBar::new);
-                bar.tokens(CalibrationProgress { done, total });
-            }
-            CalibratedProgress::Packing(done, total) => {
-                writing = None;
-                packing.get_or_insert_with(WeightsBar::new).weights(done, total);
-            }
-        };
-        quantize_calibrated(source, recipe, &options, output, &mut on_calibration, on_progress)
+    fn tokens(&mut self, progress: CalibrationProgress) {
+        self.tokens.get_or_insert_with(TokensBar::new).tokens(progress);
     }
 }
 
@@ -279,7 +254,7 @@ impl MethodFlag {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let widths = arguments.widths.widths()?;
-    let mut recipe = arguments.recipe(widths.as_ref())?;
+    let recipe = arguments.recipe(widths.as_ref())?;
     let weighted = arguments.method == MethodFlag::Weighted;
     let calibrated = arguments.method == MethodFlag::Calibrated;
     anyhow::ensure!(
@@ -290,37 +265,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         weighted || arguments.imatrix.is_none(),
         "--imatrix: only --method weighted weighs inputs"
     );
-    let text = arguments.text.as_deref();
-    let text = text.map(read_text).transpose()?;
+    let text = arguments.text.as_deref().map(|path| {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Ok::<_, anyhow::Error>((name.to_string_lossy().into_owned(), read_text(path)?))
+    });
     let searches = !matches!(recipe.method, Method::Peer(_));
     anyhow::ensure!(
         searches || matches!(arguments.device, DeviceFlag::Auto | DeviceFlag::Cpu),
         "--device: the codes of peers are chosen on the processor; only --method search, weighted and calibrated have a GPU"
     );
-    let asked = if searches {
-        arguments.device.device()
-    } else {
-        Device::Cpu
+    let quantizing = Quantizing {
+        choice: match (arguments.method, &arguments.imatrix) {
+            (MethodFlag::Weighted, Some(path)) => CodeChoice::Imatrix(path.clone()),
+            (MethodFlag::Weighted, None) => CodeChoice::Weighted,
+            (MethodFlag::Calibrated, _) => CodeChoice::Calibrated,
+            _ => CodeChoice::ByRecipe,
+        },
+        recipe,
+        widths,
+        text: text.transpose()?,
+        text_tokens: arguments.text_tokens,
+        seed: arguments.seed,
+        device: arguments.device.device(),
     };
-    let mut device = QuantizingDevice::open(asked).map_err(Error::Model)?;
-    if let Some(notice) = device.notice.take() {
-        eprintln!("quantizing on the CPU: {}", with_hint(&notice.into()));
-    }
-    recipe.searcher = device.searcher.take();
-    arguments.files.run(|source, output, on_progress| {
-        let text = text.as_deref();
-        if let Some(widths) = widths {
-            let allocation = arguments.allocation((source, output), &recipe, widths, text)?;
-            eprintln!("layers: {}", budget_flags::tell(&allocation));
-            recipe.packing = allocation.default_packing();
-            recipe.allocation = Some(Arc::new(allocation));
-        }
-        if weighted {
-            recipe.method = Method::Weighted(Arc::new(arguments.inputs(source, text)?));
-        }
-        if calibrated {
-            return arguments.calibrated(source, text, (&recipe, &device), (output, on_progress));
-        }
-        quantize(source, &recipe, output, on_progress)
-    })
+    let mut steps = Steps::new(&arguments.widths);
+    arguments
+        .files
+        .run(|source, output, on_progress| quantizing.run(source, output, &mut |step| steps.step(step), on_progress))
 }

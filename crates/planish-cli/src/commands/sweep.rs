@@ -13,7 +13,7 @@ use planish::{
 };
 use serde_json::{Value, json};
 
-use super::budget_flags::{LONGEST, write_whole};
+use super::budget_flags::write_whole;
 use super::interrupt;
 use super::output_flags::FormatFlag;
 use super::packing_flags::{bits, overrides};
@@ -23,8 +23,6 @@ use super::run_flags::load;
 use super::source::open;
 use super::texts::read_text;
 
-/// Tokens of one text of these, at most.
-const OWN_LONGEST: usize = 512;
 /// Tokens that layers are measured on, for budgets.
 const BUDGET_TOKENS: usize = 1536;
 
@@ -187,7 +185,7 @@ impl Arguments {
                 let text = CalibrationText::OwnWriting {
                     seed: 1,
                     tokens: BUDGET_TOKENS,
-                    longest: LONGEST,
+                    longest: BudgetOptions::LONGEST,
                 };
                 PointWidths::Budget(BudgetOptions {
                     budget,
@@ -236,10 +234,6 @@ impl Arguments {
         let mut weighted: Option<Method> = None;
         for (index, wanted) in missing.iter().enumerate() {
             let name = wanted.name();
-            let method = self.method(wanted.method, || match &weighted {
-                Some(method) => Ok(method.clone()),
-                None => Ok(weighted.insert(self.weighted(sweep.source)?).clone()),
-            })?;
             let output = Output {
                 force: true,
                 stop: watch.flag().clone(),
@@ -249,6 +243,10 @@ impl Arguments {
                         .join(name.replace([',', ' '], "-").replace("--", "-")),
                 )
             };
+            let method = self.method(wanted.method, || match &weighted {
+                Some(method) => Ok(method.clone()),
+                None => Ok(weighted.insert(self.weighted(sweep.source, &output)?).clone()),
+            })?;
             let bar = LayersBar::new();
             let row = sweep.run(&wanted.point(method), &output, &mut known, &mut |progress| {
                 bar.layer(progress);
@@ -296,13 +294,15 @@ impl Arguments {
         CalibrationText::OwnWriting {
             seed: 1,
             tokens: self.text_tokens,
-            longest: OWN_LONGEST,
+            longest: CalibrationText::LONGEST,
         }
     }
 
-    fn weighted(&self, source: &Source) -> anyhow::Result<Method> {
+    fn weighted(&self, source: &Source, output: &Output) -> anyhow::Result<Method> {
         let bar = TokensBar::new();
-        let inputs = calibrate(source, &self.own_writing(), None, &mut |progress| bar.tokens(progress))?;
+        let inputs = calibrate(source, &self.own_writing(), None, output, &mut |progress| {
+            bar.tokens(progress);
+        })?;
         Ok(Method::Weighted(Arc::new(inputs)))
     }
 }

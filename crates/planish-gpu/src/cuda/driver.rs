@@ -24,8 +24,8 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// The first that the driver shows.
-    pub(super) fn first() -> Result<Device, Error> {
+    /// The one of this number among those that the driver shows.
+    pub(super) fn numbered(index: i32) -> Result<Device, Error> {
         if !library::is_driver_present() {
             return Err(Error::NoDriver { vendor: VENDOR });
         }
@@ -41,7 +41,7 @@ impl Device {
             });
         }
         result::init().map_err(absent)?;
-        let handle = result::device::get(0).map_err(absent)?;
+        let handle = result::device::get(index).map_err(absent)?;
         // SAFETY: the device exists.
         let context = unsafe { result::primary_ctx::retain(handle) }.map_err(absent)?;
         let attribute = |attribute| {
@@ -67,6 +67,22 @@ impl Device {
     pub(super) fn enter(&self) -> Result<(), Error> {
         // SAFETY: the context lives as long as `self`.
         unsafe { result::ctx::set_current(self.context) }.map_err(|error| self.error("choosing the device", error))
+    }
+
+    /// Makes the device current for this thread until the guard is dropped.
+    pub(super) fn visit(&self) -> Result<Visit, Error> {
+        let mut before = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe { sys::cuCtxGetCurrent(&mut before) }
+            .result()
+            .map_err(|error| self.error("asking for the device", error))?;
+        let is_current = before == self.context;
+        if !is_current {
+            self.enter()?;
+        }
+        Ok(Visit {
+            before: (!is_current).then_some(before),
+        })
     }
 
     /// Whether kernels can start before the kernel before them is done: from Hopper on.
@@ -120,9 +136,23 @@ impl Device {
     }
 }
 
+/// A device that is current for a while, in a thread whose own it need not be.
+pub(super) struct Visit {
+    before: Option<sys::CUcontext>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            // SAFETY: what was current before, none included; a failure means that it is gone.
+            let _ = unsafe { sys::cuCtxSetCurrent(before) };
+        }
+    }
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: retained once in `first`; a failure means that the driver is shutting down.
+        // SAFETY: retained once in `numbered`; a failure means that the driver is shutting down.
         let _ = unsafe { result::primary_ctx::release(self.handle) };
     }
 }

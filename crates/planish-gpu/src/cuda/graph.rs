@@ -219,30 +219,41 @@ fn launch_each(recording: &mut Recording, pointers: &mut Vec<*mut c_void>, strea
     for index in 0..recording.steps.len() {
         recording.point(index, pointers);
         let step = &recording.steps[index];
-        let mut early = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue {
-                programmaticStreamSerializationAllowed: 1,
-            },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: step.grid[0],
-            gridDimY: step.grid[1],
-            gridDimZ: step.grid[2],
-            blockDimX: step.threads[0],
-            blockDimY: step.threads[1],
-            blockDimZ: step.threads[2],
-            sharedMemBytes: step.shared_bytes,
-            hStream: stream,
-            attrs: &mut early,
-            numAttrs: u32::from(step.early),
-        };
-        // SAFETY: the caller of `Queue::launch` gives arguments that fit the kernel; buffers live until the work is done. Pointers
-        // and attribute live through the call.
-        unsafe { sys::cuLaunchKernelEx(&config, step.function, pointers.as_mut_ptr(), ptr::null_mut()) }.result()?;
+        let shape = (step.grid, step.threads, step.shared_bytes);
+        start((step.function, step.early), shape, pointers, stream)?;
     }
     Ok(())
+}
+
+/// Starts a kernel, which may be one that waits itself for what it needs, with a grid, threads and bytes of shared memory.
+pub(super) fn start(
+    (function, early): (sys::CUfunction, bool),
+    (grid, threads, shared_bytes): ([u32; 3], [u32; 3], u32),
+    pointers: &mut [*mut c_void],
+    stream: sys::CUstream,
+) -> Outcome {
+    let mut attribute = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue {
+            programmaticStreamSerializationAllowed: 1,
+        },
+    };
+    let config = sys::CUlaunchConfig {
+        gridDimX: grid[0],
+        gridDimY: grid[1],
+        gridDimZ: grid[2],
+        blockDimX: threads[0],
+        blockDimY: threads[1],
+        blockDimZ: threads[2],
+        sharedMemBytes: shared_bytes,
+        hStream: stream,
+        attrs: &mut attribute,
+        numAttrs: u32::from(early),
+    };
+    // SAFETY: the callers of `Queue::launch` and `CudaQueue::launch_on` give arguments that fit the kernel; buffers live until the work
+    // is done. Pointers and attribute live through the call.
+    unsafe { sys::cuLaunchKernelEx(&config, function, pointers.as_mut_ptr(), ptr::null_mut()) }.result()
 }
 
 impl Graph {

@@ -7,6 +7,7 @@
 mod compile;
 mod driver;
 mod graph;
+mod guest;
 mod library;
 mod staging;
 mod tickets;
@@ -22,6 +23,7 @@ use cudarc::driver::{result, sys};
 use crate::{Argument, CodeCache, Error, Features, KernelLanguage, Launch, Memory, Queue, Source};
 use driver::{Device, describe};
 use graph::Recorder;
+pub use guest::GuestLaunch;
 use staging::Staging;
 pub use tickets::CudaTicket;
 use tickets::Tickets;
@@ -90,7 +92,10 @@ impl CudaQueue {
     /// # Errors
     /// As [`CudaQueue::new`].
     pub fn with_cache(cache: CodeCache) -> Result<CudaQueue, Error> {
-        let device = Device::first()?;
+        CudaQueue::of(Device::numbered(0)?, cache)
+    }
+
+    fn of(device: Device, cache: CodeCache) -> Result<CudaQueue, Error> {
         device.enter()?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|error| device.error("making a stream", error))?;

@@ -70,6 +70,15 @@ impl TensorWeight {
     /// Makes the order. Buffers: codes, scales, biases, then tiles ([`TensorWeight::tile_bytes`]) and tile scales
     /// ([`TensorWeight::scale_bytes`]) to fill.
     pub fn repack(&self) -> Launch {
+        self.reorder("tensor_repack")
+    }
+
+    /// The other way round. Buffers: tiles, tile scales, then codes, scales and biases to fill.
+    pub fn restore(&self) -> Launch {
+        self.reorder("tensor_restore")
+    }
+
+    fn reorder(&self, kernel: &'static str) -> Launch {
         let problem = TensorProblem {
             rows: self.rows,
             cols: self.cols,
@@ -81,7 +90,7 @@ impl TensorWeight {
                 file: REPACK,
                 defines: self.defines(FloatType::BF16),
             },
-            kernel: "tensor_repack",
+            kernel,
             threadgroups: [self.rows.div_ceil(TILE_ROWS), self.cols / TILE_COLS, 1],
             threads: 32,
             buffers: 5,

@@ -5,7 +5,7 @@ use std::array;
 use std::sync::{Arc, Mutex};
 
 use planish_gpu::{Argument, Error, Queue};
-use planish_ops::{Embed, Linear, Ops, Tokens};
+use planish_ops::{Embed, Linear, Ops, Span, Tokens};
 use rustc_hash::FxHashMap;
 
 use super::tensor::Stored;
@@ -111,7 +111,8 @@ impl<Q: Queue> GpuOps<Q> {
             }
             Tokens::Chosen { places, known, chosen } => {
                 let (of_slots, slots) = chosen.of_slots();
-                assert!(places.spans.iter().all(|span| span.slot < slots) || known.iter().all(Option::is_some));
+                let is_known = |span: &Span| known[span.first_row..span.end_row()].iter().all(Option::is_some);
+                assert!(places.spans.iter().all(|span| span.slot < slots || is_known(span)));
                 let mut tokens = lock(&self.known);
                 let buffer = tokens.upload(&self.queue, known)?;
                 let places = places.sequences.places();

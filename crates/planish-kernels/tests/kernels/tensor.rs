@@ -82,7 +82,10 @@ pub fn launches() -> Vec<Launch> {
 fn launches_of(problems: &[Problem]) -> Vec<Launch> {
     let launches = problems.iter();
     launches
-        .flat_map(|problem| [problem.matmul.weight.repack(), problem.matmul.launch()])
+        .flat_map(|problem| {
+            let weight = problem.matmul.weight;
+            [weight.repack(), weight.restore(), problem.matmul.launch()]
+        })
         .collect()
 }
 
@@ -96,10 +99,21 @@ pub fn repacked(device: &Device, weight: TensorWeight, buffers: &[Vec<u8>; 3]) -
     [tiles, tile_scales]
 }
 
+/// The way back gives the bytes that were there.
+fn check_restored(device: &Device, weight: TensorWeight, stored: &[Vec<u8>; 3], repacked: &[Vec<u8>; 2]) {
+    let [tiles, tile_scales] = repacked.clone();
+    let [codes, scales, biases] = stored.clone().map(|bytes| vec![0xff; bytes.len()]);
+    let mut buffers = [tiles, tile_scales, codes, scales, biases];
+    device.run(&weight.restore(), &mut buffers);
+    assert_eq!(buffers[2..], stored[..], "{weight:?}");
+}
+
 fn check(device: &Device, random: &mut Random, problem: &Problem) {
     let Problem { rows, cols, matmul, .. } = *problem;
     let weight = TestWeight::new(random, problem.kind, rows, cols);
-    let [tiles, tile_scales] = repacked(device, matmul.weight, &weight.buffers);
+    let repacked = repacked(device, matmul.weight, &weight.buffers);
+    check_restored(device, matmul.weight, &weight.buffers, &repacked);
+    let [tiles, tile_scales] = repacked;
     let inputs = matmul.inputs as usize;
     let input = random.values(inputs * cols, matmul.value);
     let added = random.values(rows, FloatType::F32);

@@ -7,7 +7,7 @@ use planish_model::{Device, LoadOptions, Model};
 use crate::common::{exact, folder};
 use crate::golden::error;
 use crate::logits::{likeliest, logits_at_once, mean_error};
-use crate::{PACKED, compare_packed, compare_sequences, errors, golden_folders};
+use crate::{PACKED, choose_by_logits, compare_packed, compare_sequences, errors, golden_folders};
 
 /// Beside transformers in f32 and in 16 bits, the cases that `PLANISH_CASES` names. In 16 bits a router may choose otherwise in single rows, so that only the f32 ones are judged.
 #[test]
@@ -27,6 +27,18 @@ fn golden_models_agree_on_cuda() {
             single.0, single.1, half.0, half.1
         );
         assert!(single.0 < 1e-4 && single.1 < 1e-4, "{case}: {single:?}");
+    }
+}
+
+/// Choices that are told before a pass and after it has begun.
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn chosen_tokens_are_those_of_the_logits_on_cuda() {
+    let checkpoint = Checkpoint::open(&folder("llama_tied/metal")).unwrap();
+    let device = Device::Cuda;
+    let options = LoadOptions { device, ..exact() };
+    for late in [false, true] {
+        choose_by_logits(Model::load(&checkpoint, &options).unwrap(), late);
     }
 }
 

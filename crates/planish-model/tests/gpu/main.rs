@@ -306,6 +306,15 @@ struct Chooser {
 }
 
 impl Chooser {
+    fn plain(prompt: &'static [u32], choice: Choice) -> Chooser {
+        Chooser {
+            prompt,
+            choice,
+            adjustments: Vec::new(),
+            mask: None,
+        }
+    }
+
     fn want(&self) -> Want<'_> {
         Want::Choice {
             choice: self.choice,
@@ -342,16 +351,58 @@ impl Chooser {
 /// begins before the tokens before it are known.
 #[test]
 fn chosen_tokens_are_those_of_the_logits() {
-    choose_by_logits(false);
+    choose_by_logits(load("llama_tied/metal", &exact()).unwrap(), false);
 }
 
 /// The same where it is told how tokens are chosen once the tokens before them are known.
 #[test]
 fn tokens_chosen_late_are_those_of_the_logits() {
-    choose_by_logits(true);
+    choose_by_logits(load("llama_tied/metal", &exact()).unwrap(), true);
 }
 
-fn choose_by_logits(late: bool) {
+/// A prompt of one token joins an answer whose last token is not known yet, in a slot behind all for which there was ever a choice.
+#[test]
+fn prompts_join_answers_in_new_slots() {
+    const SLOTS: usize = 64;
+    let mut model = load("llama_tied/metal", &exact()).unwrap();
+    let mut kept: Vec<Cache> = (0..SLOTS).map(|_| model.cache(4)).collect();
+    for cache in &mut kept {
+        model.forward(&[1], cache).unwrap();
+    }
+    let mut joining = model.cache(4);
+    let mut run = |model: &mut Model, inputs: &[(usize, Input<'_>)]| {
+        let caches = kept[..1].iter_mut().chain([&mut joining]);
+        let chunks = caches.enumerate().filter_map(|(index, cache)| {
+            let (_, input) = inputs.iter().find(|(of, _)| *of == index)?;
+            let choice = Choice::Likeliest;
+            let (adjustments, mask, report): (&[Adjustment], _, _) = (&[], None, false);
+            let want = Want::Choice {
+                choice,
+                adjustments,
+                mask,
+                report,
+            };
+            let input = *input;
+            Some(Chunk { cache, input, want })
+        });
+        let mut chunks: Vec<Chunk<'_>> = chunks.collect();
+        model.run(&mut chunks, &mut |_| panic!("no logits")).unwrap().unwrap()
+    };
+    let first = run(&mut model, &[(0, Input::Tokens(&[5]))]);
+    let second = run(&mut model, &[(0, Input::Chosen), (1, Input::Tokens(&[7]))]);
+    let (mut answered, mut joined) = (Vec::new(), Vec::new());
+    model.take(first, &mut answered).unwrap();
+    model.take(second, &mut joined).unwrap();
+    let mut likeliest_after = |tokens: &[u32]| Some(likeliest(model.forward(tokens, &mut model.cache(4)).unwrap()));
+    let answer = likeliest_after(&[1, 5]);
+    assert_eq!(answered, [answer]);
+    assert_eq!(
+        joined,
+        [likeliest_after(&[1, 5, answer.unwrap()]), likeliest_after(&[7])]
+    );
+}
+
+fn choose_by_logits(mut model: Model, late: bool) {
     const STEPS: usize = 5;
     let draw = Draw {
         temperature: 0.9,
@@ -360,14 +411,7 @@ fn choose_by_logits(late: bool) {
         min_p: 0.0,
         unit: 0.4,
     };
-    let mut model = load("llama_tied/metal", &exact()).unwrap();
     let vocabulary = model.architecture().vocabulary;
-    let plain = |prompt, choice| Chooser {
-        prompt,
-        choice,
-        adjustments: Vec::new(),
-        mask: None,
-    };
     let adjustments = (0..40).map(|token| Adjustment {
         token,
         penalty: 1.3,
@@ -375,18 +419,18 @@ fn choose_by_logits(late: bool) {
     });
     let every_third = (0..vocabulary.div_ceil(32) as u32).map(|word| 0x4924_9249u32.rotate_left(word));
     let choosers = [
-        plain(&[5, 9, 2, 40], Choice::Likeliest),
-        plain(&[7], Choice::Drawn(draw)),
+        Chooser::plain(&[5, 9, 2, 40], Choice::Likeliest),
+        Chooser::plain(&[7], Choice::Drawn(draw)),
         Chooser {
             adjustments: adjustments.collect(),
-            ..plain(
+            ..Chooser::plain(
                 &[3, 3, 60, 8, 1, 2, 12, 9, 30, 31],
                 Choice::Drawn(Draw { top_k: 0, ..draw }),
             )
         },
         Chooser {
             mask: Some(every_third.collect()),
-            ..plain(&[11, 12], Choice::Likeliest)
+            ..Chooser::plain(&[11, 12], Choice::Likeliest)
         },
     ];
     let mut caches: Vec<Cache> = choosers.iter().map(|_| model.cache(20)).collect();

@@ -165,6 +165,38 @@ class PackedCheckpoint:
     def read(self, name: str, into: Sequence[int]) -> None:
         """Writes a weight's bytes, or those of its codes, scales and biases, to addresses."""
 
+_Place = tuple[int, int]  # number of a GPU, and PyTorch's stream on it
+
+def cuda_bytes(layout: PackedLayout) -> int | None:
+    """Bytes of a weight in the order of CUDA's tensor cores; none where products read it as it is stored."""
+
+def cuda_linear(
+    layout: PackedLayout,
+    place: _Place,
+    parts: Sequence[int],
+    input: int,
+    input_type: str,
+    m: int,
+    output: int,
+    bias: int,
+    scratch: int,
+) -> None:
+    """Starts the products of m rows; the bias, of float32, and the scratch memory are at no address where there is none."""
+
+def cuda_repack(layout: PackedLayout, place: _Place, parts: Sequence[int], into: int) -> None:
+    """Starts to write codes, scales and biases in that order into one tensor."""
+
+def cuda_restore(layout: PackedLayout, place: _Place, packed: int, into: Sequence[int]) -> None:
+    """Starts to write codes, scales and biases out of one tensor."""
+
+def cuda_rows(
+    layout: PackedLayout, place: _Place, parts: Sequence[int], ids: int, count: int, output: int, output_type: str
+) -> None:
+    """Starts to write the rows that 32-bit ids name, or all where they are at no address."""
+
+def cuda_scratch(layout: PackedLayout, device: int, tiled: bool, input_type: str, m: int, added: bool) -> int:
+    """Bytes that a product needs beside its operands."""
+
 def advise_huge(address: int, count: int) -> None:
     """Asks the system for huge pages under memory that was not written yet."""
 

@@ -34,25 +34,43 @@ def quantize(
     src: str | os.PathLike | None,
     out: str | os.PathLike,
     *,
-    bits: int = 4,
-    group_size: int = 64,
+    bits: int | None = None,
+    group_size: int | None = None,
     format: str = "metal",
+    mode: str = "affine",
     method: str = "search",
+    text: str | None = None,
+    text_tokens: int = 8192,
+    seed: int = 1,
+    imatrix: str | os.PathLike | None = None,
+    budget: float | None = None,
+    budget_tokens: int = 1536,
+    recipe: str | os.PathLike | None = None,
     include=(),
     exclude=(),
     overrides=None,
     dtype: str | None = None,
+    device: str = "auto",
+    allow_nan: bool = False,
     force: bool = False,
     resume: bool = False,
     revision: str | None = None,
     token: str | None = None,
     progress=None,
 ) -> Report:
-    """Packs a plain model into the folder `out`, which appears when it is whole.
+    """Packs a plain model into the folder `out`, which appears when it is whole; in 4 bits and groups of 64 where nothing is said.
 
-    `format` is metal (transformers) or mlx, `method` search or the rule of a peer: transformers, mlx, mlx-cpu. `include` may name head
-    and experts, `exclude` modules that stay plain. `overrides` of MLX give other bits to modules that match:
-    `{"down_proj": 6, "lm_head": (8, 32), "embed": None}`, None being plain. `src` may be a Hub model."""
+    `format` is metal (transformers) or mlx. `method` is search; weighted or calibrated, for which the model first runs over `text` (or
+    JSON lines of messages; without one it writes `text_tokens` itself, from `seed` on); or the rule of a peer: transformers, mlx, mlx-cpu.
+    `imatrix` is a file of llama-imatrix that weighted takes in place of running the model.
+
+    Of MLX only: `mode` mxfp4, mxfp8 or nvfp4 has codes that are floats. `budget` is bits for each packed weight: how much each layer
+    suffers is measured, and widths are chosen. `recipe` names a mix of widths (mixed_3_6, q4_k_m ..) or a file like the
+    allocation.json that a budget leaves. `overrides` gives other bits to modules that match:
+    `{"down_proj": 6, "lm_head": (8, 32), "embed": None}`, None being plain.
+
+    `include` may name head and experts, `exclude` modules that stay plain. `device` is what chooses codes: auto, cpu, cuda. `src` may be a
+    Hub model."""
 
     def written(choice):
         if choice is None:
@@ -63,11 +81,21 @@ def quantize(
         "bits": bits,
         "group_size": group_size,
         "format": format,
+        "mode": mode,
         "method": method,
+        "text": text,
+        "text_tokens": text_tokens,
+        "seed": seed,
+        "imatrix": imatrix,
+        "budget": budget,
+        "budget_tokens": budget_tokens,
+        "recipe": None if recipe is None else os.fspath(recipe),
         "include": list(include),
         "exclude": list(exclude),
         "overrides": [f"{pattern}={written(choice)}" for pattern, choice in (overrides or {}).items()],
         "dtype": dtype,
+        "device": device,
+        "allow_nan": allow_nan,
     }
     with Progress(progress) as told:
         return _write(_planish.quantize, src, out, told, revision, token, force, resume, packed)
@@ -84,7 +112,7 @@ def convert(
     token: str | None = None,
     progress=None,
 ) -> Report:
-    """Moves a packed model to another dialect, `to` metal or mlx; codes stay as they are."""
+    """Moves a packed model to another dialect, `to` metal or mlx, or into one file for llama.cpp, `to` gguf; codes stay as they are."""
     with Progress(progress) as told:
         return _write(_planish.convert, src, out, told, revision, token, force, resume, to)
 

@@ -15,7 +15,7 @@ type Parts = Vec<usize>;
 /// The shape of a packed weight: rows, columns, bits, group, type of scales. It holds no weights.
 #[pyclass(frozen, module = "planish._planish")]
 pub struct PackedLayout {
-    shape: PackedShape,
+    pub shape: PackedShape,
 }
 
 /// The format's words as Python's error.

@@ -3,6 +3,8 @@
 
 mod checkpoint;
 mod crew;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod cuda;
 mod layout;
 mod memory;
 
@@ -15,6 +17,8 @@ use pyo3::prelude::*;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<layout::PackedLayout>()?;
     module.add_class::<checkpoint::PackedCheckpoint>()?;
+    #[cfg(any(target_os = "linux", target_os = "windows"))]
+    cuda::register(module)?;
     module.add_function(wrap_pyfunction!(crew::use_openmp, module)?)?;
     module.add_function(wrap_pyfunction!(memory::advise_huge, module)?)?;
     module.add_function(wrap_pyfunction!(layout::quantize_weight, module)?)

@@ -15,7 +15,6 @@ mod writing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use planish_checkpoint::Checksum;
 use planish_format::PackedMatrix;
@@ -25,8 +24,8 @@ use planish_quantize::{
     Calibrator, Method, OnProcessor, OnProgress, Output, Recipe, Report, calibrate_part, packed_entries,
 };
 
-use crate::convert::from;
-use crate::{CalibrationText, Device, Error, QuantizeError, Source};
+use crate::convert::{check_stop, from};
+use crate::{CalibrationText, Device, Error, Source};
 
 use layer::LayerJob;
 use outcome::{Outcome, Verdict};
@@ -97,7 +96,7 @@ fn run(
     let text = match store.text()? {
         Some(text) => text,
         None => {
-            let text = Text::of(source, options, on_calibration)?;
+            let text = Text::of(source, options, output, on_calibration)?;
             store.keep_text(&text)?;
             text
         }
@@ -196,7 +195,7 @@ impl Run<'_> {
                 runner: &self.runner,
                 calibrator: self.calibrator,
                 packed: &self.packed,
-                stop: &|| self.check_stop(),
+                stop: &|| check_stop(self.output),
             };
             let mut step = |weights: u64| {
                 done += weights;
@@ -228,15 +227,6 @@ impl Run<'_> {
             Ok((name.clone(), codes.searched))
         };
         packed.map(search).into_iter().collect()
-    }
-
-    fn check_stop(&self) -> Result<(), Error> {
-        match self.output.stop.load(Ordering::Relaxed) {
-            true => Err(Error::Quantize(QuantizeError::Stopped {
-                folder: self.output.folder.clone(),
-            })),
-            false => Ok(()),
-        }
     }
 
     /// Which codes bring the model closer to what it was.

@@ -1,5 +1,8 @@
 //! The text: what the model writes, or what was given, in pieces, some of them held out.
 
+use planish_quantize::Output;
+
+use crate::convert::check_stop;
 use crate::own_writing::{self, OwnText, SIDE_BY_SIDE};
 use crate::{CalibrationText, Device, Error, Source};
 
@@ -24,6 +27,7 @@ impl Text {
     pub fn of(
         source: &Source,
         options: &CalibratedOptions,
+        output: &Output,
         on_calibration: &mut dyn FnMut(CalibratedProgress),
     ) -> Result<Text, Error> {
         match &options.text {
@@ -36,6 +40,7 @@ impl Text {
                 let held_out = HELD_OUT * longest;
                 let mut on_progress = |progress: crate::CalibrationProgress| {
                     on_calibration(CalibratedProgress::Writing(progress.done, progress.total));
+                    check_stop(output)
                 };
                 let amount = (*seed, tokens + held_out, *longest);
                 let texts = own_writing::write(&model, amount, SIDE_BY_SIDE, &mut on_progress)?;

@@ -1,6 +1,7 @@
 """planish's products over PyTorch's tensors: one function for eager code, the same as operators for graphs and gradients.
 
-A weight is a list of tensors: codes (uint32 words), scales and biases; or one of bytes that holds all three with 16 rows side by side.
+A weight is a list of tensors: codes (uint32 words), scales and biases; or one of bytes that holds all three in the order that the device
+reads fastest: on the CPU with 16 rows side by side, on CUDA as tiles of tensor cores.
 """
 
 import ctypes
@@ -8,6 +9,7 @@ from functools import lru_cache
 
 import torch
 from planish._planish import PackedLayout, advise_huge, use_openmp
+from planish.transformers import cuda
 
 TYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -37,8 +39,8 @@ def words(cols: int, bits: int) -> int:
 def _place(tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_cpu:
         raise RuntimeError(
-            f"planish computes packed weights of transformers on the CPU, found a tensor on {tensor.device}; for another device load the "
-            "model with quantization_config=MetalConfig(dequantize=True)"
+            f"expected packed weights and what they are multiplied with on one device, CPU or CUDA, found a tensor on {tensor.device}; for "
+            "another device load the model with quantization_config=MetalConfig(dequantize=True)"
         )
     return tensor if tensor.is_contiguous() else tensor.contiguous()
 
@@ -59,6 +61,8 @@ def linear(x, parts, bias, rows: int, bits: int, group_size: int, scale_type: to
     *outer, cols = x.shape
     weight = layout(rows, cols, bits, group_size, scale_type)
     name = _described(x)
+    if x.is_cuda:
+        return cuda.linear(weight, name, x, parts, bias, rows, exact)
     x = _place(x)
     output = x.new_empty((*outer, rows))
     address, bias_type = 0, name
@@ -75,6 +79,8 @@ def backward(grad, parts, cols: int, bits: int, group_size: int, scale_type: tor
     rows = grad.shape[-1]
     weight = layout(rows, cols, bits, group_size, scale_type)
     name = _described(grad)
+    if grad.is_cuda:
+        return grad @ dense(parts, rows, cols, bits, group_size, scale_type, grad.dtype)
     grad = _place(grad)
     output = torch.empty((*grad.shape[:-1], cols), dtype=grad.dtype)
     weight.backward(
@@ -86,11 +92,39 @@ def backward(grad, parts, cols: int, bits: int, group_size: int, scale_type: tor
 def lookup(ids, parts, rows: int, cols: int, bits: int, group_size: int, scale_type: torch.dtype, dtype: torch.dtype):
     """Rows of a packed table in a type. // ids (...) -> (..., cols)"""
     weight = layout(rows, cols, bits, group_size, scale_type)
+    if ids.is_cuda:
+        output = torch.empty((*ids.shape, cols), dtype=dtype, device=ids.device)
+        cuda.lookup(weight, _described(output), ids, parts, output)
+        return output
     ids = _place(ids.to(torch.int64))
     output = torch.empty((*ids.shape, cols), dtype=dtype)
     weight.rows(
         _addresses(parts), ids.data_ptr(), ids.numel(), output.data_ptr(), _described(output), torch.get_num_threads()
     )
+    return output
+
+
+def in_order(packed, rows: int, cols: int, bits: int, group_size: int, scale_type: torch.dtype) -> list[torch.Tensor]:
+    """Codes, scales and biases, as files hold them, of a weight in one tensor."""
+    weight, groups = layout(rows, cols, bits, group_size, scale_type), cols // group_size
+    shapes = [((rows, words(cols, bits)), torch.uint32), *[((rows, groups), scale_type)] * 2]
+    parts = [torch.empty(shape, dtype=dtype, device=packed.device) for shape, dtype in shapes]
+    if packed.is_cuda:
+        cuda.restore(weight, packed, parts)
+    else:
+        weight.deinterleave(_addresses([packed]), _addresses(parts))
+    return parts
+
+
+def dense(parts, rows: int, cols: int, bits: int, group_size: int, scale_type: torch.dtype, dtype: torch.dtype):
+    """A weight as floats, rounded once. // (rows, cols)"""
+    shape = (rows, cols, bits, group_size, scale_type)
+    if not parts[0].is_cuda:
+        return lookup(torch.arange(rows), parts, *shape, dtype)
+    if len(parts) == 1:
+        parts = in_order(parts[0], *shape)
+    output = torch.empty((rows, cols), dtype=dtype, device=parts[0].device)
+    cuda.lookup(layout(*shape), _described(output), None, parts, output)
     return output
 
 
@@ -106,9 +140,10 @@ _library.define(
 _library.define(
     "lookup(Tensor ids, Tensor[] parts, int rows, int cols, int bits, int group_size, ScalarType scale_type, ScalarType dtype) -> Tensor"
 )
-_library.impl("linear", linear, "CPU")
-_library.impl("backward", backward, "CPU")
-_library.impl("lookup", lookup, "CPU")
+for _key in ("CPU", "CUDA"):
+    _library.impl("linear", linear, _key)
+    _library.impl("backward", backward, _key)
+    _library.impl("lookup", lookup, _key)
 
 
 @torch.library.register_fake("planish::linear", lib=_library)

@@ -1,12 +1,12 @@
 """Modules whose weights stay packed.
 
 While a model is loaded, and where a machine has no better kernels, a weight is three parameters, as in transformers' `MetalLinear`.
-Once loaded, `fold` puts the three into one buffer, in the order that the CPU reads fastest; it takes the same memory. `weight`,
+Once loaded, `fold` puts the three into one buffer, in the order that the device reads fastest; it takes the same memory. `weight`,
 `scales` and `qbiases` of a folded module are made anew when asked for, and `state_dict` holds them as ever.
 """
 
 import torch
-from planish.transformers import kernels
+from planish.transformers import cuda, kernels
 from torch import nn
 from transformers.integrations.metal_quantization import MetalLinear
 
@@ -15,6 +15,9 @@ PARTS = ("weight", "scales", "qbiases")
 
 class Packed(nn.Module):
     """A packed weight of `rows` x `cols`."""
+
+    #: Whether single rows of it are read too, which tiles of CUDA's tensor cores do not give.
+    is_table = False
 
     def _declare(self, rows: int, cols: int, bits: int, group_size: int, scale_type: torch.dtype):
         self.rows, self.cols, self.bits, self.group_size = rows, cols, bits, group_size
@@ -30,8 +33,12 @@ class Packed(nn.Module):
         return self.folded_type if scales is None else scales.dtype
 
     @property
+    def shape(self) -> tuple:
+        return self.rows, self.cols, self.bits, self.group_size, self.scale_type
+
+    @property
     def layout(self):
-        return kernels.layout(self.rows, self.cols, self.bits, self.group_size, self.scale_type)
+        return kernels.layout(*self.shape)
 
     @property
     def folded(self) -> bool:
@@ -44,21 +51,26 @@ class Packed(nn.Module):
         return [self._parameters[name] for name in PARTS]
 
     def can_fold(self) -> bool:
-        """Whether this machine has kernels for the weight in one buffer."""
-        if self.folded or kernels.exact:
+        """Whether the device has kernels for the weight in one buffer."""
+        parts = [] if self.folded else [self._parameters[name] for name in PARTS]
+        if not parts or not all(part.is_contiguous() for part in parts):
             return False
-        parts = [self._parameters[name] for name in PARTS]
-        if any(part.device.type != "cpu" or not part.is_contiguous() for part in parts):
+        if all(part.is_cuda for part in parts):
+            return not self.is_table and cuda.tiled_bytes(self.layout) is not None
+        if kernels.exact or not all(part.is_cpu for part in parts):
             return False
         return self.layout.interleaves([part.data_ptr() for part in parts], torch.get_num_threads())
 
     def fold(self, into: torch.Tensor | None = None):
-        """Puts the three parameters into one buffer of `layout.bytes` bytes, where that can be computed with."""
+        """Puts the three parameters into one buffer, where that can be computed with; on the CPU of `layout.bytes` bytes."""
         if not self.can_fold():
             return
-        if into is None:
-            into = torch.empty(self.layout.bytes, dtype=torch.uint8)
-        self.layout.interleave([self._parameters[name].data_ptr() for name in PARTS], into.data_ptr())
+        parts = [self._parameters[name] for name in PARTS]
+        if parts[0].is_cuda:
+            into = cuda.tile(self.layout, parts)
+        else:
+            into = torch.empty(self.layout.bytes, dtype=torch.uint8) if into is None else into
+            self.layout.interleave([part.data_ptr() for part in parts], into.data_ptr())
         self.folded_type = self.scale_type
         for name in PARTS:
             del self._parameters[name]
@@ -68,11 +80,7 @@ class Packed(nn.Module):
         """Codes, scales and biases as files hold them."""
         if not self.folded:
             return {name: self._parameters[name] for name in PARTS}
-        packed = self._buffers["packed"]
-        groups = self.cols // self.group_size
-        parts = [torch.empty((self.rows, kernels.words(self.cols, self.bits)), dtype=torch.uint32)]
-        parts += [torch.empty((self.rows, groups), dtype=self.scale_type) for _ in range(2)]
-        self.layout.deinterleave([packed.cpu().data_ptr()], [part.data_ptr() for part in parts])
+        parts = kernels.in_order(self._buffers["packed"], *self.shape)
         return {name: nn.Parameter(part, requires_grad=False) for name, part in zip(PARTS, parts)}
 
     def unfold(self):
@@ -86,10 +94,7 @@ class Packed(nn.Module):
 
     def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights as floats, rounded once. // (rows, cols)"""
-        rows = torch.arange(self.rows)
-        return kernels.lookup(
-            rows, self._parts(), self.rows, self.cols, self.bits, self.group_size, self.scale_type, dtype
-        )
+        return kernels.dense(self._parts(), *self.shape, dtype)
 
     def __getattr__(self, name):
         if name in PARTS and self.folded:
@@ -109,7 +114,11 @@ class Packed(nn.Module):
         return state
 
     def _apply(self, fn, recurse=True):
-        """Scales and biases of groups keep their type: another would change the weights."""
+        """Scales and biases of groups keep their type: another would change the weights. Each kind of device has an order of its own."""
+        first = self._parts()[0]
+        moves = first.device.type != "meta" and fn(first.new_empty(0)).device.type != first.device.type
+        if moves:
+            self.unfold()
         kept = {id(self._parameters.get(name)) for name in PARTS[1:]}
 
         def moved(tensor):
@@ -117,7 +126,10 @@ class Packed(nn.Module):
                 return tensor.to(fn(tensor.new_empty(0)).device)
             return fn(tensor)
 
-        return super()._apply(moved, recurse)
+        super()._apply(moved, recurse)
+        if moves:
+            self.fold()
+        return self
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         if self.folded:
@@ -163,6 +175,8 @@ class PackedLinear(Packed, MetalLinear):
 class PackedEmbedding(Packed, nn.Embedding):
     """`nn.Embedding` over a packed table; its rows come in the model's type."""
 
+    is_table = True
+
     def __init__(self, module: nn.Embedding, dtype, *, bits, group_size, scale_type):
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim = module.num_embeddings, module.embedding_dim
@@ -170,9 +184,8 @@ class PackedEmbedding(Packed, nn.Embedding):
         self._declare(self.num_embeddings, self.embedding_dim, bits, group_size, scale_type)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        weight = (self.rows, self.cols, self.bits, self.group_size, self.scale_type)
         operation = torch.ops.planish.lookup if torch.compiler.is_compiling() else kernels.lookup
-        return operation(input, self._parts(), *weight, self.dtype)
+        return operation(input, self._parts(), *self.shape, self.dtype)
 
     def _apply(self, fn, recurse=True):
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
@@ -202,12 +215,16 @@ def fold_all(model: nn.Module):
         for name in PARTS:
             module._parameters[name].requires_grad_(False)
     foldable = [module for module in packed if module.can_fold()]
-    sizes = [-(-module.layout.bytes // 64) * 64 for module in foldable]
-    if not foldable:
+    on_cpu = [module for module in foldable if module.weight.is_cpu]
+    for module in foldable:
+        if module.weight.is_cuda:
+            module.fold()
+    sizes = [-(-module.layout.bytes // 64) * 64 for module in on_cpu]
+    if not on_cpu:
         return
     memory = torch.empty(sum(sizes), dtype=torch.uint8)
     kernels.advise_huge(memory.data_ptr(), memory.numel())
     start = 0
-    for module, size in zip(foldable, sizes):
+    for module, size in zip(on_cpu, sizes):
         module.fold(memory[start : start + module.layout.bytes])
         start += size

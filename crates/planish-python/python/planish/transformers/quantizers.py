@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from planish._planish import PackedCheckpoint, quantize_weight
 from planish.errors import UnsupportedError
-from planish.transformers import kernels
+from planish.transformers import cuda, kernels
 from planish.transformers.modules import Packed, PackedEmbedding, PackedLinear, TiedHead, fold_all
 from torch import nn
 from transformers.core_model_loading import ConversionOps, WeightRenaming
@@ -32,12 +32,21 @@ def places(device_map) -> set[str]:
     return {str(place) if place == "disk" else torch.device(place).type for place in named}
 
 
-def on_the_cpu(device_map, what: str):
-    """Refuses maps that packed weights cannot follow."""
-    others = places(device_map) - {"cpu"}
+def strangers(device_map) -> set[str]:
+    """The kinds of devices that packed weights cannot follow: all but the CPU alone and CUDA devices alone."""
+    kinds = places(device_map)
+    if kinds == {"cpu"} or kinds == {"cuda"} and cuda.is_there():
+        return set()
+    return kinds - {"cpu"}
+
+
+def refuse_strangers(device_map, what: str):
+    """Refuses maps with such devices."""
+    others = strangers(device_map)
     if others:
         raise ValueError(
-            f"planish computes {what} on the CPU, found {', '.join(sorted(others))} in device_map={device_map!r}; pass device_map='cpu'"
+            f"planish computes {what} on the CPU alone or on CUDA devices alone, found {', '.join(sorted(others))} in "
+            f"device_map={device_map!r}{'' if cuda.is_there() else ' (this PyTorch finds no device of NVIDIA)'}; pass device_map='cpu'"
         )
 
 
@@ -90,19 +99,21 @@ class PackedQuantizer:
 
 
 class MetalQuantizer(PackedQuantizer, MetalHfQuantizer):
-    """Metal checkpoints, and packing while loading, on the CPU. What is for another device goes transformers' way."""
+    """Metal checkpoints, and packing while loading, on the CPU and CUDA. What is for another device goes transformers' way."""
 
     def validate_environment(self, *args, **kwargs):
         if self.quantization_config.dequantize:
             return
-        others = places(kwargs.get("device_map")) - {"cpu"}
+        device_map = kwargs.get("device_map")
+        others = strangers(device_map)
         if others and self.pre_quantized and "disk" not in others:
             logger.warning_once(
-                f"planish computes packed weights on the CPU; for {', '.join(sorted(others))} they are dequantized as transformers does it."
+                "planish computes packed weights on the CPU alone or on CUDA devices alone; for "
+                f"{', '.join(sorted(others))} they are dequantized as transformers does it."
             )
             self.quantization_config.dequantize = True
-        elif others:
-            on_the_cpu(kwargs.get("device_map"), "weights that are packed while they are loaded" if not self.pre_quantized else "packed weights")
+        else:
+            refuse_strangers(device_map, "packed weights" if self.pre_quantized else "weights that are packed while they are loaded")
 
     def update_device_map(self, device_map):
         return device_map
@@ -143,6 +154,13 @@ class MetalQuantizer(PackedQuantizer, MetalHfQuantizer):
     def get_load_operations(self):
         return {"dequantize": Dequantize}
 
+    def get_weight_conversions(self):
+        # Of transformers 5.17; later ones ask for `get_load_operations`.
+        conversions = super().get_weight_conversions()
+        for conversion in conversions:
+            conversion.operations = [Dequantize(self)]
+        return conversions
+
 
 class Quantize(ConversionOps):
     """A plain weight to codes, scales and biases."""
@@ -152,7 +170,8 @@ class Quantize(ConversionOps):
 
     def convert(self, input_dict, **kwargs):
         key, weight = next(iter(input_dict.items()))
-        weight = (weight[0] if isinstance(weight, list) else weight).contiguous()
+        weight = weight[0] if isinstance(weight, list) else weight
+        device, weight = weight.device, weight.cpu().contiguous()
         config = self.hf_quantizer.quantization_config
         (rows, cols), groups = weight.shape, weight.shape[1] // config.group_size
         codes = torch.empty((rows, kernels.words(cols, config.bits)), dtype=torch.uint32)
@@ -169,7 +188,8 @@ class Quantize(ConversionOps):
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
         module = key.rpartition(".")[0]
-        return {key: codes, f"{module}.scales": scales, f"{module}.qbiases": biases}
+        packed = {key: codes, f"{module}.scales": scales, f"{module}.qbiases": biases}
+        return {name: part.to(device) for name, part in packed.items()}
 
 
 class Dequantize(MetalDequantize):
@@ -181,6 +201,7 @@ class Dequantize(MetalDequantize):
             if re.search(pattern.replace("*", ".*"), full_layer_name):
                 dtype = other
         result = {}
+        input_dict = {key.removesuffix("$"): weights for key, weights in input_dict.items()}
         for key, weights in input_dict.items():
             prefix = key.removesuffix("weight")
             if key.endswith(("scales", "qbiases")):
@@ -252,12 +273,12 @@ class CheckpointQuantizer(PackedQuantizer):
 
 
 class MlxQuantizer(CheckpointQuantizer, HfQuantizer):
-    """Folders of mlx-lm, packed on the CPU."""
+    """Folders of mlx-lm, packed on the CPU and CUDA."""
 
     def validate_environment(self, *args, device_map=None, **kwargs):
         if not self.pre_quantized:
             raise UnsupportedError("packing while loading goes by MetalConfig, not by a configuration of MLX")
-        on_the_cpu(device_map, "MLX folders")
+        refuse_strangers(device_map, "MLX folders")
 
     def _process_model_before_weight_loading(self, model, checkpoint_files=None, **kwargs):
         folder = Path(checkpoint_files[0]).parent
@@ -267,7 +288,7 @@ class MlxQuantizer(CheckpointQuantizer, HfQuantizer):
             raise UnsupportedError(f"{folder}: mlx-lm rearranged tensors of this model ({rearranged[0]}); planish.load runs it")
         self.replace(model, described(checkpoint), self.dtype, str(folder))
 
-    def update_weight_conversions(self, weight_conversions, model):
+    def update_weight_conversions(self, weight_conversions, model=None):
         return [*weight_conversions, WeightRenaming(r"\.biases$", ".qbiases")]
 
     def is_serializable(self, safe_serialization=None) -> bool:
@@ -276,12 +297,12 @@ class MlxQuantizer(CheckpointQuantizer, HfQuantizer):
 
 
 class GgufQuantizer(CheckpointQuantizer, GgufHfQuantizer):
-    """GGUF files, packed on the CPU; with `GgufConfig(dequantize=True)` as transformers does it."""
+    """GGUF files, packed on the CPU and CUDA; with `GgufConfig(dequantize=True)` as transformers does it."""
 
     checkpoint = None
 
     def validate_environment(self, *args, device_map=None, **kwargs):
-        self.packs = not self.quantization_config.dequantize and places(device_map) <= {"cpu"}
+        self.packs = not self.quantization_config.dequantize and not strangers(device_map)
         if not self.packs:
             super().validate_environment(*args, **kwargs)
 
@@ -325,8 +346,10 @@ class GgufQuantizer(CheckpointQuantizer, GgufHfQuantizer):
             state |= parts
         return state
 
-    def update_weight_conversions(self, weight_conversions, model):
-        return weight_conversions if self.packs else super().update_weight_conversions(weight_conversions, model)
+    def update_weight_conversions(self, weight_conversions, model=None):
+        if self.packs:
+            return weight_conversions
+        return super().update_weight_conversions(weight_conversions, *([] if model is None else [model]))
 
     def _process_model_after_weight_loading(self, model, **kwargs):
         if self.packs:
