@@ -23,6 +23,9 @@ pub(super) struct LowRankLayer<O: Ops> {
     pub(super) scale: f32,
 }
 
+/// A packed weight, and the adapter beside it.
+pub(super) type Adapted<O> = (<O as Ops>::Weight, LowRankLayer<O>);
+
 impl<O: Ops> LinearLayer<O> {
     /// With the adapter merged into the weight.
     pub(super) fn load_merged(loader: &Loader<'_, O>, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {

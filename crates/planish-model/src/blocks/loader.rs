@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use planish_ops::{Ops, PlaceError, Use};
 
-use super::linear::LowRankLayer;
+use super::linear::{Adapted, LowRankLayer};
 use super::{LinearLayer, NormLayer, device_error};
 use crate::source::{PendingLowRank, PendingWeight, WeightSource};
 use crate::workspace::AdapterSizes;
@@ -45,7 +45,7 @@ impl<O: Ops> Loader<'_, O> {
     }
 
     /// A packed weight without its adapter, and that; `None` where the weight is all there is.
-    pub(super) fn adapted(&self, spec: &LinearSpec) -> Result<Option<(O::Weight, LowRankLayer<O>)>, Error> {
+    pub(super) fn adapted(&self, spec: &LinearSpec) -> Result<Option<Adapted<O>>, Error> {
         let Some((weight, low_rank)) = self.source.adapted(spec)? else {
             return Ok(None);
         };
