@@ -65,7 +65,8 @@ impl Checkpoint {
             .extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         {
-            Ok(Checkpoint::new(gguf::open(path, MappedFile::open(path)?)?, None))
+            let (source, translated) = gguf::open(path, MappedFile::open(path)?)?;
+            Ok(Checkpoint::new(source, translated))
         } else {
             let what = "expected a model folder or a .gguf file, found another file (for safetensors pass the folder)";
             Err(Error::unsupported(path, what))
@@ -82,8 +83,8 @@ impl Checkpoint {
         match &files[..] {
             [(file, data)] if file.ends_with(".gguf") => {
                 let file = Path::new(name).join(file);
-                let source = gguf::open(&file, MappedFile::of_bytes(data.clone()))?;
-                Ok(Checkpoint::new(source, None))
+                let (source, translated) = gguf::open(&file, MappedFile::of_bytes(data.clone()))?;
+                Ok(Checkpoint::new(source, translated))
             }
             _ => memory::open(name, files).map(Checkpoint::translated),
         }

@@ -1,6 +1,8 @@
 //! Logits equal those of transformers in f32: prefill, step by step, packed and plain.
 
 mod common;
+#[path = "common/converted.rs"]
+mod converted;
 #[path = "common/golden.rs"]
 mod golden;
 
@@ -208,6 +210,45 @@ fn gguf_files_agree_with_transformers() {
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     assert!(files.len() >= 25, "only {} files", files.len());
+}
+
+/// What llama.cpp's converter makes of checkpoints computes what they do.
+#[test]
+fn converted_gguf_files_agree_with_transformers() {
+    let mut failures = Vec::new();
+    let cases = converted::cases();
+    for case in &cases {
+        let golden = Golden::read(&format!("{}/plain", case.name));
+        let (prefill, steps) = match case.changes() {
+            // What the file cannot say: the checkpoint itself, with the config that the file stands for.
+            Some(checkpoint) => run(&mut Model::load(&checkpoint, &exact()).unwrap(), &golden),
+            None => (golden.prefill.clone(), golden.steps.clone()),
+        };
+        let found = match case.open().map(|file| Model::load(&file, &exact())) {
+            Ok(Ok(mut model)) => run(&mut model, &golden),
+            Ok(Err(error)) => {
+                failures.push(format!("{}: {error}", case.name));
+                continue;
+            }
+            Err(error) => {
+                failures.push(format!("{}: {error}", case.name));
+                continue;
+            }
+        };
+        let errors = (error(&found.0, &prefill), error(&found.1, &steps));
+        println!(
+            "{}: prefill differs by {:.1e}, steps by {:.1e}",
+            case.name, errors.0, errors.1
+        );
+        if errors.0 >= TOLERANCE || errors.1 >= TOLERANCE {
+            failures.push(format!(
+                "{}: prefill differs by {:.1e}, steps by {:.1e}",
+                case.name, errors.0, errors.1
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    assert!(cases.len() >= 17, "only {} cases", cases.len());
 }
 
 /// The first checkpoints of some families hold the decoder without its name.

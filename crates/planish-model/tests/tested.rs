@@ -48,12 +48,21 @@ fn named_by_mlx_lm() -> BTreeSet<String> {
     compared.filter_map(|model| architecture(&model["config"])).collect()
 }
 
-/// Architectures with GGUF files, which tests/parity.rs compares.
+/// Architectures with GGUF files, or recipes for some, which tests/parity.rs compares.
 fn with_gguf() -> BTreeSet<String> {
     let files = std::fs::read_dir(crate_folder("planish-model/tests/golden_gguf")).unwrap();
-    let read = |path: PathBuf| Checkpoint::open(&path).unwrap().config().clone();
-    let configs = files.map(|file| Value::Object(read(file.unwrap().path())));
-    configs.filter_map(|config| architecture(&config)).collect()
+    let files = files.map(|file| Checkpoint::open(&file.unwrap().path()).unwrap());
+    let configs = files.map(|file| Value::Object(file.config().clone()));
+    let recipes = read(&crate_folder("planish-model/tests/golden_converted/recipes.json"));
+    let cases = recipes.as_object().unwrap().keys();
+    let converted = cases.map(|case| {
+        let folder = crate_folder("planish-model/tests/golden").join(case);
+        read(&folder.join("plain/config.json"))
+    });
+    configs
+        .chain(converted)
+        .filter_map(|config| architecture(&config))
+        .collect()
 }
 
 #[test]

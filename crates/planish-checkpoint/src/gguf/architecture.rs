@@ -3,9 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::architectures::ARCHITECTURES;
+use super::architectures::all;
 use super::fault::Fault;
-use super::metadata::Metadata;
+use super::header::Header;
+use crate::mlx::Model;
 
 /// A row of the table.
 #[derive(Debug)]
@@ -17,16 +18,30 @@ pub(super) struct Architecture {
     pub class: &'static str,
     /// Whether this row is for models with a sliding window, or without; `None` for either.
     pub windowed: Option<bool>,
+    /// Whether this row is for models that correct the scores of experts, or do not; `None` for either.
+    pub corrected: Option<bool>,
     /// Query and key rows lie as neighbours.
     pub neighbours: bool,
     /// Query, key and value are one tensor, at Hugging Face head by head.
     pub joined_heads: bool,
+    /// The query projection holds a gate of the same size, head by head.
+    pub gated_queries: bool,
+    /// Heads, or feed-forward blocks, may differ from layer to layer.
+    pub mixed_layers: bool,
+    /// Keys and values come from latent vectors.
+    pub latent: bool,
+    /// Value heads of delta nets that share a key head lie apart, not side by side.
+    pub tiled_heads: bool,
     /// One has been added to the weights of norms.
     pub norms_less_one: bool,
     /// What Hugging Face calls the list of layers.
     pub layers: &'static str,
     /// Names that differ from Llama's, `blk.N.` and the layer left out.
     pub names: &'static [(&'static str, &'static str)],
+    /// Names with their endings that differ from Hugging Face's in more than the module, the layer left out.
+    pub tensors: &'static [(&'static str, &'static str)],
+    /// Tensors of Hugging Face that the file has in parts; under `names` stands what mlx-lm would call these.
+    pub parted: Option<&'static Model>,
     /// The names of experts. A row with experts is for models that have some.
     pub experts: Option<Experts>,
     /// Layers that Hugging Face stores as (cols, rows).
@@ -55,12 +70,15 @@ pub(super) enum Epsilon {
 }
 
 /// Where a key of config.json comes from: metadata first (the architecture's prefix left out), then the key.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Key {
     Count(&'static str, &'static str),
+    /// A count that may be 0, with what it is where the file does not say it.
+    Whole(&'static str, &'static str, usize),
     Float(&'static str, &'static str),
     FloatOr(&'static str, &'static str, f64),
     Flag(&'static str, &'static str),
+    FlagOr(&'static str, &'static str, bool),
     Set(&'static str, Literal),
     /// The part of a head that is rotated.
     RotatedPart(&'static str),
@@ -77,6 +95,26 @@ pub(super) enum Key {
     OutputBias(&'static str),
     FeedForwardBias(&'static str),
     QueryNorm(&'static str),
+    /// A kind for each layer: the first of those that have a query projection, the second of the others.
+    LayerKinds(&'static str, [&'static str; 2]),
+    /// Whether the tensor of a layer is there in any.
+    Has(&'static str, &'static str),
+    /// The last layer that has a tensor.
+    LastWith(&'static str, &'static str),
+    /// The sizes of latent attention.
+    Latent,
+    /// Groups of experts, and how they are chosen.
+    Groups,
+    /// Sizes of the heads of a delta net.
+    DeltaNet,
+    /// Sizes of the heads of Mamba 2, by the words of hybrids.
+    Mamba2,
+    /// Whether layers rotate, as text.
+    Positions(&'static str),
+    /// What Gemma 4 says by kind of layer.
+    Gemma4,
+    /// YaRN's bounds are not rounded to whole dimensions.
+    Untruncated,
     /// Another name for a key of Llama.
     Rename(&'static str, &'static str),
 }
@@ -115,7 +153,8 @@ pub(super) const LAYER: [(&str, &str); 11] = [
 const STACKS: [&str; 3] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 
 /// The architecture that a file names.
-pub(super) fn of(metadata: &Metadata) -> Result<&'static Architecture, Fault> {
+pub(super) fn of(header: &Header) -> Result<&'static Architecture, Fault> {
+    let metadata = &header.metadata;
     let key = "general.architecture";
     let name = metadata.need(key, metadata.text(key)?)?;
     let positive = |key: &str| -> Result<bool, Fault> {
@@ -124,14 +163,19 @@ pub(super) fn of(metadata: &Metadata) -> Result<&'static Architecture, Fault> {
     };
     let has_experts = positive("expert_count")?;
     let has_window = positive("attention.sliding_window")?;
-    let named = ARCHITECTURES.iter().filter(|architecture| architecture.name == name);
+    let is_corrected = header
+        .tensors
+        .iter()
+        .any(|tensor| tensor.name.contains(".exp_probs_b."));
+    let named = all().filter(|architecture| architecture.name == name);
     let mut fitting = named.clone().filter(|architecture| {
-        architecture.experts.is_some() == has_experts
+        architecture.has_experts() == has_experts
             && architecture.windowed.is_none_or(|windowed| windowed == has_window)
+            && architecture.corrected.is_none_or(|corrected| corrected == is_corrected)
     });
     // A row that does not fit says better what is wrong.
     fitting.next().or(named.clone().next()).ok_or_else(|| {
-        let mut known: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+        let mut known: Vec<&str> = all().map(|architecture| architecture.name).collect();
         known.dedup();
         Fault::unsupported(format!(
             "GGUF architecture `{name}` is not read; those that are: {}",
@@ -143,7 +187,7 @@ pub(super) fn of(metadata: &Metadata) -> Result<&'static Architecture, Fault> {
 /// The architecture of a checkpoint with this config.json.
 pub(super) fn of_config(config: &Map<String, Value>) -> Result<&'static Architecture, Fault> {
     let class = config.get("architectures").and_then(|names| names.get(0)?.as_str());
-    let found = class.and_then(|class| ARCHITECTURES.iter().find(|architecture| architecture.class == class));
+    let found = class.and_then(|class| all().find(|architecture| architecture.class == class));
     found.ok_or_else(|| {
         let known: Vec<&str> = classes().collect();
         Fault::unsupported(format!(
@@ -156,7 +200,7 @@ pub(super) fn of_config(config: &Map<String, Value>) -> Result<&'static Architec
 
 /// The architectures, as in config.json, of which GGUF files are read.
 pub fn classes() -> impl Iterator<Item = &'static str> {
-    ARCHITECTURES.iter().map(|architecture| architecture.class)
+    all().map(|architecture| architecture.class)
 }
 
 /// What a tensor of the file is.
@@ -175,6 +219,16 @@ pub(super) enum Role {
 }
 
 impl Architecture {
+    /// Whether the row is for models with experts.
+    pub fn has_experts(&self) -> bool {
+        self.experts.is_some() || self.names.iter().any(|(stored, _)| *stored == STACKS[2])
+    }
+
+    /// Whether heads of some layers have other sizes than those of others.
+    pub fn heads_differ(&self) -> bool {
+        self.keys.iter().any(|key| matches!(key, Key::Gemma4))
+    }
+
     /// The role of a tensor; `None` if no model of the architecture has it.
     pub fn role(&self, name: &str) -> Option<Role> {
         match name {
@@ -182,6 +236,12 @@ impl Architecture {
             "rope_factors_long.weight" => return Some(Role::LongFactors),
             "rope_factors_short.weight" => return Some(Role::ShortFactors),
             _ => {}
+        }
+        if let Some((layer, rest)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'))
+            && let Some((_, found)) = self.tensors.iter().find(|(stored, _)| *stored == rest)
+        {
+            let layer: u32 = layer.parse().ok()?;
+            return Some(Role::Weight(format!("{}.{layer}.{found}", self.layers)));
         }
         let (stem, part) = name.rsplit_once('.')?;
         if !matches!(part, "weight" | "bias") {
@@ -222,10 +282,7 @@ mod tests {
     use super::*;
 
     fn architecture(class: &str) -> &'static Architecture {
-        ARCHITECTURES
-            .iter()
-            .find(|architecture| architecture.class == class)
-            .unwrap()
+        all().find(|architecture| architecture.class == class).unwrap()
     }
 
     #[test]

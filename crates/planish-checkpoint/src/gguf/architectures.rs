@@ -1,16 +1,25 @@
-//! The table of architectures that are read from GGUF.
+//! The table of architectures that are read from GGUF: here those of one kind of layer, in `mixed_architectures.rs` those of several,
+//! and of experts that do not stand in every layer.
 //!
 //! Source: <https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/tensor_mapping.py> for names, and the converters in
 //! <https://github.com/ggml-org/llama.cpp/tree/master/conversion> for what they change in tensors.
 
 use super::architecture::{Architecture, Epsilon, Experts, Key, Literal};
+use super::mixed_architectures::MIXED;
 
 /// An architecture like Llama, without its order of rows.
-const BASE: Architecture = Architecture {
+pub(super) const BASE: Architecture = Architecture {
     name: "",
     model_type: "",
     class: "",
     windowed: None,
+    corrected: None,
+    gated_queries: false,
+    mixed_layers: false,
+    latent: false,
+    tiled_heads: false,
+    tensors: &[],
+    parted: None,
     neighbours: false,
     joined_heads: false,
     norms_less_one: false,
@@ -23,24 +32,29 @@ const BASE: Architecture = Architecture {
 };
 
 /// Norms after the blocks instead of before them.
-const NORMS_AFTER: (&str, &str) = ("post_attention_norm", "post_attention_layernorm");
-const FEED_FORWARD_AFTER: (&str, &str) = ("post_ffw_norm", "post_feedforward_layernorm");
-const PARTIAL_ROTATION: Key = Key::RotatedPart("partial_rotary_factor");
+pub(super) const NORMS_AFTER: (&str, &str) = ("post_attention_norm", "post_attention_layernorm");
+pub(super) const FEED_FORWARD_AFTER: (&str, &str) = ("post_ffw_norm", "post_feedforward_layernorm");
+pub(super) const PARTIAL_ROTATION: Key = Key::RotatedPart("partial_rotary_factor");
 const BIASES: [Key; 2] = [Key::AttentionBias("attention_bias"), Key::FeedForwardBias("mlp_bias")];
-const GELU_TANH: Literal = Literal::Text("gelu_pytorch_tanh");
-const WINDOW: Key = Key::Count("attention.sliding_window", "sliding_window");
+pub(super) const GELU_TANH: Literal = Literal::Text("gelu_pytorch_tanh");
+pub(super) const WINDOW: Key = Key::Count("attention.sliding_window", "sliding_window");
 const NUMBERED_EXPERTS: Experts = Experts {
     router: "block_sparse_moe.gate",
     path: "block_sparse_moe.experts",
     parts: ["w1", "w3", "w2"],
 };
-const NAMED_EXPERTS: Experts = Experts {
+pub(super) const NAMED_EXPERTS: Experts = Experts {
     router: "mlp.gate",
     path: "mlp.experts",
     parts: ["gate_proj", "up_proj", "down_proj"],
 };
 
-pub(super) static ARCHITECTURES: [Architecture; 29] = [
+/// Every row.
+pub(super) fn all() -> impl Iterator<Item = &'static Architecture> + Clone {
+    ALIKE.iter().chain(&MIXED)
+}
+
+static ALIKE: [Architecture; 29] = [
     Architecture {
         name: "llama",
         model_type: "llama",

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::architecture::{Architecture, Epsilon, Key, Literal};
 use super::fault::Fault;
+use super::header::Header;
 use super::metadata::{Metadata, Value as Stored};
-use super::rope;
+use super::{mixed, rope};
 
 /// What the config depends on besides metadata.
 pub(super) struct Facts<'a> {
@@ -21,6 +22,7 @@ pub(super) struct Facts<'a> {
     pub dtype: &'static str,
     pub output_bias: bool,
     pub query_norm: bool,
+    pub header: &'a Header,
     /// The factors of `rope_freqs.weight`. // (head_dim / 2)
     pub rope_factors: Option<Vec<f32>>,
     /// The factors of longrope, within the original context and beyond. // both (rotated / 2)
@@ -48,16 +50,35 @@ impl Sizes {
         };
         let hidden = keys.need_count("embedding_length")?;
         let heads = keys.need_count("attention.head_count")?;
-        let head_dim = match keys.count("attention.key_length")? {
-            Some(head_dim) => head_dim,
-            None => hidden / heads,
+        let head_dim = match architecture.latent {
+            true => mixed::latent_lengths(&keys)?.key,
+            false => keys.count("attention.key_length")?.unwrap_or(hidden / heads),
+        };
+        let layers = keys.need_count("block_count")?;
+        // Layers at the end that guess tokens ahead are not read.
+        let ahead = metadata.count(&keys.key("nextn_predict_layers"))?.unwrap_or(0);
+        let (intermediate, key_value_heads) = match architecture.mixed_layers {
+            true => (
+                keys.of_layers("feed_forward_length")?
+                    .map(|counts| counts[0])
+                    .unwrap_or(1),
+                keys.of_layers("attention.head_count_kv")?
+                    .and_then(|counts| counts.into_iter().max()),
+            ),
+            false => (
+                keys.need_count("feed_forward_length")?,
+                keys.count("attention.head_count_kv")?,
+            ),
         };
         let sizes = Sizes {
-            layers: keys.need_count("block_count")?,
+            layers: layers.saturating_sub(ahead).max(1),
             hidden,
-            intermediate: keys.need_count("feed_forward_length")?,
+            intermediate,
             heads,
-            key_value_heads: keys.count("attention.head_count_kv")?.unwrap_or(heads),
+            key_value_heads: match architecture.latent {
+                true => heads,
+                false => key_value_heads.filter(|&heads| heads > 0).unwrap_or(heads),
+            },
             head_dim,
             context: keys.need_count("context_length")?,
         };
@@ -77,15 +98,30 @@ impl Keys<'_> {
         format!("{}.{name}", self.prefix)
     }
 
+    /// A count by layer, or one for all; none are 0 entries.
+    pub fn of_layers(&self, name: &str) -> Result<Option<Vec<usize>>, Fault> {
+        let key = self.key(name);
+        let Some(Stored::Array(_)) = self.metadata.get(&key) else {
+            return Ok(self.metadata.count(&key)?.map(|count| vec![count]));
+        };
+        let counts = self.metadata.integers(&key)?.unwrap_or_default();
+        let small = |count: i64| i32::try_from(count).ok().and_then(|count| usize::try_from(count).ok());
+        let counts: Option<Vec<usize>> = counts.into_iter().map(small).collect();
+        match counts.filter(|counts| !counts.is_empty()) {
+            Some(counts) => Ok(Some(counts)),
+            None => Err(Fault::key(&key, "counts from 0 to 2147483647", "others, or none")),
+        }
+    }
+
     /// A positive count, the same for every layer.
-    fn count(&self, name: &str) -> Result<Option<usize>, Fault> {
+    pub fn count(&self, name: &str) -> Result<Option<usize>, Fault> {
         match self.metadata.uniform_count(&self.key(name))? {
             Some(0) => Err(Fault::key(&self.key(name), "at least 1", 0)),
             count => Ok(count),
         }
     }
 
-    fn need_count(&self, name: &str) -> Result<usize, Fault> {
+    pub fn need_count(&self, name: &str) -> Result<usize, Fault> {
         self.metadata.need(&self.key(name), self.count(name)?)
     }
 
@@ -94,7 +130,7 @@ impl Keys<'_> {
     }
 
     fn refuse_what_is_not_modelled(&self, architecture: &Architecture, sizes: &Sizes) -> Result<(), Fault> {
-        if architecture.experts.is_some() {
+        if architecture.has_experts() {
             self.need_count("expert_count")?;
         } else if let Some(experts) = self
             .metadata
@@ -112,6 +148,9 @@ impl Keys<'_> {
                 "a positive even number",
                 sizes.head_dim,
             ));
+        }
+        if architecture.latent || architecture.heads_differ() {
+            return Ok(());
         }
         let rotates_a_part = architecture.keys.iter().any(|key| matches!(key, Key::RotatedPart(_)));
         let sizes_of_heads = ["attention.value_length", "rope.dimension_count"];
@@ -143,7 +182,8 @@ pub(super) fn rebuild(facts: &Facts, sizes: &Sizes) -> Result<Map<String, Value>
         Epsilon::Layer(key) => ("attention.layer_norm_epsilon", key),
     };
     let epsilon = metadata.need(&keys.key(epsilon), keys.float(epsilon)?)?;
-    let mut rope = rope::rebuild(&keys, sizes, facts.rope_factors.as_deref())?;
+    let factors = facts.rope_factors.as_deref().filter(|_| !architecture.heads_differ());
+    let mut rope = rope::rebuild(&keys, sizes, factors)?;
     if let Some([short, long]) = &facts.long_rope {
         rope.scaling = json!({ "rope_type": "longrope", "short_factor": short, "long_factor": long });
     }
@@ -172,7 +212,10 @@ pub(super) fn rebuild(facts: &Facts, sizes: &Sizes) -> Result<Map<String, Value>
     set("torch_dtype", json!(facts.dtype));
     set("use_cache", json!(true));
     for key in architecture.keys {
-        add_key(&mut config, key, &keys, facts, sizes)?;
+        match mixed::keys(key, &keys, facts, sizes)? {
+            Some(found) => config.extend(found),
+            None => add_key(&mut config, key, &keys, facts, sizes)?,
+        }
     }
     Ok(config)
 }
@@ -181,9 +224,16 @@ pub(super) fn rebuild(facts: &Facts, sizes: &Sizes) -> Result<Map<String, Value>
 fn add_key(config: &mut Map<String, Value>, key: &Key, keys: &Keys, facts: &Facts, sizes: &Sizes) -> Result<(), Fault> {
     let found = match *key {
         Key::Count(stored, name) => keys.count(stored)?.map(|count| (name, json!(count))),
+        Key::Whole(stored, name, default) => {
+            let count = keys.metadata.count(&keys.key(stored))?.unwrap_or(default);
+            Some((name, json!(count)))
+        }
         Key::Float(stored, name) => keys.float(stored)?.map(|value| (name, json!(value))),
         Key::FloatOr(stored, name, default) => Some((name, json!(keys.float(stored)?.unwrap_or(default)))),
         Key::Flag(stored, name) => keys.metadata.flag(&keys.key(stored))?.map(|flag| (name, json!(flag))),
+        Key::FlagOr(stored, name, default) => {
+            Some((name, json!(keys.metadata.flag(&keys.key(stored))?.unwrap_or(default))))
+        }
         Key::Set(name, Literal::Text(text)) => Some((name, json!(text))),
         Key::Set(name, Literal::Flag(flag)) => Some((name, json!(flag))),
         Key::Set(name, Literal::Null) => Some((name, Value::Null)),
@@ -209,6 +259,22 @@ fn add_key(config: &mut Map<String, Value>, key: &Key, keys: &Keys, facts: &Fact
         Key::OutputBias(name) => Some((name, json!(facts.output_bias))),
         Key::FeedForwardBias(name) => Some((name, json!(facts.mlp_bias))),
         Key::QueryNorm(name) => Some((name, json!(facts.query_norm))),
+        Key::Untruncated => {
+            if let Some(scaling) = config.get_mut("rope_scaling").and_then(Value::as_object_mut) {
+                scaling.insert("truncate".to_owned(), json!(false));
+            }
+            None
+        }
+        Key::Positions(name) => {
+            let rotates = keys.metadata.flag(&keys.key("rope.scaling.finetuned"))?.unwrap_or(true);
+            Some((name, json!(if rotates { "rope" } else { "nope" })))
+        }
+        Key::LastWith(tensor, name) => {
+            let layers = mixed::layers_with(facts, sizes, tensor);
+            layers.iter().rposition(|has| *has).map(|layer| (name, json!(layer)))
+        }
+        Key::Has(tensor, name) => Some((name, json!(facts.header.has_in_layers(tensor)))),
+        Key::LayerKinds(..) | Key::Latent | Key::Groups | Key::DeltaNet | Key::Mamba2 | Key::Gemma4 => None,
         Key::Rename(from, to) => config.shift_remove(from).map(|value| (to, value)),
     };
     if let Some((name, value)) = found {
@@ -223,10 +289,19 @@ fn window(keys: &Keys) -> Result<Option<usize>, Fault> {
     Ok(window.filter(|&window| window > 0))
 }
 
-/// By layer: metadata may give the distance of layers that see all, or a flag for each.
 fn layer_types(keys: &Keys, sizes: &Sizes, every: usize) -> Value {
+    let name = |slides: bool| if slides { "sliding_attention" } else { "full_attention" };
+    layer_slides(keys, sizes, every)
+        .into_iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+/// Which layers have a window: metadata may give the distance of layers that see all, or a flag for each.
+pub(super) fn layer_slides(keys: &Keys, sizes: &Sizes, every: usize) -> Vec<bool> {
     let pattern = keys.metadata.get(&keys.key("attention.sliding_window_pattern"));
-    let slides: Vec<bool> = match pattern {
+    match pattern {
         Some(Stored::Array(array)) => array
             .scalars()
             .map(|value| matches!(value, Stored::Bool(true)) || value.integer().is_some_and(|value| value != 0))
@@ -243,7 +318,5 @@ fn layer_types(keys: &Keys, sizes: &Sizes, every: usize) -> Value {
         None => (0..sizes.layers)
             .map(|layer| !(layer + 1).is_multiple_of(every))
             .collect(),
-    };
-    let name = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
-    slides.iter().map(name).collect::<Vec<_>>().into()
+    }
 }

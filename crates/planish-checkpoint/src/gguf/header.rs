@@ -28,6 +28,18 @@ impl Header {
     pub fn has(&self, names: &[&str]) -> bool {
         self.tensors.iter().any(|tensor| names.contains(&tensor.name.as_str()))
     }
+
+    /// Whether any layer has a tensor of this name, the layer left out.
+    pub fn has_in_layers(&self, name: &str) -> bool {
+        let of_layer = |tensor: &TensorInfo| {
+            tensor
+                .name
+                .strip_prefix("blk.")?
+                .split_once('.')
+                .map(|(_, rest)| rest == name)
+        };
+        self.tensors.iter().any(|tensor| of_layer(tensor) == Some(true))
+    }
 }
 
 /// One tensor of the file.

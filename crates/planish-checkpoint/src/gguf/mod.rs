@@ -13,7 +13,11 @@ mod header;
 mod imatrix;
 mod k_blocks;
 mod metadata;
+mod mixed;
+mod mixed_architectures;
+mod parted;
 mod parts;
+mod place;
 mod rope;
 mod row_order;
 mod simple_blocks;
@@ -38,13 +42,14 @@ use self::architecture::{Architecture, Role};
 use self::config::{Facts, Sizes};
 use self::fault::Fault;
 use self::header::{Header, TensorInfo};
-use self::row_order::RowOrder;
+use self::place::{Place, delta_inputs, experts, is_beyond, place_of};
 use self::tensor_type::Encoding;
+use crate::assemble::PartsByName;
 use crate::folder::map::{MappedFile, Mapping};
+use crate::mlx::translate_by;
 use crate::order::natural_order;
 use crate::source::{Source, Storage};
-use crate::tensor::rows_cols;
-use crate::{Dialect, Entry, Error, Layout, Tensor, View, Weight};
+use crate::{Dialect, Entry, Error, Layout, Tensor, Weight};
 
 /// The data of a GGUF file.
 struct GgufFile {
@@ -57,24 +62,22 @@ struct GgufFile {
     config: Map<String, Value>,
 }
 
-/// Where a weight is.
-#[derive(Clone)]
-struct Place {
-    /// The tensor of the header, or the part of it that one expert has.
-    tensor: TensorInfo,
-    order: RowOrder,
-    /// Undoes what else a converter has done to plain values: rows turned into columns, one added.
-    view: View,
-}
+/// Entries under their Hugging Face names, where those of the source are parts of them.
+type Translated = Option<(Vec<Entry>, PartsByName)>;
 
 /// Opens a GGUF file: reads and checks its header, and rebuilds the config.
 ///
 /// # Errors
 /// A file that cannot be read, that is cut or damaged, or that holds what planish does not read.
-pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
+pub(crate) fn open(path: &Path, file: MappedFile) -> Result<(Source, Translated), Error> {
     let mut header = header::parse(file.bytes()).map_err(|fault| fault.at(path))?;
     let mapped = parts::open(path, file, &mut header)?;
     let opened = opened(&mapped, header).map_err(|fault| fault.at(path))?;
+    let model = opened.architecture.parted;
+    let translated = match model {
+        Some(model) => translate_by(model, &opened.config, &opened.entries),
+        None => parted::delta_inputs(&opened.config, &opened.entries),
+    };
     let files = tokenizer::files(&opened.header.metadata);
     let storage = GgufFile {
         path: path.to_path_buf(),
@@ -83,7 +86,7 @@ pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
         places: opened.places,
         config: opened.config.clone(),
     };
-    Ok(Source {
+    let source = Source {
         path: path.to_path_buf(),
         config: opened.config,
         dialect: Dialect::Plain,
@@ -94,11 +97,13 @@ pub(crate) fn open(path: &Path, file: MappedFile) -> Result<Source, Error> {
         large: Vec::new(),
         notices: Vec::new(),
         storage: Box::new(storage),
-    })
+    };
+    Ok((source, translated))
 }
 
 /// A parsed file.
 struct Opened {
+    architecture: &'static Architecture,
     header: Header,
     entries: Vec<Entry>,
     places: HashMap<String, Place>,
@@ -106,7 +111,7 @@ struct Opened {
 }
 
 fn opened(files: &[MappedFile], header: Header) -> Result<Opened, Fault> {
-    let architecture = architecture::of(&header.metadata)?;
+    let architecture = architecture::of(&header)?;
     let sizes = Sizes::read(architecture, &header.metadata)?;
     if sizes.layers > header.tensors.len() {
         let key = format!("{}.block_count", architecture.name);
@@ -117,6 +122,9 @@ fn opened(files: &[MappedFile], header: Header) -> Result<Opened, Fault> {
     let mut places = HashMap::new();
     let mut factors: [Option<Vec<f32>>; 3] = [None, None, None];
     for tensor in &header.tensors {
+        if is_beyond(&tensor.name, sizes.layers) {
+            continue;
+        }
         let role = architecture.role(&tensor.name).ok_or_else(|| {
             Fault::unsupported(format!(
                 "tensor `{}` is not known for the architecture `{}`",
@@ -124,6 +132,9 @@ fn opened(files: &[MappedFile], header: Header) -> Result<Opened, Fault> {
             ))
         })?;
         let weights = match role {
+            Role::Weight(name) if name.ends_with(".in_proj_qkv.weight") && !architecture.tiled_heads => {
+                delta_inputs(&header.metadata, architecture, tensor, &name)?
+            }
             Role::Weight(name) => vec![(name, tensor.clone())],
             Role::Experts { before, after } => experts(tensor, &before, &after)?,
             Role::RopeFactors => {
@@ -140,7 +151,7 @@ fn opened(files: &[MappedFile], header: Header) -> Result<Opened, Fault> {
             }
         };
         for (name, tensor) in weights {
-            let place = place_of(architecture, &sizes, tensor, &name)?;
+            let place = place_of(architecture, &header.metadata, &sizes, tensor, &name)?;
             listed.push(entry_of(name.clone(), &place));
             // Several names of an architecture may stand for one weight.
             if places.insert(name.clone(), place).is_some() {
@@ -155,16 +166,18 @@ fn opened(files: &[MappedFile], header: Header) -> Result<Opened, Fault> {
         metadata: &header.metadata,
         vocab_size: vocab_size(&header, &sizes)?,
         tied: !header.has(&["output.weight"]),
-        attention_bias: header.has(&["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"]),
-        mlp_bias: header.has(&["blk.0.ffn_up.bias"]),
-        output_bias: header.has(&["blk.0.attn_output.bias"]),
-        query_norm: header.has(&["blk.0.attn_q_norm.weight"]),
+        attention_bias: header.has_in_layers("attn_q.bias") || header.has_in_layers("attn_qkv.bias"),
+        mlp_bias: header.has_in_layers("ffn_up.bias"),
+        output_bias: header.has_in_layers("attn_output.bias"),
+        query_norm: header.has_in_layers("attn_q_norm.weight"),
+        header: &header,
         dtype: dtype_of(&listed),
         rope_factors,
         long_rope: short.zip(long).map(|(short, long)| [short, long]),
     };
     let config = config::rebuild(&facts, &sizes)?;
     Ok(Opened {
+        architecture,
         entries: listed,
         places,
         config,
@@ -186,9 +199,22 @@ fn entry_of(name: String, place: &Place) -> Entry {
     if place.view.transposed && matches!(layout, Layout::Plain(_)) {
         shape.reverse();
     }
-    // Converters drop sizes of one.
+    // Converters drop and add sizes of one.
     if name.ends_with("shared_expert_gate.weight") && shape.len() == 1 {
         shape.insert(0, 1);
+    }
+    let is_convolution = [".conv1d.weight", ".conv.conv.weight"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    if is_convolution && shape.len() == 2 {
+        shape.insert(1, 1);
+    }
+    // Mamba 2 has one number for each head, and groups of its norm.
+    let is_vector = [".mamba.A_log", ".mamba.D", ".mamba.norm.weight"]
+        .iter()
+        .any(|end| name.ends_with(end));
+    if is_vector {
+        shape = vec![shape.iter().product()];
     }
     Entry {
         name,
@@ -196,87 +222,6 @@ fn entry_of(name: String, place: &Place) -> Entry {
         layout,
         stored_bytes: tensor.range.len() as u64,
     }
-}
-
-/// One tensor for each expert of a stack (experts, rows, cols), with its name.
-fn experts(stack: &TensorInfo, before: &str, after: &str) -> Result<Vec<(String, TensorInfo)>, Fault> {
-    let [count, rows, cols] = stack.shape[..] else {
-        let what = format!(
-            "tensor `{}`: expected the shape (experts, rows, columns), found {:?}",
-            stack.name, stack.shape
-        );
-        return Err(Fault::malformed(what));
-    };
-    let bytes = stack.range.len() / count.max(1);
-    if bytes == 0 {
-        let what = format!(
-            "tensor `{}`: expected weights of {count} experts, found none",
-            stack.name
-        );
-        return Err(Fault::malformed(what));
-    }
-    let one = |expert: usize| {
-        let start = stack.range.start + expert * bytes;
-        let tensor = TensorInfo {
-            shape: vec![rows, cols],
-            range: start..start + bytes,
-            ..stack.clone()
-        };
-        (format!("{before}{expert}{after}"), tensor)
-    };
-    Ok((0..count).map(one).collect())
-}
-
-fn place_of(architecture: &Architecture, sizes: &Sizes, tensor: TensorInfo, name: &str) -> Result<Place, Fault> {
-    let order = row_order_of(architecture, sizes, &tensor, name)?;
-    let is_norm = tensor.shape.len() == 1 && name.ends_with("norm.weight");
-    let module = name.strip_suffix(".weight").unwrap_or_default();
-    let rows = rows_cols(&tensor.shape).0;
-    let view = View {
-        transposed: architecture.transposed.iter().any(|layer| module.ends_with(layer)) && tensor.shape.len() == 2,
-        add: if architecture.norms_less_one && is_norm {
-            -1.0
-        } else {
-            0.0
-        },
-        ..View::whole(rows)
-    };
-    Ok(Place { tensor, order, view })
-}
-
-/// How the rows of a tensor lie, having checked that they are whole heads.
-fn row_order_of(
-    architecture: &Architecture,
-    sizes: &Sizes,
-    tensor: &TensorInfo,
-    name: &str,
-) -> Result<RowOrder, Fault> {
-    let heads = if name.contains(".self_attn.q_proj.") {
-        sizes.heads
-    } else if name.contains(".self_attn.k_proj.") {
-        sizes.key_value_heads
-    } else if architecture.joined_heads && name.contains(".query_key_value.") {
-        3 * sizes.heads
-    } else {
-        return Ok(RowOrder::AsStored);
-    };
-    let (expected, found) = (heads * sizes.head_dim, tensor.shape[0]);
-    if expected != found {
-        let what = format!(
-            "tensor `{}`: expected {heads} heads of {} rows, {expected} in all, found {found}",
-            tensor.name, sizes.head_dim
-        );
-        return Err(Fault::malformed(what));
-    }
-    let head_dim = sizes.head_dim;
-    Ok(match (architecture.neighbours, architecture.joined_heads) {
-        (true, _) => RowOrder::Neighbours { head_dim },
-        (false, true) => RowOrder::Apart {
-            heads: sizes.heads,
-            head_dim,
-        },
-        (false, false) => RowOrder::AsStored,
-    })
 }
 
 fn vocab_size(header: &Header, sizes: &Sizes) -> Result<usize, Fault> {
@@ -323,11 +268,25 @@ fn read_factors(files: &[MappedFile], tensor: &TensorInfo) -> Result<Vec<f32>, F
     Ok(factors)
 }
 
+/// The values of which a tensor of f32 has the negative exponentials.
+fn logarithms(tensor: &Tensor, shape: &[usize]) -> Tensor {
+    let mut values = planish_format::memory::filled("weights", tensor.data.len() / 4, 0.0f32);
+    FloatType::F32.decode(&tensor.data, &mut values);
+    let data: Vec<u8> = values.iter().flat_map(|value| (-value).ln().to_le_bytes()).collect();
+    Tensor {
+        dtype: tensor.dtype,
+        shape: shape.to_vec(),
+        data: data.into(),
+    }
+}
+
 impl GgufFile {
     fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Weight, Error> {
-        let weight = transcode::read(self.files[place.tensor.part].bytes(), &place.tensor, place.order);
+        let file = self.files[place.tensor.part].bytes();
+        let weight = transcode::read(file, &place.tensor, place.order, place.columns);
         let weight = weight.map_err(|fault| fault.at(&self.path))?;
         Ok(match weight {
+            Weight::Plain(tensor) if place.log => Weight::Plain(logarithms(&tensor, shape)),
             Weight::Plain(tensor) => Weight::Plain(place.view.apply(tensor, shape)),
             packed @ Weight::Packed(_) => packed,
         })

@@ -62,6 +62,12 @@ fn from_metadata(keys: &Keys) -> Result<Value, Fault> {
                     keys.float("rope.scaling.yarn_beta_slow")?.map(|value| json!(value)),
                 ),
             ];
+            // A tenth of it; files have one number for both, and models the same in both.
+            if let Some(multiplier) = keys.float("rope.scaling.yarn_log_multiplier")? {
+                let scale = f64::from((multiplier * 10.0) as f32 * 1e6).round() / 1e6;
+                scaling["mscale"] = json!(scale);
+                scaling["mscale_all_dim"] = json!(scale);
+            }
             for (name, value) in optional {
                 if let Some(value) = value {
                     scaling[name] = value;

@@ -17,6 +17,14 @@ pub(super) enum RowOrder {
         heads: usize,
         head_dim: usize,
     },
+    /// From row `first` on, heads of `size` rows: the first that each of `keys` key heads has, then the second of each; at Hugging
+    /// Face the `shared` heads of one key head lie together.
+    Tiled {
+        first: usize,
+        keys: usize,
+        shared: usize,
+        size: usize,
+    },
 }
 
 impl RowOrder {
@@ -33,6 +41,16 @@ impl RowOrder {
                 let (head, part, within) = (row / (3 * head_dim), row / head_dim % 3, row % head_dim);
                 (part * heads + head) * head_dim + within
             }
+            RowOrder::Tiled { first, .. } if row < first => row,
+            RowOrder::Tiled {
+                first,
+                keys,
+                shared,
+                size,
+            } => {
+                let (head, within) = ((row - first) / size, (row - first) % size);
+                first + (head % shared * keys + head / shared) * size + within
+            }
         }
     }
 }
@@ -46,6 +64,18 @@ mod tests {
         let order = RowOrder::Neighbours { head_dim: 6 };
         let stored: Vec<usize> = (0..12).map(|row| order.stored_row(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+
+    #[test]
+    fn heads_that_share_one_lie_apart() {
+        let order = RowOrder::Tiled {
+            first: 1,
+            keys: 2,
+            shared: 2,
+            size: 2,
+        };
+        let stored: Vec<usize> = (0..9).map(|row| order.stored_row(row)).collect();
+        assert_eq!(stored, [0, 1, 2, 5, 6, 3, 4, 7, 8]);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use super::row_order::RowOrder;
 use super::tensor_type::{BlockCodes, Encoding, Unpacked};
 use crate::{Dtype, Tensor, Weight};
 
-/// Reads a tensor of the mapped file, its rows in Hugging Face order.
-pub(super) fn read(file: &Bytes, tensor: &TensorInfo, order: RowOrder) -> Result<Weight, Fault> {
-    let stored = Stored::new(file, tensor, order);
+/// Reads a tensor of the mapped file, its rows and columns in Hugging Face order.
+pub(super) fn read(file: &Bytes, tensor: &TensorInfo, order: RowOrder, columns: RowOrder) -> Result<Weight, Fault> {
+    let stored = Stored::new(file, tensor, order, columns);
     match &tensor.tensor_type.storage {
         Encoding::Floats(float_type) => {
             let dtype = (*float_type).into();
@@ -34,6 +34,7 @@ pub(super) fn read(file: &Bytes, tensor: &TensorInfo, order: RowOrder) -> Result
 struct Stored<'a> {
     tensor: &'a TensorInfo,
     order: RowOrder,
+    columns: RowOrder,
     data: Bytes, // (rows, row_bytes)
     rows: usize,
     cols: usize,
@@ -41,7 +42,7 @@ struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn new(file: &Bytes, tensor: &'a TensorInfo, order: RowOrder) -> Stored<'a> {
+    fn new(file: &Bytes, tensor: &'a TensorInfo, order: RowOrder, columns: RowOrder) -> Stored<'a> {
         // A vector is permuted by element: as many rows of one column.
         let by_element = tensor.shape.len() == 1 && order != RowOrder::AsStored;
         let cols = if by_element {
@@ -54,6 +55,7 @@ impl<'a> Stored<'a> {
         Stored {
             tensor,
             order,
+            columns,
             data: file.slice(tensor.range.clone()),
             rows,
             cols,
@@ -68,18 +70,34 @@ impl<'a> Stored<'a> {
     }
 
     fn floats(&self) -> Bytes {
-        if self.order == RowOrder::AsStored {
+        if self.order == RowOrder::AsStored && self.columns == RowOrder::AsStored {
             return self.data.clone();
         }
         let mut moved = memory::with_room("weights", self.data.len());
+        let size = self.row_bytes / self.cols.max(1);
         for row in 0..self.rows {
-            moved.extend_from_slice(self.row(row));
+            let row = self.row(row);
+            match self.columns {
+                RowOrder::AsStored => moved.extend_from_slice(row),
+                order => (0..self.cols).for_each(|col| {
+                    moved.extend_from_slice(&row[order.stored_row(col) * size..][..size]);
+                }),
+            }
         }
         moved.into()
     }
 
     fn pack(&self, block_codes: &BlockCodes) -> Result<PackedMatrix, Fault> {
         let packing = block_codes.packing();
+        if let RowOrder::Tiled { size, .. } = self.columns
+            && !size.is_multiple_of(packing.group())
+        {
+            return Err(Fault::unsupported(format!(
+                "tensor `{}`: heads of {size} columns, which groups of {} cut",
+                self.tensor.name,
+                packing.group()
+            )));
+        }
         let shape = PackedShape::new(self.rows, self.cols, packing, block_codes.scale_type)
             .map_err(|error| Fault::malformed(format!("tensor `{}`: {error}", self.tensor.name)))?;
         let mut codes = memory::filled("weights", shape.code_bytes(), 0);
@@ -95,6 +113,7 @@ impl<'a> Stored<'a> {
                 || Row::new(shape.cols, shape.groups()),
                 |scratch, (row, ((codes, scales), biases))| {
                     scratch.unpack(self.row(row), self.tensor, block_codes);
+                    scratch.reorder(self.columns, packing.group());
                     planish_format::pack_codes(&scratch.codes, packing.bits(), codes);
                     write_scales(&scratch.scales, block_codes.scale_type, scales);
                     write_scales(&scratch.biases, block_codes.scale_type, biases);
@@ -141,6 +160,21 @@ impl Row {
         for (((bytes, codes), scales), biases) in blocks {
             (block_codes.unpack)(bytes, &mut Unpacked { codes, scales, biases });
         }
+    }
+
+    /// Whole groups of columns in Hugging Face order.
+    fn reorder(&mut self, columns: RowOrder, group: usize) {
+        if columns == RowOrder::AsStored {
+            return;
+        }
+        let stored: Vec<usize> = (0..self.scales.len())
+            .map(|place| columns.stored_row(place * group) / group)
+            .collect();
+        let of_groups = |values: &[f32]| stored.iter().map(|&place| values[place]).collect();
+        self.scales = of_groups(&self.scales);
+        self.biases = of_groups(&self.biases);
+        let codes = stored.iter().map(|&place| &self.codes[place * group..][..group]);
+        self.codes = codes.flatten().copied().collect();
     }
 
     /// False if a bias made from a finite scale overflows: weights beyond 65504 in half precision, which no real model has.

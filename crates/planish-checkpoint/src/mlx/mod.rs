@@ -9,4 +9,5 @@ mod table;
 mod translate;
 
 pub use arrange::{Arranged, arrange};
-pub(crate) use translate::translate;
+pub(crate) use table::{GRANITE_DOWN, GRANITE_EXPERTS, How, Model, rule};
+pub(crate) use translate::{translate, translate_by};

@@ -8,7 +8,7 @@ use crate::View;
 use crate::tensor::rows_cols;
 
 /// The name of a tensor taken apart at the path of a rule.
-pub(super) struct Fit<'a> {
+pub(crate) struct Fit<'a> {
     /// Ends in a dot, or is empty.
     before: &'a str,
     /// `.weight`, `.bias` or nothing.
@@ -31,7 +31,7 @@ impl<'a> Fit<'a> {
 }
 
 /// A tensor of MLX, or one expert's share of a stack.
-pub(super) struct Share {
+pub(crate) struct Share {
     pub shape: Vec<usize>,
     pub view: View,
 }

@@ -3,6 +3,7 @@
 //! Source: the `sanitize` methods of <https://github.com/ml-explore/mlx-lm/tree/main/mlx_lm/models>.
 
 /// A row of the table.
+#[derive(Debug)]
 pub(crate) struct Model {
     /// `model_type` of config.json.
     pub model_types: &'static [&'static str],
@@ -15,6 +16,7 @@ pub(crate) struct Model {
 }
 
 /// Tensors of MLX that are made of one of Hugging Face, or of one for each expert. Paths stand between layer and `.weight`.
+#[derive(Debug)]
 pub(crate) struct Rule {
     pub how: How,
     /// At Hugging Face.
@@ -26,7 +28,7 @@ pub(crate) struct Rule {
 }
 
 /// How the tensors of a rule follow from each other.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum How {
     /// `FROM.<number>.PART` of all experts are one tensor `TO.PART` (experts, rows, cols). Parts at Hugging Face and in MLX.
     Stack(&'static [(&'static str, &'static str)]),
@@ -49,7 +51,7 @@ pub(crate) enum How {
     KeysAndValues,
 }
 
-const fn rule(how: How, from: &'static str, to: &'static [&'static str]) -> Rule {
+pub(crate) const fn rule(how: How, from: &'static str, to: &'static [&'static str]) -> Rule {
     Rule {
         how,
         from,
@@ -79,7 +81,7 @@ const JOINED_EXPERTS: Rule = rule(
     &["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj"],
 );
 const JOINED_DOWN: Rule = rule(How::Name, "mlp.experts.down_proj", &["mlp.switch_mlp.down_proj"]);
-const GRANITE_EXPERTS: Rule = rule(
+pub(crate) const GRANITE_EXPERTS: Rule = rule(
     How::Halves,
     "block_sparse_moe.input_linear",
     &[
@@ -87,7 +89,7 @@ const GRANITE_EXPERTS: Rule = rule(
         "block_sparse_moe.switch_mlp.up_proj",
     ],
 );
-const GRANITE_DOWN: Rule = rule(
+pub(crate) const GRANITE_DOWN: Rule = rule(
     How::Name,
     "block_sparse_moe.output_linear",
     &["block_sparse_moe.switch_mlp.down_proj"],

@@ -20,7 +20,15 @@ type Translated = (Entry, Vec<Part>);
 
 /// The entries under Hugging Face names, and the parts of those that are not stored so; `None` where all are.
 pub(crate) fn translate(config: &Map<String, Value>, stored: &[Entry]) -> Option<(Vec<Entry>, PartsByName)> {
-    let model = table::model(config.get("model_type")?.as_str()?)?;
+    translate_by(table::model(config.get("model_type")?.as_str()?)?, config, stored)
+}
+
+/// The same by a row that the caller has.
+pub(crate) fn translate_by(
+    model: &Model,
+    config: &Map<String, Value>,
+    stored: &[Entry],
+) -> Option<(Vec<Entry>, PartsByName)> {
     let entries: Vec<Entry> = stored.iter().map(|entry| without_prefix(model, entry)).collect();
     let translator = Translator {
         model,

@@ -46,10 +46,12 @@ impl<'a> Vocabulary<'a> {
     pub fn read(metadata: &'a Metadata) -> Result<Vocabulary<'a>, Fault> {
         let model = match metadata.need(MODEL, metadata.text(MODEL)?)? {
             "gpt2" => Model::ByteLevel,
-            "llama" => Model::SentencePiece,
+            // Gemma 4's lists its merges.
+            "llama" | "gemma4" => Model::SentencePiece,
             other => {
-                let what =
-                    format!("metadata key `{MODEL}`: the tokenizer `{other}` is not read; those that are: gpt2, llama");
+                let what = format!(
+                    "metadata key `{MODEL}`: the tokenizer `{other}` is not read; those that are: gpt2, llama, gemma4"
+                );
                 return Err(Fault::unsupported(what));
             }
         };

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::super::architecture::Architecture;
-use super::super::architectures::ARCHITECTURES;
+use super::super::architectures::all;
 use super::super::row_order::RowOrder;
 
 /// Classes of config.json that are written, and the class whose row says how.
@@ -104,7 +104,7 @@ pub(super) fn architecture(config: &Map<String, Value>) -> Result<(&'static Arch
         .iter()
         .find(|(name, _)| Some(*name) == class)
         .map(|(_, row)| *row);
-    let found = row.and_then(|row| ARCHITECTURES.iter().find(|architecture| architecture.class == row));
+    let found = row.and_then(|row| all().find(|architecture| architecture.class == row));
     let found = found.ok_or_else(|| {
         let known: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
         format!(
