@@ -3,6 +3,7 @@
 use planish_ops::Ops;
 
 use crate::blocks::{Angles, device_error};
+use crate::streams::Streams;
 use crate::{Architecture, Error, LayerSpec};
 
 /// Rows of a pass at least, whatever memory they take.
@@ -17,6 +18,7 @@ pub(crate) struct Workspace<O: Ops> {
     pub(crate) embedded: Option<O::Tensor>,          // (rows, cols of a factorized token table)
     pub(crate) deltas: Vec<O::Tensor>,               // each (rows, hidden): what the branches of a step leave
     pub(crate) layer_inputs: Option<[O::Tensor; 2]>, // each (rows, layers * width): the sum, and one of its terms
+    pub(crate) streams: Option<Streams<O>>,          // other hidden states
     pub(crate) angles: Vec<Angles<O>>,               // of each rope
     pub(crate) sets: Vec<Vec<O::Tensor>>,            // by [`TensorSets::reserve`]
 }
@@ -75,7 +77,9 @@ impl<O: Ops> Workspace<O> {
         let set_values: usize = sizes.map(|size| size.per_row * size.cols).sum();
         let layer_inputs = architecture.embedding.layer_inputs.as_ref();
         let input_values = layer_inputs.map_or(0, |spec| 2 * spec.layers * spec.width);
-        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values + input_values);
+        let streams = architecture.embedding.streams.as_ref();
+        let stream_values = streams.map_or(0, |spec| Streams::<O>::row_values(spec, architecture.hidden));
+        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values + input_values + stream_values);
         let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
         let sized = |size: &TensorSize| {
             let rows = rows * size.per_row;
@@ -99,6 +103,10 @@ impl<O: Ops> Workspace<O> {
             normed: tensor(architecture.hidden)?,
             layer_inputs: match &architecture.embedding.layer_inputs {
                 Some(spec) => Some([tensor(spec.layers * spec.width)?, tensor(spec.layers * spec.width)?]),
+                None => None,
+            },
+            streams: match streams {
+                Some(spec) => Some(Streams::new(ops, spec, rows, architecture.hidden)?),
                 None => None,
             },
             embedded: factorized.map(|layers| tensor(layers.project_in.cols)).transpose()?,

@@ -34,12 +34,17 @@ impl<O: Ops> LinearLayer<O> {
 impl<O: Ops> LinearLayer<O> {
     /// From `input` (rows, cols) to the output of the pass.
     pub(crate) fn run(&self, pass: &mut Pass<'_, O>, input: &O::Tensor) {
-        pass.ops.linear(Linear {
-            rows: pass.rows,
+        self.apply(pass.ops, pass.rows, input, pass.output);
+    }
+
+    /// From `input` (rows, cols) to `output` (rows, rows of the weight).
+    pub(crate) fn apply(&self, ops: &O, rows: usize, input: &O::Tensor, output: &mut O::Tensor) {
+        ops.linear(Linear {
+            rows,
             input,
             weights: &[&self.weight],
             biases: &[self.bias.as_ref()],
-            outputs: &mut [&mut *pass.output],
+            outputs: &mut [output],
         });
     }
 }
