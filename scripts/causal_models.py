@@ -32,7 +32,6 @@ REASONS = {
     "sparse attention by blocks": "minimax_m3_vl_text",
     "latent attention with windows and gates": "dots3_note dots3_note_text",
     "norms with gates": "axk2",
-    "several predictions of a layer's result (AltUp)": "gemma3n gemma3n_text",
     "experts that do nothing, two blocks of attention in a layer": "longcat_flash",
     "a temperature that grows at every position": "beam",
     "experts of attention heads": "jetmoe",

@@ -105,8 +105,9 @@ def write_golden(path, model, tokens, seed, whole):
 @torch.no_grad()
 def write_metal(model, folder, case):
     """What `MetalConfig(bits=4)` would save: its choice of layers and its packing, done on the CPU."""
-    quantization = MetalConfig(bits=4, group_size=case.group)
-    excluded = MetalHfQuantizer(quantization).get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    quantization = MetalConfig(bits=4, group_size=case.group, modules_to_not_convert=list(case.unpacked) or None)
+    excluded = MetalHfQuantizer(quantization).get_modules_to_not_convert(
+        model, quantization.modules_to_not_convert, model._keep_in_fp32_modules)
     floats = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     replace_with_metal_linear(model, excluded, quantization, pre_quantized=True)
     for name, source in floats.items():
@@ -124,6 +125,13 @@ def write_metal(model, folder, case):
     model.config.quantization_config = quantization
     model.save_pretrained(folder, save_original_format=not case.module_layout)
     (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+def drop_towers(folder):
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    kept = {name: tensor for name, tensor in tensors.items() if not re.search(r"_tower\.|embed_(audio|vision)\.", name)}
+    safetensors.torch.save_file(kept, path, dict(format="pt"))
 
 
 def edit_config(folder, changes):
@@ -147,6 +155,9 @@ def write_case(name, case):
     packed = auto_class(model.config, case).from_pretrained(metal, device_map="cpu", dtype=torch.float32).float().eval()
     assert not any(parameter.dtype != torch.float32 for parameter in packed.parameters())
     write_golden(metal / "golden.safetensors", packed, tokens, seed, case.whole)
+    if case.text_only:
+        drop_towers(plain)
+        drop_towers(metal)
     if case.published:
         edit_config(plain, case.published)
         edit_config(metal, case.published)

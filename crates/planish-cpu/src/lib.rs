@@ -19,6 +19,7 @@ mod choose;
 mod convolution;
 mod cores;
 mod cpu;
+mod cut;
 mod experts;
 mod floats;
 mod heads;
@@ -29,6 +30,7 @@ mod key_values;
 mod limits;
 mod matrix;
 mod memory;
+mod mix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;

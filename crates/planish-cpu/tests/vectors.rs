@@ -251,7 +251,7 @@ fn norms_with_all_their_parts() {
     let (values, residual) = (numbers(5, 1003, 30.0), numbers(6, 1003, 8.0));
     let (weight, bias) = (numbers(7, 1003, 1.0), numbers(8, 1003, 2.0));
     each_set(|name, functions| {
-        for kind in [NormKind::Rms, NormKind::Layer] {
+        for kind in [NormKind::Rms, NormKind::Layer, NormKind::Identity] {
             for (weight, bias) in [(Some(&weight), Some(&bias)), (Some(&weight), None), (None, None)] {
                 let (mut hidden, mut output) = (values.clone(), vec![0.0; 1003]);
                 let mut row = NormRow {
@@ -267,10 +267,13 @@ fn norms_with_all_their_parts() {
                 unsafe { (functions.norm_row)(&mut row) };
                 let sum = |i: usize| f64::from(values[i]) + 0.5 * f64::from(residual[i]);
                 let mean = match kind {
-                    NormKind::Rms => 0.0,
+                    NormKind::Rms | NormKind::Identity => 0.0,
                     NormKind::Layer => (0..1003).map(sum).sum::<f64>() / 1003.0,
                 };
-                let square = (0..1003).map(|i| (sum(i) - mean).powi(2)).sum::<f64>() / 1003.0;
+                let square = match kind {
+                    NormKind::Identity => 1.0 - 1e-5,
+                    _ => (0..1003).map(|i| (sum(i) - mean).powi(2)).sum::<f64>() / 1003.0,
+                };
                 for i in 0..1003 {
                     let (weight, bias) = (weight.map_or(1.0, |weight| weight[i]), bias.map_or(0.0, |bias| bias[i]));
                     let expected = (sum(i) - mean) / (square + 1e-5).sqrt() * f64::from(weight) + f64::from(bias);

@@ -1,10 +1,11 @@
 //! From tokens to hidden states: `norm(project_in(scale * table[token]) + positions[position])`.
 
 use planish_format::memory;
-use planish_ops::{Add, Embed, Linear, Ops, Tokens};
+use planish_ops::{Add, Embed, Ops, Tokens};
 
 use crate::blocks::{LinearLayer, Loader, NormLayer};
 use crate::step::{Pending, Stream};
+use crate::streams::StreamEnds;
 use crate::workspace::Workspace;
 use crate::{Architecture, EmbeddingSpec, Error, LinearSpec, PositionTable};
 
@@ -16,11 +17,12 @@ pub(crate) struct Embedding<O: Ops> {
     positions: Option<(O::Weight, usize)>,                // (rows, hidden), row of position 0
     norm: Option<NormLayer<O>>,
     layer_inputs: Option<LayerInputs<O>>,
+    streams: Option<StreamEnds<O>>,
 }
 
 /// What layers are given beside the hidden state.
 struct LayerInputs<O: Ops> {
-    table: O::Weight, // (vocabulary, layers * width)
+    table: O::Weight, // (rows, layers * width)
     scale: f32,
     projection: LinearLayer<O>, // (layers * width, hidden)
     norm: NormLayer<O>,
@@ -35,6 +37,7 @@ impl<O: Ops> Embedding<O> {
             positions,
             norm,
             layer_inputs,
+            streams,
         } = &architecture.embedding;
         let table = |name: &String, rows, cols| loader.table(&LinearSpec::new(name, rows, cols));
         let cols = factorized
@@ -65,11 +68,15 @@ impl<O: Ops> Embedding<O> {
             norm: loader.optional_norm(norm)?,
             layer_inputs: match layer_inputs {
                 Some(spec) => Some(LayerInputs {
-                    table: table(&spec.table, architecture.vocabulary, spec.layers * spec.width)?,
+                    table: table(&spec.table, spec.rows, spec.layers * spec.width)?,
                     scale: spec.scale,
                     projection: loader.merged_linear(&spec.projection)?,
                     norm: loader.norm(&spec.norm)?,
                 }),
+                None => None,
+            },
+            streams: match streams {
+                Some(spec) => Some(StreamEnds::load(loader, spec)?),
                 None => None,
             },
         })
@@ -95,7 +102,7 @@ impl<O: Ops> Embedding<O> {
         match (&self.factorized, &mut workspace.embedded) {
             (Some((project_in, _)), Some(embedded)) => {
                 embed(embedded);
-                apply(ops, rows, project_in, embedded, &mut workspace.hidden);
+                project_in.apply(ops, rows, embedded, &mut workspace.hidden);
             }
             _ => embed(&mut workspace.hidden),
         }
@@ -113,6 +120,16 @@ impl<O: Ops> Embedding<O> {
         if let Some(norm) = &self.norm {
             stream.normalize_hidden(norm);
         }
+        if let Some(streams) = &self.streams {
+            streams.begin(stream);
+        }
+    }
+
+    /// Ends what [`Embedding::run`] began: after all steps `hidden` is what the final norm reads.
+    pub(crate) fn end(&self, stream: &mut Stream<'_, O>) {
+        if let Some(streams) = &self.streams {
+            streams.end(stream);
+        }
     }
 
     /// What layers are given beside the hidden state, from embedded tokens.
@@ -123,7 +140,7 @@ impl<O: Ops> Embedding<O> {
         let (Some(inputs), Some([sum, term])) = (&self.layer_inputs, layer_inputs) else {
             return;
         };
-        apply(ops, rows, &inputs.projection, hidden, sum);
+        inputs.projection.apply(ops, rows, hidden, sum);
         ops.norm(inputs.norm.of(0..rows, sum));
         ops.embed(Embed {
             table: &inputs.table,
@@ -150,7 +167,7 @@ impl<O: Ops> Embedding<O> {
         let Some((_, project_out)) = &self.factorized else {
             return normed;
         };
-        apply(ops, rows, project_out, normed, output);
+        project_out.apply(ops, rows, normed, output);
         output
     }
 }
@@ -168,14 +185,4 @@ fn sinusoids(positions: &PositionTable, hidden: usize, spread: usize) -> Vec<f32
         }
     }
     values
-}
-
-fn apply<O: Ops>(ops: &O, rows: usize, layer: &LinearLayer<O>, input: &O::Tensor, output: &mut O::Tensor) {
-    ops.linear(Linear {
-        rows,
-        input,
-        weights: &[&layer.weight],
-        biases: &[layer.bias.as_ref()],
-        outputs: &mut [output],
-    });
 }

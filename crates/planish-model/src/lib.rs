@@ -24,15 +24,17 @@ mod shapes;
 mod source;
 mod stack;
 mod step;
+mod streams;
 mod trials;
 mod workspace;
 
 pub use architecture::{
     ActivationSpec, AlibiSpec, Architecture, AttentionSpec, BlockSpec, BranchSpec, ChannelScanSpec, ConvolutionSpec,
     EmbeddingSpec, ExpertsSpec, FactorizedEmbedding, FeedForwardSpec, FusedRows, FusedStack, GateSpec, HeadSizes,
-    HeadSpec, LatentAttentionSpec, LatentQuerySpec, LayerInputSpec, LayerInputsSpec, LayerSpec, LinearSpec, LogitsSpec,
-    NormSpec, PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec, ScoreCorrectionSpec,
-    SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    HeadSpec, LatentAttentionSpec, LatentQuerySpec, LaurelSpec, LayerInputSpec, LayerInputsSpec, LayerSpec, LinearSpec,
+    LogitsSpec, MixerSpec, NormSpec, PositionLimit, PositionTable, PrefixAlias, RecurrenceSpec, RuleSpec,
+    ScoreCorrectionSpec, SharedExpertsSpec, ShortConvolutionSpec, StackPlace, StackSpec, StepSpec, StepsSpec, Stored,
+    StreamUse, StreamsSpec,
 };
 pub use batch::{Chunk, Input, LateChoice, Row, Ticket, Want};
 pub use cache::Cache;

@@ -5,8 +5,9 @@
 use planish_ops::{Add, CopyRows, Norm, Ops, Places, Residual};
 
 use crate::blocks::{Block, BlockState, Loader, NormLayer, Pass, load_block};
+use crate::streams::Mixer;
 use crate::workspace::{TensorSets, Workspace};
-use crate::{BranchSpec, Error, StepSpec};
+use crate::{BranchSpec, Error, StepSpec, StreamUse};
 
 /// A step with its weights.
 pub(crate) struct Step<O: Ops> {
@@ -14,6 +15,14 @@ pub(crate) struct Step<O: Ops> {
     sum_norm: Option<NormLayer<O>>,
     norm: Option<NormLayer<O>>, // of x
     factor: f32,
+    streams: Option<StreamLayer<O>>,
+}
+
+/// See [`StreamUse`].
+enum StreamLayer<O: Ops> {
+    Predict(Mixer<O>),
+    Correct(Mixer<O>),
+    Spread,
 }
 
 struct Branch<O: Ops> {
@@ -84,9 +93,16 @@ impl<O: Ops> Step<O> {
             branches: branches.collect::<Result<_, Error>>()?,
             sum_norm: loader.optional_norm(&spec.sum_norm)?,
             norm: loader.optional_norm(&spec.norm)?,
-            factor: match &spec.factor {
-                Some(name) => loader.source.values(name, &[&[1], &[]])?[0],
-                None => 1.0,
+            factor: spec.scale
+                * match &spec.factor {
+                    Some(name) => loader.source.values(name, &[&[1], &[]])?[0],
+                    None => 1.0,
+                },
+            streams: match &spec.streams {
+                Some(StreamUse::Predict(mixer)) => Some(StreamLayer::Predict(Mixer::load(loader, mixer)?)),
+                Some(StreamUse::Correct(mixer)) => Some(StreamLayer::Correct(Mixer::load(loader, mixer)?)),
+                Some(StreamUse::Spread) => Some(StreamLayer::Spread),
+                None => None,
             },
         })
     }
@@ -101,13 +117,17 @@ impl<O: Ops> Step<O> {
 
     /// Runs all branches; their sum is pending, or added but for the last one's part.
     pub(crate) fn run(&self, stream: &mut Stream<'_, O>, states: &mut [BlockState<O>]) -> Result<(), Error> {
+        if let Some(StreamLayer::Predict(mixer)) = &self.streams {
+            stream.predict(mixer);
+        }
         for (index, (branch, state)) in self.branches.iter().zip(states).enumerate() {
             stream.prepare(branch);
             stream.run_block(branch, index, state)?;
         }
-        match &self.sum_norm {
-            Some(norm) => stream.sum_normalized(&self.branches, norm),
-            None => {
+        match (&self.sum_norm, &self.streams) {
+            (_, Some(StreamLayer::Spread)) => stream.pending = stream.spread().then_some(Pending::FIRST),
+            (Some(norm), _) => stream.sum_normalized(&self.branches, norm),
+            (None, _) => {
                 for (delta, branch) in self.branches.iter().enumerate() {
                     let factor = branch.scale;
                     stream.add_pending();
@@ -120,6 +140,9 @@ impl<O: Ops> Step<O> {
         }
         if self.factor != 1.0 {
             stream.multiply_hidden(self.factor);
+        }
+        if let Some(StreamLayer::Correct(mixer)) = &self.streams {
+            stream.correct(mixer);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use planish_ops::{Ops, Shape};
 
 use crate::blocks::{Angles, device_error};
+use crate::streams::Streams;
 use crate::{Architecture, Error, LayerSpec};
 
 /// Rows of a pass at least, whatever memory they take.
@@ -19,6 +20,7 @@ pub(crate) struct Workspace<O: Ops> {
     pub(crate) embedded: Option<O::Tensor>,          // (rows, cols of a factorized token table)
     pub(crate) deltas: Vec<O::Tensor>,               // each (rows, hidden): what the branches of a step leave
     pub(crate) layer_inputs: Option<[O::Tensor; 2]>, // each (rows, layers * width): the sum, and one of its terms
+    pub(crate) streams: Option<Streams<O>>,          // other hidden states
     pub(crate) angles: Vec<Angles<O>>,               // of each rope
     pub(crate) sets: Vec<Vec<O::Tensor>>,            // by [`TensorSets::reserve`]
     pub(crate) adapters: AdapterTensors<O>,
@@ -116,8 +118,11 @@ impl<O: Ops> Workspace<O> {
         let set_values: usize = sizes.map(|size| size.per_row * size.cols).sum();
         let layer_inputs = architecture.embedding.layer_inputs.as_ref();
         let input_values = layer_inputs.map_or(0, |spec| 2 * spec.layers * spec.width);
+        let streams = architecture.embedding.streams.as_ref();
+        let stream_values = streams.map_or(0, |spec| Streams::<O>::row_values(spec, architecture.hidden));
         let adapter_values: usize = adapters.ranks.iter().chain(&adapters.widths).sum();
-        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values + input_values + adapter_values);
+        let values = set_values + input_values + stream_values + adapter_values;
+        let row_bytes = 4 * ((2 + branches) * architecture.hidden + values);
         let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
         let sized = |size: &TensorSize| {
             let rows = rows * size.per_row;
@@ -141,6 +146,10 @@ impl<O: Ops> Workspace<O> {
             normed: tensor(architecture.hidden)?,
             layer_inputs: match &architecture.embedding.layer_inputs {
                 Some(spec) => Some([tensor(spec.layers * spec.width)?, tensor(spec.layers * spec.width)?]),
+                None => None,
+            },
+            streams: match streams {
+                Some(spec) => Some(Streams::new(ops, spec, rows, architecture.hidden)?),
                 None => None,
             },
             embedded: factorized.map(|layers| tensor(layers.project_in.cols)).transpose()?,

@@ -113,8 +113,8 @@ pub fn gate_reference(activation: Activation, gate: f32, up: f32) -> f64 {
     activated * factor
 }
 
-/// The error function by its Taylor series, whose terms stay small enough for |x| below 5; beyond, it is 1 to 1e-11.
-fn erf(x: f64) -> f64 {
+/// The error function, by its Taylor series, whose terms stay small enough for |x| below 5; beyond, it is 1 to 1e-11.
+pub fn erf(x: f64) -> f64 {
     if x.abs() > 5.0 {
         return x.signum();
     }

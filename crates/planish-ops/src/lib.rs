@@ -12,6 +12,7 @@ mod attention;
 mod channel_scan;
 mod choose;
 mod convolution;
+mod cut;
 mod embed;
 mod experts;
 mod heads;
@@ -19,6 +20,7 @@ mod host_weight;
 mod key_values;
 mod linear;
 mod matrix;
+mod mix;
 mod norm;
 mod phases;
 mod places;
@@ -29,13 +31,14 @@ mod work;
 
 use std::ops::Range;
 
-pub use activation::{Activation, Gate, Xielu, gate_reference};
+pub use activation::{Activation, Gate, Xielu, erf, gate_reference};
 pub use add::Add;
 pub use append::{Append, Rotation};
 pub use attention::{Alibi, AlibiRule, Attention, AttentionHead, TemperatureTuning, attention_reference};
 pub use channel_scan::{ChannelRow, ChannelScan, channel_scan_reference};
 pub use choose::{Adjustment, Choice, Choose, Draw, RowChoice, adjust, choose_reference};
 pub use convolution::{Convolution, convolution_reference};
+pub use cut::{Cut, Rescale, cut_reference, rescale_reference};
 pub use embed::{Embed, Tokens};
 pub use experts::{
     Base, ExpertGroups, ExpertLayer, Experts, ReferenceExpert, Route, Routing, Scoring, StackShape, expert_reference,
@@ -46,6 +49,7 @@ pub use host_weight::{HostForm, HostWeight, PlaceError, ToPack, Use};
 pub use key_values::{CacheType, KeyValueSizes, REWIND};
 pub use linear::{Linear, linear_reference};
 pub use matrix::{Matrix, PlainMatrix};
+pub use mix::{Mix, mix_reference};
 pub use norm::{Norm, NormKind, Residual, norm_reference};
 pub use phases::{Phases, Spent};
 pub use places::{CopyRows, Places, SequenceStore, Span, check_spans};
@@ -254,6 +258,15 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     /// Adds a tensor to another.
     fn add(&self, problem: Add<'_, Self>);
+
+    /// Weighted sums of parts of rows.
+    fn mix(&self, problem: Mix<'_, Self>);
+
+    /// Takes off rows what is below a number of standard deviations.
+    fn cut(&self, problem: Cut<'_, Self>);
+
+    /// Brings rows to the magnitude of others.
+    fn rescale(&self, problem: Rescale<'_, Self>);
 
     /// Linear layers that share one input.
     fn linear(&self, problem: Linear<'_, '_, Self>);

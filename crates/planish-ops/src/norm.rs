@@ -13,6 +13,8 @@ pub enum NormKind {
     Rms,
     /// `(x - mean(x)) / sqrt(variance(x) + epsilon)`.
     Layer,
+    /// x itself: weight and bias are all there is.
+    Identity,
 }
 
 /// Rows to normalize. `width` values are normalized together; it divides the columns, so that heads are normalized each on
@@ -68,11 +70,13 @@ impl<O: Ops> Norm<'_, O> {
 /// The formula for values normalized together, before weight and bias, in f64.
 pub fn norm_reference(kind: NormKind, hidden: &[f32], epsilon: f32) -> Vec<f64> {
     let count = hidden.len() as f64;
+    let wide = hidden.iter().map(|&value| f64::from(value));
     let mean = match kind {
+        NormKind::Identity => return wide.collect(),
         NormKind::Rms => 0.0,
-        NormKind::Layer => hidden.iter().map(|&value| f64::from(value)).sum::<f64>() / count,
+        NormKind::Layer => wide.clone().sum::<f64>() / count,
     };
-    let squares: f64 = hidden.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum();
+    let squares: f64 = wide.clone().map(|value| (value - mean).powi(2)).sum();
     let factor = 1.0 / (squares / count + f64::from(epsilon)).sqrt();
-    hidden.iter().map(|&value| (f64::from(value) - mean) * factor).collect()
+    wide.map(|value| (value - mean) * factor).collect()
 }

@@ -21,6 +21,8 @@ class Case:
     whole: bool = False  # steps by whole passes: those of transformers' cache differ from its own whole passes
     wrapper: bool = False  # the class with images, where transformers has one without for the same model type, too
     module_layout: bool = False  # 4-bit version as in the modules of transformers (fused experts), not as on the Hub
+    text_only: bool = False  # without the tensors of towers, which no text model reads
+    unpacked: tuple = ()  # layers that the 4-bit version keeps plain: no group divides their columns
     plain_module_layout: bool = False  # the same of the plain version, where transformers writes what no published one has
 
 

@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use planish_format::memory;
 use planish_ops::{
-    Add, Append, Attention, CacheType, ChannelScan, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate,
-    HeadLinear, HostWeight, KeyValueSizes, Linear, Matrix, Norm, Ops, Origin, PassSize, Phases, PlaceError, Placed,
-    Recurrence, Rope, RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
+    Add, Append, Attention, CacheType, ChannelScan, Choose, Convolution, CopyHeads, CopyRows, Cut, Embed, Experts,
+    Gate, HeadLinear, HostWeight, KeyValueSizes, Linear, Matrix, Mix, Norm, Ops, Origin, PassSize, Phases, PlaceError,
+    Placed, Recurrence, Rescale, Rope, RopeAngles, Rotation, SequenceStore, Span, Tokens, Use, Work, check_spans,
 };
 
 use crate::activation::activate;
@@ -22,7 +22,9 @@ use crate::channel_scan::scan_channels;
 use crate::choose::{CpuChosen, choose};
 use crate::convolution::convolve;
 use crate::cpu::BATCH_ROWS;
+use crate::cut::{cut, rescale};
 use crate::heads::copy_heads;
+use crate::mix::mix;
 use crate::norm::norm;
 use crate::recurrence::recur;
 use crate::rope::{rope, rope_angles};
@@ -282,6 +284,9 @@ impl Ops for CpuOps {
                 rows.extend(all.map(|position| (position + offset) as u32));
             }
         }
+        // Tokens beyond the table take its first row.
+        let known = table.rows() as u32;
+        rows.iter_mut().filter(|row| **row >= known).for_each(|row| *row = 0);
         self.cpu.rows(table, &rows, FloatsMut::F32(output));
         if scale != 1.0 {
             output.iter_mut().for_each(|value| *value *= scale);
@@ -298,6 +303,24 @@ impl Ops for CpuOps {
     fn add(&self, problem: Add<'_, CpuOps>) {
         problem.check();
         add(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
+    }
+
+    fn mix(&self, problem: Mix<'_, CpuOps>) {
+        problem.check();
+        mix(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
+    }
+
+    fn cut(&self, problem: Cut<'_, CpuOps>) {
+        problem.check();
+        cut(self.cpu.pool(), problem);
+        self.meter.lap(OTHER, Work::default());
+    }
+
+    fn rescale(&self, problem: Rescale<'_, CpuOps>) {
+        problem.check();
+        rescale(self.cpu.pool(), problem);
         self.meter.lap(OTHER, Work::default());
     }
 

@@ -197,13 +197,16 @@ pub(super) fn norm_row<const FUSED: bool>(row: &mut NormRow<'_>) {
     }
     let count = row.hidden.len() as f32;
     let mean = match row.kind {
-        NormKind::Rms => 0.0,
+        NormKind::Identity | NormKind::Rms => 0.0,
         NormKind::Layer => sum_of(row.hidden, |sum, value| sum + value) / count,
     };
     let squares = sum_of(row.hidden, |sum, value| {
         multiply_add::<FUSED>(value - mean, value - mean, sum)
     });
-    let factor = 1.0 / (squares / count + row.epsilon).sqrt();
+    let factor = match row.kind {
+        NormKind::Identity => 1.0,
+        _ => 1.0 / (squares / count + row.epsilon).sqrt(),
+    };
     let target: &mut [f32] = match row.output.as_deref_mut() {
         Some(output) => {
             output.copy_from_slice(row.hidden);

@@ -38,7 +38,7 @@ fn expected_norm(kind: NormKind, width: usize, hidden: &[f32], (weight, bias): (
 #[test]
 fn norms_add_the_residual_first() {
     for (rows, cols) in [(1, 8), (3, 33), (70, 576), (2, 4096)] {
-        for kind in [NormKind::Rms, NormKind::Layer] {
+        for kind in [NormKind::Rms, NormKind::Layer, NormKind::Identity] {
             let ops = ops(3, Precision::Exact);
             let (hidden, residual) = (random(1, rows * cols, 1.0), random(2, rows * cols, 0.5));
             let (weight, bias) = (random(3, cols, 1.0), random(4, cols, 1.0));

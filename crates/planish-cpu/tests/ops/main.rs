@@ -5,5 +5,6 @@ mod common;
 mod cpu;
 mod empty;
 mod experts;
+mod mix;
 mod states;
 mod work;

@@ -75,6 +75,7 @@ impl Norm {
             ("WHOLE", u32::from(self.width.is_multiple_of(VALUES_EACH))),
             ("VALUE", value_number(self.value)),
             ("LAYER", u32::from(self.kind == NormKind::Layer)),
+            ("IDENTITY", u32::from(self.kind == NormKind::Identity)),
             ("RESIDUAL", u32::from(self.residual.is_some())),
             ("SCALED", u32::from(self.weight)),
             ("SHIFTED", u32::from(self.bias)),

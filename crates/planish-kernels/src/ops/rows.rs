@@ -4,7 +4,7 @@ use planish_gpu::{Error, Queue};
 
 use super::{GpuOps, GpuTensor, lock};
 use crate::launch;
-use planish_ops::{Add, CopyRows, Gate, HeadPart, Norm, Rope, RopeAngles, RopePairs};
+use planish_ops::{Add, CopyRows, Cut, Gate, HeadPart, Mix, Norm, Rescale, Rope, RopeAngles, RopePairs};
 
 impl<Q: Queue> GpuOps<Q> {
     pub(super) fn run_norm(&self, problem: &Norm<'_, GpuOps<Q>>) {
@@ -62,6 +62,53 @@ impl<Q: Queue> GpuOps<Q> {
         }
         .launch();
         self.run(&launch, &[target.all(), source.all()]);
+    }
+
+    pub(super) fn run_mix(&self, problem: &Mix<'_, GpuOps<Q>>) {
+        let Mix {
+            rows,
+            width,
+            factors,
+            source,
+            target,
+            parts,
+            adds,
+        } = problem;
+        let launch = launch::Mix {
+            value: target.float_type,
+            rows: *rows as u32,
+            width: *width as u32,
+            inputs: (source.cols / width) as u32,
+            target_cols: target.cols as u32,
+            first_part: parts.start as u32,
+            parts: parts.len() as u32,
+            weighed: factors.is_some(),
+            adds: *adds,
+        }
+        .launch();
+        self.run(&launch, &[self.optional(*factors), source.all(), target.all()]);
+    }
+
+    pub(super) fn run_cut(&self, problem: &Cut<'_, GpuOps<Q>>) {
+        let launch = launch::Cut {
+            value: problem.values.float_type,
+            rows: problem.rows as u32,
+            cols: problem.values.cols as u32,
+            deviations: problem.deviations,
+        }
+        .launch();
+        self.run(&launch, &[problem.values.all()]);
+    }
+
+    pub(super) fn run_rescale(&self, problem: &Rescale<'_, GpuOps<Q>>) {
+        let launch = launch::Rescale {
+            value: problem.values.float_type,
+            rows: problem.rows as u32,
+            cols: problem.values.cols as u32,
+            floor: problem.floor,
+        }
+        .launch();
+        self.run(&launch, &[problem.values.all(), problem.like.all()]);
     }
 
     pub(super) fn run_gate(&self, problem: &Gate<'_, GpuOps<Q>>) {

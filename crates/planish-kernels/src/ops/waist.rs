@@ -8,8 +8,9 @@ use planish_gpu::{Error, Queue};
 
 use super::{GpuChosen, GpuKeyValues, GpuOps, GpuSequences, GpuStack, GpuTensor, GpuWeight};
 use planish_ops::{
-    Add, Append, Attention, ChannelScan, Choose, Convolution, CopyHeads, CopyRows, Embed, Experts, Gate, HeadLinear,
-    HostWeight, KeyValueSizes, Linear, Norm, Ops, Origin, PassSize, Placed, Recurrence, Rope, RopeAngles, Span, Use,
+    Add, Append, Attention, ChannelScan, Choose, Convolution, CopyHeads, CopyRows, Cut, Embed, Experts, Gate,
+    HeadLinear, HostWeight, KeyValueSizes, Linear, Mix, Norm, Ops, Origin, PassSize, Placed, Recurrence, Rescale, Rope,
+    RopeAngles, Span, Use,
 };
 
 impl<Q: Queue> Ops for GpuOps<Q> {
@@ -156,6 +157,21 @@ impl<Q: Queue> Ops for GpuOps<Q> {
     fn add(&self, problem: Add<'_, GpuOps<Q>>) {
         problem.check();
         self.run_add(&problem);
+    }
+
+    fn mix(&self, problem: Mix<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_mix(&problem);
+    }
+
+    fn cut(&self, problem: Cut<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_cut(&problem);
+    }
+
+    fn rescale(&self, problem: Rescale<'_, GpuOps<Q>>) {
+        problem.check();
+        self.run_rescale(&problem);
     }
 
     fn linear(&self, problem: Linear<'_, '_, GpuOps<Q>>) {

@@ -11,8 +11,8 @@ use libloading::{Library, Symbol};
 use planish_kernels::launch::{KernelLanguage, Launch, Program, RunsOn};
 
 use crate::{
-    adjust, argmax, attention, attention_tiles, calibrated, choose, elementwise, experts, matmul, matvec, multiply,
-    norm, places, quantize, rope, route, rows, search, stack, stack_tensor, states, tensor, tensor_attention,
+    adjust, argmax, attention, attention_tiles, calibrated, choose, elementwise, experts, matmul, matvec, mix,
+    multiply, norm, places, quantize, rope, route, rows, search, stack, stack_tensor, states, tensor, tensor_attention,
     warpgroup,
 };
 
@@ -21,7 +21,7 @@ const SPACES: [&str; 4] = ["device", "threadgroup", "thread", "constant"];
 
 /// Every program that the emulation runs, once.
 fn programs() -> Vec<Program> {
-    let launches: [Vec<Launch>; 24] = [
+    let launches: [Vec<Launch>; 25] = [
         adjust::launches(),
         argmax::launches(),
         attention::launches(),
@@ -32,6 +32,7 @@ fn programs() -> Vec<Program> {
         experts::launches(),
         matmul::launches(),
         matvec::launches(),
+        mix::launches(),
         multiply::launches(),
         norm::launches(),
         places::launches(),

@@ -16,6 +16,7 @@ mod experts;
 mod faults;
 mod matmul;
 mod matvec;
+mod mix;
 mod multiply;
 mod norm;
 mod places;

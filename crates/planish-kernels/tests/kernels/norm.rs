@@ -19,7 +19,10 @@ fn problems() -> Vec<Norm> {
     .into_iter()
     .enumerate()
     {
-        for (turn, kind) in [NormKind::Rms, NormKind::Layer].into_iter().enumerate() {
+        for (turn, kind) in [NormKind::Rms, NormKind::Layer, NormKind::Identity]
+            .into_iter()
+            .enumerate()
+        {
             for flags in 0..4 {
                 problems.push(Norm {
                     kind,

@@ -1,8 +1,8 @@
 // hidden += factor * residual; output = normalized(hidden) * weight + bias, over `width` neighbouring values at a time. RMS norm:
-// x / sqrt(mean(x^2) + epsilon); layer norm (LAYER): (x - mean) / sqrt(variance + epsilon).
+// x / sqrt(mean(x^2) + epsilon); layer norm (LAYER): (x - mean) / sqrt(variance + epsilon); IDENTITY: x.
 // Grid: (rows, cols / width, 1); a threadgroup normalizes one width, a thread every THREADS-th 8 values of it, which it reads once.
 // Sums are f32, of the stored (rounded) hidden values.
-// Defines: THREADS, EACH (eights of a thread: width / (8 * THREADS), rounded up), WHOLE (width is a multiple of 8), LAYER, RESIDUAL,
+// Defines: THREADS, EACH (eights of a thread: width / (8 * THREADS), rounded up), WHOLE (width is a multiple of 8), LAYER, IDENTITY, RESIDUAL,
 // SCALED (weight), SHIFTED (bias), IN_PLACE (the output is hidden itself).
 
 struct NormProblem {
@@ -88,7 +88,7 @@ KERNEL(normalize)(
             }
     }
     squares = threadgroup_sum(squares, room, lane_index, simdgroup_index);
-    const float scale = 1.0f / sqrt(squares / float(width) + problem.epsilon);
+    const float scale = IDENTITY ? 1.0f : 1.0f / sqrt(squares / float(width) + problem.epsilon);
 #pragma unroll
     for (uint e = 0; e < EACH; e++) {
         const uint i = (thread_index + e * THREADS) * 8;

@@ -17,6 +17,11 @@ inline Weights weights_of(device const uint* codes, device const weight_t* scale
     return weights;
 }
 
+// Tokens beyond the table take its first row.
+inline uint within(uint token, uint rows) {
+    return token < rows ? token : 0;
+}
+
 inline void copy_row(Weights weights, ulong from, device value_t* output, ulong to, uint col, float factor) {
     if (col >= weights.cols)
         return;
@@ -39,7 +44,7 @@ KERNEL(embed)(
     launch_dependents();
     wait_for_previous();
     const Weights weights = weights_of(codes, scales, biases, problem.cols);
-    uint token = min(tokens[group_position.x], problem.rows - 1);
+    const uint token = within(tokens[group_position.x], problem.rows);
     uint col = (group_position.y * THREADS + thread_index) * 8;
     copy_row(weights, token, output, group_position.x, col, problem.factor);
 }
@@ -61,7 +66,7 @@ KERNEL(embed_chosen)(
     if (token == NO_TOKEN)
         token = chosen[places[group_position.x].x];
     uint col = (group_position.y * THREADS + thread_index) * 8;
-    copy_row(weights, min(token, problem.rows - 1), output, group_position.x, col, problem.factor);
+    copy_row(weights, within(token, problem.rows), output, group_position.x, col, problem.factor);
 }
 
 KERNEL(embed_positions)(

@@ -7,7 +7,7 @@ use super::{LinearSpec, NormSpec};
 /// What follows attention in a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FeedForwardSpec {
-    /// `down(norm(activation(gate(x)) * up(x)))`.
+    /// `down(norm(activation(cut(gate(x))) * up(x)))`.
     Gated {
         /// (intermediate, hidden).
         gate: LinearSpec,
@@ -17,6 +17,8 @@ pub enum FeedForwardSpec {
         down: LinearSpec,
         /// The non-linearity.
         activation: Activation,
+        /// Of the gate only what is so many standard deviations above its mean counts, as that much more.
+        cut: Option<f32>,
         /// Of what the last layer reads.
         norm: Option<NormSpec>,
     },

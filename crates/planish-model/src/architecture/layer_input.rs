@@ -11,8 +11,10 @@ pub struct LayerInputsSpec {
     pub layers: usize,
     /// Values of a part.
     pub width: usize,
-    /// Module path of the table. // (vocabulary, layers * width)
+    /// Module path of the table; tokens beyond it take its first row. // (rows, layers * width)
     pub table: String,
+    /// Its rows.
+    pub rows: usize,
     /// Multiplies its rows.
     pub scale: f32,
     /// (layers * width, hidden).

@@ -8,10 +8,12 @@ mod convolution;
 mod experts;
 mod feed_forward;
 mod latent_attention;
+mod laurel;
 mod layer_input;
 mod linear;
 mod norm;
 mod recurrence;
+mod streams;
 
 pub use attention::{AlibiSpec, AttentionSpec, GateSpec, HeadSizes};
 pub use channel_scan::ChannelScanSpec;
@@ -19,10 +21,12 @@ pub use convolution::{ConvolutionSpec, ShortConvolutionSpec};
 pub use experts::{ExpertsSpec, FusedRows, FusedStack, ScoreCorrectionSpec, SharedExpertsSpec, StackPlace, StackSpec};
 pub use feed_forward::{ActivationSpec, FeedForwardSpec};
 pub use latent_attention::{LatentAttentionSpec, LatentQuerySpec};
+pub use laurel::LaurelSpec;
 pub use layer_input::{LayerInputSpec, LayerInputsSpec};
 pub use linear::{LinearSpec, Stored};
 pub use norm::NormSpec;
 pub use recurrence::{RecurrenceSpec, RuleSpec, StepsSpec};
+pub use streams::{MixerSpec, StreamUse, StreamsSpec};
 
 use crate::{Error, RopeSpec};
 
@@ -95,6 +99,8 @@ pub struct EmbeddingSpec {
     pub norm: Option<NormSpec>,
     /// What layers are given beside the hidden state.
     pub layer_inputs: Option<LayerInputsSpec>,
+    /// Hidden states beside the one that layers compute.
+    pub streams: Option<StreamsSpec>,
 }
 
 impl EmbeddingSpec {
@@ -107,6 +113,7 @@ impl EmbeddingSpec {
             positions: None,
             norm: None,
             layer_inputs: None,
+            streams: None,
         }
     }
 }
@@ -168,7 +175,7 @@ pub struct LayerSpec {
     pub steps: Vec<StepSpec>,
 }
 
-/// `x = factor * (x + sum_norm(sum over branches of scale * post_norm(block(norm(x)))))`: all branches read the same x.
+/// `x = scale * factor * (x + sum_norm(sum over branches of scale * post_norm(block(norm(x)))))`: all branches read the same x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepSpec {
     /// At least one.
@@ -177,8 +184,12 @@ pub struct StepSpec {
     pub sum_norm: Option<NormSpec>,
     /// Normalizes x itself after the sum, as the first transformers did.
     pub norm: Option<NormSpec>,
-    /// Name of a tensor of one value that multiplies x at last.
+    /// Multiplies x at last.
+    pub scale: f32,
+    /// Name of a tensor of one value that does, too.
     pub factor: Option<String>,
+    /// What happens to the streams beside x.
+    pub streams: Option<StreamUse>,
 }
 
 impl StepSpec {
@@ -188,7 +199,9 @@ impl StepSpec {
             branches,
             sum_norm: None,
             norm: None,
+            scale: 1.0,
             factor: None,
+            streams: None,
         }
     }
 }
@@ -237,6 +250,8 @@ pub enum BlockSpec {
     ChannelScan(Box<ChannelScanSpec>),
     /// The layer's own embedding of the token.
     LayerInput(Box<LayerInputSpec>),
+    /// The input again, with a correction of low rank.
+    Laurel(Box<LaurelSpec>),
 }
 
 impl From<AttentionSpec> for BlockSpec {
@@ -272,6 +287,12 @@ impl From<ShortConvolutionSpec> for BlockSpec {
 impl From<LayerInputSpec> for BlockSpec {
     fn from(spec: LayerInputSpec) -> BlockSpec {
         BlockSpec::LayerInput(Box::new(spec))
+    }
+}
+
+impl From<LaurelSpec> for BlockSpec {
+    fn from(spec: LaurelSpec) -> BlockSpec {
+        BlockSpec::Laurel(Box::new(spec))
     }
 }
 
@@ -347,7 +368,7 @@ impl Architecture {
     pub(crate) fn is_entangled(&self) -> bool {
         let mut blocks = self.layers.iter().flat_map(LayerSpec::blocks);
         let shares = |block: &BlockSpec| matches!(block, BlockSpec::Attention(spec) if spec.shares.is_some());
-        self.embedding.layer_inputs.is_some() || blocks.any(shares)
+        self.embedding.layer_inputs.is_some() || self.embedding.streams.is_some() || blocks.any(shares)
     }
 
     /// Of every step, in order, the step whose states it uses: its own, or that of the layer whose keys and values it shares.

@@ -1,6 +1,6 @@
 //! The feed-forward block, gated or plain.
 
-use planish_ops::{Activation, Gate, Ops, Xielu};
+use planish_ops::{Activation, Cut, Gate, Ops, Xielu};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass};
 use crate::workspace::TensorSize;
@@ -12,23 +12,25 @@ pub(super) struct FeedForwardBlock<O: Ops> {
     up: LinearLayer<O>,
     down: LinearLayer<O>,
     activation: Activation,
+    cut: Option<f32>,
     norm: Option<NormLayer<O>>,
 }
 
 impl<O: Ops> FeedForwardBlock<O> {
     pub(super) fn load(loader: &Loader<'_, O>, spec: &FeedForwardSpec) -> Result<FeedForwardBlock<O>, Error> {
-        let (gate, up, down, activation, norm) = match spec {
+        let (gate, up, down, activation, cut, norm) = match spec {
             FeedForwardSpec::Gated {
                 gate,
                 up,
                 down,
                 activation,
+                cut,
                 norm,
             } => {
                 let (gate, norm) = (loader.linear(gate)?, loader.optional_norm(norm)?);
-                (Some(gate), up, down, ActivationSpec::Fixed(*activation), norm)
+                (Some(gate), up, down, ActivationSpec::Fixed(*activation), *cut, norm)
             }
-            FeedForwardSpec::Plain { up, down, activation } => (None, up, down, activation.clone(), None),
+            FeedForwardSpec::Plain { up, down, activation } => (None, up, down, activation.clone(), None, None),
         };
         Ok(FeedForwardBlock {
             intermediate: down.cols,
@@ -39,6 +41,7 @@ impl<O: Ops> FeedForwardBlock<O> {
                 ActivationSpec::Fixed(activation) => activation,
                 ActivationSpec::Xielu(name) => Activation::Xielu(load_xielu(loader, &name)?),
             },
+            cut,
             norm,
         })
     }
@@ -75,6 +78,13 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
         let activated = match (&self.gate, gate) {
             (Some(gate), [gated]) => {
                 pass.linear(input, &[gate, &self.up], &mut [&mut *gated, &mut *up]);
+                if let Some(deviations) = self.cut {
+                    ops.cut(Cut {
+                        rows,
+                        values: &mut *gated,
+                        deviations,
+                    });
+                }
                 let (gate, up) = (&mut *gated, Some(&*up));
                 ops.gate(Gate {
                     rows,

@@ -13,11 +13,11 @@ const MOST_LAYERS: usize = 4;
 pub(crate) struct LinearLayer<O: Ops> {
     pub(crate) weight: O::Weight,       // (rows, cols)
     pub(crate) bias: Option<O::Tensor>, // (1, rows)
-    pub(super) low_rank: Option<LowRankLayer<O>>,
+    pub(crate) low_rank: Option<LowRankLayer<O>>,
 }
 
 /// `scale * B (A x)`.
-pub(super) struct LowRankLayer<O: Ops> {
+pub(crate) struct LowRankLayer<O: Ops> {
     pub(super) a: O::Weight, // (rank, cols)
     pub(super) b: O::Weight, // (rows, rank)
     pub(super) scale: f32,
@@ -76,6 +76,20 @@ fn load_bias<O: Ops>(loader: &Loader<'_, O>, spec: &LinearSpec) -> Result<Option
         }
     };
     loader.vector(&bias).map(Some)
+}
+
+impl<O: Ops> LinearLayer<O> {
+    /// From `input` (rows, cols) to `output` (rows, rows of the weight), for a layer with its adapter merged.
+    pub(crate) fn apply(&self, ops: &O, rows: usize, input: &O::Tensor, output: &mut O::Tensor) {
+        assert!(self.low_rank.is_none(), "an adapter beside a layer outside of blocks");
+        ops.linear(Linear {
+            rows,
+            input,
+            weights: &[&self.weight],
+            biases: &[self.bias.as_ref()],
+            outputs: &mut [output],
+        });
+    }
 }
 
 impl<O: Ops> Pass<'_, O> {

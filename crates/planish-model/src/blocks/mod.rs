@@ -9,6 +9,7 @@ mod convolution;
 mod experts;
 mod feed_forward;
 mod latent_attention;
+mod laurel;
 mod layer_input;
 mod linear;
 mod loader;
@@ -182,6 +183,7 @@ pub(crate) fn load_block<O: Ops>(loader: &Loader<'_, O>, spec: &BlockSpec) -> Re
         BlockSpec::ShortConvolution(spec) => Box::new(convolution::ShortConvolutionBlock::load(loader, spec)?),
         BlockSpec::Recurrence(spec) => Box::new(recurrence::RecurrenceBlock::load(loader, spec)?),
         BlockSpec::ChannelScan(spec) => Box::new(channel_scan::ChannelScanBlock::load(loader, spec)?),
+        BlockSpec::Laurel(spec) => Box::new(laurel::LaurelBlock::load(loader, spec)?),
         BlockSpec::LayerInput(spec) => Box::new(layer_input::LayerInputBlock::load(loader, spec)?),
     })
 }

@@ -84,6 +84,7 @@ impl<O: Ops> Decoder<O> {
         for (step, &of) in self.steps.iter().zip(&self.state_steps) {
             step.run(&mut stream, &mut self.states[of])?;
         }
+        self.embedding.end(&mut stream);
         Ok(stream.pending)
     }
 }

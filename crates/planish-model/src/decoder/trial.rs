@@ -220,11 +220,15 @@ impl<O: Ops> Decoder<O> {
                 rows: stream.rows,
             }),
         }
+        let ends = steps.end == self.steps.len() && !whole;
         for (step, &of) in self.steps[steps.clone()].iter().zip(&self.state_steps[steps]) {
             step.run(&mut stream, &mut self.states[of])?;
         }
         if whole {
             stream.add_pending();
+        }
+        if ends {
+            self.embedding.end(&mut stream);
         }
         Ok(stream.pending)
     }

@@ -272,6 +272,7 @@ impl Llama {
             up: fused.cut_run(intermediate, intermediate),
             down: linear(format!("{path}.down_proj"), hidden, intermediate, bias),
             activation: self.activation,
+            cut: None,
             norm: None,
         }
     }

@@ -203,12 +203,19 @@ impl Gemma4 {
 
     /// A sum of two terms over the root of 2, of which one is normalized.
     fn layer_inputs(&self) -> Option<LayerInputsSpec> {
-        let (Sizes { layers, hidden, .. }, width) = (self.sizes, self.width);
+        let Sizes {
+            layers,
+            hidden,
+            vocabulary,
+            ..
+        } = self.sizes;
+        let width = self.width;
         let half = 0.5f32.sqrt();
         (width > 0).then(|| LayerInputsSpec {
             layers,
             width,
             table: "model.embed_tokens_per_layer".to_owned(),
+            rows: vocabulary,
             scale: (width as f32).sqrt() * half,
             projection: LinearSpec::new("model.per_layer_model_projection", layers * width, hidden),
             // The norm takes the projection's factor, the root of the hidden size, away; its epsilon stays.

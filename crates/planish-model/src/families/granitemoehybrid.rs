@@ -134,6 +134,7 @@ pub(super) fn shared_feed_forward(config: Config<'_>, sizes: Sizes, path: &str) 
         up: both.cut_run(intermediate, intermediate),
         down: linear(format!("{path}.output_linear"), hidden, intermediate, false),
         activation: activation(config, "hidden_act", "silu")?,
+        cut: None,
         norm: None,
     })
 }

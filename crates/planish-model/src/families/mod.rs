@@ -37,6 +37,7 @@ mod flint;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma3n;
 mod gemma4;
 mod glm;
 mod glm4;
@@ -170,6 +171,7 @@ static FAMILIES: &[Family] = &[
     flint::KOLIBRI_FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    gemma3n::FAMILY,
     gemma4::FAMILY,
     gemma4::UNIFIED_FAMILY,
     gemma::FAMILY,
@@ -248,6 +250,7 @@ static FAMILIES: &[Family] = &[
     starcoder2::FAMILY,
     vaultgemma::FAMILY,
     wrapped::ARIA_FAMILY,
+    wrapped::GEMMA3N_FAMILY,
     wrapped::GEMMA3_FAMILY,
     wrapped::GEMMA4_FAMILY,
     wrapped::GEMMA4_UNIFIED_FAMILY,

@@ -105,6 +105,7 @@ impl Sizes {
             up: linear(up, self.intermediate, self.hidden, bias),
             down: linear(down, self.hidden, self.intermediate, bias),
             activation,
+            cut: None,
             norm: None,
         }
     }

@@ -83,6 +83,8 @@ const NOT_IN_MLX: &[&str] = &[
     "GPTJForCausalLM",
     "GPTNeoForCausalLM",
     "GPTNeoXJapaneseForCausalLM",
+    "Gemma3nForCausalLM",
+    "Gemma3nForConditionalGeneration",
     "Gemma4ForCausalLM",
     "Gemma4ForConditionalGeneration",
     "Gemma4UnifiedForCausalLM",

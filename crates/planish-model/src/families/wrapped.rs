@@ -2,8 +2,8 @@
 //! names of their own. Only the decoder runs; tensors of the encoders are not read.
 
 use super::{
-    Family, aria_text, deepseek_v3, gemma3, gemma4, llama4, ministral3, mistral, mistral4, qwen2, qwen3, qwen3_5,
-    qwen3_moe,
+    Family, aria_text, deepseek_v3, gemma3, gemma3n, gemma4, llama4, ministral3, mistral, mistral4, qwen2, qwen3,
+    qwen3_5, qwen3_moe,
 };
 use crate::config::Config;
 use crate::{Architecture, Error, HeadSpec, PrefixAlias};
@@ -12,6 +12,12 @@ pub(super) const GEMMA3_FAMILY: Family = Family {
     architecture: "Gemma3ForConditionalGeneration",
     model_type: "gemma3",
     translate: |config| Wrapper::new(GEMMA3_FAMILY, &[(gemma3::FAMILY.model_type, gemma3::FAMILY)]).read(config),
+};
+
+pub(super) const GEMMA3N_FAMILY: Family = Family {
+    architecture: "Gemma3nForConditionalGeneration",
+    model_type: "gemma3n",
+    translate: |config| Wrapper::new(GEMMA3N_FAMILY, &[(gemma3n::FAMILY.model_type, gemma3n::FAMILY)]).read(config),
 };
 
 pub(super) const GEMMA4_FAMILY: Family = Family {

@@ -51,10 +51,11 @@ const PACKED: [(&str, Target, u32, usize); 2] = [
     ("deepseek_v2/plain", Target::Mlx, 6, 32),
 ];
 
-/// Plain attention, windows and caps, learned positions, latent attention, all kinds of state.
-const SEVERAL: [&str; 7] = [
+/// Plain attention, windows and caps, several hidden states, learned positions, latent attention, all kinds of state.
+const SEVERAL: [&str; 8] = [
     "llama_tied/metal",
     "gemma2_caps/metal",
+    "gemma3n_text/metal",
     "gpt2/plain",
     "deepseek_v2/metal",
     "lfm2/metal",
@@ -241,11 +242,18 @@ fn golden_folders() -> Vec<String> {
     cases
 }
 
-/// All golden checkpoints, which takes minutes: `cargo test -p planish-model --test gpu -- --ignored every_family`.
+/// All golden checkpoints, or those that `PLANISH_CASES` names, which takes minutes: `cargo test -p planish-model --test gpu --
+/// --ignored every_family`.
 #[test]
 #[ignore = "takes minutes"]
 fn every_family_agrees_with_transformers() {
-    for case in golden_folders() {
+    let named = std::env::var("PLANISH_CASES").ok();
+    let wanted = |case: &String| {
+        named
+            .as_ref()
+            .is_none_or(|named| named.split(' ').any(|name| name == case))
+    };
+    for case in golden_folders().into_iter().filter(wanted) {
         compare(&format!("{case}/metal"), &exact(), 1e-4);
         compare(&format!("{case}/plain"), &exact(), 1e-4);
     }
