@@ -34,7 +34,7 @@ CASES = {
     "deepseek_v2": {"rope_parameters": {"factor": 4.0, "mscale": 0.8, "mscale_all_dim": 0.8, "original_max_position_embeddings": 16,
                                         "rope_theta": 10000.0, "rope_type": "yarn"}},
     "deepseek_v3": {"scoring_func": "sigmoid"},
-    "lfm2": {}, "lfm2_moe": {}, "granitemoe": {},
+    "lfm2": {}, "lfm2_moe": {}, "granitemoe": {}, "granitemoeshared": {},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
     "granitemoehybrid_experts": {"layer_types": ["attention", "mamba"], "position_embedding_type": "nope"},
     "glm4_moe": {}, "dots1": {"sliding_window": None, "layer_types": None}, "ernie4_5_moe": {},
