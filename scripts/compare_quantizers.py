@@ -12,8 +12,8 @@ faster on a processor, for which MLX has no fast packed product. MLX's wheel bri
 What a run rounds to bfloat16 in the end is scales and biases. dwq reads the text again until it has its samples, at its own
 learning rate and at larger ones; dynamic_quant may miss its budget, so planish is given what it came to.
 
-Needs mlx[cpu] 0.32.4 (mlx[cuda13] for --gpu), mlx-lm 0.32.2 and what they need. MLX compiles functions with a C++ compiler; where that fails, set
-MLX_DISABLE_COMPILE=1.
+Needs mlx[cpu] 0.32.4 (mlx[cuda13] for --gpu), mlx-lm 0.32.2 and what they need. MLX compiles functions with a C++ compiler; where
+that fails, set MLX_DISABLE_COMPILE=1.
 """
 
 import argparse

@@ -42,6 +42,8 @@ fn every_weight_is_the_same_number() {
         golden("llama_tied/plain"),
         golden("qwen2_untied/plain"),
         golden("qwen3/plain"),
+        golden("granite/plain"),
+        golden("smollm3/plain"),
     ];
     for source in cases {
         let folder = tempfile::tempdir().unwrap();
@@ -69,6 +71,19 @@ fn every_weight_is_the_same_number() {
         ] {
             assert_eq!(found.config()[key], source.config()[key], "{key}");
         }
+        for key in [
+            "attention_multiplier",
+            "embedding_multiplier",
+            "residual_multiplier",
+            "logits_scaling",
+            "no_rope_layers",
+        ] {
+            let value = |config: &serde_json::Map<String, Value>| {
+                let value = config.get(key)?;
+                Some(value.as_f64().map_or(value.clone(), Value::from))
+            };
+            assert_eq!(value(found.config()), value(source.config()), "{key}");
+        }
         let again = write_gguf(&source, &path, false, &mut |_| true);
         assert!(matches!(again, Err(Error::OutputExists { .. })));
         write_gguf(&source, &path, true, &mut |_| true).unwrap();
@@ -91,6 +106,23 @@ fn the_tokenizer_is_the_same() {
     assert_eq!(told["post_processor"]["single"], expected["post_processor"]["single"]);
     let settings = json(&found, "tokenizer_config.json");
     assert_eq!(settings["eos_token"], "<|end|>");
+}
+
+/// The vocabulary that SentencePiece trained, and the ids that it gives, as scripts/golden/gguf_types.py recorded them.
+#[test]
+fn a_sentencepiece_tokenizer_is_the_same() {
+    let source = model("crates/planish-checkpoint/tests/golden/gguf/sentencepiece.gguf");
+    let folder = tempfile::tempdir().unwrap();
+    let (_, found) = written(&source, folder.path());
+    let file = |checkpoint: &Checkpoint| checkpoint.file("tokenizer.json").unwrap().unwrap();
+    assert_eq!(file(&found), file(&source));
+    let tokenizer = tokenizers::Tokenizer::from_bytes(file(&found)).unwrap();
+    let recorded = std::fs::read(source.path().with_file_name("expected.json")).unwrap();
+    let recorded: Value = serde_json::from_slice(&recorded).unwrap();
+    for case in recorded["sentencepiece.gguf"]["encoded"].as_array().unwrap() {
+        let ids = tokenizer.encode(case["text"].as_str().unwrap(), true).unwrap();
+        assert_eq!(Value::from(ids.get_ids()), case["ids"], "{case}");
+    }
 }
 
 #[test]

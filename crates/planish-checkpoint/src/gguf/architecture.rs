@@ -20,6 +20,8 @@ pub(super) struct Architecture {
     pub windowed: Option<bool>,
     /// Whether this row is for models that correct the scores of experts, or do not; `None` for either.
     pub corrected: Option<bool>,
+    /// Whether this row is for models with shared experts, or without; `None` for either.
+    pub shared: Option<bool>,
     /// Query and key rows lie as neighbours.
     pub neighbours: bool,
     /// Query, key and value are one tensor, at Hugging Face head by head.
@@ -167,11 +169,13 @@ pub(super) fn of(header: &Header) -> Result<&'static Architecture, Fault> {
         .tensors
         .iter()
         .any(|tensor| tensor.name.contains(".exp_probs_b."));
+    let is_shared = header.has_in_layers("ffn_up_shexp.weight");
     let named = all().filter(|architecture| architecture.name == name);
     let mut fitting = named.clone().filter(|architecture| {
         architecture.has_experts() == has_experts
             && architecture.windowed.is_none_or(|windowed| windowed == has_window)
             && architecture.corrected.is_none_or(|corrected| corrected == is_corrected)
+            && architecture.shared.is_none_or(|shared| shared == is_shared)
     });
     // A row that does not fit says better what is wrong.
     fitting.next().or(named.clone().next()).ok_or_else(|| {

@@ -14,6 +14,7 @@ pub(super) const BASE: Architecture = Architecture {
     class: "",
     windowed: None,
     corrected: None,
+    shared: None,
     gated_queries: false,
     mixed_layers: false,
     latent: false,

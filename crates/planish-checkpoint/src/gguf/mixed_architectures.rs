@@ -176,7 +176,7 @@ const LFM2_NAMES: [(&str, &str); 13] = [
 const LFM2_KINDS: Key = Key::LayerKinds("layer_types", ["full_attention", "conv"]);
 const TAPS: Key = Key::Count("shortconv.l_cache", "conv_L_cache");
 
-pub(super) static MIXED: [Architecture; 17] = [
+pub(super) static MIXED: [Architecture; 18] = [
     Architecture {
         name: "gpt-oss",
         model_type: "gpt_oss",
@@ -271,6 +271,7 @@ pub(super) static MIXED: [Architecture; 17] = [
         name: "granitemoe",
         model_type: "granitemoe",
         class: "GraniteMoeForCausalLM",
+        shared: Some(false),
         neighbours: true,
         names: &GRANITE_NAMES,
         parted: Some(&GRANITE),
@@ -281,6 +282,26 @@ pub(super) static MIXED: [Architecture; 17] = [
             GRANITE_SCALES[3],
             LOCAL_EXPERTS,
             CHOSEN,
+            ATTENTION_BIAS,
+        ],
+        ..BASE
+    },
+    Architecture {
+        name: "granitemoe",
+        model_type: "granitemoeshared",
+        class: "GraniteMoeSharedForCausalLM",
+        shared: Some(true),
+        neighbours: true,
+        names: &GRANITE_NAMES,
+        parted: Some(&GRANITE),
+        keys: &[
+            GRANITE_SCALES[0],
+            GRANITE_SCALES[1],
+            GRANITE_SCALES[2],
+            GRANITE_SCALES[3],
+            LOCAL_EXPERTS,
+            CHOSEN,
+            SHARED_SIZE,
             ATTENTION_BIAS,
         ],
         ..BASE

@@ -22,9 +22,11 @@ const LONG_PART: u32 = 1024;
 const NEVER: u32 = 1 << 26;
 /// Rows whose parts are few enough to be kept.
 const FEW_ROWS: u32 = 64;
+/// Threadgroups that a multiprocessor should hold: one computes while another waits for keys and values.
+const THREADGROUPS: u32 = 2;
 /// Threadgroups that keep a large device busy: of one row, whose parts are all there is, and of several.
 const ENOUGH_ALONE: u32 = 1024;
-const ENOUGH: u32 = 512;
+const ENOUGH: u32 = 256;
 /// Up to so many positions each head reads keys and values for itself: the device has room, and caches hold them.
 const APART: u32 = 512;
 /// From so many threadgroups on the device has no room for that.
@@ -198,6 +200,7 @@ impl Attention {
         let flag = |is: bool| u32::from(is);
         let defines = smallvec![
             ("THREADS", THREADS),
+            ("THREADGROUPS", THREADGROUPS),
             ("VALUE", value_number(self.value)),
             ("CACHE", value_number(self.cache)),
             ("HEAD_DIM", self.head_dim),

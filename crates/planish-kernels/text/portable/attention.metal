@@ -3,8 +3,8 @@
 // and one part of the positions; how many parts a row has depends on its own length and the number of rows. LANES lanes read one position, 8 neighbouring values each at a time; a simdgroup takes POSITIONS_EACH positions for
 // each such group of lanes at once. Scores and sums are f32 (online softmax).
 // Grids: attention (rows, heads / HEADS_EACH, parts); attention_merge (rows, heads, 1), which only follows where rows are SPLIT.
-// Defines: THREADS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, SPLIT, PART, MOST_PARTS, WINDOW, SOFTCAP, ALIBI, SINKS, TEMPERATURE_TUNING,
-// LANES (a power of two).
+// Defines: THREADS, THREADGROUPS, VALUE, CACHE, HEAD_DIM, VALUE_DIM, HEADS_EACH, SPLIT, PART, MOST_PARTS, WINDOW, SOFTCAP, ALIBI, SINKS,
+// TEMPERATURE_TUNING, LANES (a power of two).
 
 typedef TYPE_OF(CACHE) cache_t;
 
@@ -12,7 +12,7 @@ typedef TYPE_OF(CACHE) cache_t;
 #define GROUPS (32 / LANES)                                // positions beside each other
 #define KEY_EACH ((HEAD_DIM + 8 * LANES - 1) / (8 * LANES)) // eights of a lane
 #define VALUE_EACH ((VALUE_DIM + 8 * LANES - 1) / (8 * LANES))
-#define POSITIONS_EACH (KEY_EACH + VALUE_EACH > 2 ? 2 : 4)  // scored together, so that reads overlap
+#define POSITIONS_EACH 2                                    // scored together, so that reads overlap
 #define STEP (GROUPS * POSITIONS_EACH)                      // positions of a simdgroup
 #define PARTIAL_SIZE (VALUE_DIM + 2)                        // weighted values, maximum, total
 

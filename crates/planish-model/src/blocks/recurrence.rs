@@ -1,6 +1,6 @@
 //! Gated delta nets, Kimi Delta Attention and Mamba 2: a convolution of queries, keys and values, a linear recurrence, a norm and a gate.
 
-use planish_ops::{CopyHeads, Gate, HeadPart, Linear, Ops, Recurrence, Rule, Shape, Steps};
+use planish_ops::{CopyHeads, Gate, HeadPart, Ops, Recurrence, Rule, Shape, Steps};
 
 use super::convolution::ConvolutionLayer;
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
@@ -36,15 +36,15 @@ impl<O: Ops> Ranked<O> {
     }
 
     /// From the input of the pass, by way of `ranked`.
-    fn run(&self, pass: &Pass<'_, O>, ranked: &mut O::Tensor, output: &mut O::Tensor) {
+    fn run(&self, pass: &mut Pass<'_, O>, ranked: &mut O::Tensor, output: &mut O::Tensor) {
         let input = match &self.down {
             Some(down) => {
-                down.apply(pass.ops, pass.rows, pass.input, ranked);
+                pass.linear(pass.input, &[down], &mut [&mut *ranked]);
                 &*ranked
             }
             None => pass.input,
         };
-        self.layer.apply(pass.ops, pass.rows, input, output);
+        pass.linear(input, &[&self.layer], &mut [output]);
     }
 }
 
@@ -98,25 +98,19 @@ impl<O: Ops> RecurrenceBlock<O> {
     }
 
     /// Everything that reads the input, at once.
-    fn project(&self, pass: &Pass<'_, O>, outputs: [&mut O::Tensor; 4]) {
+    fn project(&self, pass: &mut Pass<'_, O>, outputs: [&mut O::Tensor; 4]) {
         // The last one where there are beta.
         let last = self.beta.as_ref();
         let (steps, mut outputs) = (&self.steps.layer, outputs);
         let layers = [&self.inputs[0], &self.gate.layer, steps, last.unwrap_or(steps)];
         let count = layers.len() - usize::from(last.is_none());
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &layers.map(|layer| &layer.weight)[..count],
-            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
-            outputs: &mut outputs[..count],
-        });
+        pass.linear(pass.input, &layers[..count], &mut outputs[..count]);
     }
 
     /// The same where queries, keys and values have layers of their own, or others are of low rank: `others` are their results.
     fn project_apart(
         &self,
-        pass: &Pass<'_, O>,
+        pass: &mut Pass<'_, O>,
         [inputs, gate, steps, beta]: [&mut O::Tensor; 4],
         others: &mut [O::Tensor],
     ) {
@@ -124,7 +118,7 @@ impl<O: Ops> RecurrenceBlock<O> {
         let stride = self.spec.shape.cols();
         let mut start = 0;
         for (layer, part) in self.inputs.iter().zip(&mut *others) {
-            layer.apply(ops, rows, pass.input, part);
+            pass.linear(pass.input, &[layer], &mut [&mut *part]);
             let width = layer.weight.rows();
             ops.copy_heads(CopyHeads {
                 rows,
@@ -146,7 +140,7 @@ impl<O: Ops> RecurrenceBlock<O> {
         self.gate.run(pass, ranked, gate);
         self.steps.run(pass, ranked, steps);
         if let Some(layer) = &self.beta {
-            layer.apply(ops, rows, pass.input, beta);
+            pass.linear(pass.input, &[layer], &mut [beta]);
         }
     }
 

@@ -8,12 +8,40 @@ use super::super::architectures::all;
 use super::super::row_order::RowOrder;
 
 /// Classes of config.json that are written, and the class whose row says how.
-const CLASSES: [(&str, &str); 4] = [
+const CLASSES: [(&str, &str); 6] = [
     ("LlamaForCausalLM", "LlamaForCausalLM"),
     ("MistralForCausalLM", "LlamaForCausalLM"),
     ("Qwen2ForCausalLM", "Qwen2ForCausalLM"),
     ("Qwen3ForCausalLM", "Qwen3ForCausalLM"),
+    ("GraniteForCausalLM", "GraniteForCausalLM"),
+    ("SmolLM3ForCausalLM", "SmolLM3ForCausalLM"),
 ];
+
+/// Numbers of Granite's config and of the file, and what they are where the config does not say it.
+const SCALES: [(&str, &str, f64); 4] = [
+    ("attention_multiplier", "attention.scale", 1.0),
+    ("embedding_multiplier", "embedding_scale", 1.0),
+    ("residual_multiplier", "residual_scale", 1.0),
+    ("logits_scaling", "logit_scale", 1.0),
+];
+
+/// Every fourth layer of SmolLM3 is not rotated, which llama.cpp knows without being told.
+fn check_rotated_layers(config: &Map<String, Value>) -> Result<(), String> {
+    let Some(layers) = config.get("no_rope_layers").and_then(Value::as_array) else {
+        return match config
+            .get("no_rope_layer_interval")
+            .is_none_or(|every| *every == 4 || every.is_null())
+        {
+            true => Ok(()),
+            false => Err("`no_rope_layer_interval` is not 4, and llama.cpp computes no other".to_owned()),
+        };
+    };
+    let fits = |(layer, rotated): (usize, &Value)| *rotated == u8::from(!(layer + 1).is_multiple_of(4));
+    match layers.iter().enumerate().all(fits) {
+        true => Ok(()),
+        false => Err("`no_rope_layers` are not every fourth layer, and llama.cpp computes no others".to_owned()),
+    }
+}
 
 /// Keys and values, as the file has them.
 #[derive(Default)]
@@ -66,6 +94,11 @@ impl Pairs {
     pub fn texts(&mut self, key: &str, values: &[String]) {
         self.array(key, TEXT, values.len());
         values.iter().for_each(|value| text(&mut self.bytes, value));
+    }
+
+    pub fn floats(&mut self, key: &str, values: &[f32]) {
+        self.array(key, F32, values.len());
+        values.iter().for_each(|value| self.bytes.extend(value.to_le_bytes()));
     }
 
     pub fn integers(&mut self, key: &str, values: &[i32]) {
@@ -184,6 +217,14 @@ pub(super) fn add(config: &Map<String, Value>, architecture: &Architecture, pair
     let number = |section: Option<&Map<String, Value>>, key: &str| section?.get(key)?.as_f64();
     let epsilon = number(Some(config), "rms_norm_eps").ok_or("config.json lacks the key `rms_norm_eps`")?;
     pairs.f32(&format!("{name}.attention.layer_norm_rms_epsilon"), epsilon as f32);
+    match architecture.name {
+        "granite" => SCALES.iter().for_each(|(key, stored, default)| {
+            let value = number(Some(config), key).unwrap_or(*default);
+            pairs.f32(&format!("{name}.{stored}"), value as f32);
+        }),
+        "smollm3" => check_rotated_layers(config)?,
+        _ => {}
+    }
     let theta = number(rope(config), "rope_theta").or_else(|| number(Some(config), "rope_theta"));
     pairs.f32(&format!("{name}.rope.freq_base"), theta.unwrap_or(10000.0) as f32);
     match rope_kind(config) {

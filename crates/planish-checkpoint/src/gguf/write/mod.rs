@@ -5,6 +5,7 @@
 
 mod blocks;
 mod keys;
+mod sentencepiece;
 mod shapes;
 mod tokenizer;
 

@@ -1,17 +1,20 @@
-//! Metadata of a tokenizer, from the files of Hugging Face. Byte-level tokenizers are written whose way of cutting text is one that
-//! llama.cpp has a name for.
+//! Metadata of a tokenizer, from the files of Hugging Face: byte-level ones whose way of cutting text is one that llama.cpp has a name
+//! for, and those of the SentencePiece kind.
 
 use serde_json::{Value, json};
 
 use super::super::tokenizer::pre_tokenizer_name;
 use super::keys::Pairs;
+use super::sentencepiece;
 use crate::{Checkpoint, Error};
 
 /// Kinds of tokens.
-const ORDINARY: i32 = 1;
+pub(super) const ORDINARY: i32 = 1;
+pub(super) const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+pub(super) const BYTE: i32 = 6;
 
 /// A checkpoint without a tokenizer is written without one.
 pub(super) fn add(checkpoint: &Checkpoint, pairs: &mut Pairs) -> Result<(), Error> {
@@ -43,9 +46,13 @@ fn json_file(checkpoint: &Checkpoint, name: &str) -> Result<Option<Value>, Error
 
 fn add_tokens(checkpoint: &Checkpoint, tokenizer: &Value, settings: &Value, pairs: &mut Pairs) -> Result<(), String> {
     let model = &tokenizer["model"];
-    let pre = pre_tokenizer_name(tokenizer).ok_or(
-        "its way of cutting text has no name in llama.cpp: byte-level tokenizers of GPT-2, SmolLM, Llama 3, Qwen2, Tekken and GPT-4o are written",
-    )?;
+    let space_first = sentencepiece::space_first(tokenizer);
+    let pre = match space_first {
+        Some(_) => "default",
+        None => pre_tokenizer_name(tokenizer).ok_or(
+            "its way of cutting text has no name in llama.cpp: byte-level tokenizers of GPT-2, SmolLM, Llama 3, Qwen2, Tekken and GPT-4o, and SentencePiece's, are written",
+        )?,
+    };
     let size = checkpoint
         .config()
         .get("vocab_size")
@@ -71,32 +78,43 @@ fn add_tokens(checkpoint: &Checkpoint, tokenizer: &Value, settings: &Value, pair
         put(token["id"].as_u64(), text, if special { CONTROL } else { USER_DEFINED })?;
     }
     tokens.resize(size, None);
-    let tokens: Vec<(String, i32)> = tokens
+    let mut tokens: Vec<(String, i32)> = tokens
         .into_iter()
         .enumerate()
         .map(|(id, token)| token.unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED)))
         .collect();
-    let id_of = |text: &str| tokens.iter().position(|(token, _)| token == text);
     let merges = model["merges"].as_array().into_iter().flatten().map(|merge| {
         let pair = match merge {
-            Value::String(pair) => Some(pair.clone()),
-            Value::Array(pair) if pair.len() == 2 => pair[0]
-                .as_str()
-                .zip(pair[1].as_str())
-                .map(|(left, right)| format!("{left} {right}")),
+            Value::String(pair) => pair.split_once(' '),
+            Value::Array(pair) if pair.len() == 2 => pair[0].as_str().zip(pair[1].as_str()),
             _ => None,
         };
+        let pair = pair.map(|(left, right)| (left.to_owned(), right.to_owned()));
         pair.ok_or_else(|| format!("expected a pair of texts as a merge, found {merge}"))
     });
-    let merges = merges.collect::<Result<Vec<String>, String>>()?;
-    pairs.text("tokenizer.ggml.model", "gpt2");
+    let merges = merges.collect::<Result<Vec<(String, String)>, String>>()?;
+    let scores = match space_first {
+        Some(_) => Some(sentencepiece::scores(model, &merges, &mut tokens)?),
+        None => None,
+    };
+    let id_of = |text: &str| tokens.iter().position(|(token, _)| token == text);
+    pairs.text("tokenizer.ggml.model", if scores.is_some() { "llama" } else { "gpt2" });
     pairs.text("tokenizer.ggml.pre", pre);
     let (texts, kinds): (Vec<String>, Vec<i32>) = tokens.iter().cloned().unzip();
     pairs.texts("tokenizer.ggml.tokens", &texts);
     pairs.integers("tokenizer.ggml.token_type", &kinds);
-    pairs.texts("tokenizer.ggml.merges", &merges);
+    match scores {
+        Some(scores) => {
+            pairs.floats("tokenizer.ggml.scores", &scores);
+            pairs.flag("tokenizer.ggml.add_space_prefix", space_first == Some(true));
+        }
+        None => {
+            let merges: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+            pairs.texts("tokenizer.ggml.merges", &merges);
+        }
+    }
     let mut bos = None;
-    for (name, key) in [("bos", "bos"), ("eos", "eos"), ("padding", "pad")] {
+    for (name, key) in [("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")] {
         let told = &settings[format!("{key}_token")];
         let told = told.as_str().or_else(|| told["content"].as_str()).and_then(id_of);
         let configured = checkpoint.config().get(&format!("{key}_token_id"));

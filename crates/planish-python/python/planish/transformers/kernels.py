@@ -74,6 +74,17 @@ def linear(x, parts, bias, rows: int, bits: int, group_size: int, scale_type: to
     return output
 
 
+def folded_linear(x, packed, weight: PackedLayout, rows: int):
+    """What `linear` does most often, with as little beside it as can be: x contiguous, the weight in one tensor, both on the CPU, no bias."""
+    shape, dtype = x.shape, x.dtype
+    name = TYPES.get(dtype) or _described(x)
+    output = x.new_empty((*shape[:-1], rows))
+    weight.linear(
+        [packed.data_ptr()], x.data_ptr(), name, x.numel() // shape[-1], output.data_ptr(), 0, name, exact, torch.get_num_threads()
+    )
+    return output
+
+
 def backward(grad, parts, cols: int, bits: int, group_size: int, scale_type: torch.dtype):
     """`grad @ weight` in f32, in the type of grad. // grad (..., rows) -> (..., cols)"""
     rows = grad.shape[-1]

@@ -71,7 +71,7 @@ class Packed(nn.Module):
         else:
             into = torch.empty(self.layout.bytes, dtype=torch.uint8) if into is None else into
             self.layout.interleave([part.data_ptr() for part in parts], into.data_ptr())
-        self.folded_type = self.scale_type
+        self.folded_type, self.folded_layout = self.scale_type, self.layout
         for name in PARTS:
             del self._parameters[name]
         self.register_buffer("packed", into, persistent=False)
@@ -109,9 +109,15 @@ class Packed(nn.Module):
     def __getstate__(self):
         """For copies and pickles: this weight without the memory that it shares with others."""
         state = self.__dict__.copy()
+        state.pop("folded_layout", None)
         if self.folded:
             state["_buffers"] = {**self._buffers, "packed": self._buffers["packed"].clone()}
         return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if self.folded:
+            self.folded_layout = self.layout
 
     def _apply(self, fn, recurse=True):
         """Scales and biases of groups keep their type: another would change the weights. Each kind of device has an order of its own."""
@@ -145,8 +151,15 @@ class Packed(nn.Module):
     def _product(self, x, bias):
         if x.shape[-1] != self.cols:
             raise ValueError(f"a packed layer of {self.cols} inputs was given {x.shape[-1]}")
-        differentiable = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
-        operation = torch.ops.planish.linear if differentiable or torch.compiler.is_compiling() else kernels.linear
+        if torch.compiler.is_compiling():
+            operation = torch.ops.planish.linear
+        elif torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
+            operation = torch.ops.planish.linear
+        else:
+            packed = self._buffers.get("packed")
+            if packed is not None and bias is None and x.is_cpu and packed.is_cpu and x.is_contiguous():
+                return kernels.folded_linear(x, packed, self.folded_layout, self.rows)
+            operation = kernels.linear
         return operation(
             x, self._parts(), bias, self.rows, self.bits, self.group_size, self.scale_type, kernels.exact
         )
