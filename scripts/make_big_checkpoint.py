@@ -71,4 +71,5 @@ def main():
     print(f"{folder}: {position / 1e9:.2f} GB")
 
 
-main()
+if __name__ == "__main__":
+    main()

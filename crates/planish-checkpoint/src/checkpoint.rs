@@ -10,7 +10,7 @@ use planish_format::FloatType;
 use planish_format::memory::or_out_of_memory;
 use serde_json::{Map, Value};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Beside};
 use crate::assemble::{Part, PartsByName, assemble};
 use crate::folder::map::{MappedFile, Mapping};
 use crate::source::Source;
@@ -121,7 +121,8 @@ impl Checkpoint {
     }
 
     /// The same checkpoint with the adapter in `folder` merged into its weights: PEFT's LoRA and DoRA, mlx-lm's. Weights that it changes
-    /// are plain, those that were packed of the type that config.json names, else bfloat16.
+    /// are plain, those that were packed of the type that config.json names, else bfloat16; [`Checkpoint::read_beside`] has these as they
+    /// are stored.
     ///
     /// # Errors
     /// An adapter of another kind, or that is not for this model; a tensor that is missing or has another shape.
@@ -197,6 +198,25 @@ impl Checkpoint {
                 None => self.assembled(entry),
             }
         })?
+    }
+
+    /// As [`Checkpoint::read`], for a packed weight that the adapter changes: the weight as it is stored, and what the adapter adds to its
+    /// products. `None` for every other weight.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read_beside(&self, entry: &Entry) -> Result<Option<Beside>, Error> {
+        let adapted = self.adapter.as_ref().and_then(|adapter| adapter.change(entry));
+        let Some(adapted) = adapted.filter(|adapted| matches!(adapted.stored().layout, Layout::Packed { .. })) else {
+            return Ok(None);
+        };
+        or_out_of_memory(|| adapted.beside(self.assembled(adapted.stored())?))?
+    }
+
+    /// How an entry is stored, whatever an adapter makes of it.
+    pub fn stored_layout<'a>(&'a self, entry: &'a Entry) -> &'a Layout {
+        let stored = self.adapter.as_ref().and_then(|adapter| adapter.stored(entry));
+        &stored.unwrap_or(entry).layout
     }
 
     fn assembled(&self, entry: &Entry) -> Result<Weight, Error> {

@@ -24,6 +24,7 @@ mod tensor;
 mod view;
 mod writer;
 
+pub use adapter::{Beside, LowRank};
 pub use assemble::Part;
 pub use checkpoint::{Checkpoint, FilesRead};
 pub use checksum::Checksum;

@@ -75,6 +75,7 @@ fn quantize(error: &QuantizeError) -> Option<String> {
         QuantizeError::Inexpressible { remedy, .. } | QuantizeError::Source { remedy, .. } => remedy.and_then(cure),
         QuantizeError::NonFinite { .. } => Some(", or pass --allow-nan to go on all the same".to_owned()),
         QuantizeError::Overflow { .. } => Some(" with --dtype, or --clamp for the largest that it holds".to_owned()),
+        QuantizeError::BeyondMode { .. } => Some(", or --clamp for the largest that it holds".to_owned()),
         QuantizeError::Scale { .. } => Some(" with --dtype".to_owned()),
         QuantizeError::Device(error) => error.downcast_ref::<DeviceError>().map(device),
         _ => None,

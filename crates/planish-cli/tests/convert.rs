@@ -2,8 +2,10 @@
 
 mod support;
 
-use planish_checkpoint::Weight;
-use planish_format::FloatType;
+use std::collections::BTreeMap;
+
+use planish_checkpoint::{Entry, Weight};
+use planish_format::{FloatType, dequantize};
 use serde_json::{Value, json};
 use support::{Scratch, llama_config, llama_tensors, plain};
 
@@ -20,6 +22,16 @@ fn parts(scratch: &Scratch, name: &str) -> Vec<(String, [Vec<u8>; 3])> {
         }
     }
     parts
+}
+
+/// What every packed weight stands for, in f32.
+fn floats(scratch: &Scratch, name: &str) -> BTreeMap<String, Vec<u8>> {
+    let checkpoint = scratch.open(name);
+    let read = |entry: &Entry| match checkpoint.read(entry).unwrap() {
+        Weight::Packed(matrix) => Some((entry.name.clone(), dequantize(&matrix, FloatType::F32))),
+        Weight::Plain(_) => None,
+    };
+    checkpoint.entries().iter().filter_map(read).collect()
 }
 
 fn quantize(scratch: &Scratch, flags: &[&str]) {
@@ -112,21 +124,14 @@ fn what_the_other_dialect_cannot_hold_is_refused() {
     );
     for (flags, part) in [
         (
-            &["--format", "mlx", "--group-size", "32", "--bits", "3"][..],
-            "holds 2, 4 and 8 bits, not 3",
-        ),
-        (
-            &["--format", "mlx", "--group-size", "32", "--bits", "6"],
-            "holds 2, 4 and 8 bits, not 6",
-        ),
-        (
-            &["--format", "mlx", "--group-size", "32", "--override", "q_proj=8"],
+            &["--format", "mlx", "--group-size", "32", "--override", "q_proj=4,64"][..],
             "one packing for all layers",
         ),
         (
             &["--format", "mlx", "--group-size", "32", "--override", "proj=none"],
             "no linear layer is packed",
         ),
+        (&["--format", "mlx", "--mode", "mxfp8"], "span 18 bits of whole numbers"),
     ] {
         quantize(&scratch, flags);
         let message = scratch.fail(&["convert", "packed", "--to", "metal", "--out", "out"]);
@@ -144,6 +149,35 @@ fn what_the_other_dialect_cannot_hold_is_refused() {
     );
     let message = scratch.fail(&["convert", "packed", "--to", "metal", "--out", "out"]);
     assert!(message.contains("in the metal format already"), "{message}");
+}
+
+/// The metal format has 2, 4 and 8 bits, the same for all layers: other codes are written in more bits, and every weight is the same.
+#[test]
+fn codes_of_other_bits_become_wider() {
+    let scratch = Scratch::new();
+    scratch.llama("source");
+    for (flags, bits) in [
+        (&["--group-size", "32", "--bits", "3"][..], 4),
+        (&["--group-size", "32", "--bits", "6"], 8),
+        (&["--group-size", "32", "--override", "q_proj=8"], 8),
+        (&["--mode", "mxfp4"], 8),
+        (&["--mode", "nvfp4"], 8),
+    ] {
+        quantize(&scratch, &[&["--format", "mlx"], flags].concat());
+        let told = scratch.succeed(&["convert", "packed", "--to", "metal", "--out", "metal"]);
+        assert!(told.contains(&format!("are written in {bits} bits")), "{told}");
+        assert_eq!(scratch.config("metal")["quantization_config"]["bits"], bits);
+        let (source, converted) = (floats(&scratch, "packed"), floats(&scratch, "metal"));
+        let layers = converted.iter().filter(|(name, _)| name.contains("proj"));
+        assert_eq!(layers.count(), converted.len());
+        assert!(converted.len() >= 7);
+        for (name, values) in &converted {
+            assert!(source[name] == *values, "{flags:?}: {name}");
+        }
+        for folder in ["packed", "metal"] {
+            std::fs::remove_dir_all(scratch.path(folder)).unwrap();
+        }
+    }
 }
 
 /// Code by code, as the format defines it: weight = scale * code + bias, in f32, then rounded to the type of the scales.

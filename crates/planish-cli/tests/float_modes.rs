@@ -5,7 +5,7 @@ mod support;
 use planish_checkpoint::Weight;
 use planish_format::{FloatMatrix, FloatMode, FloatType, quantize_floats};
 use serde_json::json;
-use support::{Scratch, llama_tensors};
+use support::{Scratch, llama_config, llama_tensors};
 
 /// planish-format's tests hold the codes to MLX's own.
 #[test]
@@ -74,4 +74,23 @@ fn modes_of_floats_are_written_as_mlx_names_them() {
         message.contains("--mode: the codes of floats are chosen as MLX does it"),
         "{message}"
     );
+}
+
+/// The largest scale of nvfp4 is 448: what MLX would make smaller without a word is refused by name.
+#[test]
+fn weights_beyond_the_largest_scale_are_told() {
+    let scratch = Scratch::new();
+    let mut tensors = llama_tensors();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let large = tensors.iter_mut().find(|tensor| tensor.name == name).unwrap();
+    large.values[2 * 64 + 5] = -3008.0;
+    scratch.write("source", &llama_config(), FloatType::BF16, &tensors);
+    let quantize = ["quantize", "source", "--format", "mlx", "--out", "out", "--mode"];
+    let message = scratch.fail(&[&quantize[..], &["nvfp4"]].concat());
+    let expected =
+        format!("{name} holds -3008 at row 2, column 5, and nvfp4 holds up to 2688: choose another mode, or --clamp");
+    assert!(message.contains(&expected), "{message}");
+    for flags in [&["nvfp4", "--clamp"][..], &["mxfp4", "--force"], &["mxfp8", "--force"]] {
+        scratch.succeed(&[&quantize[..], flags].concat());
+    }
 }

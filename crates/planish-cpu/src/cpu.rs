@@ -189,12 +189,12 @@ impl Cpu {
         }
     }
 
-    /// Whether rounded products are faster, and nearer, once a matrix is interleaved.
+    /// Whether rounded products are faster, and nearer, once a matrix is interleaved by [`crate::Interleaved::new`].
     pub fn interleaves(&self, matrix: &PackedMatrix) -> bool {
         self.set
             .interleaved
             .as_ref()
-            .is_some_and(|kernels| (kernels.fits)(matrix))
+            .is_some_and(|kernels| (kernels.fits)(matrix) && interleaved::fits(matrix))
     }
 
     fn bf16_kernels(&self, m: usize, packing: Packing) -> Option<&'static Bf16Kernels> {

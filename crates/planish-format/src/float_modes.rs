@@ -35,6 +35,14 @@ impl FloatMode {
         }
     }
 
+    /// The largest magnitude that a code and a scale hold together, if any finite f32 is beyond it.
+    pub fn largest_weight(self) -> Option<f32> {
+        match self {
+            FloatMode::Nvfp4 => Some(LARGEST_FLOAT8 * FLOATS4[7]),
+            FloatMode::Mxfp4 | FloatMode::Mxfp8 => None,
+        }
+    }
+
     /// What the largest code stands for.
     fn largest(self) -> f32 {
         match self {

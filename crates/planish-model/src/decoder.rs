@@ -104,7 +104,7 @@ struct Lists {
 
 impl<O: Ops> Decoder<O> {
     pub(crate) fn load(ops: O, architecture: &Architecture, source: &dyn WeightSource) -> Result<Decoder<O>, Error> {
-        let loader = Loader { ops: &ops, source };
+        let loader = Loader::new(&ops, source);
         let embedding = Embedding::load(&loader, architecture)?;
         let mut sets = TensorSets::default();
         let specs = architecture.layers.iter().flat_map(|layer| &layer.steps);
@@ -124,12 +124,13 @@ impl<O: Ops> Decoder<O> {
         let final_norm = loader.norm(&final_norm)?;
         let head = match &architecture.head {
             HeadSpec::Tied(spec) if !source.has(&format!("{}.weight", spec.name)) => None,
-            HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
+            HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.merged_linear(spec)?),
         };
         parts.push(source.take_names());
         source.release();
         let weights = ops.used_bytes();
-        let workspace = Workspace::new(&ops, architecture, &sets)?;
+        let adapters = loader.adapters.into_inner();
+        let workspace = Workspace::new(&ops, architecture, &sets, &adapters)?;
         let finals = Finals::new(&ops, architecture)?;
         let memory = weights.zip(ops.used_bytes()).map(|(weights, used)| DeviceMemory {
             weights,

@@ -47,7 +47,10 @@ impl<O: Ops> Embedding<O> {
             table: table(name, architecture.vocabulary, cols)?,
             scale: *scale,
             factorized: match factorized {
-                Some(layers) => Some((loader.linear(&layers.project_in)?, loader.linear(&layers.project_out)?)),
+                Some(layers) => Some((
+                    loader.merged_linear(&layers.project_in)?,
+                    loader.merged_linear(&layers.project_out)?,
+                )),
                 None => None,
             },
             positions: match positions {
@@ -67,7 +70,7 @@ impl<O: Ops> Embedding<O> {
                 Some(spec) => Some(LayerInputs {
                     table: table(&spec.table, spec.rows, spec.layers * spec.width)?,
                     scale: spec.scale,
-                    projection: loader.linear(&spec.projection)?,
+                    projection: loader.merged_linear(&spec.projection)?,
                     norm: loader.norm(&spec.norm)?,
                 }),
                 None => None,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use planish_checkpoint::{Checkpoint, Entry, Layout, Tensor, View, Weight};
+use planish_checkpoint::{Beside, Checkpoint, Entry, Layout, LowRank, Tensor, View, Weight};
 use planish_format::{FloatType, PackedMatrix, PackedShape, Packing, memory};
 use planish_ops::{HostForm, HostWeight, Matrix, Origin, PlainMatrix, ToPack};
 use planish_quantize::{Method, Recipe, pack_weight};
@@ -16,6 +16,11 @@ use crate::{Error, LinearSpec, PrefixAlias, StackSpec};
 pub(crate) trait WeightSource {
     /// A weight (rows, cols), packed or plain, cut from where it stands.
     fn matrix(&self, spec: &LinearSpec) -> Result<PendingWeight<'_>, Error>;
+    /// A packed weight without the adapter that changes it, and what that adds to its products; `None` where [`WeightSource::matrix`] is
+    /// the whole weight.
+    fn adapted(&self, _spec: &LinearSpec) -> Result<Option<(PendingWeight<'_>, PendingLowRank<'_>)>, Error> {
+        Ok(None)
+    }
     /// The matrices of every expert, (rows, cols) each.
     fn stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error>;
     /// The biases of every expert, where there are some. // (experts * rows)
@@ -63,6 +68,14 @@ pub(crate) enum PendingWeight<'a> {
     ToPack(Unpacked<'a>),
     /// Packed, its columns stored as rows, and the type to unpack it to. // (cols, rows)
     Transposed(PackedMatrix, FloatType),
+}
+
+/// `scale * B A`, beside a weight (rows, cols).
+pub(crate) struct PendingLowRank<'a> {
+    pub(crate) a: PendingWeight<'a>, // (rank, cols)
+    pub(crate) b: PendingWeight<'a>, // (rows, rank)
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
 }
 
 /// A weight that the recipe packs. Its pages may go when it is dropped.
@@ -369,7 +382,7 @@ impl Found<'_> {
 impl WeightSource for CheckpointSource<'_> {
     fn matrix(&self, spec: &LinearSpec) -> Result<PendingWeight<'_>, Error> {
         let found = self.find(&format!("{}.weight", spec.name))?;
-        let plain = matches!(found.entry.layout, Layout::Plain(_));
+        let plain = matches!(self.checkpoint.stored_layout(found.entry), Layout::Plain(_));
         let transposed = spec.transposed && plain;
         found.check_shape(&match transposed {
             true => [spec.cols, spec.stored_rows()],
@@ -378,6 +391,33 @@ impl WeightSource for CheckpointSource<'_> {
         let entry = found.entry;
         let weight = cut(self.read(entry)?, spec, transposed);
         self.finish(entry, weight, (spec.rows, spec.cols))
+    }
+
+    fn adapted(&self, spec: &LinearSpec) -> Result<Option<(PendingWeight<'_>, PendingLowRank<'_>)>, Error> {
+        if self.quantize.is_some() || self.dequantize || self.replaced.is_some() {
+            return Ok(None);
+        }
+        let found = self.find(&format!("{}.weight", spec.name))?;
+        let Some(Beside { weight, low_rank }) = self.checkpoint.read_beside(found.entry)? else {
+            return Ok(None);
+        };
+        found.check_shape(&[spec.stored_rows(), spec.cols])?;
+        let LowRank { a, b, scale } = low_rank;
+        let rank = a.shape[0];
+        let cols_of_b = LinearSpec {
+            cols: rank,
+            ..spec.clone()
+        };
+        let whole = |weight, shape| self.finish(found.entry, weight, shape);
+        Ok(Some((
+            whole(cut(Weight::Packed(weight), spec, false), (spec.rows, spec.cols))?,
+            PendingLowRank {
+                a: whole(Weight::Plain(a), (rank, spec.cols))?,
+                b: whole(cut(Weight::Plain(b), &cols_of_b, false), (spec.rows, rank))?,
+                rank,
+                scale,
+            },
+        )))
     }
 
     fn stack(&self, spec: &StackSpec) -> Result<Vec<PendingWeight<'_>>, Error> {
@@ -390,7 +430,7 @@ impl WeightSource for CheckpointSource<'_> {
 
     fn origin(&self, spec: &LinearSpec) -> Option<Origin> {
         let found = self.find(&format!("{}.weight", spec.name)).ok()?;
-        let is_transposed = spec.transposed && matches!(found.entry.layout, Layout::Plain(_));
+        let is_transposed = spec.transposed && matches!(self.checkpoint.stored_layout(found.entry), Layout::Plain(_));
         (!is_transposed).then_some(Origin {
             entry: found.name,
             part: 0,

@@ -241,6 +241,7 @@ impl<O: Ops> Stream<'_, O> {
             },
             output: &mut workspace.deltas[delta],
             tensors: &mut workspace.sets[branch.tensors],
+            adapters: &mut workspace.adapters,
         };
         branch.block.run(&mut pass, state)?;
         if let Some(norm) = &branch.post_norm {

@@ -106,10 +106,10 @@ impl<O: Ops> Mixer<O> {
         let base: Vec<f32> = (0..rows).map(|index| f32::from(u8::from(stays(index)))).collect();
         Ok(Mixer {
             norm: loader.norm(&spec.norm)?,
-            router: loader.linear(&spec.router)?,
+            router: loader.merged_linear(&spec.router)?,
             coefficients: LinearLayer {
                 bias: Some(loader.vector(&base)?),
-                ..loader.linear(&spec.coefficients)?
+                ..loader.merged_linear(&spec.coefficients)?
             },
         })
     }
@@ -149,7 +149,7 @@ impl<O: Ops> StreamEnds<O> {
         let layers = |specs: &[LinearSpec]| {
             specs
                 .iter()
-                .map(|spec| loader.linear(spec))
+                .map(|spec| loader.merged_linear(spec))
                 .collect::<Result<_, Error>>()
         };
         Ok(StreamEnds {

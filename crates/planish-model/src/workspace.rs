@@ -1,6 +1,8 @@
 //! The tensors between the operations, allocated once for the largest pass.
 
-use planish_ops::Ops;
+use std::collections::BTreeSet;
+
+use planish_ops::{Ops, Shape};
 
 use crate::blocks::{Angles, device_error};
 use crate::streams::Streams;
@@ -21,6 +23,40 @@ pub(crate) struct Workspace<O: Ops> {
     pub(crate) streams: Option<Streams<O>>,          // other hidden states
     pub(crate) angles: Vec<Angles<O>>,               // of each rope
     pub(crate) sets: Vec<Vec<O::Tensor>>,            // by [`TensorSets::reserve`]
+    pub(crate) adapters: AdapterTensors<O>,
+}
+
+/// What layers with an adapter need: columns of `A x`, and of `B (A x)`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AdapterSizes {
+    ranks: BTreeSet<usize>,
+    widths: BTreeSet<usize>,
+}
+
+impl AdapterSizes {
+    /// A layer of so many rows with an adapter of that rank.
+    pub(crate) fn add(&mut self, rank: usize, rows: usize) {
+        self.ranks.insert(rank);
+        self.widths.insert(rows);
+    }
+}
+
+/// The tensors of [`AdapterSizes`], each (rows, size).
+pub(crate) struct AdapterTensors<O: Ops> {
+    reduced: Vec<O::Tensor>,
+    added: Vec<O::Tensor>,
+}
+
+impl<O: Ops> AdapterTensors<O> {
+    /// Those of an adapter of that rank, for a layer of so many rows.
+    pub(crate) fn of(&mut self, rank: usize, rows: usize) -> (&mut O::Tensor, &mut O::Tensor) {
+        let of_width = |tensors: &[O::Tensor], cols: usize| {
+            let index = tensors.iter().position(|tensor| tensor.cols() == cols);
+            index.expect("the loader counted the sizes of every adapter")
+        };
+        let (reduced, added) = (of_width(&self.reduced, rank), of_width(&self.added, rows));
+        (&mut self.reduced[reduced], &mut self.added[added])
+    }
 }
 
 /// A tensor that a block needs: `per_row` rows of `cols` values for each row of a pass.
@@ -70,7 +106,12 @@ impl TensorSets {
 }
 
 impl<O: Ops> Workspace<O> {
-    pub(crate) fn new(ops: &O, architecture: &Architecture, sets: &TensorSets) -> Result<Workspace<O>, Error> {
+    pub(crate) fn new(
+        ops: &O,
+        architecture: &Architecture,
+        sets: &TensorSets,
+        adapters: &AdapterSizes,
+    ) -> Result<Workspace<O>, Error> {
         let steps = architecture.layers.iter().flat_map(|LayerSpec { steps }| steps);
         let branches = steps.map(|step| step.branches.len()).max().unwrap_or(1);
         let sizes = sets.sets.iter().flatten();
@@ -79,7 +120,9 @@ impl<O: Ops> Workspace<O> {
         let input_values = layer_inputs.map_or(0, |spec| 2 * spec.layers * spec.width);
         let streams = architecture.embedding.streams.as_ref();
         let stream_values = streams.map_or(0, |spec| Streams::<O>::row_values(spec, architecture.hidden));
-        let row_bytes = 4 * ((2 + branches) * architecture.hidden + set_values + input_values + stream_values);
+        let adapter_values: usize = adapters.ranks.iter().chain(&adapters.widths).sum();
+        let values = set_values + input_values + stream_values + adapter_values;
+        let row_bytes = 4 * ((2 + branches) * architecture.hidden + values);
         let rows = (O::PASS.bytes / row_bytes).clamp(LEAST_ROWS, O::PASS.rows) / 32 * 32;
         let sized = |size: &TensorSize| {
             let rows = rows * size.per_row;
@@ -115,6 +158,10 @@ impl<O: Ops> Workspace<O> {
                 .collect::<Result<_, _>>()?,
             angles: ropes.collect::<Result<_, Error>>()?,
             sets: sets.collect::<Result<_, _>>()?,
+            adapters: AdapterTensors {
+                reduced: adapters.ranks.iter().copied().map(tensor).collect::<Result<_, _>>()?,
+                added: adapters.widths.iter().copied().map(tensor).collect::<Result<_, _>>()?,
+            },
         })
     }
 }

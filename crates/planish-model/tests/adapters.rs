@@ -12,7 +12,7 @@ use common::{exact, folder};
 use golden::{Golden, error, run};
 use planish_checkpoint::{Checkpoint, Layout, Weight};
 use planish_format::FloatType;
-use planish_model::Model;
+use planish_model::{LoadOptions, Model};
 use planish_quantize::{Output, dequantize};
 use serde_json::{Value, json};
 
@@ -57,10 +57,66 @@ fn logits_are_those_of_peft_and_mlx_lm() {
     }
 }
 
-/// Weights of packed modules are unpacked, and no others.
+const METAL: &str = "llama_llama3_biases/metal";
+const MLX: &str = "../golden_adapters/mlx_base";
+
+/// What PEFT (for mlx-lm's adapters, mlx-lm) computes with packed weights, and what a model computes that keeps them packed.
+#[test]
+fn adapters_beside_packed_weights_agree_with_peft_and_mlx_lm() {
+    for (base, case, file) in [
+        (METAL, "lora", "golden_metal"),
+        (METAL, "dora", "golden_metal"),
+        (MLX, "peft_on_mlx", "golden"),
+        (MLX, "mlx_on_mlx", "golden"),
+        (MLX, "mlx_dora_on_mlx", "golden"),
+    ] {
+        let golden = Golden::read_file(&format!("../golden_adapters/{case}"), file);
+        let logits = |checkpoint: &Checkpoint, options| run(&mut Model::load(checkpoint, &options).unwrap(), &golden);
+        let error_of =
+            |(prefill, steps): (Vec<f32>, Vec<f32>)| error(&prefill, &golden.prefill).max(error(&steps, &golden.steps));
+        let adapted = open(base, &adapter(case));
+        let exactly = error_of(logits(&adapted, exact()));
+        let rounded = error_of(logits(&adapted, LoadOptions::default()));
+        println!("{case} on {base}: {exactly:.1e}, rounded {rounded:.1e}");
+        assert!(exactly < 1e-4, "{case}: {exactly}");
+        assert!(rounded < 0.05, "{case}: {rounded}");
+        let without = Checkpoint::open(&folder(base)).unwrap();
+        assert!(error_of(logits(&without, exact())) > 1e-2, "{case}");
+    }
+}
+
+/// No weight that was packed is held as floats: the codes are those of the file, in its mapping.
+#[test]
+fn packed_weights_beside_an_adapter_are_those_of_the_file() {
+    for (base, case, scaled) in [
+        (METAL, "lora", false),
+        (METAL, "dora", true),
+        (MLX, "mlx_on_mlx", false),
+    ] {
+        let (adapted, stored) = (open(base, &adapter(case)), Checkpoint::open(&folder(base)).unwrap());
+        let mut found = 0;
+        for entry in adapted.entries() {
+            let Some(beside) = adapted.read_beside(entry).unwrap() else {
+                continue;
+            };
+            found += 1;
+            let Weight::Packed(matrix) = stored.read(stored.entry(&entry.name).unwrap()).unwrap() else {
+                panic!("{}: a packed weight", entry.name)
+            };
+            assert_eq!(beside.weight.codes, matrix.codes);
+            assert_eq!(beside.weight.scales == matrix.scales, !scaled);
+            let rank = beside.low_rank.a.shape[0];
+            assert_eq!(beside.low_rank.a.shape, [rank, matrix.cols]);
+            assert_eq!(beside.low_rank.b.shape, [matrix.rows, rank]);
+        }
+        assert!(found >= 4, "{case}: {found}");
+    }
+}
+
+/// Weights of packed modules are unpacked where they are read merged, and no others.
 #[test]
 fn packed_weights_that_an_adapter_changes_become_plain() {
-    let base = "llama_llama3_biases/metal";
+    let base = METAL;
     let stored = Checkpoint::open(&folder(base)).unwrap();
     let adapted = open(base, &adapter("lora"));
     let plain = open(BASE, &adapter("lora"));

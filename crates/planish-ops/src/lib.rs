@@ -269,7 +269,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     fn rescale(&self, problem: Rescale<'_, Self>);
 
     /// Linear layers that share one input.
-    fn linear(&self, problem: Linear<'_, Self>);
+    fn linear(&self, problem: Linear<'_, '_, Self>);
 
     /// Cosines and sines for [`Ops::rope`].
     fn rope_angles(&self, problem: RopeAngles<'_, Self>);

@@ -4,7 +4,7 @@
 use crate::{Ops, Shape};
 
 /// Rows through one or more weights.
-pub struct Linear<'a, O: Ops> {
+pub struct Linear<'a, 'o, O: Ops> {
     /// Rows of the input to compute.
     pub rows: usize,
     /// Activations. // (rows, cols)
@@ -14,10 +14,10 @@ pub struct Linear<'a, O: Ops> {
     /// Each (1, features), where there is one; as many as weights.
     pub biases: &'a [Option<&'a O::Tensor>],
     /// Each (rows, features); as many as weights.
-    pub outputs: &'a mut [&'a mut O::Tensor],
+    pub outputs: &'a mut [&'o mut O::Tensor],
 }
 
-impl<O: Ops> Linear<'_, O> {
+impl<O: Ops> Linear<'_, '_, O> {
     /// Panics on sizes that do not fit.
     pub fn check(&self) {
         assert!(self.weights.len() == self.outputs.len() && self.weights.len() == self.biases.len());

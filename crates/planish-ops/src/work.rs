@@ -36,7 +36,7 @@ impl AddAssign for Work {
     }
 }
 
-impl<O: Ops> Linear<'_, O> {
+impl<O: Ops> Linear<'_, '_, O> {
     /// Every weight is read once, whatever the rows.
     pub fn work(&self) -> Work {
         let bytes = |weight: &&O::Weight| weight.bytes() as u64;

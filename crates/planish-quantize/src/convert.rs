@@ -1,10 +1,11 @@
 //! A packed checkpoint from one dialect to the other: codes, scales and biases stay as they are.
 //!
-//! Toward MLX everything can be said. The metal format has one packing and packs linear layers only, so toward it embeddings
-//! become plain, and what differs between linear layers is refused.
+//! Toward MLX everything can be said. The metal format has one packing of 2, 4 or 8 bits and packs linear layers only, so toward it
+//! embeddings become plain, codes of other bits are written in the next more that hold those of all layers, and layers of several
+//! groups are refused.
 
 use planish_checkpoint::mlx::{self, Arranged};
-use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Override, Scheme};
+use planish_checkpoint::{Checkpoint, Dialect, Entry, Layout, Mode, Override, Scheme};
 use planish_format::{FloatMode, FloatType, Packing};
 
 use crate::card::{self, Card};
@@ -35,6 +36,10 @@ pub fn convert(
     };
     head.drop_copy(&mut converted.tensors);
     let config = head.config(checkpoint.config().clone(), target);
+    let packing = match converted.dialect {
+        Dialect::Metal { packing, .. } => Some(packing),
+        _ => None,
+    };
     let transfer = Transfer {
         checkpoint,
         config: source::config(config, &converted.dialect, None),
@@ -43,9 +48,10 @@ pub fn convert(
         recipe: None,
         check_finite: false,
     };
-    let notes = wide_scales(checkpoint).into_iter().collect();
+    let notes = wide_scales(checkpoint).into_iter().chain(converted.note).collect();
     let report = transfer.report(converted.unpacked, notes, output)?;
-    transfer.run(&card(checkpoint, target, &report, output), output, on_progress)?;
+    let card = card(checkpoint, (target, packing), &report, output);
+    transfer.run(&card, output, on_progress)?;
     Ok(report)
 }
 
@@ -70,12 +76,27 @@ fn wide_scales(checkpoint: &Checkpoint) -> Option<String> {
 
 fn check_source(checkpoint: &Checkpoint, target: Target) -> Result<(), Error> {
     let path = checkpoint.path().display();
-    let is_packed = |entry: &Entry| {
-        let blocks = || checkpoint.packed_part(&format!("{}{}", entry.name, blocks::PARTS[0]));
-        matches!(entry.layout, Layout::Packed { .. })
-            || (target == Target::Mlx && !checkpoint.is_adapted() && blocks().is_some())
+    let has_blocks = |entry: &Entry| {
+        let name = format!("{}{}", entry.name, blocks::PARTS[0]);
+        !checkpoint.is_adapted() && checkpoint.packed_part(&name).is_some()
     };
+    let is_packed =
+        |entry: &Entry| matches!(entry.layout, Layout::Packed { .. }) || (target == Target::Mlx && has_blocks(entry));
     let same = match (checkpoint.dialect(), target) {
+        (Dialect::Method(_), Target::Metal) if checkpoint.entries().iter().any(has_blocks) => {
+            let what = format!(
+                "{path}: its experts are 4-bit floats with a scale for 32 inputs each, and the metal format packs these experts along \
+                 their outputs: no codes of it are the same numbers"
+            );
+            return Err(Error::inexpressible(what, Remedy::Quantize(target)));
+        }
+        (Dialect::Mlx { default, .. }, Target::Metal) if default.mode == Mode::Mxfp8 => {
+            let what = format!(
+                "{path} is packed in 8-bit floats (mxfp8), which span 18 bits of whole numbers: no codes of 8 bits with a scale and a \
+                 bias are the same numbers"
+            );
+            return Err(Error::inexpressible(what, Remedy::Requantize(target)));
+        }
         (Dialect::Plain | Dialect::Method(_), _) if !checkpoint.entries().iter().any(is_packed) => {
             return Err(Error::source(format!("{path} is not packed"), Remedy::Quantize(target)));
         }
@@ -95,6 +116,7 @@ struct Converted {
     dialect: Dialect,
     /// Modules that were packed and no longer are, with the reason.
     unpacked: Vec<(String, String)>,
+    note: Option<String>,
 }
 
 fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
@@ -131,6 +153,7 @@ fn to_mlx(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         tensors,
         dialect: Dialect::Mlx { default, overrides },
         unpacked: Vec::new(),
+        note: None,
     })
 }
 
@@ -165,15 +188,17 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         tensors: Vec::new(),
         dialect: Dialect::Plain,
         unpacked: Vec::new(),
+        note: None,
     };
+    let mut widened = Vec::new();
     let mut layers = Vec::new();
     for (index, entry) in checkpoint.entries().iter().enumerate() {
         let role = classifier.role(entry);
         let fate = match entry.layout {
-            Layout::Packed { packing: own, .. }
-                if matches!(role, Role::Linear | Role::Expert) || (role == Role::Head && own == packing) =>
-            {
-                Fate::Move
+            Layout::Packed { packing: own, .. } if own == packing && is_packed_role(role) => Fate::Move,
+            Layout::Packed { packing: own, .. } if can_hold(packing, own) && is_packed_role(role) => {
+                widened.push(own.bits());
+                Fate::Widen(packing)
             }
             _ => Fate::plain(entry, None),
         };
@@ -190,12 +215,13 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
         layers.push(Listed {
             module,
             role,
-            packed: fate == Fate::Move,
+            packed: fate.is_packed(),
         });
         converted
             .tensors
             .push(OutputTensor::new(Arranged::whole(index, entry), fate));
     }
+    converted.note = widening_note(packing, &widened);
     let modules_to_not_convert = modules_to_not_convert(checkpoint.config(), &layers, &[]);
     converted.dialect = Dialect::Metal {
         packing,
@@ -204,7 +230,30 @@ fn to_metal(checkpoint: &Checkpoint) -> Result<Converted, Error> {
     Ok(converted)
 }
 
-/// The packing that all packed linear layers have in common.
+fn is_packed_role(role: Role) -> bool {
+    matches!(role, Role::Linear | Role::Expert | Role::Head)
+}
+
+/// Whether codes of `own` can be written in `packing`.
+fn can_hold(packing: Packing, own: Packing) -> bool {
+    packing.group() == own.group() && packing.bits() >= own.bits()
+}
+
+/// What is to be known of codes in more bits than they need.
+fn widening_note(packing: Packing, widened: &[u32]) -> Option<String> {
+    let (least, most) = (widened.iter().min()?, widened.iter().max()?);
+    let bits = match least == most {
+        true => format!("{least}"),
+        false => format!("{least} to {most}"),
+    };
+    Some(format!(
+        "codes of {bits} bits in {} layers are written in {} bits, since the metal format has 2, 4 or 8 bits, the same for all layers: every weight is the same",
+        widened.len(),
+        packing.bits()
+    ))
+}
+
+/// The packing that can hold all packed linear layers.
 fn shared_packing(checkpoint: &Checkpoint, classifier: &Classifier) -> Result<Packing, Error> {
     let mut shared: Option<(Packing, &str)> = None;
     for entry in checkpoint.entries() {
@@ -219,35 +268,35 @@ fn shared_packing(checkpoint: &Checkpoint, classifier: &Classifier) -> Result<Pa
             Role::Expert => {}
             _ => continue,
         }
-        if !Target::Metal.widths().contains(&packing.bits()) {
+        let wider = |width: &&u32| **width >= packing.bits();
+        let width = Target::Metal.widths().iter().find(wider);
+        let width = width.ok_or_else(|| {
             let what = format!(
-                "{}: the metal format holds 2, 4 and 8 bits, not {}",
+                "{}: the metal format holds up to 8 bits, not {}",
                 entry.name,
                 packing.bits()
             );
-            return Err(Error::inexpressible(what, Remedy::Requantize(Target::Metal)));
-        }
+            Error::inexpressible(what, Remedy::Requantize(Target::Metal))
+        })?;
+        let packing = Packing::new(*width, packing.group()).expect("a group that was there");
         match shared {
-            Some((first, name)) if first != packing => {
+            Some((first, name)) if first.group() != packing.group() => {
                 let what = format!(
-                    "the metal format has one packing for all layers, but {name} has {} and {} has {}",
-                    words(first),
+                    "the metal format has one packing for all layers, but {name} has groups of {} and {} of {}",
+                    first.group(),
                     entry.name,
-                    words(packing)
+                    packing.group()
                 );
                 return Err(Error::inexpressible(what, Remedy::Requantize(Target::Metal)));
             }
-            _ => shared = shared.or(Some((packing, &entry.name))),
+            Some((first, _)) if first.bits() >= packing.bits() => {}
+            _ => shared = Some((packing, &entry.name)),
         }
     }
     shared.map(|(packing, _)| packing).ok_or_else(|| {
         let what = "no linear layer is packed, and the metal format packs nothing else";
         Error::inexpressible(what, Remedy::Dequantize)
     })
-}
-
-fn words(packing: Packing) -> String {
-    format!("{} bits in groups of {}", packing.bits(), packing.group())
 }
 
 fn is_mlx_stack(entry: &Entry) -> bool {
@@ -263,16 +312,27 @@ fn stacked_experts(entry: &Entry) -> Error {
     Error::inexpressible(what, Remedy::QuantizePlain(Target::Metal))
 }
 
-fn card(checkpoint: &Checkpoint, target: Target, report: &Report, output: &Output) -> Card {
+/// `packing` is that of all layers, where the target has one for all.
+fn card(
+    checkpoint: &Checkpoint,
+    (target, packing): (Target, Option<Packing>),
+    report: &Report,
+    output: &Output,
+) -> Card {
     let (source, version) = card::origin(output);
     let packed_as = source::packed_as(checkpoint.dialect()).unwrap_or_default();
-    let bits = checkpoint.entries().iter().find_map(|entry| match entry.layout {
-        Layout::Packed { packing, .. } => Some(packing.bits()),
-        _ => None,
-    });
+    let of_source = || {
+        checkpoint.entries().iter().find_map(|entry| match entry.layout {
+            Layout::Packed { packing, .. } => Some(packing),
+            _ => None,
+        })
+    };
+    let bits = packing.or_else(of_source).map(Packing::bits);
     let same = match source::method(checkpoint) {
-        None => "Packed words, scales and biases are those of the source, bit for bit.",
-        Some(_) => "Packed codes are those of the source, and every weight is the same number in float32.",
+        None if packing.is_none_or(|packing| of_source() == Some(packing)) => {
+            "Packed words, scales and biases are those of the source, bit for bit."
+        }
+        _ => "Packed codes are those of the source, and every weight is the same number in float32.",
     };
     let bit_tag = bits.map(|bits| format!("{bits}-bit"));
     Card {

@@ -88,6 +88,22 @@ pub enum Error {
         /// The name of the type.
         float_type: &'static str,
     },
+    /// A finite value beyond the largest scale of a mode of small floats.
+    #[error("{tensor} holds {value} at row {row}, column {col}, and {mode} holds up to {largest}: choose another mode")]
+    BeyondMode {
+        /// The tensor.
+        tensor: String,
+        /// The value.
+        value: f32,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+        /// The name of the mode.
+        mode: &'static str,
+        /// The largest value that it holds.
+        largest: f32,
+    },
     /// Finite weights of which a group spans more than its scale or bias can hold.
     #[error(
         "{tensor} holds {value} at row {row}, column {col}: the scale or bias of its group is more than {float_type} can \

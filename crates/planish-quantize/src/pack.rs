@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use planish_checkpoint::{View, Weight, cast};
+use planish_checkpoint::{Mode, View, Weight, cast};
 use planish_format::{
     FloatCodes, FloatMatrix, FloatMode, FloatType, FormatError, PackedMatrix, Packing, QuantizeOptions, Rule,
     dequantize, first_non_finite, memory, quantize_floats, quantize_with,
@@ -311,6 +311,9 @@ impl<'a> Floats<'a> {
             false => self.rows(rows.clone()),
         };
         let matrix = FloatMatrix::new(rows.len(), self.cols, self.float_type, &bytes);
+        if !self.clamp {
+            self.check_mode(&bytes, rows.start, mode)?;
+        }
         matrix
             .and_then(|matrix| quantize_floats(matrix, mode))
             .map_err(|error| match error {
@@ -320,6 +323,30 @@ impl<'a> Floats<'a> {
                     what: other.to_string(),
                 },
             })
+    }
+
+    /// Refuses finite values beyond the largest scale of a mode, which its rule would make smaller.
+    fn check_mode(&self, bytes: &[u8], first_row: usize, mode: FloatMode) -> Result<(), Error> {
+        let Some(largest) = mode.largest_weight() else {
+            return Ok(());
+        };
+        let mut values = memory::filled("weights", self.cols, 0.0);
+        let row_bytes = (self.cols * self.float_type.size_bytes()).max(1);
+        for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+            self.float_type.decode(bytes, &mut values);
+            let beyond = |value: &f32| value.is_finite() && value.abs() > largest;
+            if let Some(col) = values.iter().position(beyond) {
+                return Err(Error::BeyondMode {
+                    tensor: self.name.to_owned(),
+                    value: values[col],
+                    row: first_row + row,
+                    col,
+                    mode: Mode::of_floats(mode).name(),
+                    largest,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Refuses scales and biases that weights of finite values made infinite: a group spans more than its type.

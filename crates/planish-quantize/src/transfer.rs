@@ -3,7 +3,9 @@
 //! A few megabytes of rows at a time: memory does not grow with the model, nor with its largest tensor.
 
 mod floats;
+mod moved;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +18,7 @@ use planish_format::{FloatMode, FloatType, Isa, PackedMatrix, PackedShape, Packi
 use serde_json::{Map, Value};
 
 use crate::card::Card;
+use crate::layers::{Classifier, Role};
 use crate::pack::Floats;
 use crate::plan::{Fate, OutputTensor};
 use crate::report::Report;
@@ -134,6 +137,7 @@ impl Transfer<'_> {
             let names = self.checkpoint.large_files().join(", ");
             notes.push(format!("not copied, since they have more than 512 MiB: {names}"));
         }
+        notes.extend(self.left_out());
         let size = |tensor: &Planned| {
             let elements = tensor.shape.iter().product::<usize>();
             tensor.dtype.bytes_of(elements).unwrap_or(0) as u64
@@ -148,6 +152,24 @@ impl Transfer<'_> {
             source_bytes: entries.iter().map(|entry| entry.stored_bytes).sum(),
             output_bytes: self.planned()?.iter().map(size).sum(),
             weights: entries.iter().map(Entry::element_count).sum(),
+        })
+    }
+
+    /// Weights of the source that the target has no place for, but for a head that is a copy of the embedding.
+    fn left_out(&self) -> Option<String> {
+        let entries = self.checkpoint.entries();
+        let parts = self.tensors.iter().flat_map(|tensor| &tensor.parts);
+        let written: HashSet<usize> = parts.map(|part| part.entry).collect();
+        let classifier = Classifier::new(self.checkpoint.config(), entries);
+        let is_left_out = |(index, entry): &(usize, &Entry)| {
+            !written.contains(index) && entry.name.ends_with(".weight") && classifier.role(entry) != Role::Head
+        };
+        let names = entries.iter().enumerate().filter(is_left_out);
+        let names: Vec<&str> = names.map(|(_, entry)| entry.name.as_str()).collect();
+        let (first, last) = (names.first()?, names.last()?);
+        Some(match names.len() {
+            1 => format!("not written, since the target's loader drops it: {first}"),
+            count => format!("not written, since the target's loader drops them: {count} tensors, {first} to {last}"),
         })
     }
 
@@ -268,15 +290,15 @@ impl Transfer<'_> {
                 return Err(wrong(entry, what));
             }
             (Fate::Copy, Layout::Plain(_)) => {}
-            (Fate::Move, Layout::Packed { .. }) if view.is_rows() => {}
-            (Fate::Move, Layout::Packed { .. }) => {
+            (Fate::Move | Fate::Widen(_), Layout::Packed { .. }) if view.is_rows() => {}
+            (Fate::Move | Fate::Widen(_), Layout::Packed { .. }) => {
                 let what = format!(
                     "{}: the target holds it in another order, which packed words cannot be brought into",
                     entry.name
                 );
                 return Err(Error::inexpressible(what, Remedy::QuantizeAnew));
             }
-            (Fate::Copy | Fate::Move, _) => {
+            (Fate::Copy | Fate::Move | Fate::Widen(_), _) => {
                 // The reader names the mode that it does not know.
                 self.checkpoint.read(entry)?;
             }
@@ -302,7 +324,8 @@ impl Transfer<'_> {
             (Fate::Floats(mode, _), _) => return Ok(self.planned_floats(tensor, mode)),
             (Fate::Blocks, _) => return Ok(self.planned_floats(tensor, FloatMode::Mxfp4)),
             (Fate::Move, Layout::Packed { packing, scale_type }) => (*packing, *scale_type),
-            (Fate::Copy | Fate::Move, _) => return Ok(Vec::new()),
+            (Fate::Widen(packing), Layout::Packed { scale_type, .. }) => (packing, *scale_type),
+            (Fate::Copy | Fate::Move | Fate::Widen(_), _) => return Ok(Vec::new()),
         };
         let (rows, cols) = rows_cols(&tensor.shape);
         let shape =
@@ -367,7 +390,8 @@ impl Stream<'_> {
             (Fate::Quantize(packing, scale_type), _) => self.pack(&weight, packing, scale_type, report)?,
             (Fate::Floats(mode, float_type), _) => self.pack_floats(&weight, mode, float_type, report)?,
             (Fate::Move, Weight::Packed(matrix)) => self.moved(matrix)?,
-            (Fate::Copy | Fate::Move | Fate::Blocks, _) => {
+            (Fate::Widen(packing), Weight::Packed(matrix)) => self.widened(matrix, packing)?,
+            (Fate::Copy | Fate::Move | Fate::Widen(_) | Fate::Blocks, _) => {
                 let what = "is stored otherwise than the checkpoint's header says".to_owned();
                 return Err(wrong(self.entry, what));
             }
@@ -433,12 +457,6 @@ impl Stream<'_> {
             self.parts(&packed)?;
         }
         Ok(())
-    }
-
-    /// The rows of the view, block after block.
-    fn moved(&mut self, matrix: &PackedMatrix) -> Result<(), Error> {
-        let mut blocks = 0..self.view.blocks(matrix.rows);
-        blocks.try_for_each(|block| self.parts(&matrix.slice_rows(self.view.block(block))))
     }
 
     fn parts(&mut self, matrix: &PackedMatrix) -> Result<(), Error> {

@@ -162,9 +162,11 @@ fn heads_for_further_tokens_are_kept() {
         let before = values(&source, name);
         for (target, kept) in [(Target::Metal, true), (Target::Mlx, in_mlx)] {
             let recipe = Recipe::new(target, Packing::new(8, 32).unwrap());
-            quantize(&source, &recipe, &output(&scratch, "packed"), &mut |_| {}).unwrap();
+            let report = quantize(&source, &recipe, &output(&scratch, "packed"), &mut |_| {}).unwrap();
             let packed = open(&scratch, "packed");
             assert_eq!(packed.entry(name).is_some(), kept, "{case}");
+            let told = format!("not written, since the target's loader drops it: {name}");
+            assert_eq!(report.notes.contains(&told), !kept, "{case}: {:?}", report.notes);
             if !kept {
                 continue;
             }

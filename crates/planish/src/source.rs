@@ -96,7 +96,8 @@ impl Source {
         })
     }
 
-    /// The same model with the adapter in `folder` (PEFT's LoRA or DoRA, mlx-lm's) merged into its weights as they are read.
+    /// The same model with the adapter in `folder` (PEFT's LoRA or DoRA, mlx-lm's): merged into its weights as they are read, but run beside
+    /// packed ones.
     ///
     /// # Errors
     /// As [`Checkpoint::adapted`].

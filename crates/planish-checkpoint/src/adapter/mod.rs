@@ -1,8 +1,9 @@
-//! Adapters of low rank, merged into weights as they are read: PEFT's LoRA and DoRA, mlx-lm's.
+//! Adapters of low rank, merged into weights as they are read, or read beside packed ones: PEFT's LoRA and DoRA, mlx-lm's.
 //!
 //! LoRA: `W + s B A`. DoRA: of that, each row scaled to the length that the adapter says. Sums are f32.
 
 mod config;
+mod low_rank;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use planish_format::{FloatType, PackedMatrix, dequantize, memory};
 use rayon::prelude::*;
 
 use self::config::Config;
+pub use self::low_rank::{Beside, LowRank};
 use crate::folder::map::{MappedFile, Mapping};
 use crate::folder::tensors::{Stored, Tensors};
 use crate::{Entry, Error, Layout, Tensor, Weight};
@@ -121,6 +123,11 @@ impl Adapter {
         Some(Adapted { adapter: self, change })
     }
 
+    /// A weight that the adapter changes, as it is stored.
+    pub fn stored(&self, entry: &Entry) -> Option<&Entry> {
+        Some(&self.changes.get(&entry.name)?.stored)
+    }
+
     /// Its files.
     pub fn mappings(&self) -> Vec<Arc<Mapping>> {
         self.tensors.mappings()
@@ -141,19 +148,10 @@ impl Adapted<'_> {
 
     /// The weight with what the adapter does to it.
     pub fn applied(&self, weight: Weight) -> Result<Weight, Error> {
-        let Adapted { adapter, change } = self;
+        let change = self.change;
         let entry = &change.stored;
-        let wrong = |what| Error::malformed(&adapter.folder, format!("tensor `{}`: {what}", entry.name));
-        let part = |name: &str| {
-            let tensor = adapter.tensors.read(name);
-            tensor
-                .as_ref()
-                .and_then(floats)
-                .ok_or_else(|| wrong(format!("the adapter has no floats `{name}`")))
-        };
-        let (a, b) = (part(&change.a)?, part(&change.b)?);
-        let lengths = change.lengths.as_deref().map(part).transpose()?;
-        let base = Base::new(&weight).ok_or_else(|| wrong("expected floats".to_owned()))?;
+        let factors = self.factors()?;
+        let base = self.base(&weight)?;
         let (rows, cols) = entry.rows_cols();
         let size = change.float_type.size_bytes();
         let mut data = memory::filled("weights", rows * cols * size, 0);
@@ -162,11 +160,7 @@ impl Adapted<'_> {
             .for_each_init(
                 || vec![0.0; cols],
                 |values, (row, out)| {
-                    base.row(row, values);
-                    change.add(row, (rows, cols), (&a, &b), values);
-                    if let Some(lengths) = &lengths {
-                        let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
-                        let factor = lengths[row] / squares.sqrt() as f32;
+                    if let Some(factor) = self.row(row, &base, &factors, values) {
                         values.iter_mut().for_each(|value| *value *= factor);
                     }
                     change.float_type.encode(values, out);
@@ -178,6 +172,47 @@ impl Adapted<'_> {
             data: data.into(),
         }))
     }
+
+    fn factors(&self) -> Result<Factors, Error> {
+        let part = |name: &str| {
+            let tensor = self.adapter.tensors.read(name);
+            tensor
+                .as_ref()
+                .and_then(floats)
+                .ok_or_else(|| self.wrong(format!("the adapter has no floats `{name}`")))
+        };
+        Ok(Factors {
+            a: part(&self.change.a)?,
+            b: part(&self.change.b)?,
+            lengths: self.change.lengths.as_deref().map(part).transpose()?,
+        })
+    }
+
+    fn base<'b>(&self, weight: &'b Weight) -> Result<Base<'b>, Error> {
+        Base::new(weight).ok_or_else(|| self.wrong("expected floats".to_owned()))
+    }
+
+    /// A row of `W + s B A`, and what brings it to the length that the adapter says. // (cols)
+    fn row(&self, row: usize, base: &Base<'_>, factors: &Factors, values: &mut [f32]) -> Option<f32> {
+        base.row(row, values);
+        let shape = self.change.stored.rows_cols();
+        self.change.add(row, shape, (&factors.a, &factors.b), values);
+        let lengths = factors.lengths.as_ref()?;
+        let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+        Some(lengths[row] / squares.sqrt() as f32)
+    }
+
+    fn wrong(&self, what: String) -> Error {
+        let what = format!("tensor `{}`: {what}", self.change.stored.name);
+        Error::malformed(&self.adapter.folder, what)
+    }
+}
+
+/// The tensors of a change, as they lie.
+struct Factors {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    lengths: Option<Vec<f32>>,
 }
 
 impl Change {

@@ -40,31 +40,9 @@ impl Sizes {
         Ok(Sizes { shape, groups })
     }
 
-    /// The matrix of these codes: scale and zero point of each group, (groups, rows) or, as rows of ours, (rows, groups).
+    /// The matrix of these codes: scale and zero point of each group, (groups, rows) or, as rows of ours, (rows, groups). Their products
+    /// are rounded to f32, which holds those of 16-bit scales and whole zero points exactly.
     pub fn packed(&self, codes: Vec<u8>, scales: &[f32], zeros: &[f32], order: Order) -> Result<Weight, String> {
-        let products = scales
-            .iter()
-            .zip(zeros)
-            .map(|(scale, zero)| (scale * zero, f64::from(*scale) * f64::from(*zero)));
-        if let Some((_, product)) = products
-            .into_iter()
-            .find(|(rounded, exact)| f64::from(*rounded) != *exact)
-        {
-            return Err(format!(
-                "a product of scale and zero point is {product}, which f32 does not hold exactly"
-            ));
-        }
-        self.packed_rounded(codes, scales, zeros, order)
-    }
-
-    /// As [`Sizes::packed`], products of scales and zero points being rounded to f32.
-    pub fn packed_rounded(
-        &self,
-        codes: Vec<u8>,
-        scales: &[f32],
-        zeros: &[f32],
-        order: Order,
-    ) -> Result<Weight, String> {
         let PackedShape { rows, scale_type, .. } = self.shape;
         let groups = self.shape.groups();
         let repeat = groups / self.groups;

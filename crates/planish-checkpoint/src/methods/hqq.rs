@@ -161,7 +161,7 @@ fn decode(sizes: &Sizes, parts: &[Tensor]) -> Result<Weight, String> {
         }
         pack_codes(&row_codes, bits, packed);
     }
-    sizes.packed_rounded(packed, &floats(scales)?, &floats(zeros)?, Order::GroupsOfRows)
+    sizes.packed(packed, &floats(scales)?, &floats(zeros)?, Order::GroupsOfRows)
 }
 
 impl fmt::Display for Hqq {

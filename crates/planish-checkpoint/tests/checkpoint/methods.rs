@@ -1,6 +1,7 @@
 //! Checkpoints of other quantizers that cannot be read, with the message that each gives. Good ones are in planish-model's
 //! tests/dialects.rs.
 
+use planish_checkpoint::Weight;
 use serde_json::{Value, json};
 
 use crate::sample::{Given, Sample, given};
@@ -130,4 +131,36 @@ fn zero_points_that_contradict_the_config_are_told_when_read() {
         "{message}"
     );
     assert!(message.ends_with("which F16 does not hold exactly"), "{message}");
+}
+
+/// Scales of f32 beside zero points: each bias is the product in f32, as the weights are that libraries compute in f32.
+#[test]
+fn scales_of_f32_have_biases_of_f32() {
+    let sample = Sample::new();
+    let section = json!({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": false});
+    sample.config(json!({ "quantization_config": section }));
+    let scales: Vec<f32> = (0..64).map(|index| 0.1 + 0.003 * index as f32).collect();
+    let scales_given = Given {
+        data: scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(),
+        ..given("a.scales", "F32", &[2, 32])
+    };
+    // Stored zero points are one less.
+    let zero_points = Given {
+        data: [0x66; 32].to_vec(),
+        ..given("a.qzeros", "I32", &[2, 4])
+    };
+    let tensors = with(gptq(), "a.scales", Some(scales_given));
+    sample.tensors(&with(tensors, "a.qzeros", Some(zero_points)));
+    let checkpoint = sample.open();
+    let Weight::Packed(matrix) = checkpoint.read(checkpoint.entry("a.weight").unwrap()).unwrap() else {
+        panic!("packed")
+    };
+    let value = |bytes: &[u8], index: usize| f32::from_le_bytes(bytes[4 * index..][..4].try_into().unwrap());
+    for row in 0..32 {
+        for group in 0..2 {
+            let scale = scales[group * 32 + row];
+            assert_eq!(value(&matrix.scales, 2 * row + group), scale);
+            assert_eq!(value(&matrix.biases, 2 * row + group), -7.0 * scale);
+        }
+    }
 }

@@ -75,7 +75,7 @@ pub struct RunFlags {
     /// How keys and values are stored, on the CPU [default: float16, with --exact float32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub cache: Option<CacheFlag>,
-    /// A folder of an adapter of PEFT (LoRA, DoRA) or mlx-lm, merged into the weights while loading
+    /// A folder of an adapter of PEFT (LoRA, DoRA) or mlx-lm: beside packed weights, merged into plain ones while loading
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// Branch, tag or commit of a Hub model

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use planish_format::FloatType;
 
-use crate::avx512::interleaved::{self, LINE, Scales, Unpack, fetch};
+use crate::avx512::interleaved::{self, BRAIN_FLOATS, HALVES, LINE, Scales, Unpack, ZERO_POINTS, fetch};
 use crate::interleaved::LANES;
 use crate::scratch::WorkerScratch;
 use crate::table::{InterleavedKernels, InterleavedProduct};
@@ -57,14 +57,18 @@ fn pairs<const BITS: u32>(product: &InterleavedProduct<'_>, rows: Range<usize>, 
     // they are multiplied, and x has the shape's columns.
     unsafe {
         let unit = Bytes::new(shape.tile_rows(), shape.block / 4);
-        match product.matrix.shape.scale_type == FloatType::BF16 {
-            false => {
-                pairs.run::<BITS, false, 2>(&unit, scratch);
-                rest.run::<BITS, false, 1>(&unit, scratch);
+        match product.matrix.shape.scale_type {
+            FloatType::F16 => {
+                pairs.run::<BITS, HALVES, 2>(&unit, scratch);
+                rest.run::<BITS, HALVES, 1>(&unit, scratch);
             }
-            true => {
-                pairs.run::<BITS, true, 2>(&unit, scratch);
-                rest.run::<BITS, true, 1>(&unit, scratch);
+            FloatType::BF16 => {
+                pairs.run::<BITS, BRAIN_FLOATS, 2>(&unit, scratch);
+                rest.run::<BITS, BRAIN_FLOATS, 1>(&unit, scratch);
+            }
+            FloatType::F32 => {
+                pairs.run::<BITS, ZERO_POINTS, 2>(&unit, scratch);
+                rest.run::<BITS, ZERO_POINTS, 1>(&unit, scratch);
             }
         }
     }
@@ -80,7 +84,7 @@ impl Strips<'_> {
     /// While the vectors scale the products of a step, the unit works on the next one, and weights are unpacked some blocks ahead:
     /// nothing is read just after it was written.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,gfni")]
-    unsafe fn run<const BITS: u32, const BF16: bool, const N: usize>(self, unit: &Bytes, scratch: &mut WorkerScratch) {
+    unsafe fn run<const BITS: u32, const SCALES: u8, const N: usize>(self, unit: &Bytes, scratch: &mut WorkerScratch) {
         let (product, input) = (self.product, &self.product.input);
         let shape = input.shape;
         let (blocks, tiles) = (shape.blocks(), shape.m.div_ceil(TILE_ROWS));
@@ -135,7 +139,7 @@ impl Strips<'_> {
                 // SAFETY: every group ends in a line of scales; the rows are those given to the caller; 16 sums are a register.
                 unsafe {
                     let scales: [Scales; N] = std::array::from_fn(|block| {
-                        Scales::read::<BF16>(
+                        Scales::read::<SCALES>(
                             product
                                 .matrix
                                 .scales(step.row / LANES + block, step.block * shape.block),

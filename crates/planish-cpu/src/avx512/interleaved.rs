@@ -23,6 +23,11 @@ pub(crate) const LINE: usize = 64;
 /// Rows of x for which codes are unpacked once.
 const TOGETHER: usize = 4;
 
+/// Lines of scales and biases: both of half precision, both brain floats, or halves and their multiples.
+pub(crate) const HALVES: u8 = 0;
+pub(crate) const BRAIN_FLOATS: u8 = 1;
+pub(crate) const ZERO_POINTS: u8 = 2;
+
 /// For the row of the table. More than 16 rows of x gain more from tiles of weights in order.
 pub(crate) const KERNELS: InterleavedKernels = InterleavedKernels {
     fits,
@@ -34,41 +39,52 @@ pub(crate) const KERNELS: InterleavedKernels = InterleavedKernels {
 };
 
 fn fits(matrix: &PackedMatrix) -> bool {
-    is_x86_feature_detected!("gfni") && interleaved::fits(matrix) && arrange::fits(matrix.packing)
+    is_x86_feature_detected!("gfni")
+        && arrange::fits(matrix.packing)
+        && (interleaved::fits(matrix) || interleaved::has_zero_points(matrix))
 }
 
 /// The products of the given rows, whole blocks of them.
 pub(crate) fn multiply(product: &InterleavedProduct<'_>, rows: Range<usize>) {
     assert!(rows.start.is_multiple_of(LANES) && rows.end.is_multiple_of(LANES));
     let shape = product.matrix.shape;
-    let bf16 = shape.scale_type == FloatType::BF16;
     // SAFETY: the table of instruction sets offers this function only where the features are there, matrices are checked
     // before they are multiplied, and x has the shape's columns.
     unsafe {
-        match (shape.packing.bits(), bf16) {
-            (2, false) => blocks::<2, false>(product, rows),
-            (2, true) => blocks::<2, true>(product, rows),
-            (4, false) => blocks::<4, false>(product, rows),
-            (4, true) => blocks::<4, true>(product, rows),
-            (_, false) => blocks::<8, false>(product, rows),
-            (_, true) => blocks::<8, true>(product, rows),
+        match shape.packing.bits() {
+            2 => of_type::<2>(product, rows),
+            4 => of_type::<4>(product, rows),
+            _ => of_type::<8>(product, rows),
+        }
+    }
+}
+
+/// As [`multiply`], by the type of scales.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,gfni")]
+unsafe fn of_type<const BITS: u32>(product: &InterleavedProduct<'_>, rows: Range<usize>) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match product.matrix.shape.scale_type {
+            FloatType::F16 => blocks::<BITS, HALVES>(product, rows),
+            FloatType::BF16 => blocks::<BITS, BRAIN_FLOATS>(product, rows),
+            FloatType::F32 => blocks::<BITS, ZERO_POINTS>(product, rows),
         }
     }
 }
 
 /// Blocks of rows one after the other, each with all rows of x.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,gfni")]
-unsafe fn blocks<const BITS: u32, const BF16: bool>(product: &InterleavedProduct<'_>, rows: Range<usize>) {
+unsafe fn blocks<const BITS: u32, const SCALES: u8>(product: &InterleavedProduct<'_>, rows: Range<usize>) {
     for row in rows.step_by(LANES) {
         let m = product.input.shape.m;
         for first in (0..m).step_by(TOGETHER) {
             // SAFETY: passed on from the caller.
             unsafe {
                 match m - first {
-                    1 => block::<BITS, BF16, 1>(product, row, first),
-                    2 => block::<BITS, BF16, 2>(product, row, first),
-                    3 => block::<BITS, BF16, 3>(product, row, first),
-                    _ => block::<BITS, BF16, TOGETHER>(product, row, first),
+                    1 => block::<BITS, SCALES, 1>(product, row, first),
+                    2 => block::<BITS, SCALES, 2>(product, row, first),
+                    3 => block::<BITS, SCALES, 3>(product, row, first),
+                    _ => block::<BITS, SCALES, TOGETHER>(product, row, first),
                 }
             }
         }
@@ -77,7 +93,7 @@ unsafe fn blocks<const BITS: u32, const BF16: bool>(product: &InterleavedProduct
 
 /// A block of rows from `row` on, with M rows of x from `first` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,gfni")]
-unsafe fn block<const BITS: u32, const BF16: bool, const M: usize>(
+unsafe fn block<const BITS: u32, const SCALES: u8, const M: usize>(
     product: &InterleavedProduct<'_>,
     row: usize,
     first: usize,
@@ -94,7 +110,7 @@ unsafe fn block<const BITS: u32, const BF16: bool, const M: usize>(
     for _ in 0..shape.groups() {
         // SAFETY: the block's groups follow one another; x has as many columns and M rows.
         unsafe {
-            let scales = Scales::read::<BF16>(at.wrapping_add(group * BITS as usize / 32 * LINE));
+            let scales = Scales::read::<SCALES>(at.wrapping_add(group * BITS as usize / 32 * LINE));
             for _ in 0..group / shape.block {
                 let (high, low) = match shape.block {
                     64 => dots::<BITS, M, 16>(&mut at, codes, shape.tile_rows()),
@@ -128,13 +144,17 @@ impl Scales {
     /// There must be a line.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn read<const BF16: bool>(at: *const u8) -> Scales {
+    pub(crate) unsafe fn read<const SCALES: u8>(at: *const u8) -> Scales {
         // SAFETY: passed on from the caller.
         unsafe {
-            Scales {
-                scale: expand::<BF16>(_mm256_loadu_si256(at.cast())),
-                bias: expand::<BF16>(_mm256_loadu_si256(at.add(LINE / 2).cast())),
-            }
+            let scale = expand::<SCALES>(_mm256_loadu_si256(at.cast()));
+            let bias = expand::<SCALES>(_mm256_loadu_si256(at.add(LINE / 2).cast()));
+            let bias = if SCALES == ZERO_POINTS {
+                _mm512_mul_ps(bias, scale)
+            } else {
+                bias
+            };
+            Scales { scale, bias }
         }
     }
 
@@ -253,10 +273,10 @@ pub(crate) fn fetch(at: *const u8) {
 /// Sixteen values of 16 bits as f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn expand<const BF16: bool>(values: __m256i) -> __m512 {
-    match BF16 {
-        true => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values))),
-        false => _mm512_cvtph_ps(values),
+fn expand<const SCALES: u8>(values: __m256i) -> __m512 {
+    match SCALES {
+        BRAIN_FLOATS => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values))),
+        _ => _mm512_cvtph_ps(values),
     }
 }
 

@@ -324,7 +324,7 @@ impl Ops for CpuOps {
         self.meter.lap(OTHER, Work::default());
     }
 
-    fn linear(&self, problem: Linear<'_, CpuOps>) {
+    fn linear(&self, problem: Linear<'_, '_, CpuOps>) {
         problem.check();
         let work = self.meter.count(|| problem.work());
         let Linear {

@@ -60,6 +60,8 @@ pub struct Case {
     pub m: usize,
     pub float_type: FloatType,
     pub codes: Codes,
+    /// Scales of f32 that are halves, and biases that are whole multiples of them.
+    pub zero_points: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,14 +102,16 @@ pub fn packed(case: &Case, random: &mut Random) -> Packed {
         }
     }
     let groups = rows * cols / group;
-    let (scale_data, scales) = stored(
-        &(0..groups).map(|_| random.float() * 0.02).collect::<Vec<_>>(),
-        case.float_type,
-    );
-    let (bias_data, biases) = stored(
-        &(0..groups).map(|_| random.float() * 0.2).collect::<Vec<_>>(),
-        case.float_type,
-    );
+    let mut scales: Vec<f32> = (0..groups).map(|_| random.float() * 0.02).collect();
+    let mut biases: Vec<f32> = (0..groups).map(|_| random.float() * 0.2).collect();
+    if case.zero_points {
+        scales = stored(&scales, FloatType::F16).1;
+        for (bias, scale) in biases.iter_mut().zip(&scales) {
+            *bias = -((random.next() >> 20 & largest) as f32) * scale;
+        }
+    }
+    let (scale_data, scales) = stored(&scales, case.float_type);
+    let (bias_data, biases) = stored(&biases, case.float_type);
     let shape = PackedShape::new(rows, cols, Packing::new(bits, group).unwrap(), case.float_type).unwrap();
     let matrix = PackedMatrix::new(shape, Bytes::from(stream).slice(1..), scale_data, bias_data).unwrap();
     Packed {
@@ -255,4 +259,5 @@ pub const BASE: Case = Case {
     m: 1,
     float_type: FloatType::BF16,
     codes: Codes::Random,
+    zero_points: false,
 };

@@ -27,6 +27,43 @@ fn what_cannot_be_interleaved() {
 }
 
 #[test]
+fn zero_points_are_kept_exactly_or_not_at_all() {
+    let with_zero_points = |case: Case| match packed(&case, &mut Random(3)).matrix {
+        CpuMatrix::Packed(matrix) => Interleaved::with_zero_points(&matrix).map(|found| (found, matrix)),
+        _ => panic!("packed"),
+    };
+    let (rows, float_type, zero_points) = (32, FloatType::F32, true);
+    for bits in [2, 4, 8] {
+        let case = Case {
+            rows,
+            bits,
+            float_type,
+            zero_points,
+            ..BASE
+        };
+        let (interleaved, matrix) = with_zero_points(case).unwrap();
+        assert!(interleaved.data().len() < matrix.codes.len() + matrix.scales.len() + matrix.biases.len());
+        let back = interleaved.in_order();
+        assert!(back.codes == matrix.codes && back.scales == matrix.scales && back.biases == matrix.biases);
+        // Any biases, and scales of other types.
+        assert!(
+            with_zero_points(Case {
+                zero_points: false,
+                ..case
+            })
+            .is_none()
+        );
+        assert!(
+            with_zero_points(Case {
+                float_type: FloatType::F16,
+                ..case
+            })
+            .is_none()
+        );
+    }
+}
+
+#[test]
 fn interleaved_bytes_are_the_same_weights() {
     for bits in [2, 4, 8] {
         let case = Case { rows: 48, bits, ..BASE };

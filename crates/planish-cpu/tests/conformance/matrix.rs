@@ -127,7 +127,7 @@ struct Setting {
 }
 
 impl Setting {
-    fn new(shape: &Shape, float_type: FloatType) -> Setting {
+    fn new(shape: &Shape, float_type: FloatType, zero_points: bool) -> Setting {
         let largest = |values: &[usize]| values.iter().copied().max().expect("some");
         let case = Case {
             rows: largest(&shape.rows),
@@ -136,6 +136,7 @@ impl Setting {
             group: shape.group,
             m: largest(&shape.m),
             float_type,
+            zero_points,
             ..BASE
         };
         let mut random = Random(0x9e37_79b9 + case.cols as u64 * 31 + u64::from(case.bits));
@@ -216,7 +217,10 @@ fn check_packed(table: &mut Table, cpus: &[Cpu], setting: &mut Setting, shape: &
         };
         let part = first_rows(all, rows);
         let matrix = match interleaved {
-            true => CpuMatrix::Interleaved(Interleaved::new(&part).expect("whole words and blocks of rows")),
+            true => {
+                let interleaved = Interleaved::new(&part).or_else(|| Interleaved::with_zero_points(&part));
+                CpuMatrix::Interleaved(interleaved.expect("whole words and blocks of rows"))
+            }
             false => CpuMatrix::Packed(part),
         };
         for (place, cpu) in cpus.iter().enumerate() {
@@ -281,13 +285,10 @@ fn every_cpu() -> Vec<Cpu> {
 fn packed_matrix(interleaved: bool) -> Table {
     let (mut table, cpus) = (Table::default(), every_cpu());
     for (turn, shape) in shapes(interleaved).iter().enumerate() {
-        // Interleaved scales have 16 bits.
-        let types = if interleaved {
-            &FLOAT_TYPES[1..]
-        } else {
-            &FLOAT_TYPES[..]
-        };
-        let mut setting = Setting::new(shape, types[turn % types.len()]);
+        let float_type = FLOAT_TYPES[turn % FLOAT_TYPES.len()];
+        // Interleaved scales have 16 bits: what is f32 stands for such with zero points.
+        let zero_points = interleaved && float_type == FloatType::F32;
+        let mut setting = Setting::new(shape, float_type, zero_points);
         check_packed(&mut table, &cpus, &mut setting, shape, interleaved);
     }
     table

@@ -23,7 +23,7 @@ fn linear_layers_read_their_weights_once() -> Result<(), Box<dyn std::error::Err
         data: vec![0; 48].into(),
     });
     let (input, mut output) = (ops.tensor(5, 8)?, ops.tensor(5, 3)?);
-    let problem: Linear<'_, CpuOps> = Linear {
+    let problem: Linear<'_, '_, CpuOps> = Linear {
         rows: 5,
         input: &input,
         weights: &[&weight],

@@ -127,7 +127,7 @@ impl<Q: Queue> GpuOps<Q> {
         Ok(())
     }
 
-    pub(super) fn run_linear(&self, problem: &Linear<'_, GpuOps<Q>>) {
+    pub(super) fn run_linear(&self, problem: &Linear<'_, '_, GpuOps<Q>>) {
         if problem.rows == 0 {
             return;
         }
@@ -169,7 +169,7 @@ impl<Q: Queue> GpuOps<Q> {
     }
 
     /// Tells who listens of the input, if it is asked for.
-    fn tell_inputs(&self, problem: &Linear<'_, GpuOps<Q>>) -> Result<(), Error> {
+    fn tell_inputs(&self, problem: &Linear<'_, '_, GpuOps<Q>>) -> Result<(), Error> {
         let Some(tap) = &self.tap else { return Ok(()) };
         let asked: Vec<usize> = problem
             .weights

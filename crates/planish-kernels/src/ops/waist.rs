@@ -174,7 +174,7 @@ impl<Q: Queue> Ops for GpuOps<Q> {
         self.run_rescale(&problem);
     }
 
-    fn linear(&self, problem: Linear<'_, GpuOps<Q>>) {
+    fn linear(&self, problem: Linear<'_, '_, GpuOps<Q>>) {
         problem.check();
         self.run_linear(&problem);
     }

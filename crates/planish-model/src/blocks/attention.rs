@@ -1,6 +1,6 @@
 //! Self-attention: query, key and value from the input, norms, rotation, cache, attention, output.
 
-use planish_ops::{Activation, Alibi, Append, Attention, CopyRows, Gate, KeyValueSizes, Linear, Ops, Rope, Rotation};
+use planish_ops::{Activation, Alibi, Append, Attention, CopyRows, Gate, KeyValueSizes, Ops, Rope, Rotation};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::workspace::TensorSize;
@@ -68,13 +68,7 @@ impl<O: Ops> AttentionBlock<O> {
         gated: &mut O::Tensor,
         attended: &O::Tensor,
     ) {
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &[&gate.weight],
-            biases: &[gate.bias.as_ref()],
-            outputs: &mut [&mut *gated],
-        });
+        pass.linear(pass.input, &[gate], &mut [&mut *gated]);
         pass.ops.gate(Gate {
             rows: pass.rows,
             activation: *activation,
@@ -84,18 +78,13 @@ impl<O: Ops> AttentionBlock<O> {
     }
 
     /// Queries, keys and values as they come, values normalized where they are.
-    fn project<'a>(&'a self, pass: &Pass<'_, O>, [queries, keys, values]: [&mut O::Tensor; 3]) {
+    fn project<'a>(&'a self, pass: &mut Pass<'_, O>, [queries, keys, values]: [&mut O::Tensor; 3]) {
         // The others where they have layers of their own.
         let or_query = |layer: &'a Option<LinearLayer<O>>| layer.as_ref().unwrap_or(&self.query);
         let layers = [&self.query, or_query(&self.key), or_query(&self.value)];
         let count = 1 + usize::from(self.key.is_some()) + usize::from(self.value.is_some());
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &layers.map(|layer| &layer.weight)[..count],
-            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
-            outputs: &mut [&mut *queries, &mut *keys, &mut *values][..count],
-        });
+        let outputs = &mut [&mut *queries, &mut *keys, &mut *values][..count];
+        pass.linear(pass.input, &layers[..count], outputs);
         if let Some(limit) = self.spec.clip {
             for gate in [queries, &mut *keys, &mut *values] {
                 pass.ops.gate(Gate {

@@ -1,6 +1,6 @@
 //! Mamba 1: a convolution of values, keys, queries and steps made of them, a scan, and a gate.
 
-use planish_ops::{Activation, ChannelScan, Gate, Linear, Ops};
+use planish_ops::{Activation, ChannelScan, Gate, Ops};
 
 use super::convolution::ConvolutionLayer;
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
@@ -52,23 +52,6 @@ impl<O: Ops> ChannelScanBlock<O> {
     }
 }
 
-/// Layers that read the same rows.
-fn linear<O: Ops, const N: usize>(
-    pass: &Pass<'_, O>,
-    input: &O::Tensor,
-    layers: [&LinearLayer<O>; N],
-    outputs: [&mut O::Tensor; N],
-) {
-    let mut outputs = outputs;
-    pass.ops.linear(Linear {
-        rows: pass.rows,
-        input,
-        weights: &layers.map(|layer| &layer.weight),
-        biases: &layers.map(|layer| layer.bias.as_ref()),
-        outputs: &mut outputs,
-    });
-}
-
 impl<O: Ops> Block<O> for ChannelScanBlock<O> {
     fn tensors(&self) -> Vec<TensorSize> {
         let (channels, key_dim) = (self.spec.inputs.rows, self.spec.key.rows);
@@ -100,10 +83,10 @@ impl<O: Ops> Block<O> for ChannelScanBlock<O> {
         let [inputs, gate, values, mixed, ranked, keys, queries] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        linear(pass, pass.input, [&self.inputs, &self.gate], [&mut *inputs, &mut *gate]);
+        pass.linear(pass.input, &[&self.inputs, &self.gate], &mut [&mut *inputs, &mut *gate]);
         pass.ops.convolve(self.convolution.of(pass, inputs, history, values));
-        let of_values = [&mut *ranked, &mut *keys, &mut *queries];
-        linear(pass, values, self.of_values.each_ref(), of_values);
+        let of_values = &mut [&mut *ranked, &mut *keys, &mut *queries];
+        pass.linear(values, &self.of_values.each_ref(), of_values);
         if let Some(norms) = &self.norms {
             for (norm, tensor) in norms.iter().zip([&mut *ranked, &mut *keys, &mut *queries]) {
                 pass.ops.norm(norm.of(0..pass.rows, tensor));
@@ -111,7 +94,7 @@ impl<O: Ops> Block<O> for ChannelScanBlock<O> {
         }
         // What went into the convolution is not read again.
         let steps = inputs;
-        linear(pass, ranked, [&self.steps], [&mut *steps]);
+        pass.linear(ranked, &[&self.steps], &mut [&mut *steps]);
         pass.ops.scan_channels(ChannelScan {
             places: pass.places,
             values,

@@ -1,6 +1,6 @@
 //! Causal convolution with its weight, and the block of a gated short one.
 
-use planish_ops::{Activation, Convolution, Linear, Ops};
+use planish_ops::{Activation, Convolution, Ops};
 
 use super::{Block, BlockState, LinearLayer, Loader, Pass, device_error};
 use crate::workspace::TensorSize;
@@ -105,17 +105,9 @@ impl<O: Ops> Block<O> for ShortConvolutionBlock<O> {
         let [input_gate, output_gate, input, convolved] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &[&self.input_gate.weight, &self.output_gate.weight, &self.input.weight],
-            biases: &[
-                self.input_gate.bias.as_ref(),
-                self.output_gate.bias.as_ref(),
-                self.input.bias.as_ref(),
-            ],
-            outputs: &mut [&mut *input_gate, &mut *output_gate, &mut *input],
-        });
+        let layers = [&self.input_gate, &self.output_gate, &self.input];
+        let outputs = &mut [&mut *input_gate, &mut *output_gate, &mut *input];
+        pass.linear(pass.input, &layers, outputs);
         pass.ops.convolve(Convolution {
             input_gate: Some(input_gate),
             output_gate: Some(output_gate),

@@ -53,7 +53,7 @@ impl<O: Ops> SharedExperts<O> {
     fn load(loader: &Loader<'_, O>, spec: &SharedExpertsSpec) -> Result<SharedExperts<O>, Error> {
         Ok(SharedExperts {
             block: FeedForwardBlock::load(loader, &spec.feed_forward)?,
-            gate: spec.gate.as_ref().map(|gate| loader.linear(gate)).transpose()?,
+            gate: spec.gate.as_ref().map(|gate| loader.merged_linear(gate)).transpose()?,
         })
     }
 }
@@ -68,7 +68,7 @@ impl<O: Ops> ExpertsBlock<O> {
         let score_correction = spec.score_correction.as_ref();
         let score_correction = score_correction.map(|correction| load_correction(loader, correction, spec.up.experts));
         Ok(ExpertsBlock {
-            router: loader.linear(router.unwrap_or(&spec.router[0]))?,
+            router: loader.merged_linear(router.unwrap_or(&spec.router[0]))?,
             router_norm: loader.optional_norm(&spec.router_norm)?,
             factors: match &spec.factors {
                 Some(name) => Some(loader.vector(&loader.source.vector(name, spec.up.experts)?)?),

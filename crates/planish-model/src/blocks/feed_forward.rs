@@ -1,6 +1,6 @@
 //! The feed-forward block, gated or plain.
 
-use planish_ops::{Activation, Cut, Gate, Linear, Ops, Xielu};
+use planish_ops::{Activation, Cut, Gate, Ops, Xielu};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass};
 use crate::workspace::TensorSize;
@@ -77,13 +77,7 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
         let activation = self.activation;
         let activated = match (&self.gate, gate) {
             (Some(gate), [gated]) => {
-                pass.ops.linear(Linear {
-                    rows,
-                    input,
-                    weights: &[&gate.weight, &self.up.weight],
-                    biases: &[gate.bias.as_ref(), self.up.bias.as_ref()],
-                    outputs: &mut [&mut *gated, &mut *up],
-                });
+                pass.linear(input, &[gate, &self.up], &mut [&mut *gated, &mut *up]);
                 if let Some(deviations) = self.cut {
                     ops.cut(Cut {
                         rows,
@@ -101,13 +95,7 @@ impl<O: Ops> Block<O> for FeedForwardBlock<O> {
                 gated
             }
             _ => {
-                pass.ops.linear(Linear {
-                    rows,
-                    input,
-                    weights: &[&self.up.weight],
-                    biases: &[self.up.bias.as_ref()],
-                    outputs: &mut [&mut *up],
-                });
+                pass.linear(input, &[&self.up], &mut [&mut *up]);
                 let (gate, up_factor) = (&mut *up, None);
                 ops.gate(Gate {
                     rows,

@@ -1,7 +1,7 @@
 //! Latent attention with its matrices absorbed: queries are taken to the space of latent vectors, which are keys and values
 //! of one shared head, and what attention gives is taken to the values of each head.
 
-use planish_ops::{Append, Attention, CopyHeads, HeadLinear, HeadPart, KeyValueSizes, Linear, Ops, Rope, Shape};
+use planish_ops::{Append, Attention, CopyHeads, HeadLinear, HeadPart, KeyValueSizes, Ops, Rope, Shape};
 
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
 use crate::workspace::TensorSize;
@@ -75,27 +75,13 @@ impl<O: Ops> LatentAttentionBlock<O> {
             (Some(reduction), Some(fewer)) => (&reduction.down, &mut **fewer),
             _ => (&self.query, &mut *tensors.whole_queries),
         };
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &[&first.weight, &self.latent.weight, &self.rotated_key.weight],
-            biases: &[
-                first.bias.as_ref(),
-                self.latent.bias.as_ref(),
-                self.rotated_key.bias.as_ref(),
-            ],
-            outputs: &mut [first_output, &mut *tensors.latent, &mut *tensors.rotated_key],
-        });
+        let layers = [first, &self.latent, &self.rotated_key];
+        let outputs = &mut [first_output, &mut *tensors.latent, &mut *tensors.rotated_key];
+        pass.linear(pass.input, &layers, outputs);
         pass.ops.norm(self.latent_norm.of(0..pass.rows, tensors.latent));
         if let (Some(reduction), Some(fewer)) = (&self.reduction, &mut tensors.fewer) {
             pass.ops.norm(reduction.norm.of(0..pass.rows, fewer));
-            pass.ops.linear(Linear {
-                rows: pass.rows,
-                input: fewer,
-                weights: &[&self.query.weight],
-                biases: &[self.query.bias.as_ref()],
-                outputs: &mut [&mut *tensors.whole_queries],
-            });
+            pass.linear(fewer, &[&self.query], &mut [&mut *tensors.whole_queries]);
         }
     }
 

@@ -33,7 +33,7 @@ impl<O: Ops> Block<O> for LaurelBlock<O> {
         let [ranked] = std::mem::take(&mut pass.tensors) else {
             unreachable!("as many as tensors() says")
         };
-        self.left.apply(pass.ops, pass.rows, pass.input, ranked);
+        pass.linear(pass.input, &[&self.left], &mut [&mut *ranked]);
         self.right.run(pass, ranked);
         pass.ops.norm(self.norm.of(0..pass.rows, pass.output));
         pass.ops.add(Add {

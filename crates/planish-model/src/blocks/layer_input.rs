@@ -1,6 +1,6 @@
 //! A layer's own embedding of the token, let through by a gate of the hidden state.
 
-use planish_ops::{Activation, CopyHeads, Gate, HeadPart, Linear, Ops};
+use planish_ops::{Activation, CopyHeads, Gate, HeadPart, Ops};
 
 use super::{Block, BlockState, LinearLayer, Loader, Pass};
 use crate::workspace::TensorSize;
@@ -37,13 +37,7 @@ impl<O: Ops> Block<O> for LayerInputBlock<O> {
         let ([gated, part], Some(inputs)) = (std::mem::take(&mut pass.tensors), pass.layer_inputs) else {
             unreachable!("as many as tensors() says, beside the inputs of layers")
         };
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &[&self.gate.weight],
-            biases: &[self.gate.bias.as_ref()],
-            outputs: &mut [&mut *gated],
-        });
+        pass.linear(pass.input, &[&self.gate], &mut [&mut *gated]);
         pass.ops.copy_heads(CopyHeads {
             rows: pass.rows,
             heads: 1,

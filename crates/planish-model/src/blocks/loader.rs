@@ -1,9 +1,13 @@
 //! From specs to weights on the device.
 
+use std::cell::RefCell;
+
 use planish_ops::{Ops, PlaceError, Use};
 
+use super::linear::{Adapted, LowRankLayer};
 use super::{LinearLayer, NormLayer, device_error};
-use crate::source::{PendingWeight, WeightSource};
+use crate::source::{PendingLowRank, PendingWeight, WeightSource};
+use crate::workspace::AdapterSizes;
 use crate::{Error, LinearSpec, NormSpec, StackSpec};
 
 /// Where weights come from and go to.
@@ -12,6 +16,15 @@ pub(crate) struct Loader<'a, O: Ops> {
     pub(crate) ops: &'a O,
     /// The checkpoint.
     pub(crate) source: &'a dyn WeightSource,
+    /// What the adapters of the layers that were loaded need.
+    pub(crate) adapters: RefCell<AdapterSizes>,
+}
+
+impl<'a, O: Ops> Loader<'a, O> {
+    pub(crate) fn new(ops: &'a O, source: &'a dyn WeightSource) -> Loader<'a, O> {
+        let adapters = RefCell::default();
+        Loader { ops, source, adapters }
+    }
 }
 
 impl<O: Ops> Loader<'_, O> {
@@ -31,6 +44,18 @@ impl<O: Ops> Loader<'_, O> {
         self.ops.place(matrix, Use::Table).map_err(place_error)
     }
 
+    /// A packed weight without its adapter, and that; `None` where the weight is all there is.
+    pub(super) fn adapted(&self, spec: &LinearSpec) -> Result<Option<Adapted<O>>, Error> {
+        let Some((weight, low_rank)) = self.source.adapted(spec)? else {
+            return Ok(None);
+        };
+        let PendingLowRank { a, b, rank, scale } = low_rank;
+        self.adapters.borrow_mut().add(rank, spec.rows);
+        let place = |weight| self.ops.place(weight, Use::Linear).map_err(place_error);
+        let (a, b) = (place(a)?, place(b)?);
+        Ok(Some((place(weight)?, LowRankLayer { a, b, scale })))
+    }
+
     fn placed(&self, spec: &LinearSpec, use_as: Use) -> Result<O::Weight, Error> {
         let weight = self.source.matrix(spec)?;
         let weight = self.ops.place(weight, use_as).map_err(place_error)?;
@@ -46,9 +71,14 @@ impl<O: Ops> Loader<'_, O> {
         Ok(stack)
     }
 
-    /// A weight with its bias, if it has one.
+    /// A layer of a block, with its bias, if it has one, and its adapter.
     pub(crate) fn linear(&self, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {
         LinearLayer::load(self, spec)
+    }
+
+    /// The same with the adapter merged: for layers outside of blocks, which have no tensors for it, and for those that leave f32.
+    pub(crate) fn merged_linear(&self, spec: &LinearSpec) -> Result<LinearLayer<O>, Error> {
+        LinearLayer::load_merged(self, spec)
     }
 
     /// A norm.

@@ -22,7 +22,7 @@ pub(crate) use norm::NormLayer;
 
 use planish_ops::{CopyRows, Ops, Places, ResidentKeyValues, RopePairs, SequenceStore, Shape};
 
-use crate::workspace::TensorSize;
+use crate::workspace::{AdapterTensors, TensorSize};
 use crate::{BlockSpec, Error};
 
 /// A block with its weights.
@@ -163,6 +163,8 @@ pub(crate) struct Pass<'a, O: Ops> {
     pub(crate) output: &'a mut O::Tensor,
     /// What it asked for.
     pub(crate) tensors: &'a mut [O::Tensor],
+    /// What adapters of its layers need.
+    pub(crate) adapters: &'a mut AdapterTensors<O>,
 }
 
 /// Cosines and sines of the positions of a pass, and the pairs that they rotate.

@@ -1,6 +1,6 @@
 //! Gated delta nets and Mamba 2: a convolution of queries, keys and values, a linear recurrence, a norm and a gate.
 
-use planish_ops::{Activation, Gate, Linear, Ops, Recurrence, Rule, Steps};
+use planish_ops::{Activation, Gate, Ops, Recurrence, Rule, Steps};
 
 use super::convolution::ConvolutionLayer;
 use super::{Block, BlockState, LinearLayer, Loader, NormLayer, Pass, device_error};
@@ -99,13 +99,8 @@ impl<O: Ops> Block<O> for RecurrenceBlock<O> {
         let last = self.beta.as_ref();
         let layers = [&self.inputs, &self.gate, &self.steps, last.unwrap_or(&self.steps)];
         let count = layers.len() - usize::from(last.is_none());
-        pass.ops.linear(Linear {
-            rows: pass.rows,
-            input: pass.input,
-            weights: &layers.map(|layer| &layer.weight)[..count],
-            biases: &layers.map(|layer| layer.bias.as_ref())[..count],
-            outputs: &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *beta][..count],
-        });
+        let outputs = &mut [&mut *inputs, &mut *gate, &mut *steps, &mut *beta][..count];
+        pass.linear(pass.input, &layers[..count], outputs);
         pass.ops.convolve(self.convolution.of(pass, inputs, history, convolved));
         pass.ops.recur(Recurrence {
             places: pass.places,

@@ -112,7 +112,7 @@ impl<O: Ops> Decoder<O> {
     }
 
     fn load_part(&self, part: usize, source: &dyn WeightSource) -> Result<Weights<O>, Error> {
-        let loader = Loader { ops: &self.ops, source };
+        let loader = Loader::new(&self.ops, source);
         if part == 0 {
             let embedding = Embedding::load(&loader, &self.architecture)?;
             return Ok(Weights::Embedding(Box::new(embedding)));
@@ -127,7 +127,7 @@ impl<O: Ops> Decoder<O> {
         }
         let head = match &self.architecture.head {
             HeadSpec::Tied(spec) if !source.has(&format!("{}.weight", spec.name)) => None,
-            HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
+            HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.merged_linear(spec)?),
         };
         Ok(Weights::Head(head))
     }

@@ -13,7 +13,7 @@ use crate::decoder::groups::passes;
 use crate::embedding::Embedding;
 use crate::source::{CheckpointSource, Unpack};
 use crate::step::{Step, Stream};
-use crate::workspace::{TensorSets, Workspace};
+use crate::workspace::{AdapterSizes, TensorSets, Workspace};
 use crate::{Architecture, Error, HeadSpec, LayerSpec, NormSpec};
 
 /// What is run.
@@ -65,8 +65,7 @@ impl<O: Ops> On<O> {
     ) -> Result<T, Error> {
         let aliases = &plain.architecture.prefix_aliases;
         let source = CheckpointSource::new(plain.checkpoint, aliases, None, (false, Unpack::F32))?.replacing(replaced);
-        let (ops, source) = (&self.0, &source);
-        let loaded = load(&Loader { ops, source });
+        let loaded = load(&Loader::new(&self.0, &source));
         plain.checkpoint.release_all();
         // A file that was cut is the cause of whatever it led to.
         plain.checkpoint.check_unchanged()?;
@@ -115,7 +114,7 @@ impl<O: Ops> LayerEngine for On<O> {
         let architecture = plain.architecture;
         let load = |loader: &Loader<'_, O>| Embedding::load(loader, architecture);
         let embedding = self.load_with(plain, replaced, load)?;
-        let mut workspace = Workspace::new(&self.0, architecture, &TensorSets::default())?;
+        let mut workspace = Workspace::new(&self.0, architecture, &TensorSets::default(), &AdapterSizes::default())?;
         let mut run = |tokens: &Vec<u32>| {
             let vocabulary = architecture.vocabulary;
             if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
@@ -149,7 +148,7 @@ impl<O: Ops> LayerEngine for On<O> {
         let states = steps.iter().map(|step| step.states(&self.0, 1));
         Ok(Box::new(LayerOn {
             states: states.collect::<Result<_, _>>()?,
-            workspace: Workspace::new(&self.0, plain.architecture, &sets)?,
+            workspace: Workspace::new(&self.0, plain.architecture, &sets, &AdapterSizes::default())?,
             steps,
         }))
     }
@@ -201,12 +200,12 @@ impl<O: Ops> LayerEngine for On<O> {
             };
             let head = match &architecture.head {
                 HeadSpec::Tied(spec) if !loader.source.has(&format!("{}.weight", spec.name)) => None,
-                HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.linear(spec)?),
+                HeadSpec::Tied(spec) | HeadSpec::Separate(spec) => Some(loader.merged_linear(spec)?),
             };
             Ok((loader.norm(&final_norm)?, head, Embedding::load(loader, architecture)?))
         };
         let head: Head<O> = self.load_with(plain, &HashMap::new(), load)?;
-        let mut workspace = Workspace::new(&self.0, architecture, &TensorSets::default())?;
+        let mut workspace = Workspace::new(&self.0, architecture, &TensorSets::default(), &AdapterSizes::default())?;
         let mut logits = self
             .0
             .tensor_f32(LOGIT_ROWS, architecture.vocabulary)

@@ -19,7 +19,11 @@ pub struct Golden {
 
 impl Golden {
     pub fn read(case: &str) -> Golden {
-        let bytes = std::fs::read(folder(case).join("golden.safetensors")).unwrap();
+        Golden::read_file(case, "golden")
+    }
+
+    pub fn read_file(case: &str, name: &str) -> Golden {
+        let bytes = std::fs::read(folder(case).join(name).with_extension("safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let words = |name: &str| -> Vec<u32> {
             let tensor = file.tensor(name).unwrap();

@@ -101,6 +101,24 @@ fn layers_with_a_state_agree_with_transformers() {
     }
 }
 
+/// LoRA and DoRA beside packed weights.
+#[test]
+fn adapters_agree_with_peft() {
+    for case in ["lora", "dora"] {
+        let adapter = format!("../golden_adapters/{case}");
+        let golden = Golden::read_file(&adapter, "golden_metal");
+        let checkpoint = Checkpoint::open(&folder("llama_llama3_biases/metal")).unwrap();
+        let checkpoint = checkpoint.adapted(&folder(&adapter)).unwrap();
+        let (prefill, steps) = run(
+            &mut Model::load_on(&checkpoint, &exact(), EmulatedQueue).unwrap(),
+            &golden,
+        );
+        let (prefill, steps) = (error(&prefill, &golden.prefill), error(&steps, &golden.steps));
+        println!("{case}: prefill differs by {prefill:.1e}, steps by {steps:.1e}");
+        assert!(prefill < 1e-4 && steps < 1e-4, "{case}: {prefill} {steps}");
+    }
+}
+
 /// Windows, caps and GELU; layer norms, neighbours and parallel blocks; learned positions; norms of heads.
 #[test]
 fn other_families_agree_with_transformers() {

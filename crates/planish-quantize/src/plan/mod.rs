@@ -67,6 +67,8 @@ pub enum Fate {
     Floats(FloatMode, FloatType),
     /// The codes, scales and biases of a packed weight as they are.
     Move,
+    /// The codes of a packed weight in this packing, of more bits and the same group, with its scales and biases as they are.
+    Widen(Packing),
     /// Stored blocks of 4-bit floats with their powers of two, as MLX's mode mxfp4 has them.
     Blocks,
 }
@@ -139,7 +141,7 @@ impl OutputTensor {
     pub fn packing(&self) -> Option<Packing> {
         match self.fate {
             Fate::Quantize(packing, _) => Some(packing),
-            Fate::Copy | Fate::Cast(_) | Fate::Floats(..) | Fate::Move | Fate::Blocks => None,
+            Fate::Copy | Fate::Cast(_) | Fate::Floats(..) | Fate::Move | Fate::Widen(_) | Fate::Blocks => None,
         }
     }
 
