@@ -121,8 +121,8 @@ impl Checkpoint {
     }
 
     /// The same checkpoint with the adapter in `folder` merged into its weights: PEFT's LoRA and DoRA, mlx-lm's. Weights that it changes
-    /// are plain, those that were packed of the type that config.json names, else bfloat16; [`Checkpoint::read_beside`] has these as they
-    /// are stored.
+    /// are plain: packed weights become the type that config.json names, else bfloat16. [`Checkpoint::read_beside`] gives packed weights as
+    /// stored.
     ///
     /// # Errors
     /// An adapter of another kind, or that is not for this model; a tensor that is missing or has another shape.

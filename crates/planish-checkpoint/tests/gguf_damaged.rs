@@ -243,7 +243,7 @@ fn a_tokenizer_that_is_not_read_is_named_when_asked_for() {
         (
             string_then("gpt2", &[]),
             string_then("bert", &[]),
-            "the tokenizer `bert` is not read; those that are: gpt2, llama",
+            "the tokenizer `bert` is not read; planish reads gpt2, llama and gemma4",
         ),
     ];
     for (from, to, expected) in cases {

@@ -25,7 +25,7 @@ pub(super) struct Config {
     /// The file of its tensors.
     pub file: &'static str,
     /// Matrices with columns as rows, as mlx-lm has them.
-    pub turned: bool,
+    pub transposed: bool,
     /// DoRA: rows have lengths.
     pub lengths: bool,
 }
@@ -50,7 +50,7 @@ impl Config {
             } else {
                 "adapters.safetensors"
             },
-            turned: !is_peft,
+            transposed: !is_peft,
             lengths: false,
         };
         config.lengths = match is_peft {
@@ -120,7 +120,7 @@ impl Config {
 
     /// The module of a tensor, under the model's own name, and which of its tensors it is.
     pub fn part<'a>(&self, name: &'a str) -> Option<(&'a str, Part)> {
-        let (name, parts): (&str, &[(&str, Part)]) = match self.turned {
+        let (name, parts): (&str, &[(&str, Part)]) = match self.transposed {
             true => (
                 name,
                 &[(".lora_a", Part::A), (".lora_b", Part::B), (".m", Part::Lengths)],
@@ -148,7 +148,7 @@ impl Config {
                 .ok()
                 .filter(|rank| (1..=1 << 20).contains(rank))
         };
-        if self.turned {
+        if self.transposed {
             let parameters = keys.get("lora_parameters").unwrap_or(&Value::Null);
             let found = parameters
                 .get("rank")

@@ -57,7 +57,7 @@ impl Adapted<'_> {
     fn part(&self, name: &str, [rows, cols]: [usize; 2]) -> Result<Tensor, Error> {
         let missing = || self.wrong(format!("the adapter has no tensor `{name}`"));
         let tensor = self.adapter.tensors.read(name).ok_or_else(missing)?;
-        Ok(match self.change.turned {
+        Ok(match self.change.transposed {
             true => View::transpose(cols).apply(tensor, &[rows, cols]),
             false => tensor,
         })

@@ -41,7 +41,7 @@ struct Change {
     rank: usize,
     scale: f32,
     /// As mlx-lm stores them: `a` (columns, rank), `b` (rank, rows).
-    turned: bool,
+    transposed: bool,
     float_type: FloatType,
 }
 
@@ -220,11 +220,11 @@ impl Change {
     fn add(&self, row: usize, (rows, cols): (usize, usize), (a, b): (&[f32], &[f32]), values: &mut [f32]) {
         for place in 0..self.rank {
             let factor = self.scale
-                * match self.turned {
+                * match self.transposed {
                     true => b[place * rows + row],
                     false => b[row * self.rank + place],
                 };
-            match self.turned {
+            match self.transposed {
                 true => {
                     let column = a[place..].iter().step_by(self.rank);
                     values
@@ -302,9 +302,9 @@ impl Opened<'_> {
                 ));
             }
         };
-        let turned = self.config.turned;
-        self.check(&a, if turned { [cols, rank] } else { [rank, cols] }, &entry.name)?;
-        self.check(&b, if turned { [rank, rows] } else { [rows, rank] }, &entry.name)?;
+        let transposed = self.config.transposed;
+        self.check(&a, if transposed { [cols, rank] } else { [rank, cols] }, &entry.name)?;
+        self.check(&b, if transposed { [rank, rows] } else { [rows, rank] }, &entry.name)?;
         if let Some(lengths) = &parts.lengths {
             let stored = self.stored(lengths)?;
             if stored.shape.iter().product::<usize>() != rows || stored.dtype.float_type().is_none() {
@@ -333,7 +333,7 @@ impl Opened<'_> {
             lengths: parts.lengths,
             rank,
             scale,
-            turned,
+            transposed,
             float_type,
         })
     }

@@ -97,7 +97,7 @@ pub(super) enum Key {
     OutputBias(&'static str),
     FeedForwardBias(&'static str),
     QueryNorm(&'static str),
-    /// A kind for each layer: the first of those that have a query projection, the second of the others.
+    /// A kind for each layer: the first of layers with a query projection, the second of the other layers.
     LayerKinds(&'static str, [&'static str; 2]),
     /// Whether the tensor of a layer is there in any.
     Has(&'static str, &'static str),

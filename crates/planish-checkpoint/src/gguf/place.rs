@@ -16,11 +16,11 @@ use crate::tensor::rows_cols;
 /// Where a weight is.
 #[derive(Clone)]
 pub(super) struct Place {
-    /// The tensor of the header, or the part of it that one expert has.
+    /// The tensor of the header, or the part of it that belongs to an expert.
     pub tensor: TensorInfo,
     pub order: RowOrder,
     pub columns: RowOrder,
-    /// Undoes what else a converter has done to plain values: rows turned into columns, one added.
+    /// Undoes what else a converter has done to plain values: transposed matrices, norms with 1 added.
     pub view: View,
     /// The file has what is the negative exponential of the values.
     pub log: bool,

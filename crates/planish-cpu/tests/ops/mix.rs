@@ -6,7 +6,7 @@ use planish_ops::*;
 
 #[test]
 fn parts_are_sums_of_parts() {
-    // Source parts, target parts, those that are written, whether there are factors, whether sums are added.
+    // Source parts, target parts, written target parts, whether there are factors, whether sums are added.
     let cases = [
         (4, 4, 0..4, true, false),
         (1, 4, 0..4, true, true),

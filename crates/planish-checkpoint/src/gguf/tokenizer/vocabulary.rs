@@ -50,7 +50,7 @@ impl<'a> Vocabulary<'a> {
             "llama" | "gemma4" => Model::SentencePiece,
             other => {
                 let what = format!(
-                    "metadata key `{MODEL}`: the tokenizer `{other}` is not read; those that are: gpt2, llama, gemma4"
+                    "metadata key `{MODEL}`: the tokenizer `{other}` is not read; planish reads gpt2, llama and gemma4"
                 );
                 return Err(Fault::unsupported(what));
             }
